@@ -1,0 +1,245 @@
+"""The value objects and protocols that the parts of the line exchange.
+
+Knows: names, fields and what they mean. Refuses to know: any implementation.
+A leaf: imports nothing of ours but errors (other types only for type checkers).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from icl_vision.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from PIL import Image
+
+    from icl_vision.pyramid import PyramidLayout, TokenPyramid
+    from icl_vision.vocabulary import Vocabulary
+
+ScoringMethod = Literal["channel", "direct", "constrained", "parse"]
+"""How a label was chosen: noisy channel, direct likelihood, constrained output, tolerant parse."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What an LLM is asked: a fixed part (instruction, context) and the query.
+
+    ``instruction`` and ``context`` are byte-identical for every query of an
+    episode, so a provider's prefix cache can reuse them. The query ends without
+    a trailing space; a continuation begins with one.
+    """
+
+    instruction: str
+    context: str
+    query: str
+
+    @classmethod
+    def of(cls, prompt: Prompt | str) -> Prompt:
+        """A plain string is a prompt with only a query."""
+        return cls("", "", prompt) if isinstance(prompt, str) else prompt
+
+    @property
+    def prefix(self) -> str:
+        """Instruction and context as they begin ``text``: each non-empty part ends in exactly one newline."""
+        return "".join(part + "\n" for part in (self.instruction, self.context) if part)
+
+    @property
+    def text(self) -> str:
+        """The whole prompt as one string, exactly one newline between non-empty parts."""
+        return self.prefix + self.query
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Requests and tokens spent; sums with ``+``.
+
+    ``prompt_tokens`` counts every token of the prompts, ``cached_tokens`` the part of them read from a provider's
+    cache and ``cache_write_tokens`` the part written to it, whatever each provider's own bill calls them.
+    """
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cache_write_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.requests + other.requests,
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
+        )
+
+    def to_dict(self) -> dict[str, int]:
+        """JSON-ready form, a key per field."""
+        return {
+            "requests": self.requests,
+            "prompt_tokens": self.prompt_tokens,
+            "cached_tokens": self.cached_tokens,
+            "completion_tokens": self.completion_tokens,
+            "cache_write_tokens": self.cache_write_tokens,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An LLM's answer. ``finish_reason`` is "stop", "length" or the provider's own word; ``raw`` its whole answer."""
+
+    text: str
+    finish_reason: str
+    usage: Usage = field(default_factory=Usage)
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Natural-log probabilities of whole continuations (terminator included), in the order asked."""
+
+    logprobs: tuple[float, ...]
+    usage: Usage = field(default_factory=Usage)
+    method: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """What an answer may consist of: ``allowed`` strings, ``count`` of them in a row separated by one space.
+
+    For labels: ``Constraint(allowed=labels, count=1)``. For drawing: the words of a segment and its length.
+    """
+
+    allowed: tuple[str, ...]
+    count: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.allowed:
+            raise UsageError("a Constraint needs at least one allowed string; got none")
+        if self.count < 1:
+            raise UsageError(f"a Constraint's count must be 1 or more; got {self.count}")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What an LLM can do, as data.
+
+    name: as given to ``connect``. context_window: tokens, None when unknown.
+    api: which endpoint it answers on. scores_text: log-probabilities of a given
+    continuation can be had (what direct and channel scoring need). constraint:
+    how an answer can be restricted, None when it cannot. seed: a seed is honoured.
+    prefix_cache: a repeated prompt prefix is reused by the provider.
+    """
+
+    name: str
+    context_window: int | None = None
+    api: Literal["completions", "chat", "responses"] = "chat"
+    scores_text: bool = False
+    constraint: Literal["logit_bias", "grammar", "json_schema", "choice"] | None = None
+    seed: bool = False
+    prefix_cache: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Classification:
+    """One classified image.
+
+    label: None where it abstains. probabilities: over the known labels, None when
+    the method gives none. words: the image's words, a list per layer. method: the
+    rung of the scoring ladder that answered. text: the raw answer (parse,
+    constrained) or "". error: the exception, where ``errors="return"``.
+    """
+
+    label: str | None
+    probabilities: Mapping[str, float] | None
+    words: tuple[tuple[str, ...], ...]
+    method: ScoringMethod | None
+    text: str = ""
+    usage: Usage = field(default_factory=Usage)
+    error: Exception | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form: label, probabilities, words (a list per layer), method, text, usage, error."""
+        return {
+            "label": self.label,
+            "probabilities": None if self.probabilities is None else dict(self.probabilities),
+            "words": [list(layer) for layer in self.words],
+            "method": self.method,
+            "text": self.text,
+            "usage": self.usage.to_dict(),
+            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+        }
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Turns images into words (and back, where ``can_decode``). See ``icl_vision.tokenizers.ImageTokenizer``."""
+
+    name: str
+    can_decode: bool
+    can_embed: bool
+
+    @property
+    def layout(self) -> PyramidLayout: ...
+    @property
+    def vocabulary(self) -> Vocabulary | None: ...
+    @property
+    def codebook(self) -> npt.NDArray[np.float32] | None: ...
+    @property
+    def card(self) -> Mapping[str, Any]: ...
+    def encode(self, images: Sequence[Any], k: int | None = None) -> list[TokenPyramid]: ...
+    def decode(self, pyramids: Sequence[TokenPyramid]) -> list[Image.Image]: ...
+    def embed(self, images: Sequence[Any]) -> npt.NDArray[np.float32]: ...
+    def to_text(self, pyramid: TokenPyramid, k: int | None = None) -> str: ...
+    def from_text(self, text: str) -> TokenPyramid: ...
+
+
+@runtime_checkable
+class TextLLM(Protocol):
+    """A text-only LLM. ``complete`` and ``score`` are coroutines; the ``_sync`` twins work anywhere."""
+
+    @property
+    def profile(self) -> Profile: ...
+
+    async def complete(
+        self,
+        prompt: Prompt | str,
+        *,
+        max_tokens: int = 16,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = None,
+        constraint: Constraint | None = None,
+    ) -> Completion: ...
+
+    async def score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores: ...
+
+    async def count_tokens(self, text: str) -> int: ...
+
+    def complete_sync(
+        self,
+        prompt: Prompt | str,
+        *,
+        max_tokens: int = 16,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = None,
+        constraint: Constraint | None = None,
+    ) -> Completion: ...
+
+    def score_sync(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores: ...
+
+    def count_tokens_sync(self, text: str) -> int: ...
+
+
+@runtime_checkable
+class Guide(Protocol):
+    """Guidance for the semantic loss: how well each vocabulary word fits each image.
+
+    ``similarity(images)``: float32 [N, |T|], min-max normalised to [0, 1] per image (SPAE eq. 4).
+    """
+
+    def similarity(self, images: Any) -> Any: ...

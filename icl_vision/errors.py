@@ -1,0 +1,210 @@
+"""Every error this library raises on purpose, in one tree.
+
+Knows: names and messages. Refuses to know: where they are raised.
+
+Each message names the bad value and says what to do about it. Errors that
+answer to a builtin (``ValueError``, ``FileNotFoundError`` ...) inherit from it
+too, so generic handlers keep working.
+
+    IclVisionError
+    ├── UsageError (ValueError)            an argument has a value that cannot work
+    │   └── NotFittedError                 predict/save before fit
+    ├── MissingExtraError (ImportError)    an optional dependency is not installed
+    ├── ImageError (ValueError)            one image cannot be used
+    │   ├── ImageNotFoundError (FileNotFoundError)
+    │   ├── ImageEmptyError                zero bytes
+    │   ├── ImageTruncatedError            cut off or damaged inside
+    │   ├── ImageFormatError               not an image, or a format not allowed
+    │   ├── ImageTooLargeError             more pixels or bytes than the cap
+    │   └── ImageArrayError                wrong dtype, shape, range, or NaN
+    ├── VocabularyError (ValueError)
+    │   ├── UnknownWordError               a word (or id) outside the vocabulary
+    │   └── RoundTripError                 text does not survive an LLM tokenizer
+    ├── PyramidError (ValueError)          grids, ids or layer numbers do not fit
+    ├── ArtefactError                      a tokenizer folder cannot be used
+    │   ├── ArtefactNotFoundError
+    │   └── ArtefactDamagedError           wrong hash, wrong file, missing part
+    ├── ProviderError                      the asked execution provider is not in use
+    ├── PromptError (ValueError)
+    │   ├── TemplateError                  a jinja template cannot be loaded or rendered
+    │   ├── LabelError                     a label that must not enter a prompt
+    │   └── PromptTooLongError             more tokens than the LLM's window
+    ├── LLMError                           the LLM could not answer
+    │   ├── LLMSpecError (ValueError)      a connect() string that names nothing
+    │   ├── LLMUnavailableError            cannot be reached or started
+    │   ├── LLMTimeoutError (TimeoutError)
+    │   ├── LLMStatusError                 the provider answered with an error status
+    │   ├── LLMResponseError               the answer has an unexpected form
+    │   ├── BudgetExceededError            the next request would go over a budget
+    │   └── CapabilityError                asked for something this LLM cannot do
+    ├── UnknownAnswerError                 the answer is none of the labels, on_unknown="raise"
+    ├── StorageError                       a file or cache of ours cannot be read or written
+    └── RunError                           a run folder cannot be used
+        ├── RunMismatchError               resumed with another configuration, or not meant to be resumed
+        └── RunLockedError                 another process is writing to it
+"""
+
+from __future__ import annotations
+
+
+class IclVisionError(Exception):
+    """Base of every error raised on purpose by icl_vision."""
+
+
+class UsageError(IclVisionError, ValueError):
+    """An argument has a value that cannot work; the message says which would."""
+
+
+class NotFittedError(UsageError):
+    """A method that needs a fitted object was called before ``fit``."""
+
+
+class MissingExtraError(IclVisionError, ImportError):
+    """An optional dependency is missing; the message holds the install command."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an extra that is not installed: pip install 'icl-vision[{extra}]'")
+        self.extra = extra
+
+
+class ImageError(IclVisionError, ValueError):
+    """One image cannot be used."""
+
+
+class ImageNotFoundError(ImageError, FileNotFoundError):
+    """The path names no readable file."""
+
+
+class ImageEmptyError(ImageError):
+    """The file or buffer holds zero bytes."""
+
+
+class ImageTruncatedError(ImageError):
+    """The image starts well but is cut off or damaged inside."""
+
+
+class ImageFormatError(ImageError):
+    """Not an image at all, or of a format outside the allow-list."""
+
+
+class ImageTooLargeError(ImageError):
+    """More pixels (or bytes) than the cap allows."""
+
+
+class ImageArrayError(ImageError):
+    """A numpy array of the wrong dtype, shape or range, or with NaN."""
+
+
+class VocabularyError(IclVisionError, ValueError):
+    """A vocabulary cannot be built, loaded or used."""
+
+
+class UnknownWordError(VocabularyError):
+    """A word or id that the vocabulary does not hold."""
+
+
+class RoundTripError(VocabularyError):
+    """Words do not survive the way through an LLM tokenizer and back."""
+
+
+class PyramidError(IclVisionError, ValueError):
+    """Grids, ids or layer numbers that do not fit together."""
+
+
+class ArtefactError(IclVisionError):
+    """A tokenizer's artefact folder cannot be used."""
+
+
+class ArtefactNotFoundError(ArtefactError):
+    """No packaged, local or hub tokenizer of that name."""
+
+
+class ArtefactDamagedError(ArtefactError):
+    """A file in the folder is missing or is not the one its card describes."""
+
+
+class ProviderError(IclVisionError):
+    """onnxruntime runs on another execution provider than the one asked for."""
+
+
+class PromptError(IclVisionError, ValueError):
+    """A prompt cannot be built."""
+
+
+class TemplateError(PromptError):
+    """A jinja template cannot be found, parsed or rendered."""
+
+
+class LabelError(PromptError):
+    """A label that must not enter a prompt (control characters, too long, empty ...)."""
+
+
+class PromptTooLongError(PromptError):
+    """The prompt has more tokens than the LLM's context window."""
+
+    def __init__(self, tokens: int, window: int, advice: str) -> None:
+        super().__init__(f"the prompt has {tokens} tokens but the LLM's window holds {window}: {advice}")
+        self.tokens = tokens
+        self.window = window
+
+
+class LLMError(IclVisionError):
+    """The LLM could not answer."""
+
+
+class LLMSpecError(LLMError, ValueError):
+    """A ``connect()`` string that names no LLM."""
+
+
+class LLMUnavailableError(LLMError):
+    """The LLM cannot be reached or started."""
+
+
+class LLMTimeoutError(LLMError, TimeoutError):
+    """No answer within the time limit."""
+
+
+class LLMStatusError(LLMError):
+    """The provider answered with an error status.
+
+    status: the HTTP status. code: the provider's own error code, where it gives one.
+    retry_after: seconds it asks to wait, where it does.
+    """
+
+    def __init__(self, message: str, status: int, *, code: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.retry_after = retry_after
+
+
+class LLMResponseError(LLMError):
+    """The provider's answer does not have the expected form."""
+
+
+class CapabilityError(LLMError):
+    """Something was asked for that this LLM cannot do; see its profile."""
+
+
+class BudgetExceededError(LLMError):
+    """The next request would go over a budget; everything answered so far is kept."""
+
+
+class UnknownAnswerError(IclVisionError):
+    """The LLM's answer is none of the labels and ``on_unknown="raise"``."""
+
+
+class StorageError(IclVisionError):
+    """A file or cache of ours cannot be read or written."""
+
+
+class RunError(IclVisionError):
+    """A run folder cannot be used."""
+
+
+class RunMismatchError(RunError):
+    """The folder holds a run of another configuration, or one that was not meant to be resumed."""
+
+
+class RunLockedError(RunError):
+    """Another process is writing to this run folder."""
