@@ -1,0 +1,315 @@
+"""The contract that every image tokenizer keeps, as checks anyone can run on their own.
+
+Knows: what ``ImageTokenizer`` promises. Refuses to know: pytest, and how any tokenizer works.
+
+    from icl_vision.testing import check_tokenizer
+    check_tokenizer(lambda: MyTokenizer())                       # raises AssertionError at the first broken promise
+
+    @pytest.mark.parametrize("check", tokenizer_checks(factory), ids=str)     # or one test per promise
+    def test_contract(check): check()
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from icl_vision.contracts import Tokenizer
+from icl_vision.errors import IclVisionError, ImageError, ImageNotFoundError, PyramidError, UsageError
+from icl_vision.pyramid import TokenPyramid
+from icl_vision.tokenizers import ImageTokenizer
+
+Factory = Callable[[], ImageTokenizer]
+Array = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One promise: call it to check; ``str`` gives its name."""
+
+    name: str
+    run: Callable[[], None]
+
+    def __call__(self) -> None:
+        self.run()
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def check_tokenizer(
+    factory: Factory, *, images: Sequence[Array] | None = None, ks: Sequence[int] | None = None
+) -> None:
+    """Run every check of ``tokenizer_checks``.
+
+    Raises:
+        AssertionError: a promise is broken; the message says which and how.
+    """
+    for check in tokenizer_checks(factory, images=images, ks=ks):
+        check()
+
+
+def tokenizer_checks(
+    factory: Factory, *, images: Sequence[Array] | None = None, ks: Sequence[int] | None = None
+) -> list[Check]:
+    """The checks, to be run one by one.
+
+    Args:
+        factory: makes the tokenizer anew; called once a check, twice where two instances must agree.
+        images: three or more uint8 arrays [H, W, 3] to encode; made up (noise, gradients, a disc) if left out.
+        ks: numbers of words that must be accepted; if left out, those of the default layout's layers.
+
+    Nothing is called or loaded before a check runs.
+    """
+    suite = _Suite(factory, list(images) if images is not None else sample_images(), ks)
+    names = [name for name in vars(_Suite) if name.startswith("check_")]
+    return [Check(name.removeprefix("check_"), getattr(suite, name)) for name in names]
+
+
+def sample_images() -> list[Array]:
+    """Five small pictures of different sizes and shapes, always the same, uint8 [H, W, 3]."""
+    generator = np.random.default_rng(7)
+    noise = generator.integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    across = np.linspace(0, 255, 64).astype(np.uint8)
+    gradient = np.stack([np.tile(across, (48, 1)), np.tile(across[::-1], (48, 1)), np.full((48, 64), 90)], axis=2)
+    y, x = np.mgrid[:80, :50]
+    disc = np.where(((y - 40) ** 2 + (x - 25) ** 2 < 400)[..., None], (230, 40, 30), (245, 245, 240))
+    stripes = np.where((np.arange(33) % 8 < 4)[:, None, None], (20, 90, 200), (250, 220, 60)) * np.ones((1, 20, 1))
+    blank = np.full((16, 16, 3), 255)
+    return [picture.astype(np.uint8) for picture in (noise, gradient, disc, stripes, blank)]
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:  # not an assert statement: it must hold under -O too
+        raise AssertionError(message)
+
+
+def _refuses(kind: type[Exception], call: Callable[[], object], what: str, text: str = "") -> None:
+    try:
+        call()
+    except kind as error:
+        _require(isinstance(error, IclVisionError), f"{what}: {type(error).__name__} is not an IclVisionError")
+        _require(text in str(error), f"{what}: the message does not hold {text!r}: {error}")
+        return
+    raise AssertionError(f"{what}: nothing was raised, expected {kind.__name__}")
+
+
+class _Suite:
+    def __init__(self, factory: Factory, images: list[Array], ks: Sequence[int] | None) -> None:
+        _require(len(images) >= 3, f"the checks need three images or more; got {len(images)}")
+        self.factory = factory
+        self.images = images
+        self._ks = ks
+
+    def ks(self, tokenizer: ImageTokenizer) -> list[int]:
+        return list(self._ks) if self._ks is not None else list(tokenizer.layout.cumulative)
+
+    def check_protocol(self) -> None:
+        tokenizer = self.factory()
+        _require(isinstance(tokenizer, Tokenizer), "it does not satisfy contracts.Tokenizer")
+        name: object = tokenizer.name
+        _require(isinstance(name, str) and name, f"name must be a non-empty str; got {name!r}")
+        for flag in ("can_decode", "can_embed"):
+            _require(isinstance(getattr(tokenizer, flag), bool), f"{flag} must be True or False")
+        _require(tokenizer.name in repr(tokenizer), f"repr does not hold the name: {tokenizer!r}")
+
+    def check_card_is_json(self) -> None:
+        tokenizer = self.factory()
+        card = json.loads(json.dumps(dict(tokenizer.card)))
+        _require(card.get("name") == tokenizer.name, f"the card's name is {card.get('name')!r}, not {tokenizer.name!r}")
+
+    def check_codebook(self) -> None:
+        tokenizer = self.factory()
+        codebook: npt.NDArray[Any] | None = tokenizer.codebook
+        vocabulary = tokenizer.vocabulary
+        if codebook is None:
+            return
+        right = codebook.dtype == np.float32 and codebook.ndim == 2
+        _require(right, f"codebook must be float32 [T, c], not {codebook.dtype} {codebook.shape}")
+        _require(vocabulary is not None and len(codebook) == len(vocabulary), "codebook and vocabulary lengths differ")
+        _require(np.isfinite(codebook).all(), "the codebook holds NaN or infinite values")
+
+    def check_shapes_and_dtypes(self) -> None:
+        tokenizer = self.factory()
+        pyramids = tokenizer.encode(self.images)
+        result: object = pyramids
+        _require(isinstance(result, list) and len(pyramids) == len(self.images), "encode must give a pyramid an image")
+        for pyramid in pyramids:
+            _require(isinstance(pyramid, TokenPyramid), f"encode gave a {type(pyramid).__name__}")
+            _require(pyramid.layout == tokenizer.layout, f"k=None must use the tokenizer's layout: {pyramid.layout}")
+            shapes = tuple(ids.shape for ids in pyramid.ids)
+            _require(shapes == tokenizer.layout.grids, f"ids have shapes {shapes}, the layout {tokenizer.layout.grids}")
+            for ids in pyramid.ids:
+                _require(ids.dtype == np.int32 and not ids.flags.writeable, f"ids must be read-only int32: {ids.dtype}")
+            own = tokenizer.vocabulary
+            _require((own is None) == (pyramid.vocabulary is None), "the pyramid's vocabulary is not the tokenizer's")
+            _require(own is None or set(pyramid.words()) <= set(own.words), "a word outside the vocabulary")
+
+    def check_k_counts_words(self) -> None:
+        tokenizer = self.factory()
+        whole = tokenizer.encode(self.images[0])[0]
+        for k in self.ks(tokenizer):
+            pyramid = tokenizer.encode(self.images[0], k=k)[0]
+            _require(pyramid.layout == tokenizer.layout_for(k), f"k={k}: the layout is not layout_for({k})")
+            _require(pyramid.k == len(pyramid.words()), f"k={k}: pyramid.k differs from the number of its words")
+            if tokenizer.vocabulary is not None:
+                _require(pyramid.k == k, f"k={k} gave {pyramid.k} words")
+            shared = min(pyramid.k, whole.k)
+            _require(pyramid.words()[:shared] == whole.words()[:shared], f"k={k}: fewer words must be the first words")
+
+    def check_k_refused(self) -> None:
+        tokenizer = self.factory()
+        for bad in (0, -1):
+            _refuses(PyramidError, lambda bad=bad: tokenizer.encode(self.images[0], k=bad), f"k={bad}", str(bad))  # type: ignore[misc]
+        for odd in (True, 2.5, "5"):
+            _refuses(UsageError, lambda odd=odd: tokenizer.encode(self.images[0], k=odd), f"k={odd!r}", repr(odd))  # type: ignore[misc]
+        _refuses(PyramidError, lambda: tokenizer.encode(self.images[0], k=10**9), "k=10**9", "1000000000")
+        _refuses(PyramidError, lambda: tokenizer.encode([], k=0), "k=0 without images", "0")
+
+    def check_layers_count_from_one(self) -> None:
+        pyramid = self.factory().encode(self.images[0])[0]
+        collected = [word for layer in range(1, pyramid.layers + 1) for word in pyramid.words(layer)]
+        _require(collected == pyramid.words(), "words() must be the words of layers 1, 2, ... in order")
+        for bad in (0, pyramid.layers + 1):
+            _refuses(PyramidError, lambda bad=bad: pyramid.words(bad), f"words({bad})", str(bad))  # type: ignore[misc]
+            _refuses(PyramidError, lambda bad=bad: pyramid.truncate(bad), f"truncate({bad})", str(bad))  # type: ignore[misc]
+        _require(pyramid.truncate(pyramid.layers) == pyramid, "truncate to all layers must change nothing")
+
+    def check_batch_size_changes_nothing(self) -> None:
+        tokenizer = self.factory()
+        singly = [tokenizer.encode(image)[0] for image in self.images]
+        for size in (1, 2, 3, len(self.images), 64):
+            tokenizer.batch_size = size
+            _require(tokenizer.encode(self.images) == singly, f"batch_size={size} gives other words than one at a time")
+            backwards = tokenizer.encode(self.images[::-1])
+            _require(backwards[::-1] == singly, f"batch_size={size}: an image's words depend on its neighbours")
+        tokenizer.batch_size = 0
+        _refuses(UsageError, lambda: tokenizer.encode(self.images), "batch_size=0", "batch_size")
+
+    def check_determinism(self) -> None:
+        tokenizer = self.factory()
+        first = tokenizer.encode(self.images)
+        _require(tokenizer.encode(self.images) == first, "the same images gave other words the second time")
+        _require(self.factory().encode(self.images) == first, "two instances disagree")
+
+    def check_threads(self) -> None:
+        tokenizer = self.factory()
+        expected = tokenizer.encode(self.images)
+        with ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(lambda _: tokenizer.encode(self.images), range(8)))
+        _require(all(result == expected for result in results), "encode from several threads gave other words")
+
+    def check_kinds_of_input(self) -> None:
+        tokenizer = self.factory()
+        array = self.images[0]
+        picture = Image.fromarray(array)
+        buffer = io.BytesIO()
+        picture.save(buffer, "PNG")
+        expected = tokenizer.encode([array])
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "image.png")
+            path.write_bytes(buffer.getvalue())
+            sources: list[Any] = [array, picture, buffer, buffer.getvalue(), path, str(path)]
+            for source in sources:
+                kind = type(source).__name__
+                _require(tokenizer.encode(source) == expected, f"a single {kind} gives other words than [array]")
+                _require(tokenizer.encode([source]) == expected, f"[{kind}] gives other words than [array]")
+            _require(tokenizer.encode(iter(sources)) == expected * len(sources), "an iterator of mixed sources differs")
+        _require(tokenizer.encode(np.stack([array, array])) == expected * 2, "a 4-D array must be a batch")
+
+    def check_nothing_in_nothing_out(self) -> None:
+        tokenizer = self.factory()
+        empties: list[Any] = [[], (), iter(())]
+        for nothing in empties:
+            _require(tokenizer.encode(nothing) == [], f"encode of an empty {type(nothing).__name__} must be []")
+
+    def check_inputs_unchanged(self) -> None:
+        array = self.images[0].copy()
+        picture = Image.fromarray(array.copy())
+        self.factory().encode([array, picture])
+        _require(np.array_equal(array, self.images[0]), "encode changed the caller's array")
+        same = picture.mode == "RGB" and np.array_equal(np.asarray(picture), self.images[0])
+        _require(same, "encode changed the caller's PIL image")
+
+    def check_bad_inputs(self) -> None:
+        tokenizer = self.factory()
+        good = self.images[0]
+        _refuses(ImageNotFoundError, lambda: tokenizer.encode("no-such-file.png"), "a missing file", "no-such-file.png")
+        _refuses(ImageNotFoundError, lambda: tokenizer.encode([good, "no-such-file.png"]), "in a batch", "images[1]")
+        _refuses(ImageError, lambda: tokenizer.encode(b""), "empty bytes", "empty")
+        _refuses(ImageError, lambda: tokenizer.encode(b"hello"), "no image", "not an image")
+        _refuses(ImageError, lambda: tokenizer.encode([good, None]), "None in a batch", "images[1]")  # type: ignore[list-item]
+        odds: list[Any] = [None, 7, {"image": good}]
+        for odd in odds:
+            kind = type(odd).__name__
+            _refuses(UsageError, lambda odd=odd: tokenizer.encode(odd), f"a {kind}", kind)  # type: ignore[misc]
+
+    def check_text_round_trip(self) -> None:
+        tokenizer = self.factory()
+        for k in [None, *self.ks(tokenizer)]:
+            for pyramid in tokenizer.encode(self.images, k=k):
+                text = tokenizer.to_text(pyramid)
+                _require(text and text == text.strip(), f"text must not be empty or have space around it: {text!r}")
+                _require(tokenizer.from_text(text) == pyramid, f"k={k}: from_text(to_text(pyramid)) differs")
+                _require(
+                    tokenizer.to_text(pyramid, k) == text, f"k={k}: to_text(pyramid, k) differs from to_text(pyramid)"
+                )
+        longest = tokenizer.encode(self.images[0], k=max(self.ks(tokenizer)))[0]
+        for k in self.ks(tokenizer):
+            direct = tokenizer.to_text(tokenizer.encode(self.images[0], k=k)[0])
+            _require(tokenizer.to_text(longest, k) == direct, f"to_text(pyramid, {k}) must be the first {k} words")
+
+    def check_text_refused(self) -> None:
+        tokenizer = self.factory()
+        for bad in ("", "   ", "\x00 \x00", "a\tb"):
+            _refuses(IclVisionError, lambda bad=bad: tokenizer.from_text(bad), f"from_text({bad!r})")  # type: ignore[misc]
+        _refuses(UsageError, lambda: tokenizer.from_text(None), "from_text(None)", "NoneType")  # type: ignore[arg-type]
+        _refuses(UsageError, lambda: tokenizer.to_text("words"), "to_text('words')", "TokenPyramid")  # type: ignore[arg-type]
+
+    def check_dict_round_trip(self) -> None:
+        tokenizer = self.factory()
+        for pyramid in tokenizer.encode(self.images):
+            document = json.loads(json.dumps(pyramid.to_dict()))
+            again = TokenPyramid.from_dict(document, tokenizer.vocabulary)
+            _require(again == pyramid and hash(again) == hash(pyramid), "from_dict(to_dict(pyramid)) differs")
+
+    def check_decode(self) -> None:
+        tokenizer = self.factory()
+        pyramids = tokenizer.encode(self.images)
+        if not tokenizer.can_decode:
+            _refuses(UsageError, lambda: tokenizer.decode(pyramids), "decode where can_decode is False", tokenizer.name)
+            return
+        pictures = tokenizer.decode(pyramids)
+        _require(len(pictures) == len(pyramids), "decode must give one image a pyramid")
+        _require(all(picture.mode == "RGB" for picture in pictures), "decode must give RGB images")
+        again = tokenizer.decode(pyramids)
+        same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(pictures, again, strict=True))
+        _require(same, "decode gave other pixels the second time")
+        _require(len(tokenizer.decode(pyramids[0])) == 1, "decode must accept a single pyramid")
+        _require(len(tokenizer.decode([])) == 0, "decode of nothing must be []")
+        for layers in range(1, len(tokenizer.layout) + 1):
+            _require(len(tokenizer.decode(pyramids[0].truncate(layers))) == 1, f"decode of {layers} layers failed")
+
+    def check_embed(self) -> None:
+        tokenizer = self.factory()
+        if not tokenizer.can_embed:
+            _refuses(UsageError, lambda: tokenizer.embed(self.images), "embed where can_embed is False", tokenizer.name)
+            return
+        vectors = tokenizer.embed(self.images)
+        _require(vectors.dtype == np.float32 and vectors.ndim == 2, f"embed must give float32 [N, D]: {vectors.dtype}")
+        _require(len(vectors) == len(self.images), "embed must give one vector an image")
+        _require(np.isfinite(vectors).all(), "embed gave NaN or infinite values")
+        singly = np.concatenate([tokenizer.embed(image) for image in self.images])
+        _require(np.allclose(vectors, singly, rtol=1e-3, atol=1e-4), "an image's vector depends on its batch")
+        nothing = tokenizer.embed([])
+        _require(nothing.shape == (0, vectors.shape[1]), f"embed of nothing must be [0, D]: {nothing.shape}")

@@ -1,0 +1,267 @@
+"""The contract of every image tokenizer, and the checks they all share.
+
+Knows: how images come in (one or many, loaded a batch at a time), which ``k`` are allowed, how words read as text.
+Refuses to know: how pixels become words; that is a subclass's ``_encode``.
+
+A new tokenizer subclasses ``ImageTokenizer``, sets ``name``, gives ``layout`` and ``vocabulary`` and implements
+``_encode``; where it can, ``_decode`` and ``_embed``. ``icl_vision.testing.check_tokenizer`` proves that it keeps
+the contract.
+"""
+
+from __future__ import annotations
+
+import itertools
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.errors import PyramidError, UsageError, VocabularyError
+from icl_vision.images import ImageSource, is_image_source, iter_images, load_image
+from icl_vision.pyramid import PyramidLayout, TokenPyramid
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from icl_vision.vocabulary import Vocabulary
+
+Images = ImageSource | Iterable[ImageSource]
+"""One image, or any iterable of images (a 4-D array [N, H, W, C] is one), each as ``images.load_image`` takes it."""
+
+
+class ImageTokenizer(ABC):
+    """Turns images into words and, where ``can_decode``, words into images.
+
+    Class attributes a subclass sets: ``name``; ``can_decode`` (has ``_decode``); ``can_embed`` (has ``_embed``);
+    ``embedding_width``, the D of ``embed``. ``batch_size`` may be changed on any instance: it bounds how many images
+    are held in memory at once and never changes a result.
+    """
+
+    name: str = "custom"
+    can_decode: bool = False
+    can_embed: bool = False
+    embedding_width: int = 0
+    batch_size: int = 32
+    separator: ClassVar[str] = " "
+
+    @classmethod
+    def from_pretrained(cls, name: str, *, strict: bool = False, **options: Any) -> Self:
+        """Load a tokenizer by name.
+
+        Args:
+            name: a packaged name (``icl-vision models list``), an artefact folder, or a hub id.
+            strict: refuse to run on another execution provider than the one asked for, instead of one warning.
+            **options: passed to that tokenizer.
+
+        Raises:
+            ArtefactNotFoundError: nothing of that name.
+            ArtefactDamagedError: a file is not the one its card describes.
+            ProviderError: ``strict`` and another provider in use.
+            UsageError: called on a subclass that is not the kind of tokenizer found.
+        """
+        from icl_vision.tokenizers import zoo
+
+        tokenizer = zoo.load(name, strict=strict, **options)
+        if not isinstance(tokenizer, cls):
+            raise UsageError(f"{name!r} is a {type(tokenizer).__name__}, not a {cls.__name__}; use ImageTokenizer")
+        return tokenizer
+
+    # What a subclass gives.
+
+    @property
+    @abstractmethod
+    def layout(self) -> PyramidLayout:
+        """The grids of an ``encode`` with ``k=None``."""
+
+    @property
+    @abstractmethod
+    def vocabulary(self) -> Vocabulary | None:
+        """The words the ids name; None for character art."""
+
+    @property
+    def codebook(self) -> npt.NDArray[np.float32] | None:
+        """One vector per word, float32 [T, c], for nearest-word repair; None where there is none."""
+        return None
+
+    @property
+    def card(self) -> Mapping[str, Any]:
+        """What is known about this tokenizer: at least name, layout and vocabulary hash."""
+        return {
+            "name": self.name,
+            "layout": self.layout.to_dict(),
+            "vocabulary": None if self.vocabulary is None else self.vocabulary.hash,
+        }
+
+    def layout_for(self, k: int) -> PyramidLayout:
+        """The layout of an image given in ``k`` words; which ``k`` exist is decided here.
+
+        By default the cumulative counts of ``layout``; a flat tokenizer overrides it to allow any k.
+
+        Raises:
+            PyramidError: this tokenizer has no such k; the message says which it has.
+        """
+        return self.layout.truncate(self.layout.layers_for(k))
+
+    @abstractmethod
+    def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
+        """Encode a batch: 1 to ``batch_size`` RGB images, after ``_shrink``; ``k`` already checked."""
+
+    def _shrink(self, image: Image.Image) -> Image.Image:
+        """Called on each image as soon as it is loaded: a place to resize, so that a batch stays small in memory."""
+        return image
+
+    def _decode(self, pyramids: list[TokenPyramid]) -> list[Image.Image]:
+        """Decode a batch of pyramids already checked; implemented where ``can_decode``."""
+        raise NotImplementedError
+
+    def _embed(self, images: list[Image.Image]) -> npt.NDArray[np.float32]:
+        """Embed a batch, float32 [n, D]; implemented where ``can_embed``."""
+        raise NotImplementedError
+
+    # What every tokenizer does.
+
+    def encode(self, images: Images, k: int | None = None) -> list[TokenPyramid]:
+        """The words of each image.
+
+        Args:
+            images: one image or an iterable of images (path, bytes, file object, PIL image, array).
+            k: words per image; None for the tokenizer's default (every layer of a pyramid).
+
+        Returns:
+            One TokenPyramid per image, in order; an empty list for no images.
+
+        Raises:
+            PyramidError: this tokenizer has no such ``k``.
+            ImageError: an image cannot be used; in a batch the message begins with its index, ``images[3]: ...``.
+        """
+        wanted = None if k is None else self._checked_k(k)
+        layout = self.layout if wanted is None else self.layout_for(wanted)
+        pyramids: list[TokenPyramid] = []
+        for batch in self._batches(images):
+            encoded = self._encode(batch, wanted)
+            if len(encoded) != len(batch) or any(pyramid.layout != layout for pyramid in encoded):
+                raise PyramidError(f"{type(self).__name__}._encode must give {len(batch)} pyramids on {layout}")
+            pyramids.extend(encoded)
+        return pyramids
+
+    def decode(self, pyramids: TokenPyramid | Sequence[TokenPyramid]) -> list[Image.Image]:
+        """An RGB image for each pyramid; a truncated pyramid (fewer layers) gives a coarser image.
+
+        Raises:
+            UsageError: this tokenizer cannot decode (``can_decode`` is False).
+            PyramidError, VocabularyError: a pyramid of another layout or vocabulary.
+        """
+        if not self.can_decode:
+            raise UsageError(f"the tokenizer {self.name!r} cannot decode, only encode (can_decode=False)")
+        batch = [pyramids] if isinstance(pyramids, TokenPyramid) else list(pyramids)
+        for pyramid in batch:
+            self._check_pyramid(pyramid)
+        images: list[Image.Image] = []
+        for start in range(0, len(batch), self._checked_batch_size()):
+            images.extend(self._decode(batch[start : start + self.batch_size]))
+        return images
+
+    def embed(self, images: Images) -> npt.NDArray[np.float32]:
+        """One vector per image, float32 [N, D]: what the words are chosen by (for baselines).
+
+        Raises:
+            UsageError: this tokenizer has no image vectors (``can_embed`` is False).
+            ImageError: as in ``encode``.
+        """
+        if not self.can_embed:
+            raise UsageError(f"the tokenizer {self.name!r} has no image vectors; it cannot embed (can_embed=False)")
+        parts = [np.asarray(self._embed(batch), dtype=np.float32) for batch in self._batches(images)]
+        return np.concatenate(parts) if parts else np.zeros((0, self.embedding_width), dtype=np.float32)
+
+    def to_text(self, pyramid: TokenPyramid, k: int | None = None) -> str:
+        """The first ``k`` words (None = all) as one string, joined by one space.
+
+        Raises:
+            PyramidError: no such ``k``, or more words than the pyramid has.
+            VocabularyError: a pyramid of another vocabulary.
+        """
+        self._check_pyramid(pyramid)
+        words = pyramid.words()
+        if k is not None:
+            wanted = self._checked_k(k)
+            self.layout_for(wanted)
+            if wanted > len(words):
+                raise PyramidError(f"k={wanted} words were asked of a pyramid that holds {len(words)}")
+            words = words[:wanted]
+        return self.separator.join(words)
+
+    def from_text(self, text: str) -> TokenPyramid:
+        """The pyramid whose ``to_text`` is ``text``; surrounding and repeated white space is ignored.
+
+        Raises:
+            UnknownWordError: a word outside the vocabulary.
+            PyramidError: a number of words that this tokenizer has no layout for.
+        """
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            raise UsageError(f"the tokenizer {self.name!r} has no vocabulary and must define from_text itself")
+        words = self._text(text).split()
+        if not words:
+            raise PyramidError("the text holds no words")
+        layout = self.layout_for(len(words))
+        ids = np.asarray(vocabulary.ids(words), dtype=np.int32)
+        parts = np.split(ids, layout.cumulative[:-1])
+        return TokenPyramid(
+            tuple(part.reshape(grid) for part, grid in zip(parts, layout.grids, strict=True)), layout, vocabulary
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.layout})"
+
+    # Checks, for subclasses too.
+
+    @staticmethod
+    def _text(text: object) -> str:
+        if not isinstance(text, str):
+            raise UsageError(f"text must be a str; got {type(text).__name__}")
+        return text
+
+    @staticmethod
+    def _checked_k(k: object) -> int:
+        try:
+            if isinstance(k, bool | np.bool_):
+                raise TypeError
+            number = operator.index(k)  # type: ignore[arg-type]
+        except TypeError:
+            raise UsageError(f"k counts words per image and must be a whole number or None; got {k!r}") from None
+        if number < 1:
+            raise PyramidError(f"k counts words per image and must be 1 or more; got {number}")
+        return number
+
+    def _checked_batch_size(self) -> int:
+        size: object = self.batch_size
+        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+            raise UsageError(f"batch_size must be a whole number of 1 or more; got {size!r}")
+        return size
+
+    def _check_pyramid(self, pyramid: object) -> None:
+        """Refuse a pyramid that this tokenizer could not have made."""
+        if not isinstance(pyramid, TokenPyramid):
+            raise UsageError(f"expected a TokenPyramid; got {type(pyramid).__name__}")
+        own, its = self.vocabulary, pyramid.vocabulary
+        if own is not its and (own is None or its is None or own.hash != its.hash):
+            names = ["characters" if one is None else repr(one.name) for one in (its, own)]
+            raise VocabularyError(f"this pyramid's words are {names[0]}; the tokenizer {self.name!r} uses {names[1]}")
+        expected = self.layout_for(pyramid.k)
+        if pyramid.layout != expected:
+            raise PyramidError(f"this pyramid's layout is {pyramid.layout}; the tokenizer {self.name!r} has {expected}")
+
+    def _batches(self, images: Images) -> Iterator[list[Image.Image]]:
+        """Images loaded ``batch_size`` at a time, so that a list of thousands of paths never is in memory at once."""
+        size = self._checked_batch_size()
+        if is_image_source(images):
+            yield [self._shrink(load_image(cast(ImageSource, images)))]
+            return
+        if isinstance(images, Mapping | set | frozenset) or not isinstance(images, Iterable):
+            raise UsageError(f"images must be one image or a sequence of images; got {type(images).__name__}")
+        loaded = map(self._shrink, iter_images(cast(Iterable[ImageSource], images)))
+        while batch := list(itertools.islice(loaded, size)):
+            yield batch
