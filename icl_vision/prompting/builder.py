@@ -1,0 +1,242 @@
+"""From labelled examples and a template to the prompts of an episode.
+
+Knows: the classification settings (task induction, ways, inner shots, repeats, order) and the
+variables that a template receives. Refuses to know: images, LLMs, token counts and answers.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from icl_vision.contracts import Prompt
+from icl_vision.errors import PromptError, TemplateError, UsageError
+from icl_vision.prompting.labels import check_labels, check_words
+from icl_vision.prompting.templates import (
+    MAX_RENDERED_CHARS,
+    PromptTemplate,
+    TemplateInfo,
+    find_template,
+    find_twin,
+    load_template,
+)
+
+MAX_REPEATS = 100
+"""Most repeats of an example; the published settings use up to 5."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One labelled image: its words as one string, and its label."""
+
+    words: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPrompt:
+    """The fixed part of an episode, rendered once; ``query`` adds what changes.
+
+    Attributes:
+        instruction, context: as in every prompt of the episode, byte for byte.
+        examples: the examples in the order shown, repeats included.
+        labels: the labels in the order given.
+    """
+
+    instruction: str
+    context: str
+    examples: tuple[Example, ...]
+    labels: tuple[str, ...]
+    template: PromptTemplate = field(repr=False)
+    variables: dict[str, Any] = field(repr=False)
+    max_chars: int = field(default=MAX_RENDERED_CHARS, repr=False)
+
+    def query(self, *, words: str | None = None, label: str | None = None) -> Prompt:
+        """The whole prompt of one query.
+
+        Args:
+            words: the query image's words, for a direct template; the LLM continues with ``" " + label``.
+            label: one of ``labels``, for a channel template; the LLM is asked how likely ``" " + words`` is.
+
+        Raises:
+            PromptError: words that may not enter a prompt, or a label outside ``labels``.
+            UsageError: the argument that this template does not take.
+            TemplateError: the query block fails.
+        """
+        variables = dict(self.variables)
+        if self.template.kind == "direct":
+            if words is None or label is not None:
+                raise UsageError(f"the template {self.template.info.name!r} is direct: call query(words=...) alone")
+            variables["words"] = check_words(words)
+        else:
+            if label is None or words is not None:
+                raise UsageError(
+                    f"the template {self.template.info.name!r} is a channel template: call query(label=...) alone"
+                )
+            if label not in self.labels:
+                raise PromptError(f"the label {label!r} is none of this episode's: {', '.join(self.labels)}")
+            variables["label"] = label
+        query = self.template.render("query", _fresh(variables), max_chars=self.max_chars)
+        return Prompt(self.instruction, self.context, query)
+
+
+class PromptBuilder:
+    """Builds the prompts of few-shot classification from a template.
+
+    Args:
+        template: name of a template; see ``icl-vision prompts list``.
+        folder: a folder of your own ``*.jinja`` files, which override packaged ones of the same name.
+        induction: task induction, the line that names the possible answers.
+        repeats: how many times more the examples are shown, 0 or more. The whole support set is shown again
+            in the same order, rather than each example twice in a row: classes stay interleaved, the last class
+            gets no run of its own at the end (LLMs favour what they saw last), and a prompt with fewer repeats
+            is a prefix of one with more, which prefix caches reuse.
+        order_seed: an int interleaves the classes in rounds (v1c1, v1c2, ..., v2c1, v2c2, ...; LQAE, section 4)
+            and shuffles the order of the classes inside each round, the same for the same seed; None keeps
+            the order in which the examples are given.
+        max_chars: longest rendered part of a prompt.
+
+    Raises:
+        TemplateError: no such template, or one with faults.
+        UsageError: ``repeats``, ``order_seed`` or ``max_chars`` out of range.
+    """
+
+    def __init__(
+        self,
+        template: str = "classification",
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        induction: bool = True,
+        repeats: int = 0,
+        order_seed: int | None = 0,
+        max_chars: int = MAX_RENDERED_CHARS,
+    ) -> None:
+        if not _is_whole(repeats) or not 0 <= repeats <= MAX_REPEATS:
+            raise UsageError(f"repeats must be a whole number from 0 to {MAX_REPEATS}; got {repeats!r}")
+        if order_seed is not None and not _is_whole(order_seed):
+            raise UsageError(f"order_seed must be a whole number or None; got {order_seed!r}")
+        if induction not in (True, False):
+            raise UsageError(f"induction must be True or False; got {induction!r}")
+        if not _is_whole(max_chars) or max_chars < 1:
+            raise UsageError(f"max_chars must be a whole number of 1 or more; got {max_chars!r}")
+        self.folder = folder
+        self.induction = bool(induction)
+        self.repeats = repeats
+        self.order_seed = order_seed
+        self.max_chars = max_chars
+        self.template = load_template(find_template(template, folder))
+
+    @property
+    def kind(self) -> str:
+        """ "direct" (the query holds words) or "channel" (the query holds a label)."""
+        return self.template.kind
+
+    def has_channel(self) -> bool:
+        """Whether noisy-channel scoring can be used: this is a channel template or has a twin that is one.
+
+        The twin of ``NAME`` is ``NAME_channel`` in the same folder, or in the user's folder. A template that
+        the user overrides without giving a twin has none.
+        """
+        return self.kind == "channel" or self._twin() is not None
+
+    def channel(self) -> PromptBuilder:
+        """The builder of the twin with the same settings; the builder itself if it is one.
+
+        Raises:
+            TemplateError: there is no twin, or it has faults.
+        """
+        if self.kind == "channel":
+            return self
+        twin = self._twin()
+        if twin is None:
+            raise TemplateError(
+                f"the template {self.template.info.name!r} at {self.template.info.path} has no twin for noisy-channel "
+                f"scoring: put a {self.template.info.name}_channel.jinja beside it, or use direct scoring"
+            )
+        return PromptBuilder(
+            twin.name,
+            folder=self.folder,
+            induction=self.induction,
+            repeats=self.repeats,
+            order_seed=self.order_seed,
+            max_chars=self.max_chars,
+        )
+
+    def prepare(self, examples: Sequence[Example], labels: Sequence[str]) -> PreparedPrompt:
+        """Order the examples and render the part that all queries share.
+
+        Args:
+            examples: the support set; may be empty. ``repeats`` is applied here, not by the caller.
+            labels: every label that can be an answer, in the order to name them.
+
+        Raises:
+            LabelError: a label that must not enter a prompt, or two that an answer could not tell apart.
+            PromptError: words that must not enter a prompt, an example whose label is not in ``labels``, or examples
+                of more than ``max_chars`` characters.
+            TemplateError: a block fails, or the text is longer than ``max_chars``.
+        """
+        names = check_labels(labels, self.template.literals)
+        known = set(names)
+        checked = []
+        given: Sequence[object] = examples
+        for number, example in enumerate(given, 1):
+            if not isinstance(example, Example):
+                raise UsageError(f"example {number} must be an Example(words, label); got {type(example).__name__}")
+            if example.label not in known:
+                raise PromptError(f"example {number} has the label {example.label!r}, none of {', '.join(names)}")
+            checked.append(Example(check_words(example.words), str(example.label)))
+        shots = max((sum(example.label == name for example in checked) for name in names), default=0)
+        longest = sum(len(example.words) + len(example.label) for example in checked) * (self.repeats + 1)
+        if longest > self.max_chars:
+            raise PromptError(
+                f"the {len(checked) * (self.repeats + 1)} examples shown have {longest:,} characters, more than the "
+                f"{self.max_chars:,} of max_chars: use repeats=0, fewer shots= or a smaller k=, or raise max_chars"
+            )
+        shown = tuple(order_examples(checked, names, self.order_seed) * (self.repeats + 1))
+        variables: dict[str, Any] = {
+            "labels": list(names),
+            "induction": self.induction,
+            "ways": len(names),
+            "shots": shots,
+            "repeats": self.repeats,
+        }
+        instruction = self.template.render("instruction", _fresh(variables), max_chars=self.max_chars)
+        shown_variables = [{"words": example.words, "label": example.label} for example in shown]
+        context = self.template.render(
+            "context", {**_fresh(variables), "examples": shown_variables}, max_chars=self.max_chars
+        )
+        return PreparedPrompt(instruction, context, shown, names, self.template, variables, self.max_chars)
+
+    def _twin(self) -> TemplateInfo | None:
+        return find_twin(self.template.info, self.folder)
+
+
+def order_examples(examples: Sequence[Example], labels: Sequence[str], order_seed: int | None) -> list[Example]:
+    """The examples in the order to show.
+
+    Round by round, one example of each class that still has one; a class's examples stay in the order given,
+    and the order of the classes inside each round is shuffled by ``order_seed``. None keeps the order given.
+    """
+    if order_seed is None:
+        return list(examples)
+    queues = {label: [example for example in examples if example.label == label] for label in labels}
+    generator = random.Random(order_seed)
+    ordered: list[Example] = []
+    for position in range(max(map(len, queues.values()), default=0)):
+        # All labels are shuffled, also those that ran out, so that one class's size does not move the others.
+        turn = list(labels)
+        generator.shuffle(turn)
+        ordered.extend(queues[label][position] for label in turn if position < len(queues[label]))
+    return ordered
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _fresh(variables: dict[str, Any]) -> dict[str, Any]:
+    """A copy for one rendering, so that no rendering can change what another sees."""
+    return {name: list(value) if isinstance(value, list) else value for name, value in variables.items()}
