@@ -1,0 +1,261 @@
+"""The base class of every LLM: argument checks in one place, sync twins, work done on the background loop.
+
+Knows: the TextLLM contract. Refuses to know: any provider.
+
+An adapter writes ``_complete`` and, where it can, ``_score`` and
+``_count_tokens``. These always run on the background loop (``llms.loop``), so an
+adapter needs no locks of its own and its clients may be shared by all threads.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, TypeVar
+
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
+from icl_vision.errors import CapabilityError, UsageError
+from icl_vision.llms.loop import hop, run_sync
+
+MAX_PROMPT_CHARACTERS = 4_000_000
+"""A longer prompt is a mistake for every LLM of today and would only cost memory."""
+
+Self = TypeVar("Self", bound="BaseLLM")
+
+
+class BaseLLM(ABC):
+    """A text-only LLM. See ``icl_vision.contracts.TextLLM`` for what the methods mean.
+
+    ``complete``, ``score`` and ``count_tokens`` are coroutines for any event
+    loop; ``complete_sync``, ``score_sync`` and ``count_tokens_sync`` work
+    anywhere else, inside a running loop and from many threads too.
+    """
+
+    @property
+    @abstractmethod
+    def profile(self) -> Profile:
+        """What this LLM can do."""
+
+    # ---- for adapters ----
+
+    @abstractmethod
+    async def _complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: tuple[str, ...],
+        temperature: float,
+        seed: int | None,
+        constraint: Constraint | None,
+    ) -> Completion: ...
+
+    async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+        raise CapabilityError(f"{self.profile.name!r} gives no log-probabilities of a given text")
+
+    async def _count_tokens(self, text: str) -> int:
+        raise CapabilityError(f"{self.profile.name!r} cannot count tokens")
+
+    async def _close(self) -> None:
+        """Free what the adapter holds. Called at most a few times; must bear being called twice."""
+
+    # ---- for users ----
+
+    async def complete(
+        self,
+        prompt: Prompt | str,
+        *,
+        max_tokens: int = 16,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = None,
+        constraint: Constraint | None = None,
+    ) -> Completion:
+        """The LLM's continuation of (or answer to) a prompt.
+
+        Args:
+            prompt: a ``Prompt``, or a string, which is a prompt with only a query.
+            max_tokens: tokens to write at most, from 1.
+            stop: strings at which to stop; they are not part of the answer. One string stands for itself.
+            temperature: 0 for the likeliest token each time, more for sampling.
+            seed: for sampling, where the profile says a seed is honoured.
+            constraint: what the answer may consist of, where the profile names a kind.
+
+        Raises:
+            UsageError: an argument that cannot work.
+            PromptTooLongError: more tokens than the window holds.
+            CapabilityError: a constraint this LLM cannot keep.
+            LLMError: the LLM could not answer.
+        """
+        prompt = check_prompt(prompt)
+        _check_int("max_tokens", max_tokens, 1)
+        stops = _check_stop(stop)
+        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+            raise UsageError(f"temperature must be a number, 0 or more; got {temperature!r}")
+        if not (math.isfinite(temperature) and temperature >= 0):
+            raise UsageError(f"temperature must be 0 or more and finite; got {temperature!r}")
+        if seed is not None:
+            _check_int("seed", seed, 0)
+            if seed >= 2**31:
+                raise UsageError(f"seed must be below 2**31; got {seed}")
+        if constraint is not None:
+            if not isinstance(constraint, Constraint):
+                raise UsageError(f"constraint must be an icl_vision Constraint or None; got {type(constraint).__name__}")
+            if self.profile.constraint is None:
+                raise CapabilityError(
+                    f"{self.profile.name!r} cannot restrict its answers; leave constraint out and parse the answer"
+                )
+        return await hop(
+            self._complete(
+                prompt,
+                max_tokens=max_tokens,
+                stop=stops,
+                temperature=float(temperature),
+                seed=seed,
+                constraint=constraint,
+            )
+        )
+
+    async def score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores:
+        """Natural-log probability of each whole continuation plus its terminator, given its prompt.
+
+        Args:
+            pairs: (prompt, continuation); each is scored by itself. A continuation begins with its own space.
+            terminator: the text that ends a continuation, so that "car" has no advantage over "car park"; may be "".
+
+        Raises:
+            UsageError: an empty list, an empty continuation, or something that is not a pair.
+            CapabilityError: this LLM gives no log-probabilities of given text (see ``profile.scores_text``).
+            PromptTooLongError: a prompt with its continuation does not fit the window.
+            LLMError: the LLM could not answer.
+        """
+        checked = _check_pairs(pairs)
+        if not isinstance(terminator, str):
+            raise UsageError(f"terminator must be a string; got {terminator!r}")
+        return await hop(self._score(checked, terminator=terminator))
+
+    async def count_tokens(self, text: str) -> int:
+        """How many tokens a text has for this LLM, without any start token.
+
+        Raises:
+            CapabilityError: this LLM cannot count.
+        """
+        if not isinstance(text, str):
+            raise UsageError(f"count_tokens needs a string; got {type(text).__name__}")
+        return await hop(self._count_tokens(text))
+
+    def complete_sync(
+        self,
+        prompt: Prompt | str,
+        *,
+        max_tokens: int = 16,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int | None = None,
+        constraint: Constraint | None = None,
+    ) -> Completion:
+        """``complete`` for code that does not await."""
+        return run_sync(
+            self.complete(
+                prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
+            )
+        )
+
+    def score_sync(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores:
+        """``score`` for code that does not await."""
+        return run_sync(self.score(pairs, terminator=terminator))
+
+    def count_tokens_sync(self, text: str) -> int:
+        """``count_tokens`` for code that does not await."""
+        return run_sync(self.count_tokens(text))
+
+    async def aclose(self) -> None:
+        """Free connections and servers. Closing twice is fine."""
+        await hop(self._close())
+
+    def close(self) -> None:
+        """``aclose`` for code that does not await."""
+        run_sync(self.aclose())
+
+    async def __aenter__(self: Self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __enter__(self: Self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # A copy of a connection is the connection: scikit-learn's clone() copies constructor arguments deeply.
+    def __copy__(self: Self) -> Self:
+        return self
+
+    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.profile.name!r}>"
+
+
+def check_prompt(prompt: Prompt | str) -> Prompt:
+    """A prompt fit to be sent, or UsageError."""
+    if not isinstance(prompt, (Prompt, str)):
+        raise UsageError(f"a prompt must be a string or an icl_vision Prompt; got {type(prompt).__name__}")
+    prompt = Prompt.of(prompt)
+    text = prompt.text
+    if not text.strip():
+        raise UsageError("the prompt is empty; give it at least a query")
+    if len(text) > MAX_PROMPT_CHARACTERS:
+        raise UsageError(
+            f"the prompt has {len(text):,} characters, more than the cap of {MAX_PROMPT_CHARACTERS:,}; "
+            "use fewer examples or fewer words per image"
+        )
+    _check_text("the prompt", text)
+    return prompt
+
+
+def _check_text(what: str, text: str) -> None:
+    if "\x00" in text:
+        raise UsageError(f"{what} holds a NUL character at position {text.index(chr(0))}; remove it")
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{what} is not valid Unicode at position {error.start} (a lone surrogate); remove it") from None
+
+
+def _check_int(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name} must be a whole number, {least} or more; got {value!r}")
+
+
+def _check_stop(stop: Sequence[str]) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop)
+    for one in stops:
+        if not isinstance(one, str) or not one:
+            raise UsageError(f"every stop must be a string that is not empty; got {one!r}")
+        _check_text("a stop string", one)
+    return stops
+
+
+def _check_pairs(pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[Prompt, str]]:
+    checked = []
+    for place, pair in enumerate(pairs):
+        if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
+            raise UsageError(f"score needs (prompt, continuation) pairs; item {place} is {pair!r}")
+        prompt, continuation = pair
+        if not isinstance(continuation, str) or not continuation:
+            raise UsageError(f"the continuation of item {place} must be a string that is not empty; got {continuation!r}")
+        _check_text(f"the continuation of item {place}", continuation)
+        checked.append((check_prompt(prompt), continuation))
+    if not checked:
+        raise UsageError("score needs at least one (prompt, continuation) pair; got none")
+    return checked

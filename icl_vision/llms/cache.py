@@ -1,0 +1,279 @@
+"""A cache of LLM answers on disk: what was paid for once is not paid for again.
+
+One SQLite file (WAL), rows of JSON text, no pickle. A row's key is the sha256 of what decides
+the answer: the model's identity, the prompt, the decoding settings and the repeat index, so that
+the fifth sample of a prompt is not the first one again. Never in the key: timeouts, retries,
+concurrency, keys. Never in a row: errors, keys, headers.
+
+A row that cannot be read back is logged, deleted and counts as a miss. Identical requests that
+are in flight at the same time share one call.
+
+Knows: keys, rows, hits. Refuses to know: how an answer is made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import hashlib
+import json
+import logging
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
+from icl_vision.errors import StorageError, UsageError
+from icl_vision.llms.base import BaseLLM
+from icl_vision.storage import cache_dir
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+CacheMode = Literal["on", "refresh", "off"]
+
+_repeat: contextvars.ContextVar[int] = contextvars.ContextVar("icl_vision_repeat", default=0)
+_mode: contextvars.ContextVar[CacheMode] = contextvars.ContextVar("icl_vision_cache_mode", default="on")
+
+
+@contextlib.contextmanager
+def repeat(index: int) -> Iterator[None]:
+    """Calls inside the block are sample number ``index`` (0 or more) of their prompt and are cached apart.
+
+    Without it, every call is sample 0: asking the same prompt twice gives the same answer, sampled or not.
+    """
+    if index < 0:
+        raise UsageError(f"a repeat index must be 0 or more; got {index}")
+    token = _repeat.set(index)
+    try:
+        yield
+    finally:
+        _repeat.reset(token)
+
+
+@contextlib.contextmanager
+def cache_mode(mode: CacheMode) -> Iterator[None]:
+    """How calls inside the block use the cache: "on", "refresh" (ask again, store the new answer) or "off"."""
+    if mode not in ("on", "refresh", "off"):
+        raise UsageError(f"cache mode must be 'on', 'refresh' or 'off'; got {mode!r}")
+    token = _mode.set(mode)
+    try:
+        yield
+    finally:
+        _mode.reset(token)
+
+
+class ResponseCache:
+    """The SQLite file. Thread-safe; several processes may share it.
+
+    path: the file; default ``responses.sqlite`` in the user's cache folder. Its folder is made with mode 0700.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        self.path = Path(path) if path is not None else cache_dir() / "responses.sqlite"
+        self.hits = 0
+        self.misses = 0
+        self._lock = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        self._pid = os.getpid()
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The stored answer, or None. A damaged row is deleted and counts as a miss."""
+        with self._lock, self._guard("read"):
+            row = self._open().execute("SELECT body FROM responses WHERE key = ?", (key,)).fetchone()
+            if row is None:
+                self.misses += 1
+                return None
+            try:
+                body = json.loads(row[0])
+                if not isinstance(body, dict):
+                    raise ValueError("not an object")
+            except (ValueError, TypeError) as error:
+                logger.warning("cache row %s in %s cannot be read (%s); deleted, asking again", key[:12], self.path, error)
+                self._open().execute("DELETE FROM responses WHERE key = ?", (key,))
+                self.misses += 1
+                return None
+            self.hits += 1
+            return body
+
+    def put(self, key: str, body: dict[str, Any]) -> None:
+        """Store an answer; the newest wins."""
+        text = json.dumps(body, ensure_ascii=False)
+        with self._lock, self._guard("written"):
+            self._open().execute(
+                "INSERT OR REPLACE INTO responses (key, created, body) VALUES (?, ?, ?)", (key, time.time(), text)
+            )
+
+    def discard(self, key: str) -> None:
+        """Forget one answer."""
+        with self._lock, self._guard("written"):
+            self._open().execute("DELETE FROM responses WHERE key = ?", (key,))
+
+    def __len__(self) -> int:
+        with self._lock, self._guard("read"):
+            return int(self._open().execute("SELECT COUNT(*) FROM responses").fetchone()[0])
+
+    def close(self) -> None:
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def _open(self) -> sqlite3.Connection:
+        # SQLite connections must not cross a fork.
+        if self._connection is not None and self._pid == os.getpid():
+            return self._connection
+        self._pid = os.getpid()
+        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(
+            "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, created REAL NOT NULL, body TEXT NOT NULL)"
+        )
+        self._connection = connection
+        return connection
+
+    @contextlib.contextmanager
+    def _guard(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StorageError(
+                f"the response cache {str(self.path)!r} cannot be {what}: {error}; delete the file, or set "
+                "ICL_VISION_CACHE to another folder"
+            ) from error
+
+
+class CachedLLM(BaseLLM):
+    """Any TextLLM behind a ResponseCache: only what is not stored yet is asked.
+
+    llm: the LLM that answers misses. cache: where answers are kept. Completions are stored one by one, scores pair by
+    pair, so that a larger question re-uses the parts of an earlier one. Usage of a hit is zero: nothing was spent.
+    """
+
+    def __init__(self, llm: TextLLM, cache: ResponseCache) -> None:
+        super().__init__()
+        self.llm = llm
+        self.cache = cache
+        self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
+
+    @property
+    def profile(self) -> Profile:
+        return self.llm.profile
+
+    @property
+    def identity(self) -> str:
+        return str(getattr(self.llm, "identity", self.llm.profile.name))
+
+    def __repr__(self) -> str:
+        return f"CachedLLM({self.llm!r}, hits={self.cache.hits}, misses={self.cache.misses})"
+
+    async def _complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: Sequence[str],
+        temperature: float,
+        seed: int | None,
+        constraint: Constraint | None,
+    ) -> Completion:
+        key = self._key(
+            "complete",
+            prompt,
+            {
+                "max_tokens": max_tokens,
+                "stop": list(stop),
+                "temperature": temperature,
+                "seed": seed,
+                "constraint": None if constraint is None else [list(constraint.allowed), constraint.count],
+            },
+        )
+        spent = Usage()
+
+        async def ask() -> dict[str, Any]:
+            nonlocal spent
+            answer = await self.llm.complete(
+                prompt,
+                max_tokens=max_tokens,
+                stop=stop,
+                temperature=temperature,
+                seed=seed,
+                constraint=constraint,
+            )
+            spent = answer.usage
+            return {"text": answer.text, "finish_reason": answer.finish_reason, "usage": answer.usage.to_dict()}
+
+        body = await self._cached(key, ask, ("text", "finish_reason"))
+        return Completion(str(body["text"]), str(body["finish_reason"]), spent, {})
+
+    async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+        keys = [self._key("score", prompt, {"continuation": text, "terminator": terminator}) for prompt, text in pairs]
+        found: dict[str, float] = {}
+        missing: dict[str, tuple[Prompt, str]] = {}
+        for key, pair in zip(keys, pairs, strict=True):
+            body = self.cache.get(key) if _mode.get() == "on" and key not in found else None
+            value = None if body is None else body.get("logprob")
+            if isinstance(value, float):
+                found[key] = value
+            elif key not in found:
+                missing[key] = pair
+        usage, method = Usage(), "cached"
+        if missing:
+            scores = await self.llm.score(list(missing.values()), terminator=terminator)
+            usage, method = scores.usage, scores.method
+            for key, value in zip(missing, scores.logprobs, strict=True):
+                found[key] = value
+                if _mode.get() != "off":
+                    self.cache.put(key, {"logprob": value})
+        return Scores(tuple(found[key] for key in keys), usage, method)
+
+    async def _count_tokens(self, text: str) -> int:
+        return await self.llm.count_tokens(text)
+
+    async def _cached(self, key: str, ask: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+        mode = _mode.get()
+        if mode == "off":
+            body: dict[str, Any] = await ask()
+            return body
+        if mode == "on":
+            stored = self.cache.get(key)
+            if stored is not None and all(isinstance(stored.get(name), str) for name in fields):
+                return stored
+            running = self._in_flight.get(key)
+            if running is not None:
+                with contextlib.suppress(Exception):
+                    return await asyncio.shield(running)
+                # The first asker failed; its error is its own. Ask for ourselves.
+        future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._in_flight[key] = future
+        try:
+            body = await ask()
+            self.cache.put(key, body)
+            future.set_result(body)
+            return body
+        except BaseException as error:
+            if not future.done():
+                future.set_exception(error if isinstance(error, Exception) else RuntimeError("the first asker was cancelled"))
+                future.exception()  # marked as seen: nobody may be waiting
+            raise
+        finally:
+            if self._in_flight.get(key) is future:
+                del self._in_flight[key]
+
+    def _key(self, kind: str, prompt: Prompt, settings: dict[str, Any]) -> str:
+        document = [
+            FORMAT,
+            kind,
+            self.identity,
+            [prompt.instruction, prompt.context, prompt.query],
+            settings,
+            _repeat.get(),
+        ]
+        return hashlib.sha256(json.dumps(document, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -1,0 +1,148 @@
+"""The one background event loop of the process, and the ways onto it.
+
+Knows: threads, event loops, forks. Refuses to know: what the coroutines do.
+
+All LLM clients, limiters and locks live on this loop, so they may be shared by
+scripts, notebooks, threads and users' own event loops alike:
+
+- ``run_sync(coro)`` blocks the calling thread until the coroutine is done. It works inside a running loop
+  (a notebook cell) too, because the work is done on another thread.
+- ``hop(coro)`` is awaited from any loop and does the work on the background loop.
+
+The thread is a daemon, started at first use. A forked child starts its own: the
+parent's thread does not exist there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import concurrent.futures
+import logging
+import os
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from icl_vision.errors import LLMTimeoutError, UsageError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class _BackgroundLoop:
+    """An event loop running in a daemon thread of its own."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.thread = threading.Thread(target=self._run, name="icl-vision-loop", daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self.loop)
+        try:
+            self.loop.run_forever()
+        finally:
+            self.loop.close()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """Cancel what is still running and end the thread."""
+        if not self.thread.is_alive():
+            return
+
+        async def cancel_all() -> None:
+            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+        try:
+            asyncio.run_coroutine_threadsafe(cancel_all(), self.loop).result(timeout)
+        except concurrent.futures.TimeoutError:
+            logger.warning("some LLM requests did not end within %s s of being cancelled", timeout)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(timeout)
+
+
+_lock = threading.Lock()
+_current: _BackgroundLoop | None = None
+_of_parents: list[_BackgroundLoop] = []
+
+
+def _forget_after_fork() -> None:
+    global _lock, _current
+    _lock = threading.Lock()
+    if _current is not None:
+        # Kept, not freed: closing it here would touch the file descriptors shared with the parent.
+        _of_parents.append(_current)
+        _current = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+def background() -> asyncio.AbstractEventLoop:
+    """The process's background loop, started if need be."""
+    return _background().loop
+
+
+def _background() -> _BackgroundLoop:
+    global _current
+    with _lock:
+        if _current is None or not _current.thread.is_alive():
+            _current = _BackgroundLoop()
+        return _current
+
+
+def on_background_thread() -> bool:
+    """True when called from a coroutine or callback that runs on the background loop."""
+    current = _current
+    return current is not None and threading.current_thread() is current.thread
+
+
+def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
+    """Run a coroutine on the background loop and wait for its result.
+
+    Args:
+        coro: the coroutine; it is closed unawaited if it cannot be started.
+        timeout: seconds to wait at most, None for no limit; the coroutine is cancelled when they have passed.
+
+    Raises:
+        UsageError: called on the background loop's own thread, where waiting would never end.
+        LLMTimeoutError: not done within ``timeout`` seconds.
+
+    An interrupt (Ctrl-C) of the waiting thread cancels the coroutine.
+    """
+    if on_background_thread():
+        coro.close()
+        raise UsageError(
+            "a _sync method was called from code running on icl_vision's own event loop, where it would wait for "
+            "itself for ever; await the coroutine of the same name without _sync instead"
+        )
+    future = asyncio.run_coroutine_threadsafe(coro, background())
+    try:
+        done, _ = concurrent.futures.wait([future], timeout)
+    except BaseException:
+        future.cancel()
+        raise
+    if not done:
+        future.cancel()
+        raise LLMTimeoutError(f"no answer within {timeout} s; raise the timeout or ask for less at a time")
+    return future.result()
+
+
+async def hop(coro: Coroutine[Any, Any, T]) -> T:
+    """Await a coroutine on the background loop from any event loop; cancelling the wait cancels the work."""
+    loop = background()
+    if asyncio.get_running_loop() is loop:
+        return await coro
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
+
+
+@atexit.register
+def _stop_at_exit() -> None:
+    current = _current
+    if current is not None:
+        current.stop()

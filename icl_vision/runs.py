@@ -1,0 +1,265 @@
+"""The one run-folder format: whatever takes long is journalled item by item and can be resumed.
+
+A run is a folder:
+
+    run.json        format_version, command, config and its hash, versions, seed, commit
+    lock            held while a process writes to the run
+    journal.jsonl   one line per finished item, appended, flushed and fsynced before the item counts as done
+    results.json    the outcome, written atomically when the run is complete
+    report.html     a page for people (written by the caller, where the command has one)
+
+Order of writes: the journal line first, everything derived from it after. A kill can lose
+at most the item in flight: a half last line is cut off on resume. An error is journalled
+as an error, never as a result, and its item is done again on resume.
+
+Knows: folders, journals, locks. Refuses to know: what an item or a result means.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from icl_vision.errors import RunError, RunLockedError, RunMismatchError, UsageError
+from icl_vision.storage import write_json
+
+logger = logging.getLogger(__name__)
+
+FORMAT_VERSION = 1
+
+
+def config_hash(command: str, config: Mapping[str, Any]) -> str:
+    """Hex sha256 of a command and its configuration, independent of key order.
+
+    Raises UsageError where the configuration is not plain JSON.
+    """
+    try:
+        text = json.dumps([command, dict(config)], sort_keys=True, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"a run's configuration must be plain JSON values: {error}") from error
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a run's results: Python, this library, and the packages it computes with."""
+    found = {"python": platform.python_version()}
+    for name in ("icl-vision", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime", "openai", "anthropic", "xllamacpp"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def source_commit() -> str | None:
+    """The git commit of the checkout the package runs from, with "-dirty" where it has changes; None outside one."""
+    here = Path(__file__).resolve().parent
+    try:
+        top = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
+        if top.returncode != 0:
+            return None
+        state = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return top.stdout.strip() + ("-dirty" if state.stdout.strip() else "")
+
+
+class Run:
+    """An open run folder. Use as a context manager; made by ``Run.open``.
+
+    Attributes: ``folder``; ``info``, the content of run.json; ``done``, the ids of finished items.
+    """
+
+    def __init__(self, folder: Path, info: dict[str, Any], lock: Any, journal: IO[bytes], done: set[str]) -> None:
+        self.folder = folder
+        self.info = info
+        self.done = done
+        self._lock = lock
+        self._journal = journal
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | os.PathLike[str],
+        command: str,
+        config: Mapping[str, Any],
+        *,
+        seed: int | None = None,
+        resume: bool = False,
+    ) -> Run:
+        """Start a run in ``folder``, or go on with the one that is there.
+
+        folder: made if missing. command, config: what decides the results, plain JSON; they are hashed, and a
+        resume with another hash is refused. resume: False refuses a folder that already holds a run.
+
+        Raises RunMismatchError (another configuration, or a run is there and ``resume`` is off), RunLockedError
+        (another process writes to it), RunError (unreadable run.json, or a format this version does not know).
+        """
+        import filelock
+
+        path = Path(folder)
+        digest = config_hash(command, config)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"the run folder {str(path)!r} cannot be made: {error.strerror}") from error
+        lock = filelock.FileLock(path / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise RunLockedError(
+                f"another process is writing to the run {str(path)!r}; wait for it, or choose another folder"
+            ) from None
+        try:
+            info = cls._info(path, command, dict(config), digest, seed, resume)
+            done = _recover(path / "journal.jsonl")
+            journal = (path / "journal.jsonl").open("ab")
+        except BaseException:
+            lock.release()
+            raise
+        return cls(path, info, lock, journal, done)
+
+    @staticmethod
+    def _info(
+        path: Path, command: str, config: dict[str, Any], digest: str, seed: int | None, resume: bool
+    ) -> dict[str, Any]:
+        target = path / "run.json"
+        if not target.exists():
+            info = {
+                "format_version": FORMAT_VERSION,
+                "command": command,
+                "config": config,
+                "config_hash": digest,
+                "seed": seed,
+                "versions": versions(),
+                "commit": source_commit(),
+            }
+            write_json(target, info)
+            return info
+        info = read_info(path)
+        if info["config_hash"] != digest:
+            before: dict[str, Any] = info["config"]
+            changed = sorted(key for key in {*before, *config} if before.get(key) != config.get(key)) or ["command"]
+            raise RunMismatchError(
+                f"the run in {str(path)!r} was started with another configuration ({', '.join(changed)} differ); "
+                "resume with the same options, or choose another folder"
+            )
+        if not resume:
+            raise RunMismatchError(f"{str(path)!r} already holds this run; pass --resume (resume=True) to go on with it")
+        return info
+
+    def record(self, item: str, result: Any) -> None:
+        """Journal one finished item: when this returns, the line is on disk and ``item`` is in ``done``."""
+        self._append({"id": item, "result": result})
+        self.done.add(item)
+
+    def record_error(self, item: str, error: BaseException) -> None:
+        """Journal that an item failed. It does not count as done: a resume does it again."""
+        self._append({"id": item, "error": {"type": type(error).__name__, "message": str(error)}})
+
+    def results(self) -> Iterator[tuple[str, Any]]:
+        """Finished items with their results, in the order they finished; the newest where an item has several."""
+        yield from read_results(self.folder)
+
+    def finish(self, results: Any) -> Path:
+        """Write results.json atomically and give its path."""
+        target = self.folder / "results.json"
+        write_json(target, results)
+        return target
+
+    def close(self) -> None:
+        """Close the journal and give the lock back. Closing twice does nothing."""
+        self._journal.close()
+        self._lock.release()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _append(self, line: dict[str, Any]) -> None:
+        try:
+            data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"the result of item {line['id']!r} is not plain JSON: {error}") from error
+        self._journal.write(data)
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
+
+
+def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """run.json of a folder, checked. Raises RunError where there is none or it cannot be read."""
+    target = Path(folder) / "run.json"
+    try:
+        info = json.loads(target.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{str(folder)!r} holds no run (no run.json)") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{str(target)!r} cannot be read: {error}") from error
+    if not isinstance(info, dict) or not isinstance(info.get("config"), dict) or "config_hash" not in info:
+        raise RunError(f"{str(target)!r} is not a run description: config or config_hash is missing")
+    if info.get("format_version") != FORMAT_VERSION:
+        raise RunError(
+            f"{str(target)!r} has format {info.get('format_version')!r}; this version reads format {FORMAT_VERSION}"
+        )
+    return info
+
+
+def read_results(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
+    """Finished items of a run folder, open or not, one at a time (memory does not grow with the results)."""
+    path = Path(folder) / "journal.jsonl"
+    if not path.exists():
+        return
+    newest: dict[str, int] = {}
+    for number, line in enumerate(_lines(path)):
+        if line is not None and "result" in line:
+            newest[line["id"]] = number
+    for number, line in enumerate(_lines(path)):
+        if line is not None and "result" in line and newest.get(line["id"]) == number:
+            yield line["id"], line["result"]
+
+
+def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
+    """Lines of a journal; None for one that cannot be read (logged), a half last line ends the reading."""
+    with path.open("rb") as handle:
+        for number, raw in enumerate(handle, start=1):
+            if not raw.endswith(b"\n"):
+                return
+            try:
+                line = json.loads(raw)
+                if not isinstance(line, dict) or not isinstance(line.get("id"), str):
+                    raise ValueError("not a journal line")
+            except ValueError as error:
+                logger.warning("%s line %d cannot be read (%s); its item will be done again", path, number, error)
+                yield None
+                continue
+            yield line
+
+
+def _recover(path: Path) -> set[str]:
+    """Cut a half last line off the journal and give the ids of the finished items."""
+    if not path.exists():
+        return set()
+    with path.open("rb+") as handle:
+        data_end = 0
+        for raw in handle:
+            if not raw.endswith(b"\n"):
+                logger.warning("%s ends in half a line; it is cut off and its item will be done again", path)
+                handle.truncate(data_end)
+                break
+            data_end += len(raw)
+    return {line["id"] for line in _lines(path) if line is not None and "result" in line}
