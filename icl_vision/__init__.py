@@ -1,0 +1,70 @@
+"""icl_vision: any text-only LLM sees and draws, through ordinary words.
+
+Public names, each imported when it is first used (PEP 562), so that ``import icl_vision`` costs next to nothing.
+Knows: which names are public and where they live. Refuses to know: anything else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from icl_vision._version import __version__
+
+if TYPE_CHECKING:
+    from icl_vision import errors
+    from icl_vision.contracts import Classification, Prompt
+    from icl_vision.errors import IclVisionError
+    from icl_vision.llms import connect
+    from icl_vision.prompting import Example, PromptBuilder
+    from icl_vision.pyramid import PyramidLayout, TokenPyramid
+    from icl_vision.tasks import FewShotClassifier
+    from icl_vision.tokenizers import ImageTokenizer
+    from icl_vision.vocabulary import Vocabulary
+
+__all__ = [
+    "Classification",
+    "Example",
+    "FewShotClassifier",
+    "IclVisionError",
+    "ImageTokenizer",
+    "Prompt",
+    "PromptBuilder",
+    "PyramidLayout",
+    "TokenPyramid",
+    "Vocabulary",
+    "__version__",
+    "connect",
+    "errors",
+]
+
+# public name -> the module it lives in
+_HOMES = {
+    "Classification": "contracts",
+    "Example": "prompting",
+    "FewShotClassifier": "tasks",
+    "IclVisionError": "errors",
+    "ImageTokenizer": "tokenizers",
+    "Prompt": "contracts",
+    "PromptBuilder": "prompting",
+    "PyramidLayout": "pyramid",
+    "TokenPyramid": "pyramid",
+    "Vocabulary": "vocabulary",
+    "connect": "llms",
+}
+
+
+def __getattr__(name: str) -> Any:
+    import importlib
+
+    if name in _HOMES:
+        value = getattr(importlib.import_module(f"icl_vision.{_HOMES[name]}"), name)
+    elif name == "errors":
+        value = importlib.import_module("icl_vision.errors")
+    else:
+        raise AttributeError(f"module 'icl_vision' has no attribute {name!r}; public are {', '.join(__all__)}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

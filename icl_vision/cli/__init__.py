@@ -1,0 +1,54 @@
+"""The `icl-vision` command: a lazy group, one file a command.
+
+Knows: which commands exist and where. Refuses to know: what they do; a command's
+module is imported only when that command (or its help) is asked for, so start-up stays cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from icl_vision.errors import IclVisionError
+
+# command -> (module, one line for the list of commands)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "build": ("icl_vision.cli.build", "Build a tokenizer or a codebook of your own."),
+    "classify": ("icl_vision.cli.classify", "Classify images from a folder of labelled examples."),
+    "demo": ("icl_vision.cli.demo", "Watch a frozen text LLM classify photographs through words."),
+    "doctor": ("icl_vision.cli.doctor", "Say what is installed, what works and what does not."),
+    "models": ("icl_vision.cli.models", "List tokenizers and LLMs, or show a card."),
+    "prompts": ("icl_vision.cli.prompts", "List, show or validate prompt templates."),
+    "tokenize": ("icl_vision.cli.tokenize", "Turn images into words."),
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a command's module when the command is looked up."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except IclVisionError as error:
+            raise click.ClickException(f"{type(error).__name__}: {error}") from error
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="icl-vision")
+def main() -> None:
+    """icl_vision: any text-only LLM sees and draws, through ordinary words."""

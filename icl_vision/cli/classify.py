@@ -1,0 +1,224 @@
+"""`icl-vision classify`: images against a folder of labelled examples.
+
+Knows: folders as labels, and how results read. Refuses to know: how an image is classified.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from icl_vision.cli.common import (
+    json_option,
+    llm_option,
+    print_json,
+    progress_wanted,
+    quiet_option,
+    say,
+    seed_option,
+    tokenizer_option,
+)
+from icl_vision.errors import UsageError
+
+if TYPE_CHECKING:
+    from icl_vision.contracts import Classification
+
+
+@click.command()
+@click.argument("images", nargs=-1, required=True, metavar="IMG...", type=click.Path(path_type=Path))
+@click.option(
+    "--support",
+    required=True,
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Labelled examples: one sub-folder for each class, named as the class, with its images.",
+)
+@click.option(
+    "-k",
+    "k",
+    type=click.IntRange(min=1),
+    help="Words per image. Default: the tokenizer's own number, the one its card's figures were measured with.",
+)
+@tokenizer_option()
+@llm_option()
+@click.option(
+    "--shots",
+    type=click.IntRange(min=1),
+    help="At most so many examples of each class are shown. Default: all, since more examples rarely hurt.",
+)
+@click.option(
+    "--selection",
+    type=click.Choice(["all", "random", "nearest"]),
+    default="all",
+    show_default=True,
+    help="Which examples are shown, if --shots leaves some out: the first, a seeded draw, or those with words closest "
+    "to the image's. The first two share one prompt, which an LLM's prefix cache makes cheap.",
+)
+@click.option(
+    "--scoring",
+    type=click.Choice(["auto", "channel", "direct", "constrained", "parse"]),
+    default="auto",
+    show_default=True,
+    help="How the label is read off the LLM; auto takes the best that it offers.",
+)
+@click.option(
+    "--calibration",
+    type=click.Choice(["none", "contextual"]),
+    default="none",
+    show_default=True,
+    help="contextual: take off what the prompt alone says of each label. Off because noisy-channel scoring, which auto "
+    "prefers, needs it less than it costs.",
+)
+@click.option(
+    "--repeats",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="How many times more the examples are shown; 0 keeps the prompt short.",
+)
+@click.option(
+    "--induction/--no-induction",
+    default=True,
+    show_default=True,
+    help="Name the labels in the prompt's first line, so that the LLM knows what it may answer.",
+)
+@click.option("--template", default="classification", show_default=True, help="Prompt template, by name.")
+@click.option(
+    "--templates",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of your own templates, looked in first. Default: the packaged ones only.",
+)
+@seed_option()
+@json_option
+@quiet_option
+def command(
+    images: tuple[Path, ...],
+    support: Path,
+    k: int | None,
+    tokenizer: str,
+    llm: str,
+    shots: int | None,
+    selection: str,
+    scoring: str,
+    calibration: str,
+    repeats: int,
+    induction: bool,
+    template: str,
+    templates: Path | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Classify images from a folder of labelled examples.
+
+    Each sub-folder of --support is a class. Prints, for every IMG (a file, or a folder of images), its label, how
+    probable it is, and the words that the LLM saw. An image that cannot be used is reported and the others go on; the
+    exit status is then 1.
+    """
+    sources, labels = read_support(support)
+    targets = _expand(images)
+    from icl_vision.tasks import FewShotClassifier
+
+    classifier = FewShotClassifier(
+        llm,
+        tokenizer,
+        k,
+        shots=shots,
+        repeats=repeats,
+        induction=induction,
+        selection=selection,  # type: ignore[arg-type]
+        scoring=scoring,  # type: ignore[arg-type]
+        calibration=None if calibration == "none" else calibration,  # type: ignore[arg-type]
+        order_seed=seed,
+        template=template,
+        templates=templates,
+        errors="return",
+        progress=progress_wanted(quiet),
+    )
+    say(f"{len(sources)} examples of {len(set(labels))} classes in {support}", quiet=quiet)
+    results = classifier.fit(sources, labels).classify(targets)
+    rows = [_row(path, result) for path, result in zip(targets, results, strict=True)]
+    if as_json:
+        print_json(rows)
+    else:
+        click.echo(_table(rows))
+    failed = [row for row in rows if "error" in row]
+    for row in failed:
+        # A failure is no remark: --quiet keeps it.
+        say(f"{row['image']}: {row['error']}")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def read_support(folder: Path) -> tuple[list[Path], list[str]]:
+    """The images below each class folder, and the folder's name for each.
+
+    Raises:
+        UsageError: no class folders, a single one, or one without images.
+    """
+    from icl_vision.images import list_images
+
+    try:
+        classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise UsageError(f"--support {str(folder)!r} cannot be read: {error.strerror}") from error
+    if not classes:
+        raise UsageError(f"--support {str(folder)!r} has no sub-folders; make one for each class, with its images")
+    if len(classes) == 1:
+        raise UsageError(
+            f"--support {str(folder)!r} has a single class, {classes[0].name!r}; classification needs two or more"
+        )
+    found = {path: list_images(path) for path in classes}
+    empty = [path.name for path, images in found.items() if not images]
+    if empty:
+        raise UsageError(
+            f"--support {str(folder)!r} has no images for {', '.join(map(repr, empty))}; add some, or remove the folder"
+        )
+    pairs = [(image, path.name) for path, images in found.items() for image in images]
+    return [image for image, _ in pairs], [label for _, label in pairs]
+
+
+def _expand(images: tuple[Path, ...]) -> list[Path]:
+    """Folders become the images in them; a folder without any is a mistake, said at once."""
+    from icl_vision.images import list_images
+
+    targets: list[Path] = []
+    for path in images:
+        if not path.is_dir():
+            targets.append(path)
+            continue
+        found = list_images(path)
+        if not found:
+            raise UsageError(f"the folder {str(path)!r} holds no images")
+        targets.extend(found)
+    return targets
+
+
+def _row(path: Path, result: Classification) -> dict[str, Any]:
+    row = {"image": str(path)}
+    known = result.to_dict()
+    row.update({key: known[key] for key in ("label", "probabilities", "words", "method")})
+    if result.error is not None:
+        row["error"] = known["error"]
+    return row
+
+
+def _table(rows: list[dict[str, Any]]) -> str:
+    """One line an image: path, label, its probability in percent (if known), words."""
+    cells = []
+    for row in rows:
+        if "error" in row:
+            label, share = "failed", ""
+        else:
+            label = row["label"] if row["label"] is not None else "unknown"
+            share = "" if row["probabilities"] is None else f"{100 * row['probabilities'][row['label']]:.0f}%"
+        words = " / ".join(" ".join(layer) for layer in row["words"])
+        cells.append((row["image"], label, share, words if len(words) <= 100 else words[:97] + "..."))
+    widths = [max(len(row[column]) for row in cells) for column in range(3)]
+    return "\n".join(
+        f"{image:<{widths[0]}}  {label:<{widths[1]}}  {share:>{widths[2]}}  {words}".rstrip()
+        for image, label, share, words in cells
+    )

@@ -1,0 +1,64 @@
+"""What several commands share: the options that mean the same everywhere, and JSON output.
+
+Knows: option names, defaults and their reasons. Refuses to know: any one command.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def tokenizer_option(default: str = "words-photo") -> Callable[[F], F]:
+    return click.option(
+        "--tokenizer",
+        default=default,
+        show_default=True,
+        metavar="NAME|FOLDER",
+        help="Tokenizer that turns images into words: a packaged name (`icl-vision models list`) or an artefact folder.",
+    )
+
+
+def llm_option(default: str = "local") -> Callable[[F], F]:
+    return click.option(
+        "--llm",
+        default=default,
+        show_default=True,
+        metavar="SPEC",
+        help="LLM, as for icl_vision.connect: local, local:PATH.gguf, openai-compatible:MODEL@URL, fake, replay:FILE. "
+        "The default needs no key and no network.",
+    )
+
+
+def seed_option(default: int = 0) -> Callable[[F], F]:
+    return click.option(
+        "--seed", default=default, show_default=True, type=int, help="Seed of everything random, so that a run can be repeated."
+    )
+
+
+quiet_option = click.option("--quiet", is_flag=True, help="No progress and no remarks on stderr; results and errors only.")
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout and nothing else there."
+)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a `--json` run."""
+    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A remark for a person, on stderr so that stdout stays clean."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def progress_wanted(quiet: bool) -> bool:
+    """Progress bars only for a person at a terminal."""
+    return not quiet and sys.stderr.isatty()

@@ -1,0 +1,9 @@
+"""Tasks: the whole line from images to answers, composed of the other packages' parts.
+
+Knows: the order of the steps. Refuses to know: how any step works.
+"""
+
+from icl_vision.tasks.few_shot import FewShotClassifier
+from icl_vision.tasks.scoring import Question
+
+__all__ = ["FewShotClassifier", "Question"]

@@ -1,0 +1,210 @@
+"""From words to weighed answers: one LLM, one method, many queries.
+
+Knows: how queries of one support set are grouped, checked against the window, calibrated and sent.
+Refuses to know: images, label objects, what a user is told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.contracts import ScoringMethod, TextLLM, Usage
+from icl_vision.errors import CapabilityError
+from icl_vision.prompting import PreparedPrompt, PromptSize, check_tokens
+from icl_vision.tasks import scoring
+from icl_vision.tasks.scheduling import fan_out
+from icl_vision.tasks.scoring import Answer, Question
+
+logger = logging.getLogger(__name__)
+
+QUERIES_PER_CALL = 4
+"""Queries whose labels are scored in one call: enough for an adapter to batch, few enough for progress to show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bias:
+    """What a prompt alone says of each label (log, float64 [labels]), and what it cost to ask."""
+
+    values: npt.NDArray[np.float64]
+    usage: Usage
+
+
+Job = Callable[[], Awaitable["list[Answer | Exception] | Bias"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A prompt whose tokens were counted: what bounds every other prompt that is not longer."""
+
+    tokens: int
+    size: int
+
+
+@dataclass(slots=True)
+class Asker:
+    """What a fitted classifier asks, and of whom.
+
+    labels: as texts, in the order of ``classes_``. calibrate: subtract the bias of the prompt itself. size: what
+    makes prompts long, for the advice where one is too long. shared: the
+    prepared prompt that all queries share, None where each has its own.
+    """
+
+    llm: TextLLM
+    method: ScoringMethod
+    labels: tuple[str, ...]
+    calibrate: bool
+    size: PromptSize
+    seed: int
+    concurrency: int
+    shared: PreparedPrompt | None = None
+    _bias: Bias | None = field(default=None, repr=False)
+    _checked: Checked | None = field(default=None, repr=False)
+    _room: int = 0
+    """Tokens kept free for an answer that the LLM writes."""
+
+    def question(self, prepared: PreparedPrompt, words: str) -> Question:
+        """What is sent about an image with these words."""
+        return scoring.make_question(self.method, prepared, self.labels, words)
+
+    async def prepare(self, largest: Question) -> None:
+        """Find out how long an answer may be, and refuse a support set that leaves no room for this question.
+
+        Raises:
+            PromptTooLongError: as ``check_window``.
+        """
+        if self.method in ("constrained", "parse"):
+            longest = " " + max(self.labels, key=len)
+            tokens = await self._count(longest)
+            self._room = scoring.ANSWER_ROOM + (len(longest.encode()) if tokens is None else tokens)
+        await self.check_window(largest)
+
+    async def check_window(self, question: Question) -> None:
+        """Refuse a question that does not fit the LLM's window, before it is sent.
+
+        Raises:
+            PromptTooLongError: it does not; the message names tokens, window and what shrinks the prompt.
+        """
+        window = self.llm.profile.context_window
+        if window is None:
+            return
+        text = (
+            max((prompt.text + continuation for prompt, continuation in question.pairs), key=len) + scoring.TERMINATOR
+        )
+        size = len(text.encode())
+        # A token covers at least one byte, so a text some bytes longer has at most as many tokens more.
+        known = self._checked
+        if known is not None and known.tokens + max(0, size - known.size) + self._room <= window:
+            return
+        tokens = await self._count(text)
+        if tokens is None:
+            return
+        check_tokens(tokens, window, reserve=self._room, size=self.size)
+        if known is None or size > known.size:
+            self._checked = Checked(tokens, size)
+
+    async def _count(self, text: str) -> int | None:
+        """Tokens of a text; None where the LLM cannot count and will have to refuse a long prompt itself."""
+        try:
+            return await self.llm.count_tokens(text)
+        except CapabilityError as error:
+            logger.debug("prompt length unchecked: %s", error)
+            return None
+
+    async def ask(
+        self,
+        groups: Sequence[tuple[PreparedPrompt, Sequence[str]]],
+        *,
+        keep_errors: bool,
+        done: Callable[[int], None],
+    ) -> list[list[Answer | Exception]]:
+        """Answers about images with these words, grouped by the prepared prompt they share; calibrated where asked for.
+
+        keep_errors: put an exception in its query's place; otherwise the first one is raised. done: told how many
+        queries were answered.
+        """
+        jobs: list[list[Job]] = []
+        for prepared, texts in groups:
+            size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
+            # The first request carries one query: it fills the prefix cache for the others.
+            edges = [0, *range(1, len(texts), size), len(texts)]
+            chunks: list[Job] = [
+                partial(self._answer, prepared, texts[start:end], keep_errors, done)
+                for start, end in pairwise(edges)
+                if start < end
+            ]
+            jobs.append([partial(self._bias_of, prepared), *chunks] if self.calibrate and chunks else chunks)
+        results = await fan_out(jobs, concurrency=self.concurrency, keep_errors=keep_errors)
+        return [self._collect(found, len(texts)) for found, (_, texts) in zip(results, groups, strict=True)]
+
+    def _collect(
+        self, found: Sequence[list[Answer | Exception] | Bias | Exception], queries: int
+    ) -> list[Answer | Exception]:
+        """One group's results as answers, calibrated; what calibration cost is booked on the first that has one."""
+        bias: Bias | None = None
+        answers: list[Answer | Exception] = []
+        for one in found:
+            if isinstance(one, Bias):
+                bias = one
+            elif isinstance(one, Exception):
+                # Only calibration leaves its error to us: nothing in this group can be answered without it.
+                return [one] * queries
+            else:
+                answers.extend(one)
+        if bias is None:
+            return answers
+        spent = bias.usage
+        for place, answer in enumerate(answers):
+            if not isinstance(answer, Exception) and answer.logprobs is not None:
+                logprobs = tuple((np.asarray(answer.logprobs) - bias.values).tolist())
+                answers[place] = replace(answer, logprobs=logprobs, usage=answer.usage + spent)
+                spent = Usage()
+        return answers
+
+    async def _answer(
+        self, prepared: PreparedPrompt, texts: Sequence[str], keep_errors: bool, done: Callable[[int], None]
+    ) -> list[Answer | Exception]:
+        try:
+            questions = [self.question(prepared, words) for words in texts]
+            for question in questions:
+                await self.check_window(question)
+            answers: list[Answer | Exception]
+            if self.method in ("channel", "direct"):
+                answers = [*await scoring.score(self.llm, questions)]
+            else:
+                (question,) = questions
+                answers = [await scoring.complete(self.llm, question, max_tokens=self._room, seed=self.seed)]
+        except Exception as error:
+            if not keep_errors:
+                raise
+            if len(texts) == 1:
+                answers = [error]
+            else:
+                # One query of the call cannot be answered: the others must not pay for it.
+                alone = [await self._answer(prepared, [words], True, _nothing) for words in texts]
+                answers = [answer for each in alone for answer in each]
+        done(len(texts))
+        return answers
+
+    async def _bias_of(self, prepared: PreparedPrompt) -> Bias:
+        if prepared is self.shared and self._bias is not None:
+            return self._bias
+        questions = scoring.content_free_questions(self.method, prepared, self.labels)
+        for question in questions:
+            await self.check_window(question)
+        answers = await scoring.score(self.llm, questions)
+        spent = sum((answer.usage for answer in answers), Usage())
+        bias = Bias(scoring.log_bias([answer.logprobs or () for answer in answers]), spent)
+        if prepared is self.shared:
+            self._bias = replace(bias, usage=Usage())  # paid for once
+        return bias
+
+
+def _nothing(count: int) -> None:
+    """Progress of questions asked again is counted by their first asker."""

@@ -1,0 +1,460 @@
+"""Few-shot classification of images by a frozen text LLM, in the manner of a scikit-learn classifier.
+
+Knows: the order of the line (images, words, examples, prompt, LLM, label) and what a user may set.
+Refuses to know: how any one step works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer
+from icl_vision.errors import CapabilityError, NotFittedError, UsageError
+from icl_vision.images import ImageSource, is_image_source
+from icl_vision.llms import connect
+from icl_vision.llms.loop import hop, run_sync
+from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder, PromptSize
+from icl_vision.tasks import scoring as ladder
+from icl_vision.tasks import selection as choosing
+from icl_vision.tasks.asking import Asker
+from icl_vision.tasks.checks import (
+    Label,
+    as_labels,
+    as_sources,
+    check_options,
+    check_support,
+    sorted_classes,
+)
+from icl_vision.tasks.encoding import encode
+from icl_vision.tasks.params import Parameters
+from icl_vision.tasks.progress import progress_bar
+from icl_vision.tasks.scoring import Question, Scoring
+from icl_vision.tasks.selection import SupportExample
+from icl_vision.tasks.verdicts import verdict
+
+if TYPE_CHECKING:
+    from icl_vision.integrations.langchain import TaskTool
+    from icl_vision.pyramid import TokenPyramid
+
+Selection = Literal["all", "random", "nearest"]
+Images = ImageSource | Iterable[ImageSource]
+
+
+@dataclass(slots=True)
+class Group:
+    """Images that share a prepared prompt: their places among the images asked about, and their words as text."""
+
+    prepared: PreparedPrompt
+    places: list[int] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+
+class FewShotClassifier(Parameters):
+    """Classifies images by showing an LLM a few labelled examples, all as words.
+
+    Args:
+        llm: what answers: a ``connect`` string ("local", "openai-compatible:MODEL@URL" ...) or any ``TextLLM``.
+        tokenizer: what turns images into words: a name or folder, as for ``ImageTokenizer.from_pretrained``, or a
+            tokenizer.
+        k: words per image; None for the tokenizer's default.
+        shots: at most so many examples of each class are shown; None shows all.
+        repeats: how many times more each example is shown.
+        induction: begin the prompt with a line that names the labels (task induction).
+        selection: which examples are shown: "all" (of each class the first ``shots``, in the order given), "random"
+            (a draw of ``shots`` of each class, by ``order_seed``, the same for every image) or "nearest" (for each
+            image, the ``shots`` of each class with the closest words). "nearest" gives every image its own prompt:
+            nothing is shared, so an LLM's prefix cache no longer helps.
+        scoring: "auto", or a rung of the ladder in ``icl_vision.tasks.scoring``: "channel", "direct", "constrained",
+            "parse".
+        calibration: None, or "contextual": subtract what the prompt says of each label for inputs without content
+            (Zhao et al. 2021). Needs a scoring by log-probabilities; costs a few questions more per prompt.
+        order_seed: order of the examples in the prompt (classes interleaved; None keeps the order given), and the
+            draw of "random".
+        template: prompt template, by name (``icl-vision prompts list``).
+        templates: a folder of your own templates, looked in first.
+        on_unknown: where the LLM's answer is no label: "abstain" (None) or "raise" (``UnknownAnswerError``).
+        errors: an image that cannot be used, or whose question fails: "raise", or "return" a ``Classification`` with
+            its ``error`` in place and go on with the others.
+        batch_size: images held in memory at once while they become words.
+        concurrency: requests to the LLM at the same time.
+        progress: show a progress bar on stderr; None only at a terminal.
+
+    The constructor only stores; ``fit`` checks. Attributes after ``fit``: ``classes_`` (list of labels, sorted),
+    ``examples_`` (the support set as words), ``llm_``, ``tokenizer_``, ``method_`` (the rung in use).
+
+    >>> clf = FewShotClassifier(llm="local", k=5).fit(images, labels)  # doctest: +SKIP
+    >>> clf.predict(["unknown.jpg"])  # doctest: +SKIP
+    ['cat']
+    """
+
+    classes_: list[Label]
+    examples_: list[SupportExample]
+    llm_: TextLLM
+    tokenizer_: Tokenizer
+    method_: ScoringMethod
+
+    def __init__(
+        self,
+        llm: str | TextLLM = "local",
+        tokenizer: str | os.PathLike[str] | Tokenizer = "words-photo",
+        k: int | None = 5,
+        *,
+        shots: int | None = None,
+        repeats: int = 0,
+        induction: bool = True,
+        selection: Selection = "all",
+        scoring: Scoring = "auto",
+        calibration: Literal["contextual"] | None = None,
+        order_seed: int | None = 0,
+        template: str = "classification",
+        templates: str | os.PathLike[str] | None = None,
+        on_unknown: Literal["abstain", "raise"] = "abstain",
+        errors: Literal["raise", "return"] = "raise",
+        batch_size: int = 32,
+        concurrency: int = 8,
+        progress: bool | None = None,
+    ) -> None:
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.k = k
+        self.shots = shots
+        self.repeats = repeats
+        self.induction = induction
+        self.selection = selection
+        self.scoring = scoring
+        self.calibration = calibration
+        self.order_seed = order_seed
+        self.template = template
+        self.templates = templates
+        self.on_unknown = on_unknown
+        self.errors = errors
+        self.batch_size = batch_size
+        self.concurrency = concurrency
+        self.progress = progress
+
+    # The support set.
+
+    def fit(self, images: Iterable[ImageSource], labels: Iterable[Label]) -> Self:
+        """Turn labelled images into words, once, and make sure that they fit the LLM's window.
+
+        Args:
+            images: the support images (paths, bytes, file objects, PIL images, arrays).
+            labels: one str or int per image; at least two classes.
+
+        Raises:
+            UsageError: an argument (here or in the constructor) that cannot work; the message says which would.
+            LabelError: a label that must not enter a prompt.
+            ImageError: an image that cannot be used (whatever ``errors`` says: a support set is not guessed).
+            CapabilityError, TemplateError: ``scoring`` asks what the LLM or the template does not offer.
+            PromptTooLongError: the examples do not fit the LLM's window.
+        """
+        check_options(self.get_params())
+        sources = as_sources(images, single=False)
+        names = as_labels(labels)
+        check_support(sources, names)
+        classes = sorted_classes(names)
+        tokenizer = self._connect_tokenizer()
+        llm = self._connect_llm()
+        # Before any image is opened: labels, template and scoring may already be wrong.
+        builder, _ = self._plan(llm)
+        texts = [str(label) for label in classes]
+        builder.prepare([Example("word", text) for text in texts], texts)
+        with progress_bar(len(sources), "words", self.progress) as done:
+            pyramids = encode(tokenizer, sources, self.k, batch_size=self.batch_size, keep_errors=False, done=done)
+        examples = [
+            SupportExample(pyramid, tokenizer.to_text(pyramid), classes.index(label))
+            for pyramid, label in zip(pyramids, names, strict=True)
+            if not isinstance(pyramid, Exception)  # none is: errors were not kept
+        ]
+        self._finish(llm, tokenizer, classes, examples)
+        return self
+
+    def _finish(self, llm: TextLLM, tokenizer: Tokenizer, classes: list[Label], examples: list[SupportExample]) -> None:
+        """Build what ``predict`` needs; attributes change only when all went well."""
+        builder, method = self._plan(llm)
+        texts = tuple(str(label) for label in classes)
+        asker = Asker(
+            llm=llm,
+            method=method,
+            labels=texts,
+            calibrate=self.calibration is not None,
+            size=PromptSize(self.shots, self.k, self.repeats, self.selection),
+            seed=int(self.order_seed or 0) % 2**31,
+            concurrency=self.concurrency,
+        )
+        neighbours = None
+        if self.selection == "nearest":
+            assert self.shots is not None  # check_options saw to it
+            codebook = None if tokenizer.vocabulary is None else tokenizer.codebook
+            neighbours = choosing.Neighbours(examples, codebook)
+            # The largest prompt that could ever be asked is the one to measure.
+            chosen = choosing.longest_of_each(examples, self.shots)
+        elif self.selection == "random" and self.shots is not None:
+            chosen = choosing.random_of_each(examples, self.shots, self.order_seed)
+        else:
+            chosen = choosing.first_of_each(examples, self.shots)
+        prepared = _prepare(builder, chosen, texts)
+        if neighbours is None:
+            asker.shared = prepared
+        longest = max((example.text for example in examples), key=len)
+        run_sync(asker.prepare(asker.question(prepared, longest)))
+        self.llm_, self.tokenizer_, self.method_ = llm, tokenizer, method
+        self.classes_, self.examples_ = classes, examples
+        # What set_params changes afterwards must not reach into a fitted state: words of one k, queries of another.
+        self._builder, self._asker, self._neighbours, self._fitted = builder, asker, neighbours, self.get_params()
+
+    # What is asked of a fitted classifier.
+
+    def predict(self, images: Images) -> list[Label | None]:
+        """A label for each image, as given to ``fit``; None where it abstains (or failed, with ``errors="return"``).
+
+        Args:
+            images: a sequence of images; one image counts as a list of one.
+        """
+        return [self._own_label(one) for one in self.classify(images)]
+
+    async def apredict(self, images: Images) -> list[Label | None]:
+        """``predict`` as a coroutine."""
+        return [self._own_label(one) for one in await self.aclassify(images)]
+
+    def classify(self, images: Images) -> list[Classification]:
+        """``predict`` with everything known about each answer: probabilities, words, method, raw text, usage, error.
+
+        Labels are texts here (an int label 3 is "3"); ``predict`` gives back the labels of ``fit``.
+
+        Raises:
+            NotFittedError: before ``fit``.
+            ImageError, LLMError, PromptTooLongError, UnknownAnswerError: unless ``errors="return"``.
+        """
+        self._check_fitted()
+        words, groups = self._read(as_sources(images, single=True))
+        return run_sync(self._answer(words, groups))
+
+    async def aclassify(self, images: Images) -> list[Classification]:
+        """``classify`` as a coroutine: images become words in a thread, questions run on the library's event loop."""
+        self._check_fitted()
+        words, groups = await asyncio.to_thread(self._read, as_sources(images, single=True))
+        return await hop(self._answer(words, groups))
+
+    def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
+        """Probabilities, float64 [N, classes], columns as ``classes_``; a row of NaN for an image that failed.
+
+        Raises:
+            CapabilityError: the scoring in use gives no probabilities.
+        """
+        self._check_fitted()
+        if self.method_ not in ("channel", "direct"):
+            raise CapabilityError(
+                f"scoring by {self.method_!r} gives no probabilities; use an LLM that scores text (local does) with "
+                "scoring='auto', 'direct' or 'channel'"
+            )
+        table = np.full((0, len(self.classes_)), np.nan)
+        rows = [
+            [np.nan] * len(self.classes_) if one.probabilities is None else list(one.probabilities.values())
+            for one in self.classify(images)
+        ]
+        return np.asarray(rows, dtype=np.float64) if rows else table
+
+    def score(self, images: Images, labels: Iterable[Label]) -> float:
+        """Accuracy on labelled images; an abstention counts as wrong."""
+        sources, expected = as_sources(images, single=True), as_labels(labels)
+        if len(sources) != len(expected) or not sources:
+            raise UsageError(
+                f"score needs as many labels as images, and at least one; got {len(sources)} images and "
+                f"{len(expected)} labels"
+            )
+        return float(np.mean([got == want for got, want in zip(self.predict(sources), expected, strict=True)]))
+
+    def __call__(self, images: Images) -> Label | list[Label | None] | None:
+        """The label of one image, or a list of labels for a sequence."""
+        labels = self.predict(images)
+        return labels[0] if is_image_source(images) else labels
+
+    def words_of(self, image: ImageSource) -> list[list[str]]:
+        """The words of one image, a list per layer."""
+        self._check_fitted()
+        (pyramid,) = self.tokenizer_.encode([image], self._fitted["k"])
+        return [list(layer) for layer in _layers(pyramid)]
+
+    def prompt_for(self, image: ImageSource) -> Question:
+        """What would be sent to the LLM about this image; ``print`` shows it. Nothing is sent."""
+        self._check_fitted()
+        (pyramid,) = self.tokenizer_.encode([image], self._fitted["k"])
+        return self._asker.question(self._prepared_for(pyramid), self.tokenizer_.to_text(pyramid))
+
+    def as_tool(
+        self,
+        name: str = "classify_image",
+        description: str | None = None,
+        *,
+        images: Mapping[str, ImageSource] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        allow_paths: bool = False,
+    ) -> TaskTool:
+        """This classifier as a LangChain tool: one argument ``image``, an answer in words, and a ``Classification``.
+
+        What its argument may name is decided here, since a language model writes it: ids of ``images``; with ``root``,
+        image files in that folder too; with ``allow_paths``, any file. Everything else is refused, in words the model
+        can act on, as is an image that cannot be used. An LLM that fails is raised.
+
+        Args:
+            name, description: what the agent's model reads; None describes the task by the labels.
+            images: an ``icl_vision.integrations.langchain.ImageRegistry``, or any mapping of ids to images; None makes
+                an empty registry, to be filled through the tool's ``images``.
+            root: a folder; its files are named by their path relative to it.
+            allow_paths: let the model open any image file that this process can read.
+
+        Raises:
+            NotFittedError: before ``fit``. MissingExtraError: LangChain is not installed.
+            UsageError: a name that providers refuse, or a root that is no folder.
+        """
+        from icl_vision.integrations.langchain import classifier_tool
+
+        self._check_fitted()
+        return classifier_tool(self, name, description, images=images, root=root, allow_paths=allow_paths)
+
+    # Keeping it.
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the options, classes and words to a JSON file (no images, no keys), whole or not at all.
+
+        An LLM or tokenizer given as an object is written by its name; see ``load``.
+
+        Raises:
+            NotFittedError: before ``fit``. StorageError: the file cannot be written.
+        """
+        from icl_vision.tasks.saving import save
+
+        self._check_fitted()
+        save(self, path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        llm: str | TextLLM | None = None,
+        tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+    ) -> Self:
+        """The classifier that ``save`` wrote, fitted.
+
+        Args:
+            llm, tokenizer: used instead of those written; needed where they were objects that a name cannot bring back.
+
+        Raises:
+            StorageError: no such file, damaged, or of a version this library does not read.
+            ArtefactError: the tokenizer is not the one that made the words (by hash).
+        """
+        from icl_vision.tasks.saving import load
+
+        return load(cls, path, llm=llm, tokenizer=tokenizer)
+
+    # Steps.
+
+    def _connect_llm(self) -> TextLLM:
+        return connect(self.llm)
+
+    def _connect_tokenizer(self) -> Tokenizer:
+        if isinstance(self.tokenizer, str | os.PathLike):
+            from icl_vision.tokenizers import ImageTokenizer
+
+            return ImageTokenizer.from_pretrained(os.fspath(self.tokenizer))
+        # Not isinstance(..., Tokenizer): that would look at every property, and a codebook may be slow to load.
+        if isinstance(self.tokenizer, type) or not all(
+            callable(getattr(self.tokenizer, name, None)) for name in ("encode", "to_text")
+        ):
+            raise UsageError(
+                f"tokenizer must be a name, a folder or an ImageTokenizer; got {type(self.tokenizer).__name__}"
+            )
+        return self.tokenizer
+
+    def _plan(self, llm: TextLLM) -> tuple[PromptBuilder, ScoringMethod]:
+        builder = PromptBuilder(
+            self.template,
+            folder=self.templates,
+            induction=self.induction,
+            repeats=int(self.repeats),
+            order_seed=None if self.order_seed is None else int(self.order_seed),
+        )
+        method = ladder.choose_method(self.scoring, llm.profile, builder)
+        if self.calibration is not None and method not in ("channel", "direct"):
+            raise CapabilityError(
+                f"calibration={self.calibration!r} needs log-probabilities, but scoring is {method!r} "
+                f"with the LLM {llm.profile.name!r}; use calibration=None, or an LLM that scores text (local does)"
+            )
+        return (builder.channel() if method == "channel" else builder), method
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "classes_"):
+            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit(images, labels) first")
+
+    def _own_label(self, one: Classification) -> Label | None:
+        return None if one.label is None else self.classes_[self._asker.labels.index(one.label)]
+
+    def _read(self, sources: Sequence[ImageSource]) -> tuple[list[TokenPyramid | Exception], list[Group]]:
+        """Everything that happens before the LLM is asked: words of each image, and the questions by prompt."""
+        with progress_bar(len(sources), "words", self.progress) as done:
+            words = encode(
+                self.tokenizer_,
+                sources,
+                self._fitted["k"],
+                batch_size=self.batch_size,
+                keep_errors=self.errors == "return",
+                done=done,
+            )
+        groups: dict[str, Group] = {}
+        for place, one in enumerate(words):
+            if not isinstance(one, Exception):
+                prepared = self._prepared_for(one)
+                # By what is sent, so that images for which "nearest" chose the same examples share a prefix after all.
+                group = groups.setdefault(prepared.context, Group(prepared))
+                group.places.append(place)
+                group.texts.append(self.tokenizer_.to_text(one))
+        return words, [*groups.values()]
+
+    def _prepared_for(self, pyramid: TokenPyramid) -> PreparedPrompt:
+        if self._neighbours is not None:
+            return _prepare(self._builder, self._neighbours.of(pyramid, self._fitted["shots"]), self._asker.labels)
+        assert self._asker.shared is not None  # all share one unless selection="nearest"
+        return self._asker.shared
+
+    async def _answer(self, words: Sequence[TokenPyramid | Exception], groups: list[Group]) -> list[Classification]:
+        questions = [(group.prepared, group.texts) for group in groups]
+        with progress_bar(sum(len(group.places) for group in groups), "answers", self.progress) as done:
+            found = await self._asker.ask(questions, keep_errors=self.errors == "return", done=done)
+        answers = {
+            place: answer
+            for group, given in zip(groups, found, strict=True)
+            for place, answer in zip(group.places, given, strict=True)
+        }
+        results: list[Classification] = []
+        for place, one in enumerate(words):
+            if isinstance(one, Exception):
+                result = Classification(None, None, (), None, error=one)
+            else:
+                result = verdict(
+                    answers[place],
+                    _layers(one),
+                    self.method_,
+                    self._asker.labels,
+                    unknown_is_error=self.on_unknown == "raise",
+                )
+            if result.error is not None and self.errors == "raise":
+                raise result.error
+            results.append(result)
+        return results
+
+
+def _prepare(builder: PromptBuilder, examples: Sequence[SupportExample], labels: Sequence[str]) -> PreparedPrompt:
+    return builder.prepare([Example(one.text, labels[one.label]) for one in examples], labels)
+
+
+def _layers(pyramid: TokenPyramid) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(pyramid.words(layer)) for layer in range(1, len(pyramid.ids) + 1))

@@ -1,0 +1,50 @@
+"""scikit-learn's manners for constructor arguments, without scikit-learn.
+
+Knows: names and defaults of a class's arguments. Refuses to know: what they mean; ``fit`` checks them.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Self
+
+from icl_vision.errors import UsageError
+
+
+class Parameters:
+    """Base of objects whose constructor stores its arguments, unchanged, under their own names."""
+
+    @classmethod
+    def _defaults(cls) -> dict[str, Any]:
+        signature = inspect.signature(cls.__init__)
+        return {name: one.default for name, one in signature.parameters.items() if name != "self"}
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The constructor's arguments by name. ``deep`` is accepted for scikit-learn and changes nothing."""
+        return {name: getattr(self, name) for name in self._defaults()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments by name; they are checked at the next ``fit``.
+
+        Raises:
+            UsageError: no such argument; nothing is changed.
+        """
+        names = self._defaults()
+        for name in params:
+            if name not in names:
+                raise UsageError(f"{type(self).__name__} has no parameter {name!r}; it has {', '.join(names)}")
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __sklearn_clone__(self) -> Self:
+        # Objects among the arguments are shared, not copied: an LLM or a tokenizer holds connections and sessions.
+        return type(self)(**self.get_params())
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{name}={getattr(self, name)!r}"
+            for name, default in self._defaults().items()
+            if getattr(self, name) is not default and repr(getattr(self, name)) != repr(default)
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"

@@ -1,0 +1,195 @@
+"""How an LLM's answer becomes a label: the ladder of methods, best available first, and contextual calibration.
+
+Knows: what is asked for one query by each method, and how the answers are weighed.
+Refuses to know: images, examples, scheduling.
+
+The ladder (``scoring="auto"`` takes the first that the LLM and the template allow):
+
+- "channel": log P(words | label, examples) for every label: the noisy channel of Min et al. 2022 (Noisy Channel
+  Language Model Prompting for Few-Shot Text Classification, eq. 2), labels a priori equal.
+- "direct": log P(label | words, examples) for every label.
+- "constrained": the LLM writes one of the labels and can write nothing else.
+- "parse": the LLM writes what it likes; a label is looked for in it.
+
+The first two score whole continuations including the terminator, so a label that is a prefix of another has no
+advantage, and give probabilities. Only a known label is ever returned.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.contracts import Constraint, Profile, Prompt, ScoringMethod, TextLLM, Usage
+from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
+from icl_vision.prompting import PreparedPrompt, PromptBuilder
+
+Scoring = Literal["auto", "channel", "direct", "constrained", "parse"]
+
+TERMINATOR = "\n"
+CONTENT_FREE = ("N/A", "[MASK]", "")
+"""Inputs without content, as of Zhao et al. 2021 (Calibrate Before Use, section 5), in place of an image's words."""
+
+ANSWER_ROOM = 16
+"""Tokens left for an answer beyond the longest label: quotes, a full stop, "The answer is"."""
+
+
+def choose_method(scoring: str, profile: Profile, builder: PromptBuilder) -> ScoringMethod:
+    """The rung of the ladder to stand on.
+
+    Raises:
+        CapabilityError: the LLM cannot do what ``scoring`` asks for.
+        TemplateError: ``builder`` has no channel twin where one is needed, or is nothing but a channel template.
+    """
+    if scoring in ("channel", "direct") and not profile.scores_text:
+        raise CapabilityError(
+            f"scoring={scoring!r} needs log-probabilities of given text, which the LLM {profile.name!r} does not give; "
+            "use scoring='auto', or an LLM that gives them (local does)"
+        )
+    if scoring == "constrained" and profile.constraint is None:
+        raise CapabilityError(
+            f"scoring='constrained' needs an LLM whose output can be restricted, which {profile.name!r}'s cannot; "
+            "use scoring='parse' or 'auto'"
+        )
+    method: ScoringMethod
+    if scoring == "channel" or (scoring == "auto" and profile.scores_text and builder.has_channel()):
+        method = "channel"
+    elif scoring == "direct" or (scoring == "auto" and profile.scores_text):
+        method = "direct"
+    elif scoring == "constrained" or (scoring == "auto" and profile.constraint is not None):
+        method = "constrained"
+    else:
+        method = "parse"
+    if method == "channel":
+        builder.channel()  # raises, with what to add, where there is none
+    elif builder.kind == "channel":
+        raise TemplateError(
+            f"the template {builder.template.info.name!r} is for noisy-channel scoring only, but scoring is "
+            f"{method!r}; use its direct twin, or an LLM that scores text (local does)"
+        )
+    return method
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is sent to the LLM for one image.
+
+    method: the rung. labels: in the order of ``classes_``. pairs: (prompt, continuation); for "channel" and "direct"
+    one per label, whose continuation is scored; otherwise one, with the continuation left for the LLM to write ("").
+    """
+
+    method: ScoringMethod
+    labels: tuple[str, ...]
+    pairs: tuple[tuple[Prompt, str], ...]
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        shown: str | None = None
+        for prompt, continuation in self.pairs:
+            if prompt.text != shown:
+                shown = prompt.text
+                parts.append(shown)
+            parts.append(f"    -> {continuation!r}, scored" if continuation else "    -> (the LLM writes)")
+        return "\n".join(parts)
+
+
+def make_question(method: ScoringMethod, prepared: PreparedPrompt, labels: tuple[str, ...], words: str) -> Question:
+    """The question about an image with these words. ``prepared``: for "channel", of the channel template."""
+    if method == "channel":
+        return Question(method, labels, tuple((prepared.query(label=label), " " + words) for label in labels))
+    prompt = prepared.query(words=words)
+    if method == "direct":
+        return Question(method, labels, tuple((prompt, " " + label) for label in labels))
+    return Question(method, labels, ((prompt, ""),))
+
+
+def content_free_questions(
+    method: ScoringMethod, prepared: PreparedPrompt, labels: tuple[str, ...]
+) -> tuple[Question, ...]:
+    """What contextual calibration asks: the same prompts about inputs without content.
+
+    For "channel" the empty input is left out: an empty text has no probability to compare.
+    """
+    return tuple(
+        make_question(method, prepared, labels, words) for words in CONTENT_FREE if words or method == "direct"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The LLM's answer to one question: log-probabilities in the order of ``labels``, or a text."""
+
+    logprobs: tuple[float, ...] | None
+    text: str
+    usage: Usage
+
+
+async def score(llm: TextLLM, questions: Sequence[Question]) -> list[Answer]:
+    """Answers by log-probability, all questions in one call: an adapter can then sort them by shared prefix.
+
+    Raises:
+        LLMResponseError: the LLM gave another number of scores, or one that is not a number.
+    """
+    pairs = [pair for question in questions for pair in question.pairs]
+    scores = await llm.score(pairs, terminator=TERMINATOR)
+    if len(scores.logprobs) != len(pairs):
+        raise LLMResponseError(
+            f"{llm.profile.name!r} gave {len(scores.logprobs)} scores for {len(pairs)} continuations"
+        )
+    wrong = [value for value in scores.logprobs if math.isnan(value) or value == math.inf]
+    if wrong:
+        raise LLMResponseError(f"{llm.profile.name!r} gave {wrong[0]} as a log-probability")
+    answers: list[Answer] = []
+    shares = _shares(scores.usage, len(questions))
+    start = 0
+    for question, usage in zip(questions, shares, strict=True):
+        end = start + len(question.pairs)
+        answers.append(Answer(tuple(scores.logprobs[start:end]), "", usage))
+        start = end
+    return answers
+
+
+async def complete(llm: TextLLM, question: Question, *, max_tokens: int, seed: int) -> Answer:
+    """The answer the LLM writes, greedily, up to the end of the line; restricted to the labels for "constrained"."""
+    constraint = Constraint(question.labels) if question.method == "constrained" else None
+    answer = await llm.complete(
+        question.pairs[0][0],
+        max_tokens=max_tokens,
+        # A constrained answer ends by itself, and a JSON one may hold line ends.
+        stop=() if constraint else (TERMINATOR,),
+        seed=seed if llm.profile.seed else None,
+        constraint=constraint,
+    )
+    return Answer(None, answer.text, answer.usage)
+
+
+def _shares(usage: Usage, parts: int) -> list[Usage]:
+    """One call's usage spread over the questions it answered, so that the sum over images is what was spent."""
+    counts = {field.name: divmod(getattr(usage, field.name), parts) for field in fields(usage)}
+    return [Usage(**{name: each + (place < rest) for name, (each, rest) in counts.items()}) for place in range(parts)]
+
+
+def log_bias(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
+    """What the prompt alone says of each label: log of its mean probability over inputs without content.
+
+    Zhao et al. 2021, section 5: subtracting it from a query's log-probabilities is their W = diag(p_cf)^-1, b = 0.
+    rows: log-probabilities [inputs, labels]. Returns finite values [labels].
+    """
+    # In log space: noisy-channel scores of different labels lie so far apart that probabilities would underflow.
+    logs = np.asarray([log_softmax(row) for row in rows], dtype=np.float64)
+    bias = np.logaddexp.reduce(logs, axis=0) - math.log(len(logs))
+    # A label held impossible for every such input must not become certain for every image.
+    return np.asarray(np.maximum(bias, bias[np.isfinite(bias)].min()), dtype=np.float64)
+
+
+def log_softmax(logprobs: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Log-probabilities of continuations, normalised over labels; uniform where every label is impossible (-inf)."""
+    values = np.asarray(logprobs, dtype=np.float64)
+    if np.isneginf(values).all():
+        values = np.zeros_like(values)
+    return np.asarray(values - np.logaddexp.reduce(values), dtype=np.float64)

@@ -1,0 +1,43 @@
+"""An answer becomes a classification.
+
+Knows: which label an answer means. Refuses to know: how it was asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from icl_vision.contracts import Classification, ScoringMethod
+from icl_vision.decoding.parsing import parse_label
+from icl_vision.errors import UnknownAnswerError
+from icl_vision.tasks.scoring import Answer, log_softmax
+
+
+def verdict(
+    answer: Answer | Exception,
+    words: tuple[tuple[str, ...], ...],
+    method: ScoringMethod,
+    labels: Sequence[str],
+    *,
+    unknown_is_error: bool,
+) -> Classification:
+    """The likeliest label (of equals the first), or the one that the text names.
+
+    An exception, and with ``unknown_is_error`` a text that names no label, becomes the classification's ``error``.
+    """
+    if isinstance(answer, Exception):
+        return Classification(None, None, words, None, error=answer)
+    if answer.logprobs is not None:
+        shares = np.exp(log_softmax(answer.logprobs)).tolist()
+        best = labels[int(np.argmax(answer.logprobs))]
+        return Classification(best, dict(zip(labels, shares, strict=True)), words, method, usage=answer.usage)
+    label = parse_label(answer.text, labels).label
+    error = None
+    if label is None and unknown_is_error:
+        error = UnknownAnswerError(
+            f"the LLM answered {answer.text!r}, which is none of the labels {', '.join(map(repr, labels))}; "
+            "with on_unknown='abstain' the prediction is None"
+        )
+    return Classification(label, None, words, method, answer.text, answer.usage, error)

@@ -1,0 +1,215 @@
+"""`icl-vision tokenize` on the ascii tokenizer and on a small pyramid: outputs, bad files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from icl_vision.cli import main
+from icl_vision.errors import ArtefactNotFoundError
+from icl_vision.pyramid import PyramidLayout, TokenPyramid
+from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
+from icl_vision.vocabulary import Vocabulary
+
+WORDS = Vocabulary(["dark", "light"], name="two")
+
+
+class TwoWords(ImageTokenizer):
+    name = "two-words"
+    batch_size = 2
+
+    @property
+    def layout(self) -> PyramidLayout:
+        return PyramidLayout(((1, 1), (2, 2)))
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        return WORDS
+
+    def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
+        layout = self.layout if k is None else self.layout_for(k)
+        return [
+            TokenPyramid(
+                tuple(np.asarray(image.convert("L").resize(grid), dtype=int) // 128 for grid in layout.grids),
+                layout,
+                WORDS,
+            )
+            for image in images
+        ]
+
+
+@pytest.fixture(autouse=True)
+def tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str, **options: Any) -> ImageTokenizer:
+        known: dict[str, ImageTokenizer] = {"ascii": AsciiTokenizer(2, 3), "words-photo": TwoWords()}
+        if name not in known:
+            raise ArtefactNotFoundError(f"no tokenizer {name!r}")
+        return known[name]
+
+    monkeypatch.setattr(ImageTokenizer, "from_pretrained", load)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos" / "deep").mkdir(parents=True)
+    for name, level in (("b.png", 255), ("a.png", 0), ("deep/c.jpg", 255)):
+        Image.new("RGB", (8, 8), (level, level, level)).save(tmp_path / "photos" / name)
+    (tmp_path / "photos" / "notes.txt").write_text("not an image")
+    return tmp_path / "photos"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["tokenize", *map(str, arguments)])
+
+
+def test_for_people(folder: Path) -> None:
+    result = run("photos/a.png", "photos/b.png")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == (
+        "photos/a.png\n  layer 1: dark\n  layer 2: dark dark dark dark\n"
+        "photos/b.png\n  layer 1: light\n  layer 2: light light light light\n"
+    )
+    assert result.stderr == ""
+    assert run("photos/a.png", "-k", 1).stdout == "photos/a.png: dark\n"
+    assert run("photos/a.png", "--tokenizer", "ascii").stdout == "photos/a.png\n@@@\n@@@\n"
+
+
+def test_json_is_one_document(folder: Path) -> None:
+    result = run("photos", "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == [
+        {"image": "photos/a.png", "k": 5, "words": [["dark"], ["dark"] * 4]},
+        {"image": "photos/b.png", "k": 5, "words": [["light"], ["light"] * 4]},
+        {"image": "photos/deep/c.jpg", "k": 5, "words": [["light"], ["light"] * 4]},
+    ]
+    one = json.loads(run("photos/a.png", "-k", 1, "--json").stdout)
+    assert one == [{"image": "photos/a.png", "k": 1, "words": [["dark"]]}]
+    art = json.loads(run("photos/a.png", "--tokenizer", "ascii", "--json").stdout)
+    assert art == [{"image": "photos/a.png", "k": 2, "words": [["@@@", "@@@"]]}]
+
+
+def test_out_is_one_document_a_line(folder: Path) -> None:
+    result = run("photos", "-k", 1, "--out", "new/words.jsonl")
+    assert result.exit_code == 0
+    assert result.stdout == ""
+    assert "3 images written to new/words.jsonl" in result.stderr
+    lines = Path("new/words.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["image"] for line in lines] == ["photos/a.png", "photos/b.png", "photos/deep/c.jpg"]
+    assert os.listdir("new") == ["words.jsonl"]
+    assert run("photos", "--out", "new/words.jsonl", "--quiet").stderr == ""
+    both = run("photos", "--out", "new/words.jsonl", "--json")
+    assert len(json.loads(both.stdout)) == 3
+
+
+def test_bad_files_are_named_and_the_others_go_on(folder: Path) -> None:
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    (folder / "empty.jpg").touch()
+    result = run("photos", "missing.png", "photos/notes.txt", "--json")
+    assert result.exit_code == 1
+    found = [record["image"] for record in json.loads(result.stdout)]
+    assert found == ["photos/a.png", "photos/b.png", "photos/deep/c.jpg"]
+    lines = result.stderr.splitlines()
+    assert len(lines) == 4
+    for line, start, part in zip(
+        lines,
+        ("ImageTruncatedError", "ImageEmptyError", "ImageNotFoundError", "ImageFormatError"),
+        ("photos/broken.png", "photos/empty.jpg", "missing.png", "photos/notes.txt"),
+        strict=True,
+    ):
+        assert line.startswith(start), line
+        assert part in line
+
+
+def test_nothing_but_bad_files(folder: Path) -> None:
+    result = run("missing.png", "--out", "words.jsonl", "--json", "--quiet")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout) == []
+    assert "there is no file 'missing.png'" in result.stderr
+    assert not Path("words.jsonl").exists()
+
+
+def test_a_folder_without_images(folder: Path) -> None:
+    Path("nothing").mkdir()
+    result = run("nothing")
+    assert result.exit_code == 1
+    assert "the folder 'nothing' holds no file with an image's suffix" in result.stderr
+
+
+def test_an_earlier_file_stays_until_the_new_one_is_complete(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("words.jsonl").write_text("earlier")
+
+    def fail(self: object, images: object, k: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TwoWords, "_encode", fail)
+    assert run("photos", "--out", "words.jsonl").exit_code == 1
+    assert Path("words.jsonl").read_text() == "earlier"
+    assert sorted(os.listdir()) == ["photos", "words.jsonl"]
+
+
+def test_a_k_the_tokenizer_does_not_have(folder: Path) -> None:
+    result = run("photos", "-k", 3)
+    assert result.exit_code == 1
+    assert "k=3 words do not fill whole layers of this pyramid; k must be one of 1, 5" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_an_unknown_tokenizer(folder: Path) -> None:
+    result = run("photos", "--tokenizer", "nothing")
+    assert result.exit_code == 1
+    assert "no tokenizer 'nothing'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing argument"),
+        (["photos", "-k", "0"], "0 is not in the range"),
+        (["photos", "-k", "many"], "'many' is not a valid integer"),
+        (["photos", "--out", "words.parquet"], "'words.parquet' must end in .jsonl"),
+        (["photos", "--out", "photos"], "is a directory"),
+        (["photos", "--workers", "4"], "No such option"),
+        (["photos", "--resume"], "No such option"),
+    ],
+)
+def test_usage(folder: Path, arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+def test_a_place_that_cannot_be_written(folder: Path) -> None:
+    Path("file").touch()
+    result = run("photos", "--out", "file/words.jsonl")
+    assert result.exit_code == 1
+    assert "the folder 'file' cannot be made" in result.stderr
+
+
+def test_odd_file_names(folder: Path) -> None:
+    name = "bad\n\x1b[31m\udcff.png"
+    (folder / "a.png").rename(folder / name)
+    shown = run(folder / name, "-k", 1)
+    assert shown.exit_code == 0
+    assert len(shown.stdout.splitlines()) == 1
+    assert "\x1b" not in shown.stdout
+    document = json.loads(run(folder / name, "--json").stdout)
+    assert document[0]["image"].endswith("bad\n\x1b[31m\N{REPLACEMENT CHARACTER}.png")
+    missing = run("no\n\udcff.png", "--json")
+    assert missing.exit_code == 1
+    assert len(missing.stderr.splitlines()) == 1
+
+
+def test_a_progress_bar_only_at_a_terminal(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icl_vision.cli.tokenize.progress_wanted", lambda quiet: not quiet)
+    shown = run("photos", "--json")
+    assert "0/3" in shown.stderr
+    assert len(json.loads(shown.stdout)) == 3
+    assert run("photos", "--json", "--quiet").stderr == ""

@@ -1,0 +1,128 @@
+"""The parts of a few-shot task by themselves: scheduling, bias, selection, progress."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from icl_vision.contracts import Profile
+from icl_vision.tasks.progress import progress_bar
+from icl_vision.tasks.scheduling import fan_out
+from icl_vision.tasks.scoring import log_bias, log_softmax
+
+finite = st.floats(-1000, 0)
+
+
+@given(st.lists(finite, min_size=2, max_size=6))
+def test_log_softmax_is_a_distribution_in_the_same_order(logprobs):
+    shares = np.exp(log_softmax(logprobs))
+    assert shares.sum() == pytest.approx(1)
+    assert log_softmax(logprobs)[int(np.argmax(logprobs))] == log_softmax(logprobs).max()
+
+
+@given(st.lists(st.lists(finite, min_size=3, max_size=3), min_size=1, max_size=4))
+def test_log_bias_is_the_mean_probability(rows):
+    expected = np.mean([np.exp(log_softmax(row)) for row in rows], axis=0)
+    assert np.exp(log_bias(rows)) == pytest.approx(expected, abs=1e-12)
+    assert np.isfinite(log_bias(rows)).all()
+
+
+def test_calibration_of_zhao_et_al_by_hand():
+    # p = (.6, .4) for a query, p_cf = mean of (.9, .1) and (.7, .3): W = diag(1/.8, 1/.2), so (.75, 2) normalised.
+    bias = log_bias([[math.log(0.9), math.log(0.1)], [math.log(0.7), math.log(0.3)]])
+    calibrated = np.exp(log_softmax(np.log([0.6, 0.4]) - bias))
+    assert calibrated == pytest.approx(np.array([0.75, 2.0]) / 2.75)
+
+
+def test_a_label_impossible_for_inputs_without_content_does_not_become_certain():
+    bias = log_bias([[-1.0, -math.inf, -2.0]])
+    assert np.isfinite(bias).all() and bias[1] == bias[2]
+    assert log_softmax([-math.inf, -math.inf]) == pytest.approx(np.log([0.5, 0.5]))
+
+
+def jobs(log, groups, fail=()):
+    async def job(group, place):
+        log.append(("start", group, place))
+        await asyncio.sleep(0)
+        log.append(("end", group, place))
+        if (group, place) in fail:
+            raise ValueError(f"{group}/{place}")
+        return group, place
+
+    return [[lambda g=g, p=p: job(g, p) for p in range(size)] for g, size in enumerate(groups)]
+
+
+async def test_fan_out_sends_the_first_of_each_group_alone():
+    log, finished = [], []
+    results = await fan_out(jobs(log, [4, 0, 3]), concurrency=2, keep_errors=False, done=lambda: finished.append(1))
+    assert results == [[(0, 0), (0, 1), (0, 2), (0, 3)], [], [(2, 0), (2, 1), (2, 2)]]
+    for group in (0, 2):
+        assert log.index(("end", group, 0)) < log.index(("start", group, 1))
+    running = most = 0
+    for what, *_ in log:
+        running += 1 if what == "start" else -1
+        most = max(most, running)
+    assert most == 2 and len(finished) == 7
+
+
+async def test_fan_out_keeps_errors_or_stops_at_the_first():
+    log = []
+    results = await fan_out(jobs(log, [3], fail={(0, 1)}), concurrency=1, keep_errors=True)
+    assert results[0][0] == (0, 0) and str(results[0][1]) == "0/1" and results[0][2] == (0, 2)
+    log = []
+    with pytest.raises(ValueError, match="0/0"):
+        await fan_out(jobs(log, [50], fail={(0, 0)}), concurrency=4, keep_errors=False)
+    assert len(log) == 2
+    assert len(asyncio.all_tasks()) == 1  # nothing is left running
+
+
+async def test_a_cancelled_fan_out_leaves_nothing_running():
+    async def slow():
+        await asyncio.sleep(60)
+
+    task = asyncio.create_task(fan_out([[slow] * 5, [slow] * 5], concurrency=4, keep_errors=True))
+    await asyncio.sleep(0.01)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(asyncio.all_tasks()) == 1
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(
+    ("stream", "wanted", "shown"),
+    [(io.StringIO, None, False), (Terminal, None, True), (Terminal, False, False), (io.StringIO, True, True)],
+)
+def test_a_bar_is_shown_at_a_terminal_or_when_asked_for(monkeypatch, stream, wanted, shown):
+    err = stream()
+    monkeypatch.setattr(sys, "stderr", err)
+    with progress_bar(3, "things", wanted) as done:
+        done(2)
+    assert ("things" in err.getvalue()) is shown
+
+
+def test_profiles_decide_the_rung():
+    from icl_vision.errors import TemplateError
+    from icl_vision.prompting import PromptBuilder
+    from icl_vision.tasks.scoring import choose_method
+
+    builder = PromptBuilder()
+    assert choose_method("auto", Profile("x", scores_text=True), builder) == "channel"
+    assert choose_method("direct", Profile("x", scores_text=True), builder) == "direct"
+    assert choose_method("auto", Profile("x", constraint="grammar"), builder) == "constrained"
+    assert choose_method("parse", Profile("x", scores_text=True), builder) == "parse"
+    only_channel = builder.channel()
+    assert choose_method("auto", Profile("x", scores_text=True), only_channel) == "channel"
+    with pytest.raises(TemplateError, match="for noisy-channel scoring only, but scoring is 'direct'"):
+        choose_method("direct", Profile("x", scores_text=True), only_channel)
