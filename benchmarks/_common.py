@@ -1,0 +1,54 @@
+"""What every benchmark's result file begins with, and how it is written.
+
+Knows: machine, versions, commit, seed, command. Refuses to know: what is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from icl_vision.runs import source_commit, versions
+from icl_vision.storage import write_text
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores this process may use, memory and operating system; no host or user name."""
+    processor, memory = platform.processor() or platform.machine(), None
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+        cores = len(os.sched_getaffinity(0))
+    except (OSError, ValueError, AttributeError):
+        cores = os.cpu_count() or 1
+    return {"processor": processor, "cores": cores, "memory_gib": memory, "system": platform.system()}
+
+
+def header(seed: int | None = None) -> dict[str, Any]:
+    """The fields that make a figure repeatable: date, command, commit, seed, machine, versions."""
+    script = Path(sys.argv[0]).name
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        # Names of files only: where they lay on the machine is nobody's business.
+        "command": shlex.join(
+            ["python", f"benchmarks/{script}", *(Path(a).name if "/" in a else a for a in sys.argv[1:])]
+        ),
+        "commit": source_commit(),
+        "seed": seed,
+        "machine": machine(),
+        "versions": versions(),
+    }
+
+
+def write(path: str | Path, document: dict[str, Any]) -> None:
+    """Write a result file whole or not at all."""
+    write_text(Path(path), json.dumps(document, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,191 @@
+"""`icl-vision demo`: a frozen text LLM classifies photographs it has never seen, through words.
+
+Knows: the packaged photographs, what is printed while it goes, and the two files it writes.
+Refuses to know: how episodes are run, scored or drawn.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from icl_vision.cli.common import (
+    json_option,
+    llm_option,
+    print_json,
+    progress_wanted,
+    quiet_option,
+    say,
+    seed_option,
+    tokenizer_option,
+)
+from icl_vision.errors import PyramidError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from icl_vision.evaluation.few_shot import EpisodeResult, FewShotReport
+    from icl_vision.tokenizers import ImageTokenizer
+
+WAYS, SHOTS, K = 5, 3, 5
+TITLE = "A language model that has never seen a picture names photographs"
+ATTRIBUTION = (
+    "Photographs: Li, Andreeto, Ranzato, Perona, Caltech 101 (1.0), CaltechDATA 2022, doi:10.22002/D1.20086, "
+    "licence CC BY 4.0; resized and re-encoded."
+)
+NAMES = {"local": "Gemma 3 270M"}
+LONGEST_START = 60.0
+
+
+def _process_age() -> float:
+    """Seconds since this process was started, as far as the system tells; 0 where it does not."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        uptime = float(Path("/proc/uptime").read_text().split()[0])
+        age = uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return 0.0
+    # A long-lived process (a notebook, a test run) was not started for this command.
+    return age if 0 <= age < LONGEST_START else 0.0
+
+
+# Taken when this module is imported: the interpreter's start belongs to the time a user waits.
+_START_UP = _process_age()
+
+
+def demo_folder() -> Path:
+    """The packaged photographs, one folder per class.
+
+    Raises:
+        StorageError: they are missing from this installation.
+    """
+    folder = Path(__file__).resolve().parent.parent / "demo_data" / "caltech101-demo12"
+    if not folder.is_dir():
+        raise StorageError(f"the demo's photographs are missing at {str(folder)!r}; install icl-vision again")
+    return folder
+
+
+@click.command("demo", short_help="Watch a frozen text LLM classify photographs through words.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo-out"),
+    show_default=True,
+    help="Folder for the page (index.html) and every answer (results.json); each is replaced whole at the end.",
+)
+@click.option(
+    "--episodes",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help=f"How many {WAYS}-way {SHOTS}-shot episodes of {WAYS} questions each; 10 keep it well under three minutes.",
+)
+@tokenizer_option()
+@llm_option()
+@seed_option()
+@quiet_option
+@json_option
+def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet: bool, as_json: bool) -> None:
+    """Watch a frozen text LLM classify photographs it has never seen.
+
+    Each photograph becomes a few ordinary words. The LLM reads labelled examples as words and names new photographs
+    from their words alone. Beside its accuracy stand three baselines on the same questions: the same LLM with the words
+    withheld (blind), the most frequent label (prior), and a nearest-class rule on the same words without any LLM
+    (words_prototype).
+    """
+    began = time.monotonic()
+    _check_writable(out)
+
+    from icl_vision.evaluation.episodes import ImageFolder
+    from icl_vision.evaluation.few_shot import FewShotEvaluation, FewShotReport
+    from icl_vision.evaluation.pages import few_shot_page
+    from icl_vision.llms import connect
+    from icl_vision.storage import write_json, write_text
+    from icl_vision.tokenizers import ImageTokenizer
+
+    silent = not progress_wanted(quiet)
+    folder = ImageFolder(demo_folder())
+    series = folder.episodes(episodes, ways=WAYS, shots=SHOTS, seed=seed, fresh=True)
+    say(f"Loading the tokenizer {tokenizer!r} and the LLM {llm!r} ...", quiet=silent)
+    eyes = ImageTokenizer.from_pretrained(tokenizer)
+    evaluation = FewShotEvaluation(folder, llm=connect(llm), tokenizer=eyes, k=_words_per_image(eyes), progress=False)
+    results = []
+    for result in evaluation.run(series):
+        results.append(result)
+        if as_json:
+            say(f"episode {len(results)} of {episodes}", quiet=silent)
+        else:
+            _print_episode(result, len(results), episodes)
+
+    report = FewShotReport.of(results)
+    name = NAMES.get(llm, llm)
+    facts = {
+        "episodes": f"{episodes}, each {WAYS}-way {SHOTS}-shot, {WAYS} questions, seed {seed}",
+        "tokenizer": tokenizer,
+        "LLM": f"{name} ({llm})" if name != llm else llm,
+        "questions": "no photograph is asked about twice, and none stands in its own support set",
+    }
+    page = few_shot_page(report, folder, title=TITLE, llm=name, facts=facts, attribution=ATTRIBUTION)
+    seconds = round(time.monotonic() - began + _START_UP, 1)
+    summary = report.to_dict()
+    document: dict[str, Any] = {
+        "result": summary["result"],
+        "ways": summary["ways"],
+        "shots": summary["shots"],
+        "episodes": summary["episodes"],
+        "seconds": seconds,
+        "baselines": summary["baselines"],
+    }
+    details = {
+        **document,
+        "seed": seed,
+        "llm": llm,
+        "tokenizer": tokenizer,
+        "episode_results": [result.to_dict() for result in results],
+    }
+    write_json(out / "results.json", details)
+    write_text(out / "index.html", page)
+    if as_json:
+        print_json(document)
+    else:
+        _print_summary(report, name, seconds, out / "index.html")
+
+
+def _words_per_image(tokenizer: ImageTokenizer) -> int | None:
+    """``K`` where the tokenizer can say an image in so many words, else its own default (text pictures, say)."""
+    try:
+        tokenizer.layout_for(K)
+    except PyramidError:
+        return None
+    return K
+
+
+def _check_writable(out: Path) -> None:
+    """Find out before any work is done whether the results can be kept."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"--out {str(out)!r} cannot be made a folder ({error.strerror}); choose another") from error
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {str(out)!r} cannot be written to; choose another folder")
+
+
+def _print_episode(result: EpisodeResult, number: int, total: int) -> None:
+    """One block for a person: the classes, then every photograph with its words, the answer and the verdict."""
+    click.echo(f"\nEpisode {number} of {total}: {', '.join(result.episode.labels)}")
+    for query in result.queries:
+        answer = query.classification
+        share = "" if not answer.probabilities or answer.label is None else f" {answer.probabilities[answer.label]:.0%}"
+        verdict = "right" if query.right else f"WRONG, it is {query.item.label}"
+        said = f"{answer.label or 'no answer'}{share}"
+        click.echo(f"  {query.item.path:<20} {' '.join(query.words[:K]):<52} -> {said:<16} {verdict}")
+
+
+def _print_summary(report: FewShotReport, llm: str, seconds: float, page: Path) -> None:
+    click.echo(f"\n{WAYS}-way {SHOTS}-shot, {len(report.episodes)} episodes")
+    click.echo(f"  {llm:<16} {report.result}")
+    for name, accuracy in report.baselines.items():
+        click.echo(f"  {name.replace('_', ' '):<16} {accuracy}")
+    click.echo(f"\n{seconds:.0f} seconds. Open the page: {page}")
