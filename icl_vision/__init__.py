@@ -6,6 +6,7 @@ Knows: which names are public and where they live. Refuses to know: anything els
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from icl_vision._version import __version__
@@ -36,6 +37,9 @@ __all__ = [
     "connect",
     "errors",
 ]
+
+# Silent by default: a library leaves it to the application to show its log.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # public name -> the module it lives in
 _HOMES = {

@@ -1,0 +1,202 @@
+"""LangChain's forms of things: settings, usage, reasons to finish, errors; read from objects without importing it.
+
+Knows: names that LangChain and the packages around it use. Refuses to know: when and how a model is asked.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from icl_vision.contracts import Profile, Prompt, Usage
+from icl_vision.errors import LLMError, LLMTimeoutError, LLMUnavailableError, PromptTooLongError
+from icl_vision.llms.redaction import quote
+from icl_vision.llms.resilience import parse_retry_after
+from icl_vision.llms.sdk_errors import SHORTER, Translator, error_detail
+from icl_vision.llms.tokens import count_tokens
+
+# Our name of a setting, and the fields by which models know it, the usual one first.
+_FIELDS: dict[str, tuple[str, ...]] = {
+    "max_tokens": ("max_tokens", "max_output_tokens", "max_new_tokens"),
+    "temperature": ("temperature",),
+    "seed": ("seed",),
+}
+SETTINGS = ("stop", *_FIELDS)
+
+_FINISHED = {"end_turn", "stop_sequence", "eos", "eos_token", "completed"}
+_CUT_OFF = {"max_tokens", "max_output_tokens", "model_length"}
+
+# Keys whose value nobody told us: a provider's message may repeat part of a request.
+_KEY_LIKE = re.compile(r"\b(?:sk|pk|xai|gsk|hf|AIza)[-_A-Za-z0-9]{12,}|(?i:bearer)\s+\S+")
+_HIDDEN = re.compile(r"key|secret|header|password|auth|client|callback|token$", re.IGNORECASE)
+
+
+def without_keys(text: str) -> str:
+    """The text with everything blotted out that looks like a key."""
+    return _KEY_LIKE.sub("***", text)
+
+
+def translated(error: Exception, inner: Any, profile: Profile, prompt: Prompt) -> Exception:
+    """A model's error in our tree, without what its text may hold of keys.
+
+    LangChain's packages raise their SDK's classes, lately with LangChain's own mixed in: told by name and attributes.
+    """
+    hidden = secrets(inner)
+    text = quote(without_keys(str(error)), hidden)
+    message = f"{profile.name!r} failed with {type(error).__name__}: {text}"
+    kinds = {base.__name__ for base in type(error).__mro__}
+    response = getattr(error, "response", None)
+    status = whole(getattr(error, "status_code", None)) or whole(getattr(response, "status_code", None))
+    if status is not None:
+        detail = error_detail(getattr(error, "body", None))
+        said = without_keys(str(detail.get("message") or error))
+        headers = getattr(response, "headers", None)
+        wait = parse_retry_after(headers) if isinstance(headers, Mapping) else None
+        translator = Translator(profile.name, "", "the model's key", profile.context_window)
+        return translator.status_error(status, detail, said, hidden, prompt.text, wait)
+    if isinstance(error, TimeoutError) or kinds & {"APITimeoutError", "ModelTimeoutError", "TimeoutException"}:
+        return LLMTimeoutError(message)
+    if isinstance(error, ConnectionError) or kinds & {"APIConnectionError", "ModelConnectionError", "TransportError"}:
+        return LLMUnavailableError(message)
+    if "ContextOverflowError" in kinds and profile.context_window is not None:
+        return PromptTooLongError(count_tokens(prompt.text, model_name(inner)).tokens, profile.context_window, SHORTER)
+    if isinstance(error, TypeError) and "unexpected keyword argument" in text:
+        return LLMError(f"{message}; leave out what it refuses, with connect(model, settings=('stop',))")
+    return LLMError(message)
+
+
+def innermost(model: Any) -> Any:
+    """The language model inside the wrappers that ``bind``, ``with_retry`` and the like put around it."""
+    for _ in range(32):
+        if any(base.__name__ == "BaseLanguageModel" for base in type(model).__mro__):
+            break
+        inner = getattr(model, "bound", None) or getattr(model, "runnable", None)
+        if inner is None:
+            break
+        model = inner
+    return model
+
+
+def retries_by_itself(model: Any, inner: Any) -> bool:
+    """Whether a failed request is tried again before we hear of it."""
+    # The packages' own field: None is "the SDK's default", which is to try again.
+    wrapped = any(base.__name__ in ("RunnableRetry", "RunnableWithFallbacks") for base in type(model).__mro__)
+    return wrapped or getattr(inner, "max_retries", 0) != 0
+
+
+def described(inner: Any) -> Mapping[str, Any]:
+    """LangChain's profile of the model: a beta feature, so anything may be missing."""
+    profile = getattr(inner, "profile", None)
+    return profile if isinstance(profile, Mapping) else {}
+
+
+def setting_names(inner: Any, wanted: Collection[str] | None) -> dict[str, str]:
+    """Which of our settings a call hands over, and under which name: those the model has a field for, or ``wanted``."""
+    known: set[str] = set()
+    for name, field in type(inner).model_fields.items():
+        known |= {name, *([field.alias] if field.alias else [])}
+    found = {
+        setting: next((name for name in names if name in known), None)
+        for setting, names in _FIELDS.items()
+        if wanted is None or setting in wanted
+    }
+    if wanted is None and described(inner).get("temperature") is False:
+        found.pop("temperature", None)  # the provider refuses it
+    missing = [setting for setting, name in found.items() if name is None]
+    if wanted is not None and missing:
+        # Asked for by name: handed over under the usual name.
+        found.update({setting: _FIELDS[setting][0] for setting in missing})
+    return {setting: name for setting, name in found.items() if name is not None}
+
+
+def model_name(inner: Any) -> str:
+    """The provider's name of the model where it has one, else its class's."""
+    for name in ("model_name", "model", "model_id", "deployment_name"):
+        value = getattr(inner, name, None)
+        if isinstance(value, str) and value:
+            return value
+    return type(inner).__name__
+
+
+def whole(value: object) -> int | None:
+    """A positive whole number, or None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def finish_reason(metadata: Mapping[str, Any]) -> str:
+    """ "stop", "length" or the provider's own word."""
+    for name in ("finish_reason", "stop_reason", "done_reason"):
+        value = metadata.get(name)
+        if isinstance(value, str) and value:
+            word = value.lower()
+            return "stop" if word in _FINISHED else "length" if word in _CUT_OFF else word
+    return "stop"
+
+
+def usage_of_message(metadata: Any) -> Usage:
+    """``AIMessage.usage_metadata``: its input_tokens count every token of the prompt, the cached ones included."""
+    found = metadata or {}
+    details = found.get("input_token_details") or {}
+    return Usage(
+        requests=1,
+        prompt_tokens=int(found.get("input_tokens") or 0),
+        cached_tokens=int(details.get("cache_read") or 0),
+        completion_tokens=int(found.get("output_tokens") or 0),
+        cache_write_tokens=int(details.get("cache_creation") or 0),
+    )
+
+
+def usage_of_output(output: Mapping[str, Any]) -> Usage:
+    """``LLMResult.llm_output`` of a completion model, in the form OpenAI's has and others copy."""
+    found = output.get("token_usage") or {}
+    return Usage(
+        requests=1,
+        prompt_tokens=int(found.get("prompt_tokens") or 0),
+        completion_tokens=int(found.get("completion_tokens") or 0),
+    )
+
+
+def result_collector() -> Any:
+    """A callback handler for one call of a completion model."""
+    from langchain_core.callbacks import BaseCallbackHandler
+
+    class Collector(BaseCallbackHandler):
+        """Keeps what ``invoke`` of a completion model leaves out: usage, and why the text ended."""
+
+        def __init__(self) -> None:
+            self.results: list[Any] = []
+
+        def on_llm_end(self, response: Any, **kwargs: Any) -> None:
+            self.results.append(response)
+
+        def found(self) -> tuple[dict[str, Any], dict[str, Any]]:
+            if not self.results:
+                return {}, {}
+            last = self.results[-1]
+            generations = last.generations[0] if last.generations else []
+            info = generations[0].generation_info if generations else None
+            return dict(last.llm_output or {}), dict(info or {})
+
+    return Collector()
+
+
+def plain(value: Any) -> Any:
+    """The part of a model's settings that can decide an answer, as JSON; keys, headers and objects left out."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(one) for name, one in value.items() if not _HIDDEN.search(str(name))}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value if value is None or isinstance(value, str | int | float | bool) else type(value).__name__
+
+
+def secrets(inner: Any) -> tuple[str, ...]:
+    """Values of the model's secret fields."""
+    found = []
+    for value in vars(inner).values():
+        reveal = getattr(value, "get_secret_value", None)
+        if callable(reveal):
+            secret = reveal()
+            if isinstance(secret, str) and secret:
+                found.append(secret)
+    return tuple(found)
