@@ -1,0 +1,176 @@
+"""Writing an artefact folder: whole or not at all, every file with its sha256.
+
+Knows: the folder's form, how weights are stored as fp16, ONNX metadata. Refuses to know: what the graph computes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from icl_vision.errors import StorageError, UsageError
+from icl_vision.storage import sha256_file, write_json
+from icl_vision.vocabulary import CARD_FILE, FORMAT_VERSION, read_card
+
+logger = logging.getLogger(__name__)
+
+OPSET = 20
+_SMALL = 16  # tensors up to this size stay fp32: nothing to gain
+
+
+def to_onnx(
+    module: nn.Module, inputs: Mapping[str, Tensor], outputs: list[str], dynamic: Mapping[str, Any]
+) -> onnx.ModelProto:
+    """Export a module in evaluation mode as one ONNX model, without external data.
+
+    Args:
+        module: what to export; rounded to fp16 by ``models.words.round_to_fp16`` where its weights shall be stored so.
+        inputs: example tensors by the name of forward's argument, which becomes the name of the graph's input.
+        outputs: names for the graph's outputs.
+        dynamic: torch ``dynamic_shapes`` by input name ({} for a fixed shape).
+    """
+    with warnings.catch_warnings(), _quiet_exporter():
+        warnings.simplefilter("ignore")  # torch's own deprecations, many a release; nothing a user could act upon
+        program = torch.onnx.export(
+            module.eval(),
+            args=(),
+            kwargs=dict(inputs),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_shapes=dict(dynamic),
+        )
+    if program is None:
+        raise UsageError("torch.onnx.export gave no program; use torch 2.6 or later")
+    model: onnx.ModelProto = program.model_proto
+    _forget_paths(model)
+    return model
+
+
+def store_fp16(model: onnx.ModelProto) -> tuple[int, int]:
+    """Store each fp32 weight that fp16 holds exactly as fp16, followed by a cast back to fp32, in place.
+
+    Nothing is rounded here: a module rounded beforehand computes the very same. onnxruntime folds the casts when
+    the session starts. Returns (weights stored as fp16, large weights left as fp32).
+    """
+    casts, stored, left = [], 0, 0
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        value = numpy_helper.to_array(tensor)
+        if value.size <= _SMALL:
+            continue
+        with np.errstate(over="ignore"):
+            half = value.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), value):
+            left += 1
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_fp16"))
+        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+        stored += 1
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model, full_check=True)
+    return stored, left
+
+
+def set_metadata(model: onnx.ModelProto, facts: Mapping[str, Any]) -> None:
+    """Replace the model's metadata_props: strings as they are, everything else as JSON."""
+    del model.metadata_props[:]
+    texts = {key: fact if isinstance(fact, str) else json.dumps(fact, sort_keys=True) for key, fact in facts.items()}
+    helper.set_model_props(model, texts)
+
+
+@contextlib.contextmanager
+def writing(folder: Path, *, kind: str) -> Iterator[Path]:
+    """A temporary folder beside ``folder`` to fill; it takes its place when the block ends well, else it is removed.
+
+    Raises:
+        StorageError: ``folder`` holds something that is no artefact of this kind, or cannot be written.
+    """
+    folder = folder.absolute()
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        if not (folder / CARD_FILE).is_file() or read_card(folder).get("kind") != kind:
+            raise StorageError(f"{str(folder)!r} exists and is no artefact of kind {kind!r}; choose another folder")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise StorageError(f"{str(folder)!r} cannot be written ({error.strerror})") from error
+    old = temporary.with_name(temporary.name + "-old")
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if folder.exists():
+            os.replace(folder, old)  # a folder cannot replace a full folder in one step
+        os.replace(temporary, folder)
+    finally:
+        if old.exists() and not folder.exists():
+            os.replace(old, folder)
+        for rest in (temporary, old):
+            shutil.rmtree(rest, ignore_errors=True)
+
+
+def write_card(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+    """Write ``card.json`` with the sha256 of every other file of the folder under "files"; returns the whole card."""
+    files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.name != CARD_FILE}
+    whole = {"format_version": FORMAT_VERSION, **card, "files": files}
+    write_json(folder / CARD_FILE, whole)
+    return whole
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Versions of python and of the packages that decide an export's bytes."""
+    always = ("icl-vision", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
+    found = {"python": platform.python_version()}
+    for name in dict.fromkeys([*always, *packages]):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """The exporter logs every folded constant, and that torchvision is missing, which is not needed."""
+    noisy = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [each.level for each in noisy]
+    for each in noisy:
+        each.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for each, level in zip(noisy, levels, strict=True):
+            each.setLevel(level)
+
+
+def _forget_paths(model: onnx.ModelProto) -> None:
+    """Drop the exporter's stack traces: they hold this machine's paths and change the file's hash."""
+    for graph in (model.graph, *model.functions):
+        for node in graph.node:
+            del node.metadata_props[:]
+            node.doc_string = ""
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output, *model.graph.initializer):
+        del value.metadata_props[:]
+    del model.graph.metadata_props[:]
+    model.doc_string = ""

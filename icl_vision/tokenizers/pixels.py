@@ -1,0 +1,84 @@
+"""From an RGB image to the square of pixels a graph takes: the same code at build time and at run time.
+
+Knows: the two resize rules a card can name. Refuses to know: normalisation (it lies in the graph), files, words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from icl_vision.errors import ArtefactDamagedError
+
+FILTERS = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+_MAX_SIDE = 4096  # a card that asks for more is damaged, or means harm
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes ``size`` x ``size`` pixels.
+
+    resize: "squash" scales both sides (nothing at the borders is lost, shapes are distorted); "crop" scales the
+    short side to ``short`` and cuts the centre. filter: Pillow's name of the resampling filter; Pillow widens it
+    when it shrinks, so nothing is aliased.
+    """
+
+    size: int
+    resize: Literal["squash", "crop"] = "squash"
+    filter: str = "bilinear"
+    short: int = 0
+
+    def __post_init__(self) -> None:
+        whole = all(isinstance(side, int) and not isinstance(side, bool) for side in (self.size, self.short))
+        if not whole or not 1 <= self.size <= _MAX_SIDE:
+            raise ArtefactDamagedError(f"preprocessing: size must be 1 to {_MAX_SIDE}; got {self.size!r}")
+        if self.resize not in ("squash", "crop"):
+            raise ArtefactDamagedError(f"preprocessing: resize must be 'squash' or 'crop'; got {self.resize!r}")
+        if self.filter not in FILTERS:
+            known = ", ".join(FILTERS)
+            raise ArtefactDamagedError(f"preprocessing: filter must be one of {known}; got {self.filter!r}")
+        if self.resize == "crop" and not self.size <= self.short <= _MAX_SIDE:
+            raise ArtefactDamagedError(
+                f"preprocessing: a crop of {self.size} needs short, the scaled short side, of {self.size} "
+                f"to {_MAX_SIDE}; got {self.short!r}"
+            )
+
+    @classmethod
+    def from_card(cls, entry: object) -> Preprocessing:
+        """Read a card's "preprocessing"; raises ArtefactDamagedError where it cannot be meant."""
+        if not isinstance(entry, Mapping) or "size" not in entry:
+            raise ArtefactDamagedError(f"the card's preprocessing must be an object with a size; got {entry!r}")
+        known = {key: entry[key] for key in ("size", "resize", "filter", "short") if key in entry}
+        return cls(**known)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The card's entry."""
+        entry: dict[str, Any] = {"size": self.size, "resize": self.resize, "filter": self.filter}
+        return entry | ({"short": self.short} if self.resize == "crop" else {})
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """RGB image of any size -> RGB image of ``size`` x ``size``; one that has that size already is unchanged."""
+        if image.size == (self.size, self.size):
+            return image
+        filter = FILTERS[self.filter]
+        if self.resize == "squash":
+            return image.resize((self.size, self.size), filter)
+        # The part that ends up in the crop is scaled directly: a strip of 50000 x 1 pixels is never blown up.
+        scale = min(image.size) / self.short
+        side = self.size * scale
+        left, top = ((length - side) / 2 for length in image.size)
+        return image.resize((self.size, self.size), filter, box=(left, top, left + side, top + side))
+
+    def batch(self, images: list[Image.Image]) -> npt.NDArray[np.uint8]:
+        """uint8 [B, size, size, 3]."""
+        return np.stack([np.asarray(self.apply(image), dtype=np.uint8) for image in images])

@@ -1,0 +1,224 @@
+"""onnxruntime sessions that say where they run.
+
+Knows: execution providers, what onnxruntime prints and hides, its errors. Refuses to know: tokenizers, images, cards.
+
+onnxruntime falls back to the CPU without an exception, and lists providers that cannot work on this machine. So the
+NVIDIA driver is asked first (no driver: CUDA is never tried, nothing is printed), and a finished session is asked
+what it runs on. ``providers=None`` means: CUDA where there is a usable device, else the CPU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import io
+import logging
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.errors import ArtefactDamagedError, ArtefactError, MissingExtraError, ProviderError, UsageError
+
+logger = logging.getLogger(__name__)
+
+CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+_SHORT = {"cpu": CPU, "cuda": CUDA}
+_NVIDIA = {CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"}
+_QUIET = 4  # onnxruntime's "fatal only"
+_warned: set[str] = set()
+
+
+class GraphSession:
+    """One graph, ready to run.
+
+    Args:
+        model: the ONNX file's bytes (already checked against their hash); external data is refused.
+        name: for messages.
+        constants: inputs that never change, by name; held on the device for the life of the session.
+        providers: None, "cpu", "cuda", an onnxruntime provider name, or a sequence of these, best first.
+        strict: raise instead of warning where the session runs on another provider than the first one asked for.
+        threads: CPU threads within one operator; None leaves it to onnxruntime (all cores).
+
+    Raises:
+        ProviderError: ``strict`` and another provider in use.
+        UsageError: a provider onnxruntime does not know, or ``threads`` below 1.
+        ArtefactDamagedError: onnxruntime cannot read the graph.
+    """
+
+    def __init__(
+        self,
+        model: bytes,
+        name: str,
+        *,
+        constants: Mapping[str, npt.NDArray[Any]] | None = None,
+        providers: str | Sequence[str] | None = None,
+        strict: bool = False,
+        threads: int | None = None,
+    ) -> None:
+        ort = _onnxruntime()
+        wanted = resolve_providers(providers)
+        settings = ort.SessionOptions()
+        settings.log_severity_level = 3
+        if threads is not None:
+            settings.intra_op_num_threads = checked_threads(threads)
+        self.name = name
+        usable = _usable(wanted)
+        # use_tf32=0: words must not differ between CPU and GPU because convolutions were rounded to 10 bits
+        options = [{"use_tf32": "0"} if provider == CUDA else {} for provider in usable]
+        try:
+            with _quiet(ort) if usable != [CPU] else contextlib.nullcontext():
+                self._session = ort.InferenceSession(model, settings, providers=usable, provider_options=options)
+        except _errors(ort) as error:
+            raise ArtefactDamagedError(
+                f"onnxruntime {ort.__version__} cannot read the graph of {name!r} ({_first_line(error)}); "
+                "fetch or build it again, or upgrade onnxruntime if the graph is newer"
+            ) from error
+        self.provider = str(self._session.get_providers()[0])
+        self._report(wanted, asked=providers is not None, strict=strict)
+        self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
+        self.outputs: tuple[str, ...] = tuple(value.name for value in self._session.get_outputs())
+        device = "cuda" if self.provider == CUDA else "cpu"
+        self._constants: dict[str, Any] = {
+            key: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), device, 0)
+            for key, value in (constants or {}).items()
+        }
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+        """Run the graph; safe to call from several threads at once.
+
+        Args:
+            feeds: arrays for the inputs that are not constants.
+            outputs: which outputs to return.
+
+        Raises:
+            ArtefactError: onnxruntime fails while running (wrong inputs, no memory ...).
+        """
+        ort = _onnxruntime()
+        held = {key: np.ascontiguousarray(value) for key, value in feeds.items()}  # alive until the run is over
+        try:
+            binding = self._session.io_binding()
+            for key, constant in self._constants.items():
+                binding.bind_ortvalue_input(key, constant)
+            for key, value in held.items():
+                binding.bind_cpu_input(key, value)
+            for key in outputs:
+                binding.bind_output(key, "cpu")
+            self._session.run_with_iobinding(binding)
+            return list(binding.copy_outputs_to_cpu())
+        except (ValueError, RuntimeError, *_errors(ort)) as error:
+            raise ArtefactError(f"onnxruntime failed while running {self.name!r}: {_first_line(error)}") from error
+
+    def _report(self, wanted: list[str], *, asked: bool, strict: bool) -> None:
+        """Warn once, or raise where strict, if the session does not run on the first provider wanted."""
+        if self.provider == wanted[0]:
+            logger.debug("%s runs on %s", self.name, self.provider)
+            return
+        why = "was asked for" if asked else "has a device here"
+        message = (
+            f"{wanted[0]} {why} but onnxruntime runs {self.name!r} on {self.provider}: "
+            + ("no NVIDIA driver or device was found; " if wanted[0] in _NVIDIA and cuda_devices() == 0 else "")
+            + "pass providers='cpu' to choose the CPU, or install what the provider needs "
+            "(CUDA: pip install 'onnxruntime-gpu[cuda,cudnn]')"
+        )
+        if strict:
+            raise ProviderError(message)
+        if message not in _warned:
+            _warned.add(message)
+            warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+def resolve_providers(providers: str | Sequence[str] | None) -> list[str]:
+    """Full provider names, best first, the CPU always last.
+
+    Raises:
+        UsageError: nothing in the sequence, or a name that this onnxruntime does not know.
+    """
+    ort = _onnxruntime()
+    known = ort.get_all_providers()
+    if providers is None:
+        return [CUDA, CPU] if CUDA in ort.get_available_providers() and cuda_devices() > 0 else [CPU]
+    names = [providers] if isinstance(providers, str) else list(providers)
+    wanted = [_SHORT.get(name.lower(), name) if isinstance(name, str) else name for name in names]
+    unknown = [name for name in wanted if name not in known]
+    if unknown or not wanted:
+        raise UsageError(
+            f"providers must name execution providers of onnxruntime; got {providers!r}. "
+            f"Use 'cpu', 'cuda' or one of {', '.join(ort.get_available_providers())}"
+        )
+    return list(dict.fromkeys([*wanted, CPU]))
+
+
+def _usable(wanted: list[str]) -> list[str]:
+    """Those of ``wanted`` worth trying: in this build of onnxruntime, and with a device where they need NVIDIA's."""
+    available = _onnxruntime().get_available_providers()
+    usable = [name for name in wanted if name in available and (name not in _NVIDIA or cuda_devices() > 0)]
+    if any(name in _NVIDIA for name in usable):
+        _preload_cuda()
+    return usable
+
+
+def checked_threads(threads: object) -> int:
+    """``threads`` as a whole number of 1 or more, else UsageError."""
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise UsageError(f"threads must be a whole number of 1 or more, or None; got {threads!r}")
+    return threads
+
+
+@functools.cache
+def cuda_devices() -> int:
+    """How many CUDA devices the NVIDIA driver offers; 0 without a driver. Asks the driver itself: onnxruntime's list
+    of available providers says what it was built with, not what works."""
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        count = ctypes.c_int(0)
+        if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+            return 0
+        return count.value
+    except (OSError, AttributeError):
+        return 0
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtraError("running a tokenizer (onnxruntime; reinstall icl-vision)", "all") from error
+    return onnxruntime
+
+
+def _errors(ort: Any) -> tuple[type[Exception], ...]:
+    """onnxruntime's own exceptions; they share no base class but Exception."""
+    state = ort.capi.onnxruntime_pybind11_state
+    names = ("Fail", "InvalidArgument", "NoSuchFile", "NoModel", "EngineError", "RuntimeException", "InvalidProtobuf",
+             "ModelLoaded", "NotImplemented", "InvalidGraph", "EPFail")  # fmt: skip
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _preload_cuda() -> None:
+    """Let onnxruntime find CUDA and cuDNN inside installed nvidia-* packages; it prints where it does not, so hush."""
+    ort = _onnxruntime()
+    if hasattr(ort, "preload_dlls"):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            ort.preload_dlls()
+        if said.getvalue():
+            logger.debug("onnxruntime.preload_dlls: %s", said.getvalue().strip())
+
+
+@contextlib.contextmanager
+def _quiet(ort: Any) -> Iterator[None]:
+    """No red lines from C++ while a provider is tried; the result is checked afterwards anyway."""
+    ort.set_default_logger_severity(_QUIET)
+    try:
+        yield
+    finally:
+        ort.set_default_logger_severity(2)  # onnxruntime's default; it offers no way to read the setting
