@@ -38,6 +38,11 @@ class BaseLLM(ABC):
     def profile(self) -> Profile:
         """What this LLM can do."""
 
+    @property
+    def identity(self) -> str:
+        """What decides the answers beside prompt and decoding settings, for a cache's keys. Never holds a key."""
+        return self.profile.name
+
     # ---- for adapters ----
 
     @abstractmethod
@@ -58,8 +63,8 @@ class BaseLLM(ABC):
     async def _count_tokens(self, text: str) -> int:
         raise CapabilityError(f"{self.profile.name!r} cannot count tokens")
 
-    async def _close(self) -> None:
-        """Free what the adapter holds. Called at most a few times; must bear being called twice."""
+    async def _close(self) -> None:  # noqa: B027 - most adapters hold nothing
+        """Free what the adapter holds; must bear being called twice."""
 
     # ---- for users ----
 
@@ -90,23 +95,9 @@ class BaseLLM(ABC):
             LLMError: the LLM could not answer.
         """
         prompt = check_prompt(prompt)
-        _check_int("max_tokens", max_tokens, 1)
-        stops = _check_stop(stop)
-        if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-            raise UsageError(f"temperature must be a number, 0 or more; got {temperature!r}")
-        if not (math.isfinite(temperature) and temperature >= 0):
-            raise UsageError(f"temperature must be 0 or more and finite; got {temperature!r}")
-        if seed is not None:
-            _check_int("seed", seed, 0)
-            if seed >= 2**31:
-                raise UsageError(f"seed must be below 2**31; got {seed}")
-        if constraint is not None:
-            if not isinstance(constraint, Constraint):
-                raise UsageError(f"constraint must be an icl_vision Constraint or None; got {type(constraint).__name__}")
-            if self.profile.constraint is None:
-                raise CapabilityError(
-                    f"{self.profile.name!r} cannot restrict its answers; leave constraint out and parse the answer"
-                )
+        stops = check_settings(
+            self.profile, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
+        )
         return await hop(
             self._complete(
                 prompt,
@@ -223,13 +214,45 @@ def check_prompt(prompt: Prompt | str) -> Prompt:
     return prompt
 
 
+def check_settings(
+    profile: Profile,
+    *,
+    max_tokens: int,
+    stop: Sequence[str],
+    temperature: float,
+    seed: int | None,
+    constraint: Constraint | None,
+) -> tuple[str, ...]:
+    """The stop strings as a tuple, or UsageError (CapabilityError) where a setting of ``complete`` cannot work."""
+    _check_int("max_tokens", max_tokens, 1)
+    stops = _check_stop(stop)
+    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
+        raise UsageError(f"temperature must be a number, 0 or more; got {temperature!r}")
+    if not (math.isfinite(temperature) and temperature >= 0):
+        raise UsageError(f"temperature must be 0 or more and finite; got {temperature!r}")
+    if seed is not None:
+        _check_int("seed", seed, 0)
+        if seed >= 2**31:
+            raise UsageError(f"seed must be below 2**31; got {seed}")
+    if constraint is not None:
+        if not isinstance(constraint, Constraint):
+            raise UsageError(f"constraint must be an icl_vision Constraint or None; got {type(constraint).__name__}")
+        if profile.constraint is None:
+            raise CapabilityError(
+                f"{profile.name!r} cannot restrict its answers; leave constraint out and parse the answer"
+            )
+    return stops
+
+
 def _check_text(what: str, text: str) -> None:
     if "\x00" in text:
         raise UsageError(f"{what} holds a NUL character at position {text.index(chr(0))}; remove it")
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise UsageError(f"{what} is not valid Unicode at position {error.start} (a lone surrogate); remove it") from None
+        raise UsageError(
+            f"{what} is not valid Unicode at position {error.start} (a lone surrogate); remove it"
+        ) from None
 
 
 def _check_int(name: str, value: Any, least: int) -> None:
@@ -253,7 +276,9 @@ def _check_pairs(pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[Prompt, str]
             raise UsageError(f"score needs (prompt, continuation) pairs; item {place} is {pair!r}")
         prompt, continuation = pair
         if not isinstance(continuation, str) or not continuation:
-            raise UsageError(f"the continuation of item {place} must be a string that is not empty; got {continuation!r}")
+            raise UsageError(
+                f"the continuation of item {place} must be a string that is not empty; got {continuation!r}"
+            )
         _check_text(f"the continuation of item {place}", continuation)
         checked.append((check_prompt(prompt), continuation))
     if not checked:

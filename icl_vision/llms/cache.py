@@ -1,6 +1,6 @@
 """A cache of LLM answers on disk: what was paid for once is not paid for again.
 
-One SQLite file (WAL), rows of JSON text, no pickle. A row's key is the sha256 of what decides
+One SQLite file (``icl_vision.rows``). A row's key is the sha256 of what decides
 the answer: the model's identity, the prompt, the decoding settings and the repeat index, so that
 the fifth sample of a prompt is not the first one again. Never in the key: timeouts, retries,
 concurrency, keys. Never in a row: errors, keys, headers.
@@ -18,23 +18,21 @@ import contextlib
 import contextvars
 import hashlib
 import json
-import logging
 import os
-import sqlite3
-import threading
-import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
-from icl_vision.errors import StorageError, UsageError
+from icl_vision.errors import UsageError
 from icl_vision.llms.base import BaseLLM
+from icl_vision.rows import JsonRows
 from icl_vision.storage import cache_dir
 
-logger = logging.getLogger(__name__)
-
 FORMAT = 1
+
+NOT_STORED = frozenset({"refusal", "content_filter"})
+"""Finish reasons of an answer that a provider withheld: asked again, it may answer."""
+
 CacheMode = Literal["on", "refresh", "off"]
 
 _repeat: contextvars.ContextVar[int] = contextvars.ContextVar("icl_vision_repeat", default=0)
@@ -56,6 +54,11 @@ def repeat(index: int) -> Iterator[None]:
         _repeat.reset(token)
 
 
+def current_repeat() -> int:
+    """The repeat index that calls have here; see ``repeat``."""
+    return _repeat.get()
+
+
 @contextlib.contextmanager
 def cache_mode(mode: CacheMode) -> Iterator[None]:
     """How calls inside the block use the cache: "on", "refresh" (ask again, store the new answer) or "off"."""
@@ -68,86 +71,16 @@ def cache_mode(mode: CacheMode) -> Iterator[None]:
         _mode.reset(token)
 
 
-class ResponseCache:
-    """The SQLite file. Thread-safe; several processes may share it.
+class ResponseCache(JsonRows):
+    """The SQLite file of answers. Thread-safe; several processes may share it.
 
     path: the file; default ``responses.sqlite`` in the user's cache folder. Its folder is made with mode 0700.
     """
 
     def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
-        self.path = Path(path) if path is not None else cache_dir() / "responses.sqlite"
-        self.hits = 0
-        self.misses = 0
-        self._lock = threading.Lock()
-        self._connection: sqlite3.Connection | None = None
-        self._pid = os.getpid()
-
-    def get(self, key: str) -> dict[str, Any] | None:
-        """The stored answer, or None. A damaged row is deleted and counts as a miss."""
-        with self._lock, self._guard("read"):
-            row = self._open().execute("SELECT body FROM responses WHERE key = ?", (key,)).fetchone()
-            if row is None:
-                self.misses += 1
-                return None
-            try:
-                body = json.loads(row[0])
-                if not isinstance(body, dict):
-                    raise ValueError("not an object")
-            except (ValueError, TypeError) as error:
-                logger.warning("cache row %s in %s cannot be read (%s); deleted, asking again", key[:12], self.path, error)
-                self._open().execute("DELETE FROM responses WHERE key = ?", (key,))
-                self.misses += 1
-                return None
-            self.hits += 1
-            return body
-
-    def put(self, key: str, body: dict[str, Any]) -> None:
-        """Store an answer; the newest wins."""
-        text = json.dumps(body, ensure_ascii=False)
-        with self._lock, self._guard("written"):
-            self._open().execute(
-                "INSERT OR REPLACE INTO responses (key, created, body) VALUES (?, ?, ?)", (key, time.time(), text)
-            )
-
-    def discard(self, key: str) -> None:
-        """Forget one answer."""
-        with self._lock, self._guard("written"):
-            self._open().execute("DELETE FROM responses WHERE key = ?", (key,))
-
-    def __len__(self) -> int:
-        with self._lock, self._guard("read"):
-            return int(self._open().execute("SELECT COUNT(*) FROM responses").fetchone()[0])
-
-    def close(self) -> None:
-        with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
-
-    def _open(self) -> sqlite3.Connection:
-        # SQLite connections must not cross a fork.
-        if self._connection is not None and self._pid == os.getpid():
-            return self._connection
-        self._pid = os.getpid()
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(
-            "CREATE TABLE IF NOT EXISTS responses (key TEXT PRIMARY KEY, created REAL NOT NULL, body TEXT NOT NULL)"
+        super().__init__(
+            cache_dir() / "responses.sqlite" if path is None else path, table="responses", what="the response cache"
         )
-        self._connection = connection
-        return connection
-
-    @contextlib.contextmanager
-    def _guard(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            raise StorageError(
-                f"the response cache {str(self.path)!r} cannot be {what}: {error}; delete the file, or set "
-                "ICL_VISION_CACHE to another folder"
-            ) from error
 
 
 class CachedLLM(BaseLLM):
@@ -237,6 +170,12 @@ class CachedLLM(BaseLLM):
     async def _count_tokens(self, text: str) -> int:
         return await self.llm.count_tokens(text)
 
+    async def _close(self) -> None:
+        """Closes the LLM; the cache is its maker's, and others may use it."""
+        close = getattr(self.llm, "aclose", None)
+        if close is not None:
+            await close()
+
     async def _cached(self, key: str, ask: Any, fields: tuple[str, ...]) -> dict[str, Any]:
         mode = _mode.get()
         if mode == "off":
@@ -255,7 +194,8 @@ class CachedLLM(BaseLLM):
         self._in_flight[key] = future
         try:
             body = await ask()
-            self.cache.put(key, body)
+            if body.get("finish_reason") not in NOT_STORED:
+                self.cache.put(key, body)
             future.set_result(body)
             return body
         except BaseException as error:
