@@ -127,11 +127,21 @@ class Constraint:
 class Profile:
     """What an LLM can do, as data.
 
-    name: as given to ``connect``. context_window: tokens, None when unknown.
+    name: as given to ``connect``. context_window: tokens a prompt may have, None when unknown.
     api: which endpoint it answers on. scores_text: log-probabilities of a given
     continuation can be had (what direct and channel scoring need). constraint:
     how an answer can be restricted, None when it cannot. seed: a seed is honoured.
     prefix_cache: a repeated prompt prefix is reused by the provider.
+
+    Remote providers need to know more, and adapters may ignore what does not concern them. constraint_limit: allowed
+    strings a constraint may hold, None for no known limit. temperature: the provider takes one (while it does not
+    reason). logprobs: log-probabilities of the tokens it writes can be had. stop_strings: how many the provider stops
+    at; the adapter cuts at the others. prefill: the answer's beginning can be given. batch: there is a batch endpoint.
+    prompt_cache: how the fixed prefix is pointed out to the provider: "automatic" (it is not), "key" (a cache key),
+    "breakpoints" (a key and marked blocks), "cache_control" (marked blocks), None where there is no cache.
+    prompt_cache_minimum: tokens below which a prefix is not cached. reasoning: whether it thinks before it answers:
+    "never", "optional" or "always". least_reasoning: the provider's word for the least of it, None to say nothing.
+    tokenizer: tiktoken's name of its tokenizer, None when unknown.
     """
 
     name: str
@@ -141,6 +151,17 @@ class Profile:
     constraint: Literal["logit_bias", "grammar", "json_schema", "choice"] | None = None
     seed: bool = False
     prefix_cache: bool = False
+    constraint_limit: int | None = None
+    temperature: bool = True
+    logprobs: bool = False
+    stop_strings: int = 0
+    prefill: bool = False
+    batch: bool = False
+    prompt_cache: Literal["automatic", "key", "breakpoints", "cache_control"] | None = None
+    prompt_cache_minimum: int = 0
+    reasoning: Literal["never", "optional", "always"] = "never"
+    least_reasoning: str | None = None
+    tokenizer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,8 @@ too, so generic handlers keep working.
     └── RunError                           a run folder cannot be used
         ├── RunMismatchError               resumed with another configuration, or not meant to be resumed
         └── RunLockedError                 another process is writing to it
+
+One warning stands beside it: DroppedGuaranteeWarning (UserWarning), something asked for that an LLM does not promise.
 """
 
 from __future__ import annotations
@@ -208,3 +210,7 @@ class RunMismatchError(RunError):
 
 class RunLockedError(RunError):
     """Another process is writing to this run folder."""
+
+
+class DroppedGuaranteeWarning(UserWarning):
+    """An LLM does not keep something that was asked for (a seed, a constraint); said once per LLM object and guarantee."""

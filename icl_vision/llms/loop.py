@@ -21,10 +21,10 @@ import concurrent.futures
 import logging
 import os
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from icl_vision.errors import LLMTimeoutError, UsageError
+from icl_vision.errors import LLMTimeoutError, LLMUnavailableError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -41,33 +41,25 @@ class _BackgroundLoop:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-        finally:
-            self.loop.close()
+        self.loop.run_forever()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """Cancel what is still running and end the thread."""
-        if not self.thread.is_alive():
-            return
+    def freeze(self, timeout: float = 1.0) -> None:
+        """Let nothing more happen on the loop, without ending what is on it."""
+        frozen = threading.Event()
 
-        async def cancel_all() -> None:
-            tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+        def block() -> None:
+            frozen.set()
+            threading.Event().wait()
 
-        try:
-            asyncio.run_coroutine_threadsafe(cancel_all(), self.loop).result(timeout)
-        except concurrent.futures.TimeoutError:
-            logger.warning("some LLM requests did not end within %s s of being cancelled", timeout)
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join(timeout)
+        self.loop.call_soon_threadsafe(block)
+        frozen.wait(timeout)
 
 
 _lock = threading.Lock()
 _current: _BackgroundLoop | None = None
 _of_parents: list[_BackgroundLoop] = []
+_exiting = False
+_exit_callbacks: list[Callable[[], None]] = []
 
 
 def _forget_after_fork() -> None:
@@ -90,6 +82,8 @@ def background() -> asyncio.AbstractEventLoop:
 
 def _background() -> _BackgroundLoop:
     global _current
+    if _exiting:
+        raise LLMUnavailableError("the program is ending; no LLM can be asked any more")
     with _lock:
         if _current is None or not _current.thread.is_alive():
             _current = _BackgroundLoop()
@@ -112,6 +106,7 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     Raises:
         UsageError: called on the background loop's own thread, where waiting would never end.
         LLMTimeoutError: not done within ``timeout`` seconds.
+        LLMUnavailableError: the program is ending.
 
     An interrupt (Ctrl-C) of the waiting thread cancels the coroutine.
     """
@@ -121,7 +116,11 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
             "a _sync method was called from code running on icl_vision's own event loop, where it would wait for "
             "itself for ever; await the coroutine of the same name without _sync instead"
         )
-    future = asyncio.run_coroutine_threadsafe(coro, background())
+    try:
+        future = asyncio.run_coroutine_threadsafe(coro, background())
+    except BaseException:
+        coro.close()
+        raise
     try:
         done, _ = concurrent.futures.wait([future], timeout)
     except BaseException:
@@ -135,14 +134,28 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
 
 async def hop(coro: Coroutine[Any, Any, T]) -> T:
     """Await a coroutine on the background loop from any event loop; cancelling the wait cancels the work."""
-    loop = background()
+    try:
+        loop = background()
+    except BaseException:
+        coro.close()
+        raise
     if asyncio.get_running_loop() is loop:
         return await coro
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
 
 
+def at_exit(callback: Callable[[], None]) -> None:
+    """Call something when the program ends, after the loop has been frozen."""
+    _exit_callbacks.append(callback)
+
+
 @atexit.register
-def _stop_at_exit() -> None:
-    current = _current
-    if current is not None:
-        current.stop()
+def _at_exit() -> None:
+    # Requests may still be waited for, by daemon threads of the user's. Cancelling them, or stopping the servers under
+    # them, would wake those threads only to print tracebacks; so the loop is frozen first, and they die asleep.
+    global _exiting
+    _exiting = True
+    if _current is not None:
+        _current.freeze()
+    for callback in _exit_callbacks:
+        callback()

@@ -35,7 +35,17 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 # Error codes of a 429 that no waiting will mend.
-QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_balance_too_low"})
+QUOTA_CODES = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "credit_balance_too_low",
+        # anthropic 2.x, types/shared/*_spend_limit_reached_error.py: 429s too.
+        "contract_spend_limit_reached",
+        "enforced_spend_limit_reached",
+    }
+)
 
 
 def parse_retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
@@ -79,7 +89,7 @@ class RetryPolicy:
     """When to try again and when to give up.
 
     attempts: tries in all, 1 or more. attempt_timeout, total_timeout: seconds for one try and for the whole call, waits
-    included. wait_initial, wait_maximum: seconds; the n-th wait is uniform in [0, min(maximum, initial * 2**n)], full
+    between tries included; the time until the limiter lets the first one go does not count. wait_initial, wait_maximum: seconds; the n-th wait is uniform in [0, min(maximum, initial * 2**n)], full
     jitter. retry_after_maximum: cap in seconds on what a provider may ask for.
     """
 
@@ -142,6 +152,11 @@ class Limiter:
             for budget, counts in ((requests_per_minute, "requests"), (tokens_per_minute, "tokens"))
             if budget is not None
         ]
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether there is a budget of tokens, so that an estimate of a request's tokens is worth making."""
+        return any(bucket.counts == "tokens" for bucket in self._buckets)
 
     @contextlib.asynccontextmanager
     async def slot(self, tokens: int = 0) -> AsyncIterator[None]:
@@ -258,6 +273,9 @@ class Resilience:
 
         async def attempt() -> T:
             async with self.limiter.slot(tokens):
+                if total.when() is None:
+                    # From here on: one of ten thousand calls may wait its turn for an hour without anything being wrong.
+                    total.reschedule(asyncio.get_running_loop().time() + policy.total_timeout)
                 try:
                     async with asyncio.timeout(policy.attempt_timeout):
                         result = await ask()
@@ -291,17 +309,23 @@ class Resilience:
                 last[:] = [error]
             logger.info("attempt %d failed (%s); trying again", state.attempt_number, error)
 
-        retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(policy.attempts),
-            wait=wait,
-            retry=tenacity.retry_if_exception(is_retryable),
-            sleep=self._sleep,
-            before_sleep=note,
-            reraise=True,
-        )
+        failed: list[Exception] = []
+
+        async def again() -> T:
+            if failed:
+                raise failed.pop()  # the first try, which tenacity did not see
+            return await attempt()
+
         try:
-            async with asyncio.timeout(policy.total_timeout):
-                return await retrying(attempt)
+            async with asyncio.timeout(None) as total:
+                try:
+                    # Nearly every request needs one try, and tenacity costs more than all the rest of this layer.
+                    return await attempt()
+                except Exception as error:
+                    if not is_retryable(error):
+                        raise
+                    failed.append(error)
+                return await self._retrying(note, wait)(again)
         except TimeoutError as error:
             if isinstance(error, LLMError):
                 raise
@@ -309,6 +333,18 @@ class Resilience:
             raise LLMTimeoutError(
                 f"no answer within {policy.total_timeout:g} s in all (total_timeout){cause}"
             ) from None
+
+    def _retrying(
+        self, note: Callable[[tenacity.RetryCallState], None], wait: Callable[[tenacity.RetryCallState], float]
+    ) -> tenacity.AsyncRetrying:
+        return tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self.policy.attempts),
+            wait=wait,
+            retry=tenacity.retry_if_exception(is_retryable),
+            sleep=self._sleep,
+            before_sleep=note,
+            reraise=True,
+        )
 
     def _capped(self, seconds: float | None) -> float | None:
         return None if seconds is None else min(seconds, self.policy.retry_after_maximum)

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import re
 import tempfile
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,10 +43,13 @@ class TokenCount:
     how: str
 
 
-def count_tokens(text: str, model: str) -> TokenCount:
-    """Tokens of ``text`` (special tokens read as ordinary text) for ``model``, a name with or without provider prefix."""
+def count_tokens(text: str, model: str, *, encoding: str | None = None) -> TokenCount:
+    """Tokens of ``text`` (special tokens read as ordinary text) for ``model``, a name with or without provider prefix.
+
+    encoding: tiktoken's name of its tokenizer, where a profile knows what tiktoken does not.
+    """
     name = model.partition(":")[2] or model
-    encoding = _encoding_name(name)
+    encoding = encoding or _encoding_name(name)
     if encoding is not None:
         counter = _counter(encoding)
         if counter is not None:
@@ -80,7 +84,10 @@ def _counter(encoding: str) -> Callable[[str], int] | None:
         if package == "tiktoken" and not (_offline_plugin() or _in_tiktoken_cache(encoding)):
             continue
         try:
-            tokenizer = importlib.import_module(package).get_encoding(encoding)
+            with warnings.catch_warnings():
+                # bpe_openai 0.1.4 reads its data by importlib.resources.open_binary, deprecated in Python 3.11.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                tokenizer = importlib.import_module(package).get_encoding(encoding)
         except (ImportError, ValueError, KeyError, AttributeError, OSError):
             continue
         # disallowed_special=() reads "<|endoftext|>" in a text as text instead of raising.

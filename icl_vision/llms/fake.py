@@ -1,0 +1,197 @@
+"""An LLM without a model, for tests of code that uses this library.
+
+Knows: fixed answers, and a rule that imitates in-context learning by counting words. Refuses to know: any network.
+
+    llm = FakeLLM("golden retriever")                 # always this
+    llm = FakeLLM(["red", "green", "blue"])           # one after the other
+    llm = FakeLLM(lambda prompt: prompt[-10:])        # computed from the prompt's text
+    llm = FakeLLM()                                   # by word overlap: see ``overlap_score``
+    assert llm.calls[0].prompt.query.endswith("Output:")
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
+from icl_vision.errors import CapabilityError, LLMResponseError, PromptTooLongError, UsageError
+from icl_vision.llms.base import BaseLLM
+
+Answers = str | Iterable[str | Exception] | Callable[[str], str]
+Score = Callable[[Prompt, str], float]
+
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True, slots=True)
+class FakeCall:
+    """One request a FakeLLM got: "complete" or "score", its prompt, and the settings (a continuation among them)."""
+
+    kind: Literal["complete", "score"]
+    prompt: Prompt
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class FakeLLM(BaseLLM):
+    """Answers as told, remembers what it was asked.
+
+    Args:
+        answers: one text for every prompt; or several, given out one after the other (an exception among them is
+            raised); or a function of the prompt's text; None answers by word overlap with the prompt's examples.
+        score: function of (prompt, continuation) that gives a log-probability; None scores by word overlap.
+        scores_text: False imitates a provider without log-probabilities.
+        constraint: the kind of constraint it claims to keep; None imitates a provider that keeps none.
+        context_window: tokens, counted as words and marks; a longer prompt raises PromptTooLongError.
+        api: endpoint it claims to answer on.
+        name: in its profile.
+
+    ``calls`` holds every request so far, a FakeCall each.
+    """
+
+    def __init__(
+        self,
+        answers: Answers | None = None,
+        *,
+        score: Score | None = None,
+        scores_text: bool = True,
+        constraint: Literal["logit_bias", "grammar", "json_schema", "choice"] | None = None,
+        context_window: int | None = None,
+        api: Literal["completions", "chat"] = "completions",
+        name: str = "fake",
+    ) -> None:
+        if context_window is not None and context_window < 1:
+            raise UsageError(f"context_window must be 1 or more; got {context_window}")
+        self.calls: list[FakeCall] = []
+        self._answers: str | Callable[[str], str] | None = None
+        self._queue: Iterator[str | Exception] | None = None
+        if answers is None or isinstance(answers, str) or callable(answers):
+            self._answers = answers
+        else:
+            self._queue = iter(answers)
+        self._score_of = score or overlap_score
+        self._profile = Profile(
+            name=name,
+            context_window=context_window,
+            api=api,
+            scores_text=scores_text,
+            constraint=constraint,
+            seed=True,
+            prefix_cache=False,
+        )
+
+    @property
+    def profile(self) -> Profile:
+        return self._profile
+
+    async def _complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: tuple[str, ...],
+        temperature: float,
+        seed: int | None,
+        constraint: Constraint | None,
+    ) -> Completion:
+        settings = {
+            "max_tokens": max_tokens,
+            "stop": stop,
+            "temperature": temperature,
+            "seed": seed,
+            "constraint": constraint,
+        }
+        self.calls.append(FakeCall("complete", prompt, settings))
+        spent = self._check_fits(prompt.text)
+        text = self._answer(prompt, constraint)
+        reason = "stop"
+        cut = min((text.index(one) for one in stop if one in text), default=None)
+        if cut is not None:
+            text = text[:cut]
+        pieces = list(_pieces(text))
+        if len(pieces) > max_tokens:
+            text, reason = text[: pieces[max_tokens - 1].end()], "length"
+        return Completion(text, reason, Usage(1, spent, 0, min(len(pieces), max_tokens)))
+
+    def _answer(self, prompt: Prompt, constraint: Constraint | None) -> str:
+        if self._queue is not None:
+            try:
+                answer = next(self._queue)
+            except StopIteration:
+                count = sum(call.kind == "complete" for call in self.calls) - 1
+                raise LLMResponseError(f"this FakeLLM has no answers left; it was given {count}") from None
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+        if callable(self._answers):
+            return self._answers(prompt.text)
+        if self._answers is not None:
+            return self._answers
+        if constraint is not None:
+            best = max(constraint.allowed, key=lambda one: self._score_of(prompt, " " + one))
+            return " " + " ".join([best] * constraint.count)
+        return overlap_answer(prompt)
+
+    async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+        if not self._profile.scores_text:
+            raise CapabilityError(f"{self._profile.name!r} gives no log-probabilities of a given text")
+        logprobs, usage = [], Usage()
+        for prompt, continuation in pairs:
+            self.calls.append(FakeCall("score", prompt, {"continuation": continuation, "terminator": terminator}))
+            spent = self._check_fits(prompt.text + continuation + terminator)
+            logprobs.append(float(self._score_of(prompt, continuation)))
+            usage += Usage(1, spent)
+        return Scores(tuple(logprobs), usage, "fake")
+
+    async def _count_tokens(self, text: str) -> int:
+        return sum(1 for _ in _pieces(text))
+
+    def _check_fits(self, text: str) -> int:
+        tokens = sum(1 for _ in _pieces(text))
+        window = self._profile.context_window
+        if window is not None and tokens > window:
+            raise PromptTooLongError(tokens, window, "use fewer or shorter examples")
+        return tokens
+
+
+def _pieces(text: str) -> Iterator[re.Match[str]]:
+    """Words and single marks, with the space before them: about what a tokenizer would make of plain text."""
+    return re.finditer(r"\s*(?:\w+|[^\w\s])|\s+$", text)
+
+
+def _examples(prompt: Prompt) -> list[str]:
+    """The prompt's context cut into pieces of as many lines as the query has: one example each, in any template."""
+    height = prompt.query.count("\n") + 1
+    lines = prompt.context.split("\n") if prompt.context else []
+    return ["\n".join(lines[at : at + height]) for at in range(0, len(lines), height)]
+
+
+def _words(text: str) -> set[str]:
+    return set(_WORD.findall(text.casefold()))
+
+
+def overlap_score(prompt: Prompt, continuation: str) -> float:
+    """A log-probability by word overlap: the fake's imitation of learning in context.
+
+    The query with its continuation is compared with every example of the prompt's context. Each of its words that an
+    example lacks makes it ten times less likely there; the result is the mean over the examples. So the label whose
+    examples share most words with the query wins, in direct and in channel templates alike.
+    """
+    asked = _words(prompt.query + continuation)
+    examples = _examples(prompt) or [""]
+    likelihoods = [10.0 ** -len(asked - _words(example)) for example in examples]
+    # 1e-300: a mean of zero, from a query of hundreds of words, still has a logarithm.
+    return math.log(max(sum(likelihoods) / len(examples), 1e-300))
+
+
+def overlap_answer(prompt: Prompt) -> str:
+    """What follows, in the example most like the query, after the part that the query's last line repeats."""
+    examples = _examples(prompt)
+    if not examples:
+        return ""
+    asked = _words(prompt.query)
+    best = max(examples, key=lambda example: len(asked & _words(example)))
+    return best.rpartition("\n")[2].removeprefix(prompt.query.rpartition("\n")[2])

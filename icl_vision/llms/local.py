@@ -1,0 +1,211 @@
+"""The embedded LLM: Gemma 3 270M or any GGUF file, run by llama.cpp on this machine.
+
+Knows: how prompts, windows and options map to the embedded server. Refuses to know: templates, labels, images.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
+from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLongError, UsageError
+from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.gguf import packaged_gemma, read_info
+from icl_vision.llms.grammar import constraint_grammar
+from icl_vision.llms.llama_scoring import TokenPair, score_pairs, usage_of
+from icl_vision.llms.llama_server import LlamaServer, ServerOptions, require_xllamacpp, shared_server, usable_cores
+from icl_vision.llms.profiles import GEMMA_3_270M_CONTEXT, GEMMA_3_270M_NAME
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT = 8192
+"""Tokens of a request's window: some hundred examples of five words, in 150 MB of cache for Gemma 3 270M."""
+
+SHORTER = (
+    "use fewer shots, ways, inner shots or repeats, fewer words per image, or connect('local', context=...) with more"
+)
+
+
+class LocalLLM(BaseLLM):
+    """An LLM that runs on this machine; made by ``connect("local")`` or ``connect("local:PATH.gguf")``.
+
+    Args:
+        path: a GGUF file; None is the packaged Gemma 3 270M (base).
+        api: "completions" continues plain text, "chat" puts the prompt into the model's chat template, "auto" is
+            "chat" where the file has a template and "completions" where it has none.
+        threads: of llama.cpp; default: the cores this process may use.
+        context: tokens of one request's window, default 8192 or what the model was trained with, if less.
+        slots: requests evaluated side by side, each with a window and a prefix cache of its own.
+        deterministic: start every call from an empty cache and use one slot, so that equal calls give equal bits.
+            Otherwise the last digits depend on what the cache held (some hundredths of a nat a token).
+
+    Nothing is loaded until the first call. All LocalLLMs with the same path,
+    threads, context and slots share one server, stopped when the process ends.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        *,
+        api: Literal["auto", "chat", "completions"] = "auto",
+        threads: int | None = None,
+        context: int | None = None,
+        slots: int = 1,
+        deterministic: bool = False,
+    ) -> None:
+        if api not in ("auto", "chat", "completions"):
+            raise UsageError(f"api for a local LLM must be 'auto', 'chat' or 'completions'; got {api!r}")
+        for name, value, least, most in (
+            ("threads", threads, 1, 1024),
+            ("context", context, 64, 2**22),
+            ("slots", slots, 1, 256),
+        ):
+            if value is None and name != "slots":
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+                raise UsageError(f"{name} must be a whole number from {least} to {most}; got {value!r}")
+        if deterministic and slots != 1:
+            raise UsageError(f"deterministic=True works with slots=1 only; got slots={slots}")
+        if path is None and api == "chat":
+            raise UsageError(
+                "the packaged Gemma 3 270M is a base model without a chat template: use api='completions', "
+                "or connect('local:PATH.gguf') with an instruct model"
+            )
+        require_xllamacpp()  # a missing extra should be told here, not at the first prompt
+        self._path = None if path is None else Path(path).expanduser()
+        info = None if self._path is None else read_info(self._path)
+        trained = GEMMA_3_270M_CONTEXT if info is None else info.context_length
+        if context is not None and trained is not None and context > trained:
+            raise UsageError(f"context={context} is more than the {trained} tokens the model was trained with")
+        has_template = info is not None and bool(info.chat_template)
+        if api == "chat" and not has_template:
+            raise UsageError(f"{str(path)!r} holds no chat template, so it cannot chat: use api='completions'")
+        chat = api == "chat" or (api == "auto" and has_template)
+        self._context = context or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+        self._threads = threads or usable_cores()
+        self._slots = slots
+        self._deterministic = deterministic
+        self._closed = False
+        self._profile = Profile(
+            name="local" if self._path is None else f"local:{self._path.name}",
+            context_window=self._context,
+            api="chat" if chat else "completions",
+            scores_text=not chat,
+            constraint="grammar",
+            seed=True,
+            prefix_cache=not deterministic,
+        )
+        self._prompts: dict[str, list[int]] = {}
+
+    @property
+    def profile(self) -> Profile:
+        return self._profile
+
+    @property
+    def identity(self) -> str:
+        """The model file's name, size and time of change, and the endpoint."""
+        if self._path is None:
+            return f"local:{GEMMA_3_270M_NAME}|{self._profile.api}"
+        status = self._path.stat()
+        return f"local:{self._path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self._profile.api}"
+
+    async def _close(self) -> None:
+        self._closed = True
+
+    async def _ready(self) -> LlamaServer:
+        if self._closed:
+            raise LLMUnavailableError(f"{self.profile.name!r} was closed; connect() again")
+        path = await asyncio.to_thread(packaged_gemma) if self._path is None else self._path
+        return await shared_server(
+            ServerOptions(path=path, threads=self._threads, context=self._context, slots=self._slots)
+        )
+
+    async def _complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: tuple[str, ...],
+        temperature: float,
+        seed: int | None,
+        constraint: Constraint | None,
+    ) -> Completion:
+        grammar = (
+            None
+            if constraint is None
+            else constraint_grammar(constraint, leading_space=self.profile.api == "completions")
+        )
+        server = await self._ready()
+        tokens = await self._prompt_tokens(server, prompt)
+        room = self._check_fits(len(tokens), 1)
+        document: dict[str, Any] = {
+            "prompt": tokens,
+            "n_predict": min(max_tokens, room),
+            "stop": list(stop),
+            "temperature": temperature,
+            "cache_prompt": not self._deterministic,
+            # Plain sampling from the whole distribution, or the likeliest token: no penalties, no truncation.
+            "samplers": ["temperature"] if temperature else ["top_k"],
+            "top_k": 0 if temperature else 1,
+            "response_fields": ["content", "stop_type", "stopping_word", "tokens_predicted", "timings"],
+        }
+        if seed is not None:
+            document["seed"] = seed
+        if grammar is not None:
+            document["grammar"] = grammar
+        async with server.slot(tokens) as slot:
+            answer = await server.post("/completion", document | {"id_slot": slot.number})
+            slot.tokens = tokens
+        return Completion(
+            text=str(answer["content"]),
+            finish_reason="length" if answer.get("stop_type") == "limit" else "stop",
+            usage=usage_of(answer),
+            raw=answer,
+        )
+
+    async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+        if self.profile.api == "chat":
+            raise CapabilityError(
+                f"{self.profile.name!r} answers as a chat model, which gives no log-probabilities of given text; "
+                "connect with api='completions' to score with it"
+            )
+        server = await self._ready()
+        token_pairs = []
+        for prompt, continuation in pairs:
+            whole = await server.tokenize(prompt.text + continuation + terminator)
+            self._check_fits(len(whole), 0)
+            pair = TokenPair.split(await self._prompt_tokens(server, prompt), whole)
+            if not pair.continuation or not pair.prompt:
+                raise UsageError(f"the continuation {continuation!r} adds no token to its prompt")
+            token_pairs.append(pair)
+        return await score_pairs(server, token_pairs, fresh=self._deterministic)
+
+    async def _count_tokens(self, text: str) -> int:
+        return len(await (await self._ready()).tokenize(text, start=False)) if text else 0
+
+    async def _prompt_tokens(self, server: LlamaServer, prompt: Prompt) -> list[int]:
+        text = prompt.text
+        known = self._prompts.get(text)
+        if known is not None:
+            return known
+        if self.profile.api == "completions":
+            tokens = await server.tokenize(text)
+        else:
+            messages = [{"role": "system", "content": prompt.instruction}] if prompt.instruction else []
+            messages.append({"role": "user", "content": replace(prompt, instruction="").text})
+            answer = await server.post("/apply-template", {"messages": messages})
+            tokens = await server.tokenize(str(answer["prompt"]), special=True)
+        if len(self._prompts) >= 256:  # prompts of one episode come again and again, older ones do not
+            self._prompts.pop(next(iter(self._prompts)))
+        self._prompts[text] = tokens
+        return tokens
+
+    def _check_fits(self, tokens: int, room: int) -> int:
+        if tokens + room > self._context:
+            raise PromptTooLongError(tokens, self._context, SHORTER)
+        return self._context - tokens

@@ -1,0 +1,128 @@
+"""An LLM behind a Meter: usage is summed, and a budget stops the next request before it is passed.
+
+Knows: how much a request may cost before it is sent. Refuses to know: prices and limits (``cost`` does), providers.
+
+Before a request its largest cost is reserved: the prompt's tokens, counted where the model's tokenizer is at hand and
+estimated with a margin elsewhere, and every token it may write, thinking included. Afterwards what the provider says it
+used takes the place of the reservation.
+
+What a failed request cost is not known. Where it never reached the model (a refusal, no connection) it counts as a
+request without tokens; where it may have been answered and billed (a timeout, an answer that cannot be read, a
+cancelled wait), the reservation stays as spent, so that a budget errs on the safe side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
+from icl_vision.errors import CapabilityError, LLMStatusError, LLMUnavailableError, PromptError, UsageError
+from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.cost import Meter
+from icl_vision.llms.tokens import ESTIMATE_ERROR, TokenCount, count_tokens
+
+CHAT_TOKENS = 16
+"""What a provider adds around the messages of a chat, at the most seen: roles, delimiters."""
+
+
+class MeteredLLM(BaseLLM):
+    """``llm`` with every request booked on ``meter`` under the LLM's own name.
+
+    Args:
+        llm: the LLM that answers.
+        meter: where usage goes; one meter may serve many LLMs.
+        name: for the meter and its price table; default: the LLM's name.
+
+    Raises BudgetExceededError instead of asking, where a request could pass the meter's budget.
+    """
+
+    def __init__(self, llm: TextLLM, meter: Meter, *, name: str | None = None) -> None:
+        super().__init__()
+        if not isinstance(llm, TextLLM):
+            raise UsageError(f"a MeteredLLM needs an LLM object, see connect(); got {type(llm).__name__}")
+        self.llm = llm
+        self.meter = meter
+        self.name = name or llm.profile.name
+
+    @property
+    def profile(self) -> Profile:
+        return self.llm.profile
+
+    @property
+    def identity(self) -> str:
+        return str(getattr(self.llm, "identity", self.llm.profile.name))
+
+    def __repr__(self) -> str:
+        return f"MeteredLLM({self.llm!r})"
+
+    async def _complete(
+        self,
+        prompt: Prompt,
+        *,
+        max_tokens: int,
+        stop: tuple[str, ...],
+        temperature: float,
+        seed: int | None,
+        constraint: Constraint | None,
+    ) -> Completion:
+        estimate = self.estimate(prompt, max_tokens=max_tokens, constraint=constraint)
+        self.meter.reserve(self.name, estimate)
+        spent = estimate
+        try:
+            answer = await self.llm.complete(
+                prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
+            )
+            spent = answer.usage
+            return answer
+        except (LLMStatusError, LLMUnavailableError, CapabilityError, PromptError, UsageError):
+            spent = Usage(requests=1)
+            raise
+        finally:
+            self.meter.settle(self.name, estimate, spent)
+
+    async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+        estimate = Usage()
+        for prompt, continuation in pairs:
+            # A token is written for every one that is scored, at the most.
+            written = self._upper(continuation + terminator)
+            estimate += Usage(1, self._upper(prompt.text) + written, 0, written)
+        self.meter.reserve(self.name, estimate)
+        spent = estimate
+        try:
+            scores = await self.llm.score(pairs, terminator=terminator)
+            spent = scores.usage
+            return scores
+        except (LLMStatusError, LLMUnavailableError, CapabilityError, PromptError, UsageError):
+            spent = Usage(requests=1)
+            raise
+        finally:
+            self.meter.settle(self.name, estimate, spent)
+
+    async def _count_tokens(self, text: str) -> int:
+        return await self.llm.count_tokens(text)
+
+    async def _close(self) -> None:
+        close = getattr(self.llm, "aclose", None)
+        if close is not None:
+            await close()
+
+    def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
+        """Tokens a completion may be billed for: see ``RemoteLLM.most_tokens``."""
+        most = getattr(self.llm, "most_tokens", None)
+        return max_tokens if most is None else int(most(max_tokens, constraint))
+
+    def estimate(self, prompt: Prompt | str, *, max_tokens: int = 16, constraint: Constraint | None = None) -> Usage:
+        """The most that one completion may use: prompt, what it may write, what goes into the provider's cache."""
+        prompt = Prompt.of(prompt)
+        tokens = self._upper(prompt.text) + CHAT_TOKENS
+        if constraint is not None:
+            # The allowed strings travel with the request, as a schema for instance.
+            tokens += self._upper(" ".join(constraint.allowed)) + 4 * len(constraint.allowed) + 64
+        marks = getattr(self.llm, "marks_prefix", None)
+        written = self._upper(prompt.prefix) if marks is not None and marks(prompt) else 0
+        return Usage(1, tokens, 0, self.most_tokens(max_tokens, constraint), min(written, tokens))
+
+    def _upper(self, text: str) -> int:
+        found: TokenCount = count_tokens(text, self.name, encoding=self.profile.tokenizer)
+        return found.tokens if found.exact else math.ceil(found.tokens * (1 + ESTIMATE_ERROR))

@@ -1,0 +1,38 @@
+"""The short form of benchmarks/bench_chaos.py: a failing provider loses nothing, doubles nothing, mixes nothing up."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    path = list(sys.path)
+    spec = importlib.util.spec_from_file_location("bench_chaos", BENCHMARKS / "bench_chaos.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+@pytest.mark.parametrize("way", ["script", "notebook", "agent"])
+def test_every_request_ends_once_as_an_answer_or_an_error_of_ours(
+    bench: ModuleType, tmp_path: Path, way: str
+) -> None:
+    if way == "agent":
+        pytest.importorskip("langchain_core")
+    row = bench.one_way(way, 50, tmp_path / "run", seed=3, chaos=0.4)
+    assert row["lost"] == row["duplicated"] == row["wrong"] == row["foreign_errors"] == 0
+    assert row["answers"] + sum(row["errors"].values()) == 50
+    assert row["answers"] > 40
+    # It was chaos indeed.
+    fates = row["server"]["fates"]
+    assert sum(fates.values()) - fates["answer"] > 15 and len(fates) > 8
