@@ -135,6 +135,7 @@ class Run:
         path: Path, command: str, config: dict[str, Any], digest: str, seed: int | None, resume: bool
     ) -> dict[str, Any]:
         target = path / "run.json"
+        info: dict[str, Any]
         if not target.exists():
             info = {
                 "format_version": FORMAT_VERSION,
@@ -148,13 +149,7 @@ class Run:
             write_json(target, info)
             return info
         info = read_info(path)
-        if info["config_hash"] != digest:
-            before: dict[str, Any] = info["config"]
-            changed = sorted(key for key in {*before, *config} if before.get(key) != config.get(key)) or ["command"]
-            raise RunMismatchError(
-                f"the run in {str(path)!r} was started with another configuration ({', '.join(changed)} differ); "
-                "resume with the same options, or choose another folder"
-            )
+        check_config(info, command, config, path)
         if not resume:
             raise RunMismatchError(f"{str(path)!r} already holds this run; pass --resume (resume=True) to go on with it")
         return info
@@ -217,6 +212,18 @@ def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:
             f"{str(target)!r} has format {info.get('format_version')!r}; this version reads format {FORMAT_VERSION}"
         )
     return info
+
+
+def check_config(info: Mapping[str, Any], command: str, config: Mapping[str, Any], folder: Path) -> None:
+    """Raise RunMismatchError, naming what differs, where a run was started with another command or configuration."""
+    if info["config_hash"] == config_hash(command, config):
+        return
+    before: dict[str, Any] = info["config"]
+    changed = sorted(key for key in {*before, *config} if before.get(key) != config.get(key)) or ["command"]
+    raise RunMismatchError(
+        f"the run in {str(folder)!r} was started with another configuration ({', '.join(changed)} differ); "
+        "resume with the same options, or choose another folder"
+    )
 
 
 def read_results(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:

@@ -20,6 +20,7 @@ from icl_vision.cli.common import (
     seed_option,
     tokenizer_option,
 )
+from icl_vision.cli.runs import RunOptions, run_options
 from icl_vision.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +92,14 @@ if TYPE_CHECKING:
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     help="Folder of your own templates, looked in first. Default: the packaged ones only.",
 )
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Requests to the LLM at the same time; a provider that says 429 is asked less often all by itself.",
+)
+@run_options
 @seed_option()
 @json_option
 @quiet_option
@@ -108,6 +117,8 @@ def command(
     induction: bool,
     template: str,
     templates: Path | None,
+    concurrency: int,
+    run: RunOptions,
     seed: int,
     as_json: bool,
     quiet: bool,
@@ -117,14 +128,18 @@ def command(
     Each sub-folder of --support is a class. Prints, for every IMG (a file, or a folder of images), its label, how
     probable it is, and the words that the LLM saw. An image that cannot be used is reported and the others go on; the
     exit status is then 1.
+
+    With --out every answer is journalled in a run folder as soon as it is there; the same command with --resume goes on
+    after a stop of any kind and asks only what is missing.
     """
     sources, labels = read_support(support)
     targets = _expand(images)
     from icl_vision.tasks import FewShotClassifier
 
+    parts = run.connect(llm, tokenizer)
     classifier = FewShotClassifier(
-        llm,
-        tokenizer,
+        parts.llm,
+        parts.tokenizer,
         k,
         shots=shots,
         repeats=repeats,
@@ -136,11 +151,21 @@ def command(
         template=template,
         templates=templates,
         errors="return",
+        concurrency=concurrency,
         progress=progress_wanted(quiet),
     )
     say(f"{len(sources)} examples of {len(set(labels))} classes in {support}", quiet=quiet)
-    results = classifier.fit(sources, labels).classify(targets)
-    rows = [_row(path, result) for path, result in zip(targets, results, strict=True)]
+    classifier.fit(sources, labels)
+    if run.dry_run:
+        run.show_plan(classifier, targets, as_json=as_json)
+        return
+    if run.out is None:
+        results = classifier.classify(targets)
+        rows = [_row(path, result) for path, result in zip(targets, results, strict=True)]
+    else:
+        outcome = run.classify(classifier, targets, quiet=quiet)
+        rows = [{key: value for key, value in row.items() if key != "text"} for row in outcome.rows]
+    parts.report(quiet=quiet)
     if as_json:
         print_json(rows)
     else:

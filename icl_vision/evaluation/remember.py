@@ -7,21 +7,20 @@ wrapped tokenizer's own; images that are not paths go straight through.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.tokenizers.wrapping import WrappedTokenizer
+
 if TYPE_CHECKING:
-    from PIL import Image
-
     from icl_vision.contracts import Tokenizer
-    from icl_vision.pyramid import PyramidLayout, TokenPyramid
-    from icl_vision.vocabulary import Vocabulary
+    from icl_vision.pyramid import TokenPyramid
 
 
-class RememberingTokenizer:
+class RememberingTokenizer(WrappedTokenizer):
     """Wraps a tokenizer and keeps words and vectors by path, in memory, for as long as it lives.
 
     Args:
@@ -31,28 +30,9 @@ class RememberingTokenizer:
     """
 
     def __init__(self, inner: Tokenizer) -> None:
-        self.inner = inner
-        self.name = inner.name
-        self.can_decode = inner.can_decode
-        self.can_embed = inner.can_embed
+        super().__init__(inner)
         self._words: dict[tuple[str, int | None], TokenPyramid] = {}
         self._vectors: dict[str, npt.NDArray[np.float32]] = {}
-
-    @property
-    def layout(self) -> PyramidLayout:
-        return self.inner.layout
-
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        return self.inner.vocabulary
-
-    @property
-    def codebook(self) -> npt.NDArray[np.float32] | None:
-        return self.inner.codebook
-
-    @property
-    def card(self) -> Mapping[str, Any]:
-        return self.inner.card
 
     def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
         """As the wrapped tokenizer's, without encoding a path twice for the same ``k``."""
@@ -75,21 +55,6 @@ class RememberingTokenizer:
             for path, vector in zip(new, self.inner.embed(new), strict=True):
                 self._vectors[path] = vector
         return np.stack([self._vectors[path] for path in paths])
-
-    def decode(self, pyramids: Sequence[TokenPyramid]) -> list[Image.Image]:
-        return self.inner.decode(pyramids)
-
-    def to_text(self, pyramid: TokenPyramid, k: int | None = None) -> str:
-        return self.inner.to_text(pyramid, k)
-
-    def from_text(self, text: str) -> TokenPyramid:
-        return self.inner.from_text(text)
-
-    def layout_for(self, k: int) -> PyramidLayout:
-        """The layout of an image given in ``k`` words, where the wrapped tokenizer says; else from its layout."""
-        layout_for = getattr(self.inner, "layout_for", None)
-        layout: PyramidLayout = layout_for(k) if layout_for else self.layout.truncate(self.layout.layers_for(k))
-        return layout
 
 
 def _paths(images: Any) -> tuple[Any, list[str] | None]:

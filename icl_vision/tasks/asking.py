@@ -36,7 +36,24 @@ class Bias:
     usage: Usage
 
 
-Job = Callable[[], Awaitable["list[Answer | Exception] | Bias"]]
+Job = Callable[[], Awaitable[None]]
+
+Found = Callable[[int, int, Answer | Exception], Awaitable[None]]
+"""Told of one answer: number of its group, place in the group, and the answer."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Queries that share a prepared prompt, while they are asked. bias: None before (or without) calibration."""
+
+    number: int
+    prepared: PreparedPrompt
+    texts: Sequence[str]
+    answers: list[Answer | Exception]
+    keep_errors: bool
+    done: Callable[[int], None]
+    found: Found | None
+    bias: Bias | Exception | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +85,11 @@ class Asker:
     _checked: Checked | None = field(default=None, repr=False)
     _room: int = 0
     """Tokens kept free for an answer that the LLM writes."""
+
+    @property
+    def room(self) -> int:
+        """Tokens kept free for an answer that the LLM writes; 0 where it writes none."""
+        return self._room
 
     def question(self, prepared: PreparedPrompt, words: str) -> Question:
         """What is sent about an image with these words."""
@@ -123,74 +145,75 @@ class Asker:
         *,
         keep_errors: bool,
         done: Callable[[int], None],
+        found: Found | None = None,
     ) -> list[list[Answer | Exception]]:
         """Answers about images with these words, grouped by the prepared prompt they share; calibrated where asked for.
 
         keep_errors: put an exception in its query's place; otherwise the first one is raised. done: told how many
-        queries were answered.
+        queries were answered. found: awaited with each answer (or kept exception) as soon as there is one, before
+        anything else is asked in its stead; what it raises ends everything.
         """
-        jobs: list[list[Job]] = []
-        for prepared, texts in groups:
+        answers: list[list[Answer | Exception]] = [[_unasked()] * len(texts) for _, texts in groups]
+        jobs = []
+        for number, (prepared, texts) in enumerate(groups):
             size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
             # The first request carries one query: it fills the prefix cache for the others.
             edges = [0, *range(1, len(texts), size), len(texts)]
+            group = _Group(number, prepared, texts, answers[number], keep_errors, done, found)
             chunks: list[Job] = [
-                partial(self._answer, prepared, texts[start:end], keep_errors, done)
-                for start, end in pairwise(edges)
-                if start < end
+                partial(self._answer_chunk, group, start, end) for start, end in pairwise(edges) if start < end
             ]
-            jobs.append([partial(self._bias_of, prepared), *chunks] if self.calibrate and chunks else chunks)
-        results = await fan_out(jobs, concurrency=self.concurrency, keep_errors=keep_errors)
-        return [self._collect(found, len(texts)) for found, (_, texts) in zip(results, groups, strict=True)]
-
-    def _collect(
-        self, found: Sequence[list[Answer | Exception] | Bias | Exception], queries: int
-    ) -> list[Answer | Exception]:
-        """One group's results as answers, calibrated; what calibration cost is booked on the first that has one."""
-        bias: Bias | None = None
-        answers: list[Answer | Exception] = []
-        for one in found:
-            if isinstance(one, Bias):
-                bias = one
-            elif isinstance(one, Exception):
-                # Only calibration leaves its error to us: nothing in this group can be answered without it.
-                return [one] * queries
-            else:
-                answers.extend(one)
-        if bias is None:
-            return answers
-        spent = bias.usage
-        for place, answer in enumerate(answers):
-            if not isinstance(answer, Exception) and answer.logprobs is not None:
-                logprobs = tuple((np.asarray(answer.logprobs) - bias.values).tolist())
-                answers[place] = replace(answer, logprobs=logprobs, usage=answer.usage + spent)
-                spent = Usage()
+            first: list[Job] = [partial(self._calibrate, group)] if self.calibrate and chunks else []
+            jobs.append(first + chunks)
+        # The jobs keep errors themselves: what leaves one is meant to end everything.
+        await fan_out(jobs, concurrency=self.concurrency, keep_errors=False)
         return answers
 
+    async def _calibrate(self, group: _Group) -> None:
+        try:
+            group.bias = await self._bias_of(group.prepared)
+        except Exception as error:
+            if not group.keep_errors:
+                raise
+            group.bias = error
+
+    async def _answer_chunk(self, group: _Group, start: int, end: int) -> None:
+        """Ask about a group's images from ``start`` to ``end`` and put the answers in their places."""
+        if isinstance(group.bias, Exception):
+            # Nothing in this group can be answered without its bias.
+            answers: list[Answer | Exception] = [group.bias] * (end - start)
+        else:
+            answers = await self._answer(group.prepared, group.texts[start:end], group.keep_errors)
+        for place, answer in enumerate(answers, start):
+            if isinstance(group.bias, Bias) and not isinstance(answer, Exception) and answer.logprobs is not None:
+                logprobs = tuple((np.asarray(answer.logprobs) - group.bias.values).tolist())
+                # What calibration cost is booked on the first that has an answer.
+                answer = replace(answer, logprobs=logprobs, usage=answer.usage + group.bias.usage)
+                group.bias = replace(group.bias, usage=Usage())
+            group.answers[place] = answer
+            if group.found is not None:
+                await group.found(group.number, place, answer)
+        group.done(end - start)
+
     async def _answer(
-        self, prepared: PreparedPrompt, texts: Sequence[str], keep_errors: bool, done: Callable[[int], None]
+        self, prepared: PreparedPrompt, texts: Sequence[str], keep_errors: bool
     ) -> list[Answer | Exception]:
         try:
             questions = [self.question(prepared, words) for words in texts]
             for question in questions:
                 await self.check_window(question)
-            answers: list[Answer | Exception]
             if self.method in ("channel", "direct"):
-                answers = [*await scoring.score(self.llm, questions)]
-            else:
-                (question,) = questions
-                answers = [await scoring.complete(self.llm, question, max_tokens=self._room, seed=self.seed)]
+                return [*await scoring.score(self.llm, questions)]
+            (question,) = questions
+            return [await scoring.complete(self.llm, question, max_tokens=self._room, seed=self.seed)]
         except Exception as error:
             if not keep_errors:
                 raise
             if len(texts) == 1:
-                answers = [error]
-            else:
-                # One query of the call cannot be answered: the others must not pay for it.
-                alone = [await self._answer(prepared, [words], True, _nothing) for words in texts]
-                answers = [answer for each in alone for answer in each]
-        done(len(texts))
-        return answers
+                return [error]
+            # One query of the call cannot be answered: the others must not pay for it.
+            alone = [await self._answer(prepared, [words], True) for words in texts]
+            return [answer for each in alone for answer in each]
 
     async def _bias_of(self, prepared: PreparedPrompt) -> Bias:
         if prepared is self.shared and self._bias is not None:
@@ -206,5 +229,5 @@ class Asker:
         return bias
 
 
-def _nothing(count: int) -> None:
-    """Progress of questions asked again is counted by their first asker."""
+def _unasked() -> Exception:
+    return RuntimeError("this question was never asked")

@@ -7,8 +7,9 @@ Refuses to know: how any one step works.
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -35,7 +36,7 @@ from icl_vision.tasks.checks import (
 from icl_vision.tasks.encoding import encode
 from icl_vision.tasks.params import Parameters
 from icl_vision.tasks.progress import progress_bar
-from icl_vision.tasks.scoring import Question, Scoring
+from icl_vision.tasks.scoring import Answer, Question, Scoring
 from icl_vision.tasks.selection import SupportExample
 from icl_vision.tasks.verdicts import verdict
 
@@ -358,6 +359,12 @@ class FewShotClassifier(Parameters):
 
     # Steps.
 
+    def quietly(self) -> Self:
+        """The same classifier, fitted as it is, that returns errors in place and shows no progress of its own."""
+        twin = copy.copy(self)
+        twin.errors, twin.progress = "return", False
+        return twin
+
     def _connect_llm(self) -> TextLLM:
         return connect(self.llm)
 
@@ -419,36 +426,48 @@ class FewShotClassifier(Parameters):
                 group.texts.append(self.tokenizer_.to_text(one))
         return words, [*groups.values()]
 
+    def _prepared_of(self, examples: Sequence[SupportExample]) -> PreparedPrompt:
+        return _prepare(self._builder, examples, self._asker.labels)
+
     def _prepared_for(self, pyramid: TokenPyramid) -> PreparedPrompt:
         if self._neighbours is not None:
-            return _prepare(self._builder, self._neighbours.of(pyramid, self._fitted["shots"]), self._asker.labels)
+            return self._prepared_of(self._neighbours.of(pyramid, self._fitted["shots"]))
         assert self._asker.shared is not None  # all share one unless selection="nearest"
         return self._asker.shared
 
-    async def _answer(self, words: Sequence[TokenPyramid | Exception], groups: list[Group]) -> list[Classification]:
-        questions = [(group.prepared, group.texts) for group in groups]
-        with progress_bar(sum(len(group.places) for group in groups), "answers", self.progress) as done:
-            found = await self._asker.ask(questions, keep_errors=self.errors == "return", done=done)
-        answers = {
-            place: answer
-            for group, given in zip(groups, found, strict=True)
-            for place, answer in zip(group.places, given, strict=True)
-        }
-        results: list[Classification] = []
+    async def _answer(
+        self,
+        words: Sequence[TokenPyramid | Exception],
+        groups: list[Group],
+        *,
+        found: Callable[[int, Classification], Awaitable[None]] | None = None,
+    ) -> list[Classification]:
+        """found: awaited, on the library's event loop, with each image's place and result as soon as it is known."""
+        keep_errors = self.errors == "return"
+        results = [Classification(None, None, (), None) for _ in words]
+
+        async def keep(place: int, result: Classification) -> None:
+            results[place] = result
+            if found is not None:
+                await found(place, result)
+
+        async def judge(group: int, number: int, answer: Answer | Exception) -> None:
+            place = groups[group].places[number]
+            pyramid = words[place]
+            assert not isinstance(pyramid, Exception)  # it would be in no group
+            known = on_unknown == "raise"
+            await keep(place, verdict(answer, _layers(pyramid), self.method_, labels, unknown_is_error=known))
+
+        on_unknown, labels = self.on_unknown, self._asker.labels
         for place, one in enumerate(words):
             if isinstance(one, Exception):
-                result = Classification(None, None, (), None, error=one)
-            else:
-                result = verdict(
-                    answers[place],
-                    _layers(one),
-                    self.method_,
-                    self._asker.labels,
-                    unknown_is_error=self.on_unknown == "raise",
-                )
-            if result.error is not None and self.errors == "raise":
-                raise result.error
-            results.append(result)
+                await keep(place, Classification(None, None, (), None, error=one))
+        questions = [(group.prepared, group.texts) for group in groups]
+        with progress_bar(sum(len(group.places) for group in groups), "answers", self.progress) as done:
+            await self._asker.ask(questions, keep_errors=keep_errors, done=done, found=judge)
+        failed = next((result.error for result in results if result.error is not None), None)
+        if failed is not None and not keep_errors:
+            raise failed
         return results
 
 

@@ -5,7 +5,6 @@ Knows: the file's form and what makes it unreadable. Refuses to know: how a clas
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
@@ -18,6 +17,7 @@ from icl_vision.errors import ArtefactError, IclVisionError, StorageError, Usage
 from icl_vision.storage import write_json
 from icl_vision.tasks.checks import as_labels, check_options
 from icl_vision.tasks.selection import SupportExample
+from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
     from icl_vision.tasks.few_shot import FewShotClassifier
@@ -30,18 +30,6 @@ KEYS = {"params": dict, "llm": dict, "tokenizer": dict, "classes": list, "exampl
 
 _CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
 _QUERY = re.compile(r"(?<=\S)\?\S*$")
-
-
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """Hex sha256 of what decides a tokenizer's words: name, layout, vocabulary, and the files its card lists."""
-    card = tokenizer.card
-    parts = {
-        "name": tokenizer.name,
-        "layout": tokenizer.layout.to_dict(),
-        "vocabulary": None if tokenizer.vocabulary is None else tokenizer.vocabulary.hash,
-        **{key: card[key] for key in ("files", "codebook") if key in card},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def save(classifier: FewShotClassifier, path: str | os.PathLike[str]) -> None:

@@ -1,0 +1,154 @@
+"""What classifying images would send and cost, without asking anything.
+
+Knows: requests, tokens, which of them a provider's cache would serve. Refuses to know: prices (the user's table says),
+answers.
+
+Estimated, and on the high side: every answer is taken to be as long as it may be. Not counted: what a provider adds
+around messages and schemas, requests tried again, and what the response cache already holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from icl_vision.contracts import Classification, Constraint, Prompt, Usage
+from icl_vision.errors import PromptTooLongError, UsageError
+from icl_vision.images import ImageSource
+from icl_vision.llms.cost import Cost, PriceTable
+from icl_vision.llms.dry import DryLLM
+from icl_vision.llms.loop import run_sync
+from icl_vision.tasks.few_shot import FewShotClassifier
+from icl_vision.tasks.scoring import TERMINATOR, Question, content_free_questions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run would do.
+
+    images: to be asked about. unusable: images that cannot be asked about (no image, too long a prompt), each a
+    ``Classification`` with its error. usage: requests and tokens; ``cached_tokens`` is the estimate of what a provider
+    reads from its cache, ``completion_tokens`` a bound. exact, counted_by: whether the model's own tokenizer counted.
+    cost, cost_uncached: with and without those cache reads.
+    """
+
+    model: str
+    method: str
+    images: int
+    unusable: tuple[Classification, ...]
+    usage: Usage
+    exact: bool
+    counted_by: str
+    cost: Cost
+    cost_uncached: Cost
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; an unknown cost is null beside its reason."""
+        return {
+            "model": self.model,
+            "method": self.method,
+            "images": self.images,
+            "unusable": len(self.unusable),
+            "requests": self.usage.requests,
+            "prompt_tokens": self.usage.prompt_tokens,
+            "cached_tokens_estimate": self.usage.cached_tokens,
+            "cache_write_tokens_estimate": self.usage.cache_write_tokens,
+            "completion_tokens_at_most": self.usage.completion_tokens,
+            "tokens_exact": self.exact,
+            "tokens_counted_by": self.counted_by,
+            "cost_at_most": _money(self.cost),
+            "cost_at_most_without_cache": _money(self.cost_uncached),
+        }
+
+    def __str__(self) -> str:
+        usage = self.usage
+        how = f"counted with {self.counted_by}" if self.exact else "estimated: no tokenizer of this model is here"
+        lines = [
+            f"model               {self.model} (scoring: {self.method})",
+            f"images              {self.images:,}" + (f" ({len(self.unusable)} unusable)" if self.unusable else ""),
+            f"requests            {usage.requests:,}",
+            f"prompt tokens       {usage.prompt_tokens:,} ({how})",
+            f"  of them cached    {usage.cached_tokens:,} (estimate: the fixed part of all but the first prompt)",
+            f"completion tokens   at most {usage.completion_tokens:,}",
+            f"cost                at most {self.cost}" if self.cost.amount is not None else f"cost  {self.cost}",
+        ]
+        if self.cost_uncached.amount is not None:
+            lines.append(f"  without its cache at most {self.cost_uncached}")
+        if usage.cache_write_tokens:
+            lines.insert(5, f"  written to it     {usage.cache_write_tokens:,}")
+        return "\n".join(lines)
+
+
+def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: PriceTable | None = None) -> Plan:
+    """What ``classifier.classify(images)`` would send.
+
+    Args:
+        classifier: fitted with ``llm=DryLLM(...)``, so that nothing can be asked by mistake.
+        prices: of models, by name; None knows none.
+
+    Raises:
+        UsageError: a classifier with another LLM.
+    """
+    llm = classifier.llm_
+    if not isinstance(llm, DryLLM):
+        raise UsageError(f"a plan needs a classifier fitted with llm=DryLLM(connect(...)); got {llm!r}")
+    quiet = classifier.quietly()
+    words, groups = quiet._read(images)
+    asker = classifier._asker
+    unusable = [Classification(None, None, (), None, error=one) for one in words if isinstance(one, Exception)]
+    usage, asked = Usage(), 0
+    for group in groups:
+        questions: list[Question] = []
+        for text in group.texts:
+            question = asker.question(group.prepared, text)
+            try:
+                run_sync(asker.check_window(question))
+            except PromptTooLongError as error:
+                unusable.append(Classification(None, None, (), None, error=error))
+                continue
+            questions.append(question)
+        asked += len(questions)
+        if asker.calibrate and questions:
+            questions = [*content_free_questions(asker.method, group.prepared, asker.labels), *questions]
+        usage += _usage(llm, questions, asker.room)
+    table = prices or PriceTable()
+    plain = Usage(usage.requests, usage.prompt_tokens, 0, usage.completion_tokens)
+    name = llm.profile.name
+    return Plan(
+        model=name,
+        method=str(asker.method),
+        images=asked,
+        unusable=tuple(unusable),
+        usage=usage,
+        exact=llm.exact,
+        counted_by=llm.how,
+        cost=table.cost(name, usage),
+        cost_uncached=table.cost(name, plain),
+    )
+
+
+def _usage(llm: DryLLM, questions: Sequence[Question], room: int) -> Usage:
+    """What questions with one fixed part would use."""
+    usage = Usage()
+    prefix: Prompt | None = None
+    for question in questions:
+        for prompt, continuation in question.pairs:
+            # In two parts: the fixed one ends in a newline, where every tokenizer splits.
+            tokens = llm.count(prompt.prefix) if prompt.prefix else 0
+            scored = continuation + TERMINATOR if continuation else ""
+            tokens += llm.count(prompt.query + scored)
+            constraint = Constraint(question.labels) if question.method == "constrained" else None
+            usage += Usage(1, tokens, 0, 0 if continuation else llm.most_tokens(room, constraint))
+            prefix = prefix or prompt
+    if prefix is None or not prefix.prefix:
+        return usage
+    fixed = llm.count(prefix.prefix)
+    profile = llm.profile
+    kept = profile.prompt_cache is not None or profile.prefix_cache
+    cached = fixed * (usage.requests - 1) if kept and fixed >= profile.prompt_cache_minimum else 0
+    return usage + Usage(cached_tokens=cached, cache_write_tokens=fixed if cached and llm.marks_prefix(prefix) else 0)
+
+
+def _money(cost: Cost) -> dict[str, Any]:
+    return {"amount": cost.amount} if cost.amount is not None else {"amount": None, "reason": cost.reason}
