@@ -89,8 +89,9 @@ class RetryPolicy:
     """When to try again and when to give up.
 
     attempts: tries in all, 1 or more. attempt_timeout, total_timeout: seconds for one try and for the whole call, waits
-    between tries included; the time until the limiter lets the first one go does not count. wait_initial, wait_maximum: seconds; the n-th wait is uniform in [0, min(maximum, initial * 2**n)], full
-    jitter. retry_after_maximum: cap in seconds on what a provider may ask for.
+    between tries included; the time until the limiter lets the first one go does not count. wait_initial, wait_maximum:
+    seconds; the n-th wait is uniform in [0, min(maximum, initial * 2**n)], full jitter. retry_after_maximum: cap in
+    seconds on what a provider may ask for.
     """
 
     attempts: int = 6
@@ -114,9 +115,9 @@ class RetryPolicy:
 class Limiter:
     """How many requests, and how many tokens a minute, go to one provider at a time; lives on one event loop.
 
-    start, minimum, maximum: concurrent requests. Growth: one more per success while saturated until the first 429 (which
-    doubles the limit every round trip), later one more per round. A 429 shrinks the limit to 80%, at most once per
-    ``cooldown`` seconds. tokens_per_minute, requests_per_minute: budgets, None for none.
+    start, minimum, maximum: concurrent requests. Growth: one more per success while saturated until the first 429
+    (which doubles the limit every round trip), later one more per round. A 429 shrinks the limit to 80%, at most once
+    per ``cooldown`` seconds. tokens_per_minute, requests_per_minute: budgets, None for none.
     """
 
     SHRINK = 0.8
@@ -274,7 +275,7 @@ class Resilience:
         async def attempt() -> T:
             async with self.limiter.slot(tokens):
                 if total.when() is None:
-                    # From here on: one of ten thousand calls may wait its turn for an hour without anything being wrong.
+                    # From here on: one of ten thousand calls may wait an hour for its turn with nothing being wrong.
                     total.reschedule(asyncio.get_running_loop().time() + policy.total_timeout)
                 try:
                     async with asyncio.timeout(policy.attempt_timeout):
@@ -297,7 +298,8 @@ class Resilience:
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
             asked = error.retry_after if isinstance(error, LLMStatusError) else None
-            jitter = self._random.uniform(0, min(policy.wait_maximum, policy.wait_initial * 2 ** (state.attempt_number - 1)))
+            most = min(policy.wait_maximum, policy.wait_initial * 2 ** (state.attempt_number - 1))
+            jitter = self._random.uniform(0, most)
             if asked is not None:
                 # The limiter holds everyone back for the time asked; a little jitter spreads the crowd afterwards.
                 return (self._capped(asked) or 0.0) + min(jitter, 1.0)

@@ -320,3 +320,24 @@ def test_bad_limits() -> None:
         Limiter(start=9, maximum=4)
     with pytest.raises(UsageError, match="tokens_per_minute must be 1 or more; got 0"):
         Limiter(tokens_per_minute=0)
+
+
+def test_waiting_for_a_place_is_not_waiting_for_an_answer() -> None:
+    """A thousand calls started at once are not a thousand slow answers."""
+
+    async def slow() -> str:
+        await asyncio.sleep(0.02)
+        return "answer"
+
+    async def main() -> list[str]:
+        resilience = Resilience(RetryPolicy(total_timeout=0.2), Limiter(start=1, maximum=1))
+        return await asyncio.gather(*(resilience.call(slow) for _ in range(20)))  # 0.4 s in all
+
+    assert asyncio.run(main()) == ["answer"] * 20
+
+
+def test_a_single_attempt_is_a_single_attempt() -> None:
+    ask, calls = failing(LLMUnavailableError("down"))
+    with pytest.raises(LLMUnavailableError, match="down"):
+        asyncio.run(make(Clock(), RetryPolicy(attempts=1)).call(ask))
+    assert len(calls) == 1
