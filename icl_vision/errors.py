@@ -213,4 +213,7 @@ class RunLockedError(RunError):
 
 
 class DroppedGuaranteeWarning(UserWarning):
-    """An LLM does not keep something that was asked for (a seed, a constraint); said once per LLM object and guarantee."""
+    """An LLM does not keep something that was asked for (a seed, a constraint).
+
+    Said once per LLM object and guarantee.
+    """

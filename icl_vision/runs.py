@@ -68,7 +68,11 @@ def source_commit() -> str | None:
         if top.returncode != 0:
             return None
         state = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"], cwd=here, capture_output=True, text=True, timeout=10
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -151,7 +155,9 @@ class Run:
         info = read_info(path)
         check_config(info, command, config, path)
         if not resume:
-            raise RunMismatchError(f"{str(path)!r} already holds this run; pass --resume (resume=True) to go on with it")
+            raise RunMismatchError(
+                f"{str(path)!r} already holds this run; pass --resume (resume=True) to go on with it"
+            )
         return info
 
     def record(self, item: str, result: Any) -> None:

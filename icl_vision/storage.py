@@ -33,7 +33,8 @@ def cache_dir() -> Path:
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise StorageError(
-            f"the cache folder {str(path)!r} cannot be made ({error.strerror}); set ICL_VISION_CACHE to a folder you can write"
+            f"the cache folder {str(path)!r} cannot be made ({error.strerror}); set ICL_VISION_CACHE to a folder you "
+            "can write"
         ) from error
     return path
 

@@ -131,7 +131,10 @@ def test_kill_9_loses_no_finished_item(tmp_path: Path) -> None:
 def test_bad_input(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="must be plain JSON"):
         config_hash("eval", {"path": tmp_path})
-    with Run.open(tmp_path / "run", "eval", CONFIG) as run, pytest.raises(UsageError, match="item 'x' is not plain JSON"):
+    with (
+        Run.open(tmp_path / "run", "eval", CONFIG) as run,
+        pytest.raises(UsageError, match="item 'x' is not plain JSON"),
+    ):
         run.record("x", float("nan"))
     with pytest.raises(RunError, match="holds no run"):
         read_info(tmp_path / "nothing")

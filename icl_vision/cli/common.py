@@ -21,7 +21,8 @@ def tokenizer_option(default: str = "words-photo") -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="NAME|FOLDER",
-        help="Tokenizer that turns images into words: a packaged name (`icl-vision models list`) or an artefact folder.",
+        help="Tokenizer that turns images into words: a packaged name (`icl-vision models list`) or an artefact "
+        "folder.",
     )
 
 
@@ -38,11 +39,17 @@ def llm_option(default: str = "local") -> Callable[[F], F]:
 
 def seed_option(default: int = 0) -> Callable[[F], F]:
     return click.option(
-        "--seed", default=default, show_default=True, type=int, help="Seed of everything random, so that a run can be repeated."
+        "--seed",
+        default=default,
+        show_default=True,
+        type=int,
+        help="Seed of everything random, so that a run can be repeated.",
     )
 
 
-quiet_option = click.option("--quiet", is_flag=True, help="No progress and no remarks on stderr; results and errors only.")
+quiet_option = click.option(
+    "--quiet", is_flag=True, help="No progress and no remarks on stderr; results and errors only."
+)
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout and nothing else there."
 )

@@ -33,7 +33,7 @@ from icl_vision.errors import ArtefactError, StorageError
 logger = logging.getLogger(__name__)
 
 DISTRIBUTION = "icl-vision"
-KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
+KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
 # Extras that a user chooses among; `dev` and `all` are for other purposes.
 EXTRAS = ("local", "langchain", "sklearn", "train")
 PROBE_SECONDS = 120
@@ -266,7 +266,12 @@ def check_llms() -> tuple[dict[str, Any], list[Finding]]:
     document = {
         "local": {"usable": not missing, "missing": missing, "assembled": models},
         "local:PATH.gguf": {"usable": _installed("xllamacpp")},
+        # Whether a key is accepted only a request could tell, and this report sends none.
+        "openai:MODEL": {"usable": _installed("openai") and keys["OPENAI_API_KEY"]},
+        "anthropic:MODEL": {"usable": _installed("anthropic") and keys["ANTHROPIC_API_KEY"]},
+        # Most such servers want no key.
         "openai-compatible:MODEL@URL": {"usable": _installed("openai")},
+        "langchain:PROVIDER:MODEL": {"usable": _installed("langchain")},
         "fake": {"usable": True},
         "replay:FILE": {"usable": True},
         "keys": keys,

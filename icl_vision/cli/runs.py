@@ -122,8 +122,8 @@ class Parts:
         usage, cost = self.meter.total()
         which = "the whole run: " if self.before else ""
         say(
-            f"{which}{usage.requests:,} requests, {usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} of them from "
-            f"the provider's cache), {usage.completion_tokens:,} written; cost {cost}",
+            f"{which}{usage.requests:,} requests, {usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} of "
+            f"them from the provider's cache), {usage.completion_tokens:,} written; cost {cost}",
             quiet=quiet,
         )
 
@@ -156,21 +156,17 @@ class RunOptions:
         if self.out is None and self.prices is None and limits == (None, None, None):
             return Parts(llm, tokenizer, None)
         from icl_vision.contracts import Usage
-        from icl_vision.llms import Budget, CachedLLM, Meter, MeteredLLM, ResponseCache, connect
+        from icl_vision.llms import Budget, Meter, connect
         from icl_vision.tasks.many import usage_so_far
 
         meter = Meter(self.price_table(), Budget(*limits))
-        metered = MeteredLLM(connect(llm), meter)
+        connected = connect(llm, meter=meter, cache=self.out is not None and self.cache)
         before = Usage()
         if self.out is not None and self.resume and limits != (None, None, None):
             # A budget is the run's, not that of each attempt at it.
             before = usage_so_far(self.out)
-            meter.settle(metered.name, Usage(), before)
-        asked: TextLLM = metered
-        if self.out is not None and self.cache:
-            # Outside the meter: what the cache answers costs nothing.
-            asked = CachedLLM(metered, ResponseCache())
-        return Parts(asked, self._tokenizer(tokenizer), meter, before.requests)
+            meter.settle(connected.profile.name, Usage(), before)
+        return Parts(connected, self._tokenizer(tokenizer), meter, before.requests)
 
     def price_table(self) -> PriceTable:
         """The prices of --prices; none without it."""
@@ -211,9 +207,7 @@ class RunOptions:
 
         assert self.out is not None
         try:
-            outcome = classify_many(
-                classifier, images, self.out, resume=self.resume, progress=progress_wanted(quiet)
-            )
+            outcome = classify_many(classifier, images, self.out, resume=self.resume, progress=progress_wanted(quiet))
         except LLMError:
             say(f"what was answered is kept in {self.out}; --resume goes on from there", quiet=quiet)
             raise

@@ -200,7 +200,9 @@ class CachedLLM(BaseLLM):
             return body
         except BaseException as error:
             if not future.done():
-                future.set_exception(error if isinstance(error, Exception) else RuntimeError("the first asker was cancelled"))
+                future.set_exception(
+                    error if isinstance(error, Exception) else RuntimeError("the first asker was cancelled")
+                )
                 future.exception()  # marked as seen: nobody may be waiting
             raise
         finally:

@@ -174,7 +174,9 @@ class Meter:
                 f"the next request would be number {usage.requests}; the budget is {self.budget.requests}"
             )
         if self.budget.tokens is not None and tokens > self.budget.tokens:
-            raise BudgetExceededError(f"the next request would make {tokens} tokens; the budget is {self.budget.tokens}")
+            raise BudgetExceededError(
+                f"the next request would make {tokens} tokens; the budget is {self.budget.tokens}"
+            )
         if self.budget.cost is not None:
             if cost.amount is None:
                 raise BudgetExceededError(

@@ -75,7 +75,7 @@ class Block(nn.Module):
         self.residual = stride == 1 and c_in == c_out
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x if self.expand is None else self.expand(x)
+        y: Tensor = x if self.expand is None else self.expand(x)
         y = self.project(self.depthwise(y))
         return x + y if self.residual else y
 

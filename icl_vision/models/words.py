@@ -59,7 +59,7 @@ class WordsEncoder(nn.Module):
         self.k = k
 
     def scores(self, pixels: Tensor, codebook: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 pixels [B,S,S,3] and codebook [T,c] -> (scores of all words [B,T], higher is better; features [B,F])."""
+        """uint8 pixels [B,S,S,3] and codebook [T,c] -> (words' scores [B,T], higher is better; features [B,F])."""
         raise NotImplementedError
 
     def forward(self, pixels: Tensor, codebook: Tensor, **inputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -48,7 +48,7 @@ class PromptSize:
             # The examples are nearly all of a prompt too long for its window, so a plain proportion is close.
             fits = min(self.examples, self.examples * window // max(tokens, 1))
             fitting = f" (about {fits} of the {self.examples} examples shown would fit)"
-        return "use " + ", ".join(options[:-1]) + (" or " if len(options) > 1 else "") + options[-1] + fitting
+        return "use " + ", ".join(options[:-1]) + (", or " if len(options) > 1 else "") + options[-1] + fitting
 
 
 def check_tokens(tokens: int, window: int | None, *, reserve: int = 16, size: PromptSize | None = None) -> int:
@@ -68,7 +68,8 @@ def check_tokens(tokens: int, window: int | None, *, reserve: int = 16, size: Pr
         raise UsageError(f"tokens, reserve and window must not be negative; got {tokens}, {reserve}, {window}")
     if window is not None and tokens + reserve > window:
         advice = (size or PromptSize()).advice(tokens + reserve, window)
-        raise PromptTooLongError(tokens, window, f"{reserve} of the window are kept for the answer; {advice}")
+        kept = f"{reserve} of the window are kept for the answer; " if reserve else ""
+        raise PromptTooLongError(tokens, window, kept + advice)
     return tokens
 
 

@@ -25,7 +25,9 @@ def fold(text: str) -> str:
 
 
 def _describe(character: str) -> str:
-    return f"U+{ord(character):04X} ({unicodedata.name(character, 'unnamed')})"
+    # These two kinds have no names of their own in Unicode.
+    kind = "a lone surrogate" if unicodedata.category(character) == "Cs" else "a control character"
+    return f"U+{ord(character):04X} ({unicodedata.name(character, kind)})"
 
 
 def forbidden_character(text: str, *, invisible: bool = False, breaks: str = "\n\t") -> str | None:

@@ -11,7 +11,7 @@ import copy
 import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -356,6 +356,30 @@ class FewShotClassifier(Parameters):
         from icl_vision.tasks.saving import load
 
         return load(cls, path, llm=llm, tokenizer=tokenizer)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle (joblib, processes): options, classes and words; connections and sessions are made anew."""
+        if not hasattr(self, "classes_"):
+            return dict(self.__dict__)
+        kept = ("classes_", "examples_", "_fitted")
+        return self.get_params() | {name: getattr(self, name) for name in kept}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if "_fitted" in state:
+            # As it was fitted, not as set_params may have left it since.
+            self.__dict__.update(state["_fitted"])
+            self._finish(self._connect_llm(), self._connect_tokenizer(), self.classes_, self.examples_)
+            self.__dict__.update({name: state[name] for name in self._fitted})
+
+    def __copy__(self) -> Self:
+        twin = type(self).__new__(type(self))
+        twin.__dict__.update(self.__dict__)
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        # An LLM and a tokenizer are shared, as by scikit-learn's clone; nothing fitted is ever changed in place.
+        return self.__copy__()
 
     # Steps.
 

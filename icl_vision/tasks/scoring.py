@@ -53,7 +53,7 @@ def choose_method(scoring: str, profile: Profile, builder: PromptBuilder) -> Sco
         )
     if scoring == "constrained" and profile.constraint is None:
         raise CapabilityError(
-            f"scoring='constrained' needs an LLM whose output can be restricted, which {profile.name!r}'s cannot; "
+            f"scoring='constrained' needs an LLM whose output can be restricted; that of {profile.name!r} cannot: "
             "use scoring='parse' or 'auto'"
         )
     method: ScoringMethod

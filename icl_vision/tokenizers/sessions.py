@@ -78,6 +78,7 @@ class GraphSession:
                 f"onnxruntime {ort.__version__} cannot read the graph of {name!r} ({_first_line(error)}); "
                 "fetch or build it again, or upgrade onnxruntime if the graph is newer"
             ) from error
+        self._run_errors: tuple[type[Exception], ...] = (ValueError, RuntimeError, *_errors(ort))
         self.provider = str(self._session.get_providers()[0])
         self._report(wanted, asked=providers is not None, strict=strict)
         self.inputs: tuple[str, ...] = tuple(value.name for value in self._session.get_inputs())
@@ -98,7 +99,6 @@ class GraphSession:
         Raises:
             ArtefactError: onnxruntime fails while running (wrong inputs, no memory ...).
         """
-        ort = _onnxruntime()
         held = {key: np.ascontiguousarray(value) for key, value in feeds.items()}  # alive until the run is over
         try:
             binding = self._session.io_binding()
@@ -110,7 +110,7 @@ class GraphSession:
                 binding.bind_output(key, "cpu")
             self._session.run_with_iobinding(binding)
             return list(binding.copy_outputs_to_cpu())
-        except (ValueError, RuntimeError, *_errors(ort)) as error:
+        except self._run_errors as error:
             raise ArtefactError(f"onnxruntime failed while running {self.name!r}: {_first_line(error)}") from error
 
     def _report(self, wanted: list[str], *, asked: bool, strict: bool) -> None:

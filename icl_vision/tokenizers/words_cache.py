@@ -64,7 +64,7 @@ class CachedTokenizer(WrappedTokenizer):
                 f"the words of the tokenizer {inner.name!r} cannot be cached: its card names neither files nor a "
                 "version, so nothing would tell when its words change"
             )
-        self.cache = cache or WordsCache()
+        self.cache = WordsCache() if cache is None else cache  # (an empty one is false)
         self.batch_size = int(getattr(inner, "batch_size", 32))
         # The whole card, preprocessing and options among it: better encoded once too often than once too seldom.
         card = json.dumps(dict(inner.card), sort_keys=True, default=str)

@@ -77,7 +77,19 @@ class TestReport:
             result = CliRunner().invoke(main, arguments)
             assert "very-secret" not in result.output
         keys = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["llms"]["keys"]
-        assert keys == {"OPENAI_API_KEY": True, "ANTHROPIC_API_KEY": False}
+        assert keys == {"OPENAI_API_KEY": True, "ANTHROPIC_API_KEY": False, "OPENAI_COMPATIBLE_API_KEY": False}
+
+    def test_every_kind_of_llm_that_connect_takes_is_judged(
+        self, healthy: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from icl_vision.llms.connecting import KINDS
+
+        monkeypatch.setenv("OPENAI_API_KEY", "sk-some")
+        monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+        llms = json.loads(CliRunner().invoke(main, ["doctor", "--json"]).stdout)["llms"]
+        assert {spec.partition(":")[0] for spec in llms} - {"keys"} == set(KINDS)
+        assert llms["openai:MODEL"] == {"usable": True}
+        assert llms["anthropic:MODEL"] == {"usable": False}
 
     def test_torch_and_the_sdks_are_not_imported(self) -> None:
         code = (

@@ -113,7 +113,9 @@ def test_attempts_are_counted_and_the_last_error_raised() -> None:
 
 def test_the_provider_says_how_long_and_is_capped() -> None:
     clock = Clock()
-    ask, _ = failing(LLMStatusError("slow down", 429, retry_after=7.0), LLMStatusError("later", 503, retry_after=9999.0))
+    ask, _ = failing(
+        LLMStatusError("slow down", 429, retry_after=7.0), LLMStatusError("later", 503, retry_after=9999.0)
+    )
     asyncio.run(make(clock, RetryPolicy(retry_after_maximum=20.0, total_timeout=1e6)).call(ask))
     assert 27 <= clock.now - 1000 <= 30
 

@@ -81,7 +81,7 @@ def _reference(module: words.WordsPhoto, pixels: torch.Tensor, book: np.ndarray,
             alike[c] = -1
             near = np.argsort(-alike)[: words.LOOK_ALIKES]
             a = np.maximum(alike[near], 0) ** 2
-            a = a / a.sum() * (bias[near] == 0)
+            a = a / max(a.sum(), 1e-9) * (bias[near] == 0)
             u = v[c] + a @ v[near]
             cosine = book @ (u / np.linalg.norm(u))
             p_word = np.exp((cosine - cosine.max()) / words.WORD_TEMPERATURE)

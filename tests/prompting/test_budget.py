@@ -27,9 +27,12 @@ def test_what_does_not_fit_names_tokens_window_and_options() -> None:
     assert str(caught.value) == (
         "the prompt has 4000 tokens but the LLM's window holds 2048: 16 of the window are kept for the answer; use "
         'repeats=0 (now 3), fewer shots= (now 5), a smaller k= (now 21), selection="nearest" with shots=, which keeps '
-        "the examples most like the query or an LLM with a larger window (about 50 of the 100 examples shown would fit)"
+        "the examples most like the query, or an LLM with a larger window (about 50 of the 100 examples shown would "
+        "fit)"
     )
     assert (caught.value.tokens, caught.value.window) == (4000, 2048)
+    with pytest.raises(PromptTooLongError, match="holds 100: use fewer shots="):
+        check_tokens(101, 100, reserve=0)
 
 
 def test_advice_leaves_out_what_would_change_nothing() -> None:

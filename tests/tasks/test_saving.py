@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -158,3 +160,25 @@ def test_missing_files(tmp_path):
         FewShotClassifier.load(tmp_path / "none.json")
     with pytest.raises(StorageError, match="cannot be read: Is a directory"):
         FewShotClassifier.load(tmp_path)
+
+
+def test_a_fitted_classifier_can_be_pickled(picture):
+    """joblib and processes do it; what it holds is made anew on the other side."""
+    images = [picture("red"), picture("blue"), picture("red"), picture("blue")]
+    clf = FewShotClassifier("fake", "ascii", None, shots=1, selection="nearest").fit(images, ["a", "b", "a", "b"])
+    clf.set_params(shots=2)  # takes effect at the next fit, there too
+    twin = pickle.loads(pickle.dumps(clf))  # noqa: S301  # our own bytes, made on this line
+    np.testing.assert_array_equal(twin.predict_proba(images), clf.predict_proba(images))
+    assert str(twin.prompt_for(images[0])) == str(clf.prompt_for(images[0]))
+    assert twin.get_params() == clf.get_params() and twin.llm_ is not clf.llm_
+    assert pickle.loads(pickle.dumps(FewShotClassifier(k=3))).k == 3  # noqa: S301  # likewise
+
+
+@pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy])
+def test_a_copy_is_fitted_and_shares_the_llm(saved, clone, queries):
+    clf, _ = saved
+    twin = clone(clf)
+    assert twin.predict(queries[0]) == queries[1]
+    assert twin.llm_ is clf.llm_ and twin.tokenizer_ is clf.tokenizer_
+    twin.set_params(errors="return")
+    assert clf.errors == "raise"
