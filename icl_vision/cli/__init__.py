@@ -15,7 +15,7 @@ from icl_vision.errors import IclVisionError
 
 # command -> (module, one line for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "build": ("icl_vision.cli.build", "Build a tokenizer or a codebook of your own."),
+    "build": ("icl_vision.cli.build", "Build a tokenizer of your own."),
     "classify": ("icl_vision.cli.classify", "Classify images from a folder of labelled examples."),
     "demo": ("icl_vision.cli.demo", "Watch a frozen text LLM classify photographs through words."),
     "doctor": ("icl_vision.cli.doctor", "Say what is installed, what works and what does not."),

@@ -32,7 +32,8 @@ def llm_option(default: str = "local") -> Callable[[F], F]:
         default=default,
         show_default=True,
         metavar="SPEC",
-        help="LLM, as for icl_vision.connect: local, local:PATH.gguf, openai-compatible:MODEL@URL, fake, replay:FILE. "
+        help="LLM, as for icl_vision.connect: local, local:PATH.gguf, openai:MODEL, anthropic:MODEL, "
+        "openai-compatible:MODEL@URL, langchain:PROVIDER:MODEL, fake, replay:FILE. "
         "The default needs no key and no network.",
     )
 
