@@ -94,6 +94,8 @@ _KNOWN_OTHERS: Final[tuple[tuple[str, str], ...]] = (
 )
 _GUESSES: Final = tuple((re.compile(p.encode("latin-1"), re.DOTALL | re.IGNORECASE), name) for p, name in _KNOWN_OTHERS)
 _SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/|(data):", re.IGNORECASE)
+_ROUNDING: Final = 1e-3
+"""How far outside [0, 1] a float array may be for the message to take it for an accident of arithmetic."""
 _ORIENTATION_TAG: Final = 0x0112
 _ORIENTATIONS: Final = {
     2: PilImage.Transpose.FLIP_LEFT_RIGHT,
@@ -319,12 +321,18 @@ def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
             raise ImageArrayError(f"{label} holds NaN or infinite values; replace them first")
         if low < 0.0 or high > 1.0:
             hint = "; divide by 255" if low >= 0.0 and 1.0 < high <= 255.0 else ""
-            raise ImageArrayError(f"{label} holds values from {low:g} to {high:g}; floats must lie in [0, 1]{hint}")
+            if -_ROUNDING <= low and high <= 1.0 + _ROUNDING:
+                hint = " (this looks like rounding: pass array.clip(0, 1))"
+            raise ImageArrayError(f"{label} holds values from {low:.9g} to {high:.9g}; floats must lie in [0, 1]{hint}")
         # At least float32: float16 has too few digits to round n/255 back to n.
         scaled = np.multiply(pixels, 255.0, dtype=np.float32 if pixels.dtype.itemsize <= 4 else np.float64)
         pixels = np.rint(scaled).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        hint = "; scale it: (array // 257).astype(np.uint8)" if pixels.dtype == np.uint16 else "; use .astype(np.uint8)"
+        hint = "; use .astype(np.uint8)"
+        if pixels.dtype == np.uint16:
+            hint = "; scale it: (array // 257).astype(np.uint8)"
+        elif pixels.dtype == np.bool_:
+            hint = "; scale it: array.astype(np.uint8) * 255"
         raise ImageArrayError(f"{label} must be uint8 (0 to 255) or float (0 to 1){hint}")
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
@@ -436,8 +444,10 @@ def _from_wide(image: PilImage.Image, label: str) -> PilImage.Image:
     values = np.asarray(image)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F":
-        if not (np.isfinite(low) and np.isfinite(high)) or low < 0.0 or high > 1.0:
-            raise ImageFormatError(f"{label} holds floats from {low:g} to {high:g}; scale it to [0, 1] first")
+        if not (np.isfinite(low) and np.isfinite(high)):
+            raise ImageFormatError(f"{label} holds NaN or infinite values; replace them first")
+        if low < 0.0 or high > 1.0:
+            raise ImageFormatError(f"{label} holds floats from {low:.9g} to {high:.9g}; scale it to [0, 1] first")
         grey = np.rint(values.astype(np.float64) * 255.0).astype(np.uint8)
     else:
         if low < 0 or high > 65535:

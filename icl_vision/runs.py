@@ -141,6 +141,13 @@ class Run:
         target = path / "run.json"
         info: dict[str, Any]
         if not target.exists():
+            journal = path / "journal.jsonl"
+            if journal.exists() and journal.stat().st_size:
+                # Written after run.json, always: answers of an unknown configuration must not become this run's.
+                raise RunError(
+                    f"{str(path)!r} holds a journal but no run.json, so nothing says what its results are of; restore "
+                    "run.json, or choose another folder"
+                )
             info = {
                 "format_version": FORMAT_VERSION,
                 "command": command,

@@ -258,9 +258,11 @@ class TestModes:
         values = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
         data = encoded(Image.fromarray(values), "TIFF")
         assert pixels(data)[0, :, 0].tolist() == [0, 128, 255]
-        for bad in (2.0, -0.1, float("nan"), float("inf")):
+        scale = r"holds floats from .*; scale it to \[0, 1\] first"
+        replace = "holds NaN or infinite values; replace them first"
+        for bad, said in ((2.0, scale), (-0.1, scale), (float("nan"), replace), (float("inf"), replace)):
             data = encoded(Image.fromarray(np.array([[0.0, bad]], dtype=np.float32)), "TIFF")
-            with pytest.raises(ImageFormatError, match=r"holds floats from .*; scale it to \[0, 1\] first"):
+            with pytest.raises(ImageFormatError, match=said):
                 load_image(data)
 
     def test_32_bit_integers_beyond_16_bits(self) -> None:
@@ -340,7 +342,7 @@ class TestArrays:
         [
             (np.zeros((4, 4), np.uint16), r"dtype uint16.*must be uint8 .* or float .*array // 257"),
             (np.zeros((4, 4), np.int64), r"dtype int64.*use .astype\(np.uint8\)"),
-            (np.zeros((4, 4), bool), "dtype bool"),
+            (np.zeros((4, 4), bool), r"dtype bool.*scale it: array.astype\(np.uint8\) \* 255"),
             (np.zeros((4, 4), complex), "dtype complex128"),
             (np.full((4, 4), None), "dtype object"),
             (np.full((4, 4), "a"), "must be uint8"),
@@ -355,6 +357,7 @@ class TestArrays:
             (np.array([[0.5, np.inf]]), "holds NaN or infinite values"),
             (np.array([[0.0, 255.0]]), r"values from 0 to 255; floats must lie in \[0, 1\]; divide by 255"),
             (np.array([[-0.5, 0.5]]), r"values from -0.5 to 0.5; floats must lie in \[0, 1\]$"),
+            (np.array([[0.0, 1.0000001]]), r"from 0 to 1.0000001; .*looks like rounding: pass array.clip\(0, 1\)"),
         ],
     )
     def test_refused(self, array: Any, message: str) -> None:

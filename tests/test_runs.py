@@ -149,5 +149,13 @@ def test_bad_input(tmp_path: Path) -> None:
         read_info(tmp_path / "run")
 
 
+def test_a_journal_without_its_run_is_nobodys(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "run", "classify", {"k": 5}) as run:
+        run.record("a", 1)
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(RunError, match="holds a journal but no run.json"):
+        Run.open(tmp_path / "run", "classify", {"k": 6}, resume=True)
+
+
 def test_hash_ignores_key_order() -> None:
     assert config_hash("c", {"a": 1, "b": 2}) == config_hash("c", {"b": 2, "a": 1})

@@ -14,8 +14,10 @@ from icl_vision.cli.common import json_option, print_json
 
 # What `connect` takes, as a person reads it. Static: asking each for more would load a model or need a key.
 LLMS = {
-    "local": "Gemma 3 270M (base), inside this process; no key, no network. Needs the extra 'local'.",
-    "local:PATH.gguf": "Any GGUF file, inside this process. Needs the extra 'local'.",
+    "local": "Gemma 3 270M (base), on this machine; no key, no network. Needs the extra 'local'.",
+    "local:PATH.gguf": "Any GGUF file, on this machine. Needs the extra 'local'.",
+    "openai:MODEL": "OpenAI's models; the key is read from OPENAI_API_KEY.",
+    "anthropic:MODEL": "Anthropic's models; the key is read from ANTHROPIC_API_KEY.",
     "openai-compatible:MODEL@URL": "Any server that speaks OpenAI's protocol: vLLM, llama.cpp, Ollama ...",
     "langchain:PROVIDER:MODEL": "Any chat model that LangChain makes. Needs the extra 'langchain'.",
     "fake": "Answers without an LLM; for tests.",

@@ -30,7 +30,7 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
-from icl_vision.llms.base import BaseLLM, check_prompt, check_settings
+from icl_vision.llms.base import check_prompt, check_settings
 from icl_vision.llms.batch_courier import Courier
 from icl_vision.llms.batch_folder import Batch, BatchFolder, Request, Settings, rebuilt
 from icl_vision.llms.batch_provider import Outcome, Provider
@@ -39,6 +39,7 @@ from icl_vision.llms.connecting import connect
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.remote import RemoteLLM
 from icl_vision.llms.resilience import Resilience, RetryPolicy
+from icl_vision.llms.wrapped import WrappedLLM
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class _Work:
     accepted: asyncio.Future[None]
 
 
-class BatchLLM(BaseLLM):
+class BatchLLM(WrappedLLM):
     """An LLM whose requests go out in batches.
 
     Args:
@@ -96,7 +97,6 @@ class BatchLLM(BaseLLM):
         window: float = 2.0,
         resilience: Resilience | None = None,
     ) -> None:
-        super().__init__()
         for name, value, least in (("poll", poll, 0.0), ("max_wait", max_wait, 0.0), ("window", window, None)):
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or value < 0 or value == least:
@@ -104,7 +104,7 @@ class BatchLLM(BaseLLM):
                 raise UsageError(f"{name} must be a number of seconds, {more}; got {value!r}")
         if isinstance(llm, CachedLLM):
             raise UsageError("BatchLLM goes inside the cache: CachedLLM(BatchLLM(llm, folder), cache)")
-        self.llm = connect(llm)
+        super().__init__(connect(llm))
         self._provider = _provider(self.llm, resilience or Resilience(POLICY))
         most = self._provider.max_requests
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most):
@@ -127,11 +127,6 @@ class BatchLLM(BaseLLM):
     def profile(self) -> Profile:
         """The LLM's own, without what batches have not: scores, and requests that fill the prefix cache for others."""
         return replace(self.llm.profile, scores_text=False, prefix_cache=False)
-
-    @property
-    def identity(self) -> str:
-        """As the LLM's own: a batched answer is the answer."""
-        return str(getattr(self.llm, "identity", self.llm.profile.name))
 
     # ---- in two steps ----
 
@@ -225,9 +220,6 @@ class BatchLLM(BaseLLM):
         raise CapabilityError(
             f"{self.llm.profile.name!r} gives no log-probabilities of a given text through its batch endpoint"
         )
-
-    async def _count_tokens(self, text: str) -> int:
-        return await self.llm.count_tokens(text)
 
     async def _submit(self, prompts: Sequence[Prompt], settings: Settings) -> tuple[str, ...]:
         folder = await self._open()
@@ -433,8 +425,7 @@ class BatchLLM(BaseLLM):
             await asyncio.wait([self._opening])
             if not self._opening.cancelled() and self._opening.exception() is None:
                 self._opening.result().close()
-        if isinstance(self.llm, BaseLLM):
-            await self.llm.aclose()
+        await super()._close()
 
 
 def _provider(llm: TextLLM, resilience: Resilience) -> Provider:

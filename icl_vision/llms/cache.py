@@ -18,15 +18,18 @@ import contextlib
 import contextvars
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
-from icl_vision.errors import UsageError
-from icl_vision.llms.base import BaseLLM
+from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
+from icl_vision.errors import StorageError, UsageError
+from icl_vision.llms.wrapped import WrappedLLM
 from icl_vision.rows import JsonRows
 from icl_vision.storage import cache_dir
+
+logger = logging.getLogger(__name__)
 
 FORMAT = 1
 
@@ -83,26 +86,22 @@ class ResponseCache(JsonRows):
         )
 
 
-class CachedLLM(BaseLLM):
+class _AbandonedError(Exception):
+    """Whoever asked was cancelled before there was an answer."""
+
+
+class CachedLLM(WrappedLLM):
     """Any TextLLM behind a ResponseCache: only what is not stored yet is asked.
 
     llm: the LLM that answers misses. cache: where answers are kept. Completions are stored one by one, scores pair by
-    pair, so that a larger question re-uses the parts of an earlier one. Usage of a hit is zero: nothing was spent.
+    pair, so that a larger question re-uses the parts of an earlier one. Usage of a hit is zero: nothing was spent. The
+    LLM is closed with it; the cache is its maker's, and others may use it.
     """
 
     def __init__(self, llm: TextLLM, cache: ResponseCache) -> None:
-        super().__init__()
-        self.llm = llm
+        super().__init__(llm)
         self.cache = cache
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
-
-    @property
-    def profile(self) -> Profile:
-        return self.llm.profile
-
-    @property
-    def identity(self) -> str:
-        return str(getattr(self.llm, "identity", self.llm.profile.name))
 
     def __repr__(self) -> str:
         return f"CachedLLM({self.llm!r}, hits={self.cache.hits}, misses={self.cache.misses})"
@@ -164,17 +163,8 @@ class CachedLLM(BaseLLM):
             for key, value in zip(missing, scores.logprobs, strict=True):
                 found[key] = value
                 if _mode.get() != "off":
-                    self.cache.put(key, {"logprob": value})
+                    self._store(key, {"logprob": value})
         return Scores(tuple(found[key] for key in keys), usage, method)
-
-    async def _count_tokens(self, text: str) -> int:
-        return await self.llm.count_tokens(text)
-
-    async def _close(self) -> None:
-        """Closes the LLM; the cache is its maker's, and others may use it."""
-        close = getattr(self.llm, "aclose", None)
-        if close is not None:
-            await close()
 
     async def _cached(self, key: str, ask: Any, fields: tuple[str, ...]) -> dict[str, Any]:
         mode = _mode.get()
@@ -185,29 +175,36 @@ class CachedLLM(BaseLLM):
             stored = self.cache.get(key)
             if stored is not None and all(isinstance(stored.get(name), str) for name in fields):
                 return stored
-            running = self._in_flight.get(key)
-            if running is not None:
-                with contextlib.suppress(Exception):
+            while (running := self._in_flight.get(key)) is not None:
+                try:
                     return await asyncio.shield(running)
-                # The first asker failed; its error is its own. Ask for ourselves.
+                except _AbandonedError:
+                    continue  # one of those who waited asks in its stead, the others wait for that one
+                except Exception:
+                    break  # the first asker failed; its error is its own. Ask for ourselves.
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._in_flight[key] = future
         try:
             body = await ask()
             if body.get("finish_reason") not in NOT_STORED:
-                self.cache.put(key, body)
+                self._store(key, body)
             future.set_result(body)
             return body
         except BaseException as error:
             if not future.done():
-                future.set_exception(
-                    error if isinstance(error, Exception) else RuntimeError("the first asker was cancelled")
-                )
+                future.set_exception(error if isinstance(error, Exception) else _AbandonedError())
                 future.exception()  # marked as seen: nobody may be waiting
             raise
         finally:
             if self._in_flight.get(key) is future:
                 del self._in_flight[key]
+
+    def _store(self, key: str, body: dict[str, Any]) -> None:
+        try:
+            self.cache.put(key, body)
+        except StorageError as error:
+            # A full disk: the answer is paid for, and whoever asked still wants it.
+            logger.warning("an answer is not kept: %s", error)
 
     def _key(self, kind: str, prompt: Prompt, settings: dict[str, Any]) -> str:
         document = [

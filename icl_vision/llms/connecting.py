@@ -128,9 +128,8 @@ def _adapter(spec: str | TextLLM | BaseChatModel | LangChainBaseLLM, api: Api, o
     if api not in ("auto", "chat", "completions", "responses"):
         raise UsageError(f"api must be 'auto', 'chat', 'completions' or 'responses'; got {api!r}")
     kind, colon, rest = spec.partition(":")
-    if kind in ("local", "fake") and not colon:
-        rest = ""
-    elif not rest:
+    # "local" and "fake" stand alone, every other kind needs a name, and the fake takes none.
+    if bool(rest) != bool(colon) or (colon and kind == "fake") or not (colon or kind in ("local", "fake")):
         raise LLMSpecError(f"{redacted_url(spec)!r} names no LLM; valid are {SPECS}")
     if kind not in KINDS:
         raise LLMSpecError(f"{redacted_url(spec)!r} names no LLM; valid are {SPECS}")

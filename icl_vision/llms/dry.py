@@ -8,33 +8,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM
+from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM
 from icl_vision.errors import UsageError
-from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.tokens import TokenCount, count_tokens
+from icl_vision.llms.wrapped import WrappedLLM
 
 
-class DryLLM(BaseLLM):
+class DryLLM(WrappedLLM):
     """``llm`` as it looks from outside: same profile and identity, tokens counted here, and no answers.
 
     ``exact`` says whether every count so far was made with the model's own tokenizer, ``how`` with which.
     """
 
     def __init__(self, llm: TextLLM) -> None:
-        super().__init__()
-        self.llm = llm
+        super().__init__(llm)
         self.exact = True
         self.how = ""
         # Prompts of one run share their beginning, which is counted by itself, again and again.
         self._counted = functools.lru_cache(maxsize=256)(self._count)
-
-    @property
-    def profile(self) -> Profile:
-        return self.llm.profile
-
-    @property
-    def identity(self) -> str:
-        return str(getattr(self.llm, "identity", self.llm.profile.name))
 
     def count(self, text: str) -> int:
         """Tokens of a text: exact where this machine has the model's tokenizer, estimated elsewhere."""
@@ -42,16 +33,6 @@ class DryLLM(BaseLLM):
         self.exact = self.exact and found.exact
         self.how = found.how
         return found.tokens
-
-    def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
-        """Tokens a completion may be billed for: see ``RemoteLLM.most_tokens``."""
-        most = getattr(self.llm, "most_tokens", None)
-        return max_tokens if most is None else int(most(max_tokens, constraint))
-
-    def marks_prefix(self, prompt: Prompt) -> bool:
-        """Whether the provider would be told to keep the prompt's fixed part: see ``RemoteLLM.marks_prefix``."""
-        marks = getattr(self.llm, "marks_prefix", None)
-        return bool(marks is not None and marks(prompt))
 
     def _count(self, text: str) -> TokenCount:
         return count_tokens(text, self.profile.name, encoding=self.profile.tokenizer)

@@ -20,6 +20,7 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
+from icl_vision.llms import wrapped
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.resilience import QUOTA_CODES, is_retryable
 
@@ -107,9 +108,11 @@ class FallbackLLM(BaseLLM):
 
     def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
         """Tokens a completion may be billed for, by the most generous of them."""
-        return max(
-            llm.most_tokens(max_tokens, constraint) if hasattr(llm, "most_tokens") else max_tokens for llm in self.llms
-        )
+        return max(wrapped.most_tokens(llm, max_tokens, constraint) for llm in self.llms)
+
+    def marks_prefix(self, prompt: Prompt) -> bool:
+        """Whether any of them has its provider keep the prompt's fixed part."""
+        return any(wrapped.marks_prefix(llm, prompt) for llm in self.llms)
 
     async def _first(self, ask: Callable[[TextLLM], Awaitable[T]]) -> tuple[T, str]:
         failures: list[tuple[str, LLMError]] = []

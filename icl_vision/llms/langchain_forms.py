@@ -11,7 +11,7 @@ from typing import Any
 
 from icl_vision.contracts import Profile, Prompt, Usage
 from icl_vision.errors import LLMError, LLMTimeoutError, LLMUnavailableError, PromptTooLongError
-from icl_vision.llms.redaction import quote
+from icl_vision.llms.redaction import quote, redacted_url, shown_url
 from icl_vision.llms.resilience import parse_retry_after
 from icl_vision.llms.sdk_errors import SHORTER, Translator, error_detail
 from icl_vision.llms.tokens import count_tokens
@@ -29,6 +29,7 @@ _CUT_OFF = {"max_tokens", "max_output_tokens", "model_length"}
 
 # Keys whose value nobody told us: a provider's message may repeat part of a request.
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|xai|gsk|hf|AIza)[-_A-Za-z0-9]{12,}|(?i:bearer)\s+\S+")
+_ADDRESS = re.compile(r"(?:^|_)(?:base|url|endpoint|host)(?:$|_)", re.IGNORECASE)
 _HIDDEN = re.compile(r"key|secret|header|password|auth|client|callback|token$", re.IGNORECASE)
 
 
@@ -117,6 +118,16 @@ def model_name(inner: Any) -> str:
         if isinstance(value, str) and value:
             return value
     return type(inner).__name__
+
+
+def addresses(inner: Any) -> dict[str, str]:
+    """Where the model's requests go, by field, without passwords: LangChain's own settings of a model leave it out."""
+    found = {name: getattr(inner, name, None) for name in type(inner).model_fields if _ADDRESS.search(name)}
+    return {
+        name: shown_url(value) if "://" in value else redacted_url(value)
+        for name, value in found.items()
+        if isinstance(value, str) and value
+    }
 
 
 def whole(value: object) -> int | None:

@@ -130,7 +130,8 @@ class LangChainLLM(BaseLLM):
         """The model and its own settings, for the response cache: the same again for the same model, and no secret."""
         kept = forms.plain(getattr(self._inner, "_identifying_params", {}))
         bound = forms.plain(getattr(self.model, "kwargs", {}))
-        text = json.dumps([type(self._inner).__name__, kept, bound, sorted(self._names)], sort_keys=True)
+        where = forms.addresses(self._inner)
+        text = json.dumps([type(self._inner).__name__, kept, bound, sorted(self._names), where], sort_keys=True)
         return f"{self._profile.name}#{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     async def _complete(

@@ -16,17 +16,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
+from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import CapabilityError, LLMStatusError, LLMUnavailableError, PromptError, UsageError
-from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.cost import Meter
 from icl_vision.llms.tokens import ESTIMATE_ERROR, TokenCount, count_tokens
+from icl_vision.llms.wrapped import WrappedLLM
 
 CHAT_TOKENS = 16
 """What a provider adds around the messages of a chat, at the most seen: roles, delimiters."""
 
 
-class MeteredLLM(BaseLLM):
+class MeteredLLM(WrappedLLM):
     """``llm`` with every request booked on ``meter`` under the LLM's own name.
 
     Args:
@@ -38,23 +38,11 @@ class MeteredLLM(BaseLLM):
     """
 
     def __init__(self, llm: TextLLM, meter: Meter, *, name: str | None = None) -> None:
-        super().__init__()
         if not isinstance(llm, TextLLM):
             raise UsageError(f"a MeteredLLM needs an LLM object, see connect(); got {type(llm).__name__}")
-        self.llm = llm
+        super().__init__(llm)
         self.meter = meter
         self.name = name or llm.profile.name
-
-    @property
-    def profile(self) -> Profile:
-        return self.llm.profile
-
-    @property
-    def identity(self) -> str:
-        return str(getattr(self.llm, "identity", self.llm.profile.name))
-
-    def __repr__(self) -> str:
-        return f"MeteredLLM({self.llm!r})"
 
     async def _complete(
         self,
@@ -99,19 +87,6 @@ class MeteredLLM(BaseLLM):
         finally:
             self.meter.settle(self.name, estimate, spent)
 
-    async def _count_tokens(self, text: str) -> int:
-        return await self.llm.count_tokens(text)
-
-    async def _close(self) -> None:
-        close = getattr(self.llm, "aclose", None)
-        if close is not None:
-            await close()
-
-    def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
-        """Tokens a completion may be billed for: see ``RemoteLLM.most_tokens``."""
-        most = getattr(self.llm, "most_tokens", None)
-        return max_tokens if most is None else int(most(max_tokens, constraint))
-
     def estimate(self, prompt: Prompt | str, *, max_tokens: int = 16, constraint: Constraint | None = None) -> Usage:
         """The most that one completion may use: prompt, what it may write, what goes into the provider's cache."""
         prompt = Prompt.of(prompt)
@@ -119,8 +94,7 @@ class MeteredLLM(BaseLLM):
         if constraint is not None:
             # The allowed strings travel with the request, as a schema for instance.
             tokens += self._upper(" ".join(constraint.allowed)) + 4 * len(constraint.allowed) + 64
-        marks = getattr(self.llm, "marks_prefix", None)
-        written = self._upper(prompt.prefix) if marks is not None and marks(prompt) else 0
+        written = self._upper(prompt.prefix) if self.marks_prefix(prompt) else 0
         return Usage(1, tokens, 0, self.most_tokens(max_tokens, constraint), min(written, tokens))
 
     def _upper(self, text: str) -> int:

@@ -87,6 +87,10 @@ class OpenAICompatibleLLM(RemoteLLM):
         self._scoring: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._echo = echo
 
+    def _settings(self) -> dict[str, Any]:
+        # A server ignores the fields of another dialect, and with them the constraint.
+        return super()._settings() | {"dialect": self._dialect}
+
     def _new_client(self, module: Any, key: str, base_url: str | None, timeout: float) -> Any:
         return module.AsyncOpenAI(api_key=key or "not-needed", base_url=base_url, timeout=timeout, max_retries=0)
 
@@ -159,7 +163,15 @@ class OpenAICompatibleLLM(RemoteLLM):
             return await self._score_by_tokens(pairs, terminator)
         # The first alone: requests sent at once do not see what each other put into the server's prefix cache.
         results = [await self._score_one(*pairs[0], terminator)]
-        results += await asyncio.gather(*(self._score_one(*pair, terminator) for pair in pairs[1:]))
+        others = [asyncio.create_task(self._score_one(*pair, terminator)) for pair in pairs[1:]]
+        try:
+            results += await asyncio.gather(*others)
+        except BaseException:
+            # The scores are of use only together: what still waits for its turn must not be sent, and paid for.
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
+            raise
         usage = Usage()
         for _, spent in results:
             usage += spent

@@ -146,9 +146,16 @@ class RemoteLLM(BaseLLM):
     @property
     def identity(self) -> str:
         """What decides the answers, beside prompt and decoding settings: for a cache's keys. Holds no key."""
-        where = "" if self._base_url is None else shown_url(self._base_url.reveal())
+        address = self._address()
+        where = "" if address is None else shown_url(check_url(address))
         settings = json.dumps(self._settings(), sort_keys=True, default=str)
         return f"{self.profile.name}|{self.profile.api}|{where}|{settings}"
+
+    def _address(self) -> str | None:
+        """Where requests go, None for the provider's own address. The SDKs, too, look for one in the environment."""
+        if self._base_url is not None:
+            return self._base_url.reveal()
+        return os.environ.get(f"{self.sdk.upper()}_BASE_URL", "").strip() or None
 
     def _settings(self) -> dict[str, Any]:
         """Options that decide answers; adapters add their own."""
@@ -260,7 +267,8 @@ class RemoteLLM(BaseLLM):
     def secrets(self) -> list[str]:
         """What must not show in a message: the key last used, and what the address hides."""
         key = self._connection.key if self._connection is not None else None
-        hidden = [] if self._base_url is None else url_secrets(self._base_url.reveal())
+        address = self._address()
+        hidden = [] if address is None else url_secrets(address)
         return hidden if key is None else [key.reveal(), *hidden]
 
     def _parse(self, content: bytes, secrets: Sequence[str]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from typing import Any
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMResponseError, StorageError, UsageError
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.wrapped import WrappedLLM
 
 logger = logging.getLogger(__name__)
 
@@ -40,13 +41,13 @@ def record(llm: TextLLM, file: str | os.PathLike[str]) -> RecordingLLM:
     return RecordingLLM(llm, file)
 
 
-class RecordingLLM(BaseLLM):
+class RecordingLLM(WrappedLLM):
     """See ``record``."""
 
     def __init__(self, llm: TextLLM, file: str | os.PathLike[str]) -> None:
         if not isinstance(llm, TextLLM):
             raise UsageError(f"record() needs an LLM object, see connect(); got {type(llm).__name__}")
-        self.llm = llm
+        super().__init__(llm)
         self.path = Path(file)
         header = {"format": FORMAT, "version": VERSION, "profile": asdict(llm.profile)}
         if self.path.exists() and self.path.stat().st_size:
@@ -59,14 +60,6 @@ class RecordingLLM(BaseLLM):
             self._cut_half_line()
         else:
             self._append(header)
-
-    @property
-    def profile(self) -> Profile:
-        return self.llm.profile
-
-    @property
-    def identity(self) -> str:
-        return str(getattr(self.llm, "identity", self.profile.name))
 
     async def _complete(
         self,

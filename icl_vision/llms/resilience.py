@@ -160,9 +160,12 @@ class Limiter:
         return any(bucket.counts == "tokens" for bucket in self._buckets)
 
     @contextlib.asynccontextmanager
-    async def slot(self, tokens: int = 0) -> AsyncIterator[None]:
-        """One request's place: waits for a free one, for a pause to end and for the budgets, in that order."""
-        await self._take()
+    async def slot(self, tokens: int = 0, *, again: bool = False) -> AsyncIterator[None]:
+        """One request's place: waits for a free one, for a pause to end and for the budgets, in that order.
+
+        again: this is a retry, whose clock is running already: it goes before those who have not begun.
+        """
+        await self._take(again)
         try:
             for bucket in self._buckets:
                 delay = bucket.take(tokens)
@@ -196,12 +199,15 @@ class Limiter:
         """No request of this limiter starts for so long; a longer pause under way stays."""
         self._paused_until = max(self._paused_until, self._clock() + seconds)
 
-    async def _take(self) -> None:
-        if self.in_use < int(self.limit) and not self._waiting:
+    async def _take(self, again: bool) -> None:
+        if self.in_use < int(self.limit) and (again or not self._waiting):
             self.in_use += 1
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        if again:
+            self._waiting.appendleft(future)
+        else:
+            self._waiting.append(future)
         try:
             await future  # whoever wakes us has counted us in
         except asyncio.CancelledError:
@@ -273,7 +279,7 @@ class Resilience:
         last: list[BaseException] = []
 
         async def attempt() -> T:
-            async with self.limiter.slot(tokens):
+            async with self.limiter.slot(tokens, again=total.when() is not None):
                 if total.when() is None:
                     # From here on: one of ten thousand calls may wait an hour for its turn with nothing being wrong.
                     total.reschedule(asyncio.get_running_loop().time() + policy.total_timeout)

@@ -154,17 +154,20 @@ class Asker:
         anything else is asked in its stead; what it raises ends everything.
         """
         answers: list[list[Answer | Exception]] = [[_unasked()] * len(texts) for _, texts in groups]
-        jobs = []
+        jobs: list[list[Job]] = []
         for number, (prepared, texts) in enumerate(groups):
             size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
-            # The first request carries one query: it fills the prefix cache for the others.
-            edges = [0, *range(1, len(texts), size), len(texts)]
+            # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
+            leads = self.llm.profile.prefix_cache
+            edges = [0, *range(1 if leads else size, len(texts), size), len(texts)]
             group = _Group(number, prepared, texts, answers[number], keep_errors, done, found)
             chunks: list[Job] = [
                 partial(self._answer_chunk, group, start, end) for start, end in pairwise(edges) if start < end
             ]
-            first: list[Job] = [partial(self._calibrate, group)] if self.calibrate and chunks else []
-            jobs.append(first + chunks)
+            if self.calibrate and chunks:
+                jobs.append([partial(self._calibrate, group), *chunks])  # its answers need the bias: it leads anyway
+            else:
+                jobs.extend([chunks] if leads else [[chunk] for chunk in chunks])
         # The jobs keep errors themselves: what leaves one is meant to end everything.
         await fan_out(jobs, concurrency=self.concurrency, keep_errors=False)
         return answers

@@ -164,7 +164,7 @@ class FewShotClassifier(Parameters):
         tokenizer = self._connect_tokenizer()
         llm = self._connect_llm()
         # Before any image is opened: labels, template and scoring may already be wrong.
-        builder, _ = self._plan(llm)
+        builder, _ = self._plan(llm, len(classes))
         texts = [str(label) for label in classes]
         builder.prepare([Example("word", text) for text in texts], texts)
         with progress_bar(len(sources), "words", self.progress) as done:
@@ -179,7 +179,7 @@ class FewShotClassifier(Parameters):
 
     def _finish(self, llm: TextLLM, tokenizer: Tokenizer, classes: list[Label], examples: list[SupportExample]) -> None:
         """Build what ``predict`` needs; attributes change only when all went well."""
-        builder, method = self._plan(llm)
+        builder, method = self._plan(llm, len(classes))
         texts = tuple(str(label) for label in classes)
         asker = Asker(
             llm=llm,
@@ -406,7 +406,7 @@ class FewShotClassifier(Parameters):
             )
         return self.tokenizer
 
-    def _plan(self, llm: TextLLM) -> tuple[PromptBuilder, ScoringMethod]:
+    def _plan(self, llm: TextLLM, labels: int) -> tuple[PromptBuilder, ScoringMethod]:
         builder = PromptBuilder(
             self.template,
             folder=self.templates,
@@ -414,7 +414,7 @@ class FewShotClassifier(Parameters):
             repeats=int(self.repeats),
             order_seed=None if self.order_seed is None else int(self.order_seed),
         )
-        method = ladder.choose_method(self.scoring, llm.profile, builder)
+        method = ladder.choose_method(self.scoring, llm.profile, builder, labels)
         if self.calibration is not None and method not in ("channel", "direct"):
             raise CapabilityError(
                 f"calibration={self.calibration!r} needs log-probabilities, but scoring is {method!r} "

@@ -105,7 +105,9 @@ def classify_many(
         progress_bar(len(sources), "images", progress) as done,
     ):
         work = _Work(classifier.quietly(), run, writer, done, dict(run.results()))
-        lots = [sources[start : start + LOT] for start in range(0, len(sources), LOT)]
+        # With a batch API thousands are in flight at once: a lot must not be smaller than that.
+        size = max(LOT, classifier._fitted["concurrency"])
+        lots = [sources[start : start + size] for start in range(0, len(sources), size)]
         upcoming = reader.submit(work.read, lots[0]) if lots else None
         for number, _ in enumerate(lots):
             assert upcoming is not None

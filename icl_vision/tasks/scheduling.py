@@ -33,13 +33,18 @@ async def fan_out(
     gate = asyncio.Semaphore(concurrency)
     results: list[list[T | Exception]] = [[RuntimeError("this job never ran")] * len(group) for group in groups]
     tasks: list[asyncio.Task[None]] = []
+    ending = False
 
     async def one(group: int, place: int) -> None:
+        nonlocal ending
         async with gate:
+            if ending:
+                return  # the next in line wakes up before its cancellation arrives
             try:
                 results[group][place] = await groups[group][place]()
-            except Exception as error:
-                if not keep_errors:
+            except BaseException as error:
+                if not (keep_errors and isinstance(error, Exception)):
+                    ending = True
                     raise
                 results[group][place] = error
         done()

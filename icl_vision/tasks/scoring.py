@@ -39,8 +39,8 @@ ANSWER_ROOM = 16
 """Tokens left for an answer beyond the longest label: quotes, a full stop, "The answer is"."""
 
 
-def choose_method(scoring: str, profile: Profile, builder: PromptBuilder) -> ScoringMethod:
-    """The rung of the ladder to stand on.
+def choose_method(scoring: str, profile: Profile, builder: PromptBuilder, labels: int = 2) -> ScoringMethod:
+    """The rung of the ladder to stand on, to choose among so many ``labels``.
 
     Raises:
         CapabilityError: the LLM cannot do what ``scoring`` asks for.
@@ -56,12 +56,19 @@ def choose_method(scoring: str, profile: Profile, builder: PromptBuilder) -> Sco
             f"scoring='constrained' needs an LLM whose output can be restricted; that of {profile.name!r} cannot: "
             "use scoring='parse' or 'auto'"
         )
+    limit = profile.constraint_limit
+    restrictable = profile.constraint is not None and (limit is None or labels <= limit)
+    if scoring == "constrained" and not restrictable:
+        raise CapabilityError(
+            f"scoring='constrained' among {labels} labels is more than {profile.name!r} can be restricted to ({limit}"
+            "); use scoring='parse' or 'auto'"
+        )
     method: ScoringMethod
     if scoring == "channel" or (scoring == "auto" and profile.scores_text and builder.has_channel()):
         method = "channel"
     elif scoring == "direct" or (scoring == "auto" and profile.scores_text):
         method = "direct"
-    elif scoring == "constrained" or (scoring == "auto" and profile.constraint is not None):
+    elif scoring == "constrained" or (scoring == "auto" and restrictable):
         method = "constrained"
     else:
         method = "parse"

@@ -34,6 +34,8 @@ def verdict(
         best = labels[int(np.argmax(answer.logprobs))]
         return Classification(best, dict(zip(labels, shares, strict=True)), words, method, usage=answer.usage)
     label = parse_label(answer.text, labels).label
+    if method == "constrained" and answer.text.strip() not in labels:
+        method = "parse"  # the restriction was not kept, so whatever label is found was parsed
     error = None
     if label is None and unknown_is_error:
         error = UnknownAnswerError(

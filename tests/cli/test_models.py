@@ -40,3 +40,10 @@ def test_info_of_an_unknown_name_lists_what_exists() -> None:
     assert result.exit_code == 1
     assert "no tokenizer 'words-foto': available are ascii, words-photo" in result.stderr
     assert result.stdout == ""
+
+
+def test_every_kind_of_llm_is_listed() -> None:
+    from icl_vision.cli.models import LLMS
+    from icl_vision.llms.connecting import KINDS
+
+    assert {spec.partition(":")[0] for spec in LLMS} == set(KINDS)

@@ -147,6 +147,17 @@ def test_identical_requests_in_flight_share_one_call(llm: CachedLLM, inner: Coun
     assert inner.asked == 1
 
 
+async def test_a_cancelled_first_asker_is_followed_by_one_other(llm: CachedLLM, inner: Counting) -> None:
+    tasks = [asyncio.create_task(llm.complete("2+2=")) for _ in range(10)]
+    while not inner.asked:  # noqa: ASYNC110 - it is asked on another loop
+        await asyncio.sleep(0)
+    tasks[0].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert {answer.text for answer in answers[1:] if isinstance(answer, Completion)} == {"answer 2"}
+    assert inner.asked == 2
+
+
 def test_a_failing_first_asker_does_not_fail_the_others_for_good(llm: CachedLLM, inner: Counting) -> None:
     inner.fail = True
 
@@ -195,6 +206,18 @@ def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"this is no database at all" * 100)
     with pytest.raises(StorageError, match=r"responses\.sqlite.*delete the file"):
         CachedLLM(Counting(), ResponseCache(path)).complete_sync("x")
+
+
+def test_an_answer_that_cannot_be_kept_is_given_all_the_same(
+    llm: CachedLLM, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(bodies: object) -> None:
+        raise StorageError("the response cache cannot be written: the disk is full")
+
+    monkeypatch.setattr(llm.cache, "put_all", full)
+    assert llm.complete_sync("2+2=").text == "answer 1"  # it was paid for
+    assert llm.score_sync([(Prompt("", "", "a"), " b")]).logprobs == (-2.0,)
+    assert caplog.text.count("the disk is full") == 2
 
 
 def test_threads_and_two_connections(tmp_path: Path) -> None:

@@ -19,7 +19,9 @@ def test_objects_pass_through():
         connect(llm, api="chat", threads=2)
 
 
-@pytest.mark.parametrize("spec", ["", "loca", "local:", "gpt-5", "fake:", "replay:", "http://localhost:1/v1", ":x"])
+@pytest.mark.parametrize(
+    "spec", ["", "loca", "local:", "gpt-5", "fake:", "fake:x", "openai", "replay:", "http://localhost:1/v1", ":x"]
+)
 def test_strings_that_name_nothing(spec):
     with pytest.raises(LLMSpecError, match=r"names no LLM; valid are 'local', 'local:PATH.gguf', 'openai-compat"):
         connect(spec)

@@ -22,6 +22,7 @@ from icl_vision.errors import (
     UsageError,
 )
 from icl_vision.llms import (
+    BatchLLM,
     Budget,
     CachedLLM,
     FakeLLM,
@@ -31,6 +32,7 @@ from icl_vision.llms import (
     Price,
     PriceTable,
     ResponseCache,
+    record,
 )
 
 # ---- fallback ----
@@ -233,6 +235,26 @@ def test_writing_to_a_providers_cache_is_reckoned_with():
             llm.complete_sync(long)
         assert len(server.requests) == 1
         llm.close()
+
+
+def test_no_wrapper_hides_what_a_request_may_cost(tmp_path):
+    long = Prompt("", "word " * 6000, "bark:")
+    for spec in ("openai:o3", "anthropic:claude-haiku-4-5"):
+        llm = connect(spec)
+        bare = MeteredLLM(llm, Meter()).estimate(long, max_tokens=10)
+        assert bare.completion_tokens > 4096 or bare.cache_write_tokens > 4096
+        for wrapper in (
+            CachedLLM(llm, ResponseCache(tmp_path / "cache.sqlite")),
+            MeteredLLM(llm, Meter()),
+            FallbackLLM([llm, FakeLLM("cat")]),
+            BatchLLM(llm, tmp_path / "batches"),
+            record(llm, tmp_path / f"{llm.profile.name}.jsonl"),
+        ):
+            found = MeteredLLM(wrapper, Meter(), name=spec).estimate(long, max_tokens=10)
+            assert (found.completion_tokens, found.cache_write_tokens) == (
+                bare.completion_tokens,
+                bare.cache_write_tokens,
+            ), wrapper
 
 
 # ---- connect() ----

@@ -245,6 +245,16 @@ class TestAsking:
         assert identity != connect(Chat().bind(top_p=0.5)).identity
         assert CANARY not in identity + repr(connect(Chat()))
 
+    def test_identity_tells_addresses_apart(self) -> None:
+        class Placed(Chat):
+            openai_api_base: str | None = None
+
+        here, there, same = (
+            connect(Placed(openai_api_base=url)).identity
+            for url in ("http://here/v1", "http://there/v1", "http://me:pw@here/v1?token=1")
+        )
+        assert here != there and here == same and here != connect(Placed()).identity
+
 
 class TestThreads:
     async def test_requests_run_side_by_side_and_not_on_an_event_loop(self) -> None:

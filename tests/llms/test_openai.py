@@ -376,3 +376,14 @@ def test_identity_tells_apart_what_answers_differently():
     ]
     assert len({of(), *others}) == 5
     assert "pw" not in of(base_url="http://u:pw@127.0.0.1:1/v1?token=pw")
+
+
+def test_an_address_from_the_environment_counts_and_its_password_does_not_show(monkeypatch):
+    llm = connect("openai:gpt-5.1", api_key="sk-1")
+    before = llm.identity
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://u:pass-4711@127.0.0.1:1/v1")
+    assert llm.identity != before  # another server's answers must not be served from the cache
+    assert llm.identity == connect("openai:gpt-5.1", base_url="http://127.0.0.1:1/v1").identity
+    assert "pass-4711" not in llm.identity and "pass-4711" in llm.secrets()
+    monkeypatch.setenv("OPENAI_BASE_URL", " ")
+    assert llm.identity == before

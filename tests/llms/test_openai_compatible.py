@@ -164,6 +164,24 @@ def test_echo_scoring(server, llm_of):
     }
 
 
+async def test_scores_that_are_of_no_use_any_more_are_not_asked_for(server, llm_of):
+    def refuses_two(body):
+        return (400, {}, {"error": {"message": "no"}}) if " 2" in body["prompt"] else echo_server(body)
+
+    server.replies = [refuses_two]
+    llm = llm_of(echo=True, concurrency=1)
+    with pytest.raises(LLMStatusError):
+        await llm.score([(PROMPT, f" {number}") for number in range(1, 30)])
+    asked = len(server.requests)
+    await llm.score([(PROMPT, " 1")])  # behind whatever still waits for its turn
+    assert asked <= 3 and len(server.requests) == asked + 1
+
+
+def test_a_dialect_is_part_of_the_identity(llm_of):
+    # A server of another version ignores the constraint: right answers must not be taken from its wrong ones.
+    assert len({llm_of(dialect=one).identity for one in ("generic", "vllm", "vllm-0.11", "ollama")}) == 4
+
+
 def test_scoring_without_echo(server, llm_of):
     with pytest.raises(CapabilityError, match=r"connect with echo=True, otherwise classify with scoring='parse'"):
         llm_of().score_sync([(PROMPT, " a")])

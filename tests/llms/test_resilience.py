@@ -210,6 +210,26 @@ def test_concurrency_never_exceeds_the_limit() -> None:
     assert limiter.in_use == 0
 
 
+def test_a_retry_goes_before_those_who_have_not_begun() -> None:
+    limiter = Limiter(start=1, maximum=1)
+    order: list[str] = []
+
+    async def take(name: str, again: bool) -> None:
+        async with limiter.slot(again=again):
+            order.append(name)
+
+    async def main() -> None:
+        async with limiter.slot():
+            waiting = [asyncio.create_task(take(f"new {i}", False)) for i in range(3)]
+            await asyncio.sleep(0)
+            retry = asyncio.create_task(take("retry", True))
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting, retry)
+
+    asyncio.run(main())
+    assert order == ["retry", "new 0", "new 1", "new 2"]
+
+
 def test_cancelling_a_waiting_or_running_call_gives_its_place_back() -> None:
     limiter = Limiter(start=1, maximum=1)
 

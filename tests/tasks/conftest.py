@@ -75,9 +75,17 @@ class OverlapLLM(BaseLLM):
         answer: str | None = None,
         before: Callable[[list[Prompt]], None] = lambda prompts: None,
         bias: dict[str, float] | None = None,
+        prefix_cache: bool = True,
     ) -> None:
         super().__init__()
-        self._profile = Profile("overlap", window, scores_text=scores_text, constraint=constraint, seed=True)
+        self._profile = Profile(
+            "overlap",
+            window,
+            scores_text=scores_text,
+            constraint=constraint,
+            seed=True,
+            prefix_cache=prefix_cache,
+        )
         self.answer = answer
         self.before = before
         self.bias = bias or {}

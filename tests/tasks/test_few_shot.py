@@ -247,6 +247,15 @@ def test_one_request_goes_first_and_the_fixed_part_never_changes(make, picture, 
     assert len({prompt.prefix for prompt in prompts}) == 1
 
 
+@pytest.mark.parametrize("scoring", ["channel", "direct", "parse"])
+def test_none_goes_first_where_there_is_no_cache_to_fill(make, picture, scoring):
+    clf = make({"prefix_cache": False}, scoring=scoring, concurrency=3)
+    started = []
+    clf.llm_.before = lambda prompts: started.append(clf.llm_.in_flight)
+    clf.predict([picture("red", number % 5) for number in range(40)])
+    assert started[0] == 3  # a batch endpoint, say, would make a batch of one and wait a day for it
+
+
 def test_usage_adds_up_to_what_was_spent(make, picture):
     clf = make()
     results = clf.classify([picture("red", number % 5) for number in range(11)])

@@ -113,7 +113,7 @@ def test_a_bar_is_shown_at_a_terminal_or_when_asked_for(monkeypatch, stream, wan
 
 
 def test_profiles_decide_the_rung():
-    from icl_vision.errors import TemplateError
+    from icl_vision.errors import CapabilityError, TemplateError
     from icl_vision.prompting import PromptBuilder
     from icl_vision.tasks.scoring import choose_method
 
@@ -122,7 +122,22 @@ def test_profiles_decide_the_rung():
     assert choose_method("direct", Profile("x", scores_text=True), builder) == "direct"
     assert choose_method("auto", Profile("x", constraint="grammar"), builder) == "constrained"
     assert choose_method("parse", Profile("x", scores_text=True), builder) == "parse"
+    few = Profile("x", constraint="json_schema", constraint_limit=3)
+    assert choose_method("auto", few, builder, 3) == "constrained"
+    assert choose_method("auto", few, builder, 4) == "parse"
+    with pytest.raises(CapabilityError, match=r"among 4 labels is more than 'x' can be restricted to \(3\)"):
+        choose_method("constrained", few, builder, 4)
     only_channel = builder.channel()
     assert choose_method("auto", Profile("x", scores_text=True), only_channel) == "channel"
     with pytest.raises(TemplateError, match="for noisy-channel scoring only, but scoring is 'direct'"):
         choose_method("direct", Profile("x", scores_text=True), only_channel)
+
+
+@pytest.mark.parametrize(("text", "method"), [(" cat", "constrained"), ("a cat, I think", "parse"), ("none", "parse")])
+def test_a_broken_restriction_is_not_called_constrained(text: str, method: str):
+    from icl_vision.contracts import Usage
+    from icl_vision.tasks.scoring import Answer
+    from icl_vision.tasks.verdicts import verdict
+
+    answer = Answer(None, text, Usage())
+    assert verdict(answer, (("w",),), "constrained", ["cat", "dog"], unknown_is_error=False).method == method

@@ -1,6 +1,6 @@
 """words-photo: images per second through ONNX, torch eager and torch.compile, in one interleaved run.
 
-    python benchmarks/words_photo_speed.py [--out FILE.json] [--rounds 15] [--threads N]
+    python benchmarks/bench_words_photo.py [--out FILE.json] [--rounds 15] [--threads N]
 
 Knows: how the three are timed side by side. Refuses to know: accuracy.
 
@@ -159,7 +159,7 @@ def measure(ways: list[str], batches: list[int], rounds: int, threads: int, seco
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "words_photo_speed.json")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "bench_words_photo.json")
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds per batch size")
     parser.add_argument("--seconds", type=float, default=0.5, help="about how long one way runs in one round")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="what is timed")

@@ -1,0 +1,170 @@
+"""Requests to a server in chaos: every one ends as an answer or as an error of ours, none is lost, none is kept twice.
+
+    python benchmarks/bench_chaos.py --requests 2000 --out benchmarks/results/chaos.json
+
+The server (``loopback_server.py``, a process of its own) fails a seeded share of all attempts: 429 with and without a
+time to wait, 500, 503, 529, connections reset before and inside an answer, truncated bodies, answers that come too
+late, bodies that are no JSON or have no choices, refusals. The same images are asked about in three ways:
+
+- script: ``classify_many`` from ordinary code, on the library's own event loop;
+- notebook: ``await clf.aclassify(image)``, all at once, inside a running event loop of somebody else's;
+- agent: the classifier's LangChain tool, ``abatch`` with LangChain's own bound on concurrency.
+
+Each way has a run folder. Afterwards the journal is held against the list of images: ``lost`` are images without a
+line, ``duplicated`` lines too many, ``wrong`` answers that belong to another image, ``foreign_errors`` those outside
+our tree.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import collections
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _common import header, write
+from loopback_server import Loopback, answer_for
+from numbered import NumberTokenizer, numbered
+
+from icl_vision import errors
+from icl_vision.llms import Limiter, OpenAICompatibleLLM, Resilience, RetryPolicy
+from icl_vision.runs import Run
+from icl_vision.tasks import FewShotClassifier, classify_many
+
+WAYS = ("script", "notebook", "agent")
+CONCURRENCY = 64
+
+POLICY = RetryPolicy(
+    attempts=6,
+    attempt_timeout=2.0,
+    total_timeout=60.0,
+    wait_initial=0.02,
+    wait_maximum=0.3,
+    retry_after_maximum=1.0,
+)
+SLOW = 4.0
+"""Seconds of a slow answer; more than an attempt may take."""
+
+
+def classifier_for(url: str) -> FewShotClassifier:
+    """A classifier of numbered images with three labels, asking a server at ``url``."""
+    # These 429s come however seldom one asks: without a floor the limiter would go down to one at a time.
+    resilience = Resilience(POLICY, Limiter(start=16, minimum=16, maximum=CONCURRENCY, cooldown=1.0))
+    llm = OpenAICompatibleLLM("chaos", url, resilience=resilience)
+    clf = FewShotClassifier(llm, NumberTokenizer(), k=4, concurrency=CONCURRENCY, progress=False)
+    return clf.fit([numbered(number) for number in range(6)], ["red", "green", "blue"] * 2)
+
+
+def expected_label(clf: FewShotClassifier, image: npt.NDArray[np.uint8]) -> str:
+    """What the server answers to the question about an image, if it answers."""
+    ((prompt, _),) = clf.prompt_for(image).pairs
+    user = "\n".join(part for part in (prompt.context, prompt.query) if part)
+    return answer_for("\n".join(part for part in (prompt.instruction, user) if part))
+
+
+def by_script(clf: FewShotClassifier, images: dict[str, npt.NDArray[np.uint8]], folder: Path) -> None:
+    classify_many(clf, images, folder, progress=False)
+
+
+def by_notebook(clf: FewShotClassifier, images: dict[str, npt.NDArray[np.uint8]], folder: Path) -> None:
+    async def cell() -> None:
+        async def one(name: str, image: npt.NDArray[np.uint8]) -> None:
+            try:
+                (result,) = await clf.aclassify(image)
+            except Exception as error:
+                run.record_error(name, error)
+            else:
+                run.record(name, {"label": result.label})
+
+        with Run.open(folder, "chaos", {"way": "notebook"}) as run:
+            await asyncio.gather(*(one(name, image) for name, image in images.items()))
+
+    asyncio.run(cell())
+
+
+def by_agent(clf: FewShotClassifier, images: dict[str, npt.NDArray[np.uint8]], folder: Path) -> None:
+    tool = clf.as_tool(images=images)
+
+    async def agent() -> None:
+        calls = [
+            {"type": "tool_call", "name": tool.name, "args": {"image": name}, "id": name} for name in images
+        ]
+        answers = await tool.abatch(calls, config={"max_concurrency": CONCURRENCY}, return_exceptions=True)
+        with Run.open(folder, "chaos", {"way": "agent"}) as run:
+            for name, answer in zip(images, answers, strict=True):
+                if isinstance(answer, Exception):
+                    run.record_error(name, answer)
+                else:
+                    run.record(name, {"label": answer.artifact.label})
+
+    asyncio.run(agent())
+
+
+def one_way(way: str, requests: int, folder: Path, *, seed: int, chaos: float) -> dict[str, Any]:
+    """Ask about ``requests`` images in one way; what the journal then holds."""
+    images = {f"image {number}": numbered(number) for number in range(100, 100 + requests)}
+    with Loopback(delay=0.005, chaos=chaos, seed=seed, slow=SLOW) as server:
+        clf = classifier_for(server.url)
+        wanted = {name: expected_label(clf, image) for name, image in images.items()}
+        began, cpu = time.perf_counter(), time.process_time()
+        {"script": by_script, "notebook": by_notebook, "agent": by_agent}[way](clf, images, folder)
+        seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+        stats = server.stats()
+        clf.llm_.close()  # type: ignore[attr-defined]
+    lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
+    journalled = collections.Counter(str(line["id"]).partition("#")[0] for line in lines)
+    answers = {str(line["id"]).partition("#")[0]: line["result"]["label"] for line in lines if "result" in line}
+    failures = collections.Counter(line["error"]["type"] for line in lines if "error" in line)
+    ours = {name for name in vars(errors) if isinstance(getattr(errors, name), type)}
+    return {
+        "way": way,
+        "requests": requests,
+        "answers": len(answers),
+        "errors": dict(sorted(failures.items())),
+        "lost": len(images.keys() - journalled.keys()),
+        "duplicated": sum(journalled.values()) - len(journalled),
+        "wrong": sum(answers[name] != wanted[name] for name in answers),
+        "foreign_errors": sum(count for name, count in failures.items() if name not in ours),
+        "seconds": round(seconds, 2),
+        "cpu_seconds": round(cpu, 2),
+        "server": {
+            "attempts": stats["requests"],
+            "fates": dict(sorted(stats["fates"].items())),
+            "most_in_flight": stats["most_in_flight"],
+            "answered_more_than_once": sum(count > 1 for count in stats["answered"].values()),
+        },
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--requests", type=int, default=2000, help="requests in each way (default: 2000)")
+    parser.add_argument("--chaos", type=float, default=0.4, help="share of attempts that fail (default: 0.4)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    arguments = parser.parse_args()
+    rows = []
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as folder:
+            row = one_way(way, arguments.requests, Path(folder) / "run", seed=arguments.seed, chaos=arguments.chaos)
+        print(json.dumps(row), flush=True)
+        rows.append(row)
+    if arguments.out is not None:
+        write(arguments.out, {**header(arguments.seed), "share_of_failing_attempts": arguments.chaos, "ways": rows})
+    broken = [row["way"] for row in rows if row["lost"] or row["duplicated"] or row["wrong"] or row["foreign_errors"]]
+    if broken:
+        raise SystemExit(f"requests were lost, kept twice or answered wrongly: {', '.join(broken)}")
+
+
+if __name__ == "__main__":
+    main()
