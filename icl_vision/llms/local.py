@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 DEFAULT_CONTEXT = 8192
 """Tokens of a request's window: some hundred examples of five words, in 150 MB of cache for Gemma 3 270M."""
 
+LIFT = 1_000.0
+"""Added to the allowed tokens' logits: far above any other, and equal, so that their order stays the model's own."""
+
 SHORTER = (
     "use fewer shots, ways, inner shots or repeats, fewer words per image, or connect('local', context=...) with more"
 )
@@ -101,6 +104,7 @@ class LocalLLM(BaseLLM):
             prefix_cache=not deterministic,
         )
         self._prompts: dict[str, list[int]] = {}
+        self._single_tokens: dict[tuple[str, ...], list[int]] = {}
 
     @property
     def profile(self) -> Profile:
@@ -135,12 +139,8 @@ class LocalLLM(BaseLLM):
         seed: int | None,
         constraint: Constraint | None,
     ) -> Completion:
-        grammar = (
-            None
-            if constraint is None
-            else constraint_grammar(constraint, leading_space=self.profile.api == "completions")
-        )
         server = await self._ready()
+        restriction = {} if constraint is None else await self._restriction(server, constraint)
         tokens = await self._prompt_tokens(server, prompt)
         room = self._check_fits(len(tokens), 1)
         document: dict[str, Any] = {
@@ -156,17 +156,35 @@ class LocalLLM(BaseLLM):
         }
         if seed is not None:
             document["seed"] = seed
-        if grammar is not None:
-            document["grammar"] = grammar
+        # n_predict of a restriction is the number of its words; fewer max_tokens cut it short.
+        document |= restriction | {"n_predict": min(document["n_predict"], restriction.get("n_predict", room))}
         async with server.slot(tokens) as slot:
             answer = await server.post("/completion", document | {"id_slot": slot.number})
             slot.tokens = tokens
         return Completion(
             text=str(answer["content"]),
-            finish_reason="length" if answer.get("stop_type") == "limit" else "stop",
+            finish_reason="length"
+            if answer.get("stop_type") == "limit" and answer.get("tokens_predicted") != restriction.get("n_predict")
+            else "stop",
             usage=usage_of(answer),
             raw=answer,
         )
+
+    async def _restriction(self, server: LlamaServer, constraint: Constraint) -> dict[str, Any]:
+        """What llama.cpp must be told so that it writes nothing else.
+
+        Words that are one token each are lifted above all others by a logit bias, in any number. Everything else needs
+        a grammar, which llama.cpp tries on its whole vocabulary at each token (benchmarks/bench_local_constraints.py).
+        """
+        if self.profile.api == "completions":
+            known = self._single_tokens.get(constraint.allowed)
+            if known is None:
+                known = await _single_tokens(server, constraint.allowed)
+                self._single_tokens.clear()  # one vocabulary at a time; it may be a large one
+                self._single_tokens[constraint.allowed] = known
+            if known:
+                return {"logit_bias": [[token, LIFT] for token in known], "n_predict": constraint.count}
+        return {"grammar": constraint_grammar(constraint, leading_space=self.profile.api == "completions")}
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         if self.profile.api == "chat":
@@ -209,3 +227,13 @@ class LocalLLM(BaseLLM):
         if tokens + room > self._context:
             raise PromptTooLongError(tokens, self._context, SHORTER)
         return self._context - tokens
+
+
+async def _single_tokens(server: LlamaServer, words: tuple[str, ...]) -> list[int]:
+    """The token of each word with its leading space; none at all where one word is not a single token."""
+    if any(" " in word or not word for word in words):
+        return []
+    tokens = await server.tokenize("".join(" " + word for word in words), start=False)
+    # As many tokens as words, in the reverse order too: no word was cut while two others were joined.
+    back = await server.tokenize("".join(" " + word for word in reversed(words)), start=False)
+    return tokens if len(tokens) == len(words) and back == tokens[::-1] else []

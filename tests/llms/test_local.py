@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from icl_vision import connect
+from icl_vision.codebook import DEFAULT_CODEBOOK, Codebook
 from icl_vision.contracts import Constraint, Prompt
 from icl_vision.errors import (
     CapabilityError,
@@ -190,6 +191,27 @@ class TestGemma:
         prompt = Prompt("", LINES, "guitar:")
         text = gemma.complete_sync(prompt, constraint=Constraint(("music", "sea wave"), 2)).text
         assert text.replace(" sea wave", " music") == " music music"
+
+    def test_constraint_of_many_single_tokens(self, gemma):
+        words = Codebook.load(DEFAULT_CODEBOOK).vocabulary.words[:1000]
+        prompt = Prompt("", LINES, "guitar:")
+        answer = gemma.complete_sync(prompt, max_tokens=50, constraint=Constraint(words, 4))
+        assert len(answer.text.split()) == 4 and set(answer.text.split()) <= set(words)
+        assert answer.text.startswith(" ") and answer.finish_reason == "stop"
+        cut = gemma.complete_sync(prompt, max_tokens=2, constraint=Constraint(words, 4))
+        assert cut.text == " " + " ".join(answer.text.split()[:2]) and cut.finish_reason == "length"
+        drawn = {
+            gemma.complete_sync(prompt, constraint=Constraint(words), temperature=5.0, seed=seed).text.strip()
+            for seed in range(8)
+        }
+        assert len(drawn) > 1 and drawn <= set(words)
+
+    def test_logit_bias_and_grammar_write_the_same(self, gemma):
+        words = ("music", "sea", "dog", "tree", "string")
+        prompt = Prompt("", LINES, "guitar:")
+        by_bias = gemma.complete_sync(prompt, constraint=Constraint(words, 1)).text
+        grammar = gemma.complete_sync(prompt, constraint=Constraint((*words, "zq xj vk"), 1)).text
+        assert by_bias == grammar
 
     def test_count_tokens(self, gemma):
         assert [gemma.count_tokens_sync(text) for text in ("", " dog", " golden retriever", "<bos>")][:3] == [0, 1, 2]
