@@ -35,7 +35,7 @@ def test_one_string_changes_the_llm(adapter: Adapter, class_folder):
     images, labels = paths(class_folder, (0, 1))
     queries, _ = paths(class_folder, (2, 3))
     # A model that answers with a label of its own spelling: the first constrained label, or this one.
-    with LoopbackServer(adapter.provider(reply=" Green.\n", window=4_000), delay=0.01) as server:
+    with LoopbackServer(adapter.provider(reply=" Green.\n", window=4_000), delay=0.05) as server:
         llm = adapter.llm(server)
         classifier = FewShotClassifier(llm).fit(images, labels)
         answers = classifier.classify(queries)
@@ -45,8 +45,10 @@ def test_one_string_changes_the_llm(adapter: Adapter, class_folder):
         assert sum(answer.usage.prompt_tokens for answer in answers) > 100
         if RUNGS[adapter.name] != "channel":
             assert len(server.requests) == len(queries)
-            # The first alone, so that the provider holds the prefix when the others arrive.
-            assert server.times[1] - server.times[0] >= 0.008 and server.most_at_once > 1
+            assert server.most_at_once > 1
+            if llm.profile.prefix_cache:
+                # The first alone, so that the provider holds the prefix when the others arrive.
+                assert server.times[1] - server.times[0] >= 0.008
         llm.close()
 
 

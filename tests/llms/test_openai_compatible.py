@@ -172,9 +172,9 @@ async def test_scores_that_are_of_no_use_any_more_are_not_asked_for(server, llm_
     llm = llm_of(echo=True, concurrency=1)
     with pytest.raises(LLMStatusError):
         await llm.score([(PROMPT, f" {number}") for number in range(1, 30)])
-    asked = len(server.requests)
     await llm.score([(PROMPT, " 1")])  # behind whatever still waits for its turn
-    assert asked <= 3 and len(server.requests) == asked + 1
+    # Of 29: the first, the refused one, one that may have been on its way already, and the last.
+    assert len(server.requests) <= 4
 
 
 def test_a_dialect_is_part_of_the_identity(llm_of):
