@@ -140,12 +140,13 @@ class LocalLLM(BaseLLM):
         constraint: Constraint | None,
     ) -> Completion:
         server = await self._ready()
-        restriction = {} if constraint is None else await self._restriction(server, constraint)
+        # The length is known where the restriction counts tokens; a grammar ends by itself.
+        restriction, length = ({}, None) if constraint is None else await self._restriction(server, constraint)
         tokens = await self._prompt_tokens(server, prompt)
         room = self._check_fits(len(tokens), 1)
         document: dict[str, Any] = {
             "prompt": tokens,
-            "n_predict": min(max_tokens, room),
+            "n_predict": min(max_tokens, room, length or room),
             "stop": list(stop),
             "temperature": temperature,
             "cache_prompt": not self._deterministic,
@@ -156,22 +157,20 @@ class LocalLLM(BaseLLM):
         }
         if seed is not None:
             document["seed"] = seed
-        # n_predict of a restriction is the number of its words; fewer max_tokens cut it short.
-        document |= restriction | {"n_predict": min(document["n_predict"], restriction.get("n_predict", room))}
+        document |= restriction
         async with server.slot(tokens) as slot:
             answer = await server.post("/completion", document | {"id_slot": slot.number})
             slot.tokens = tokens
+        cut = answer.get("stop_type") == "limit" and answer.get("tokens_predicted") != length
         return Completion(
             text=str(answer["content"]),
-            finish_reason="length"
-            if answer.get("stop_type") == "limit" and answer.get("tokens_predicted") != restriction.get("n_predict")
-            else "stop",
+            finish_reason="length" if cut else "stop",
             usage=usage_of(answer),
             raw=answer,
         )
 
-    async def _restriction(self, server: LlamaServer, constraint: Constraint) -> dict[str, Any]:
-        """What llama.cpp must be told so that it writes nothing else.
+    async def _restriction(self, server: LlamaServer, constraint: Constraint) -> tuple[dict[str, Any], int | None]:
+        """What llama.cpp must be told so that it writes nothing else, and after how many tokens it is done.
 
         Words that are one token each are lifted above all others by a logit bias, in any number. Everything else needs
         a grammar, which llama.cpp tries on its whole vocabulary at each token (benchmarks/bench_local_constraints.py).
@@ -183,8 +182,8 @@ class LocalLLM(BaseLLM):
                 self._single_tokens.clear()  # one vocabulary at a time; it may be a large one
                 self._single_tokens[constraint.allowed] = known
             if known:
-                return {"logit_bias": [[token, LIFT] for token in known], "n_predict": constraint.count}
-        return {"grammar": constraint_grammar(constraint, leading_space=self.profile.api == "completions")}
+                return {"logit_bias": [[token, LIFT] for token in known]}, constraint.count
+        return {"grammar": constraint_grammar(constraint, leading_space=self.profile.api == "completions")}, None
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         if self.profile.api == "chat":
