@@ -45,7 +45,7 @@ def pixels(count: int) -> np.ndarray:
 def make_onnx(threads: int) -> Callable[[np.ndarray], np.ndarray]:
     from icl_vision.tokenizers.onnx import OnnxTokenizer
 
-    graph = OnnxTokenizer.from_pretrained("words-photo", providers="cpu", threads=threads)._graph()
+    graph = OnnxTokenizer.from_pretrained("words-photo", providers="cpu", threads=threads)._graph("encoder.onnx")
     return lambda batch: graph.run({"pixels": batch}, ["ids"])[0]
 
 

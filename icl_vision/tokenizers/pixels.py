@@ -29,7 +29,8 @@ class Preprocessing:
     """How an image becomes ``size`` x ``size`` pixels.
 
     resize: "squash" scales both sides (nothing at the borders is lost, shapes are distorted); "crop" scales the
-    short side to ``short`` and cuts the centre. filter: Pillow's name of the resampling filter; Pillow widens it
+    short side to ``short`` and cuts the centre. margin: a squashed image is put inside a black border of so many pixels
+    (hand-written digits of 28 x 28 lie on 32 x 32 so). filter: Pillow's name of the resampling filter; Pillow widens it
     when it shrinks, so nothing is aliased.
     """
 
@@ -37,9 +38,12 @@ class Preprocessing:
     resize: Literal["squash", "crop"] = "squash"
     filter: str = "bilinear"
     short: int = 0
+    margin: int = 0
 
     def __post_init__(self) -> None:
-        whole = all(isinstance(side, int) and not isinstance(side, bool) for side in (self.size, self.short))
+        whole = all(
+            isinstance(side, int) and not isinstance(side, bool) for side in (self.size, self.short, self.margin)
+        )
         if not whole or not 1 <= self.size <= _MAX_SIDE:
             raise ArtefactDamagedError(f"preprocessing: size must be 1 to {_MAX_SIDE}; got {self.size!r}")
         if self.resize not in ("squash", "crop"):
@@ -52,25 +56,37 @@ class Preprocessing:
                 f"preprocessing: a crop of {self.size} needs short, the scaled short side, of {self.size} "
                 f"to {_MAX_SIDE}; got {self.short!r}"
             )
+        if self.margin and (self.resize != "squash" or not 0 < 2 * self.margin < self.size):
+            raise ArtefactDamagedError(
+                f"preprocessing: a margin goes with 'squash' and leaves room inside {self.size}; got {self.margin!r}"
+            )
 
     @classmethod
     def from_card(cls, entry: object) -> Preprocessing:
         """Read a card's "preprocessing"; raises ArtefactDamagedError where it cannot be meant."""
         if not isinstance(entry, Mapping) or "size" not in entry:
             raise ArtefactDamagedError(f"the card's preprocessing must be an object with a size; got {entry!r}")
-        known = {key: entry[key] for key in ("size", "resize", "filter", "short") if key in entry}
+        known = {key: entry[key] for key in ("size", "resize", "filter", "short", "margin") if key in entry}
         return cls(**known)
 
     def to_dict(self) -> dict[str, Any]:
         """The card's entry."""
         entry: dict[str, Any] = {"size": self.size, "resize": self.resize, "filter": self.filter}
-        return entry | ({"short": self.short} if self.resize == "crop" else {})
+        entry |= {"short": self.short} if self.resize == "crop" else {}
+        return entry | ({"margin": self.margin} if self.margin else {})
 
     def apply(self, image: Image.Image) -> Image.Image:
         """RGB image of any size -> RGB image of ``size`` x ``size``; one that has that size already is unchanged."""
         if image.size == (self.size, self.size):
             return image
         filter = FILTERS[self.filter]
+        if self.margin:
+            inner = self.size - 2 * self.margin
+            framed = Image.new("RGB", (self.size, self.size))
+            framed.paste(
+                image if image.size == (inner, inner) else image.resize((inner, inner), filter), (self.margin,) * 2
+            )
+            return framed
         if self.resize == "squash":
             return image.resize((self.size, self.size), filter)
         # The part that ends up in the crop is scaled directly: a strip of 50000 x 1 pixels is never blown up.

@@ -15,6 +15,7 @@ import functools
 import io
 import logging
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -30,6 +31,7 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _SHORT = {"cpu": CPU, "cuda": CUDA}
 _NVIDIA = {CUDA, "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider"}
 _QUIET = 4  # onnxruntime's "fatal only"
+_NUMPY_OF = {"tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(float)": np.float32}
 _warned: set[str] = set()
 
 
@@ -43,6 +45,8 @@ class GraphSession:
         providers: None, "cpu", "cuda", an onnxruntime provider name, or a sequence of these, best first.
         strict: raise instead of warning where the session runs on another provider than the first one asked for.
         threads: CPU threads within one operator; None leaves it to onnxruntime (all cores).
+        fixed_batch: on CUDA, capture the graph at this batch size and replay it (a CUDA graph); smaller batches are
+            filled up with zeros, and runs of several threads wait for each other. None, or another provider: as usual.
 
     Raises:
         ProviderError: ``strict`` and another provider in use.
@@ -59,6 +63,7 @@ class GraphSession:
         providers: str | Sequence[str] | None = None,
         strict: bool = False,
         threads: int | None = None,
+        fixed_batch: int | None = None,
     ) -> None:
         ort = _onnxruntime()
         wanted = resolve_providers(providers)
@@ -69,7 +74,8 @@ class GraphSession:
         self.name = name
         usable = _usable(wanted)
         # use_tf32=0: words must not differ between CPU and GPU because convolutions were rounded to 10 bits
-        options = [{"use_tf32": "0"} if provider == CUDA else {} for provider in usable]
+        capture = {"enable_cuda_graph": "1"} if fixed_batch is not None and CUDA in usable else {}
+        options = [{"use_tf32": "0", **capture} if provider == CUDA else {} for provider in usable]
         try:
             with _quiet(ort) if usable != [CPU] else contextlib.nullcontext():
                 self._session = ort.InferenceSession(model, settings, providers=usable, provider_options=options)
@@ -88,6 +94,11 @@ class GraphSession:
             key: ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value), device, 0)
             for key, value in (constants or {}).items()
         }
+        self._replay = None
+        if fixed_batch is not None and self.provider == CUDA:
+            self._replay = _Replay(ort, self._session, self._constants, fixed_batch)
+        elif fixed_batch is not None:
+            logger.info("%s runs on %s: there is no CUDA graph to capture", self.name, self.provider)
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Run the graph; safe to call from several threads at once.
@@ -101,6 +112,8 @@ class GraphSession:
         """
         held = {key: np.ascontiguousarray(value) for key, value in feeds.items()}  # alive until the run is over
         try:
+            if self._replay is not None:
+                return self._replay.run(held, outputs)
             binding = self._session.io_binding()
             for key, constant in self._constants.items():
                 binding.bind_ortvalue_input(key, constant)
@@ -130,6 +143,53 @@ class GraphSession:
         if message not in _warned:
             _warned.add(message)
             warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+class _Replay:
+    """A CUDA graph: buffers on the device at fixed addresses, filled, replayed and read, one run at a time.
+
+    The first run with a set of outputs captures; a graph that was captured for some outputs writes only those, so
+    all outputs are always bound.
+    """
+
+    def __init__(self, ort: Any, session: Any, constants: Mapping[str, Any], batch: int) -> None:
+        self._ort, self._session, self._constants, self._batch = ort, session, constants, batch
+        self._lock = threading.Lock()
+        self._binding: Any = None
+        self._inputs: dict[str, Any] = {}
+        self._outputs: dict[str, Any] = {}
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
+        rows = max(len(value) for value in feeds.values())
+        if rows > self._batch:
+            raise ValueError(f"a batch of {rows} does not fit the captured batch of {self._batch}")
+        with self._lock:
+            filled = {key: self._filled(value, rows) for key, value in feeds.items()}
+            if self._binding is None:
+                self._bind(filled)
+            for key, value in filled.items():
+                self._inputs[key].update_inplace(value)
+            self._session.run_with_iobinding(self._binding)
+            return [np.asarray(self._outputs[key].numpy())[:rows] for key in outputs]
+
+    def _filled(self, value: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+        if len(value) != rows or rows == self._batch:  # not by image (a count of layers), or full already
+            return value
+        return np.concatenate([value, np.zeros((self._batch - rows, *value.shape[1:]), value.dtype)])
+
+    def _bind(self, filled: Mapping[str, npt.NDArray[Any]]) -> None:
+        make = self._ort.OrtValue
+        self._binding = self._session.io_binding()
+        for key, constant in self._constants.items():
+            self._binding.bind_ortvalue_input(key, constant)
+        for key, value in filled.items():
+            self._inputs[key] = make.ortvalue_from_numpy(value, "cuda", 0)
+            self._binding.bind_ortvalue_input(key, self._inputs[key])
+        for output in self._session.get_outputs():
+            shape = [self._batch if isinstance(side, str) else side for side in output.shape]
+            kind = _NUMPY_OF[output.type]
+            self._outputs[output.name] = make.ortvalue_from_shape_and_type(shape, kind, "cuda", 0)
+            self._binding.bind_ortvalue_output(output.name, self._outputs[output.name])
 
 
 def resolve_providers(providers: str | Sequence[str] | None) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, UsageError
 from icl_vision.tokenizers.ascii import AsciiTokenizer
 from icl_vision.tokenizers.base import ImageTokenizer
-from icl_vision.tokenizers.onnx import KIND, OnnxTokenizer
+from icl_vision.tokenizers.onnx import KINDS, OnnxTokenizer
 from icl_vision.vocabulary import CARD_FILE, read_card
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def load(name: str | os.PathLike[str], *, strict: bool = False, **options: Any) 
     if kind == "codebook":
         names = ", ".join(available())
         raise ArtefactNotFoundError(f"{str(folder)!r} is a codebook, not a tokenizer; available are {names}")
-    if kind != KIND:
+    if kind not in KINDS:
         logger.debug("%s has the kind %r; its reader will say more", folder, kind)
     _check_options(OnnxTokenizer, str(name), options)
     return OnnxTokenizer(folder, strict=strict, **options)

@@ -102,7 +102,7 @@ def test_pickles_as_its_folder_and_options(photo: np.ndarray) -> None:
 def test_one_session_whatever_the_number_of_threads(photo: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
     start = OnnxTokenizer._start
-    monkeypatch.setattr(OnnxTokenizer, "_start", lambda self: made.append(1) or start(self))
+    monkeypatch.setattr(OnnxTokenizer, "_start", lambda self, file: made.append(1) or start(self, file))
     tokenizer = load(threads=1)
     assert not made
     with ThreadPoolExecutor(8) as pool:

@@ -1,0 +1,72 @@
+"""Reading an artefact folder: is every file the one its card describes, and which codebook belongs to it.
+
+Knows: ``card.json``, sha256, where codebooks lie. Refuses to know: graphs, sessions, how an artefact is written
+(``exporters/artefact.py``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from icl_vision.codebook import Codebook, packaged_codebooks
+from icl_vision.errors import ArtefactDamagedError
+from icl_vision.vocabulary import CARD_FILE
+
+ENCODER_FILE = "encoder.onnx"
+DECODER_FILE = "decoder.onnx"
+CLASSES_FILE = "classes.txt"
+
+
+def verify_files(folder: Path, card: Mapping[str, Any]) -> None:
+    """Check every file that a card lists under "files" against its sha256.
+
+    Raises:
+        ArtefactDamagedError: a file is missing, cannot be read or is another one; or the list itself is damaged.
+    """
+    files = card.get("files")
+    if not isinstance(files, Mapping) or ENCODER_FILE not in files:
+        raise ArtefactDamagedError(
+            f"{CARD_FILE} in {str(folder)!r} must list {ENCODER_FILE} with its sha256 under 'files'"
+        )
+    for name, expected in files.items():
+        if not isinstance(name, str) or Path(name).name != name:
+            raise ArtefactDamagedError(f"{CARD_FILE} in {str(folder)!r} lists {name!r}, which is no plain file name")
+        try:
+            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        except FileNotFoundError:
+            raise ArtefactDamagedError(f"{str(folder)!r} has no {name}; fetch or build the folder again") from None
+        except OSError as error:
+            raise ArtefactDamagedError(f"{name} in {str(folder)!r} cannot be read ({error.strerror})") from error
+        if found != expected:
+            raise ArtefactDamagedError(
+                f"{name} in {str(folder)!r} is not the file its card describes: its sha256 is {found[:12]}..., "
+                f"the card says {str(expected)[:12]}...; fetch or build the folder again"
+            )
+
+
+def find_codebook(folder: Path, card: Mapping[str, Any]) -> Codebook:
+    """The codebook a card names, from inside the artefact, beside it, or from the package; the sha256 decides.
+
+    Raises:
+        ArtefactDamagedError: none of that name, or only ones with another sha256.
+    """
+    entry = card.get("codebook")
+    name, wanted = (entry.get("name"), entry.get("hash")) if isinstance(entry, Mapping) else (None, None)
+    if not isinstance(name, str) or Path(name).name != name or not isinstance(wanted, str):
+        raise ArtefactDamagedError(
+            f"{CARD_FILE} in {str(folder)!r} must name its codebook and the codebook's hash; got {entry!r}"
+        )
+    places: list[str | Path] = [folder / name, folder.parent / name]
+    found = []
+    for place in [*(place for place in places if Path(place).is_dir()), *({name} & set(packaged_codebooks()))]:
+        codebook = Codebook.load(place)
+        if codebook.hash == wanted:
+            return codebook
+        found.append(f"{str(place)!r} has {codebook.hash[:12]}...")
+    nowhere = f"no such folder inside or beside it, nor in the package {packaged_codebooks()}"
+    raise ArtefactDamagedError(
+        f"{str(folder)!r} needs the codebook {name!r} with sha256 {wanted[:12]}...: {', '.join(found) or nowhere}"
+    )
