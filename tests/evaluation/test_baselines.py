@@ -110,3 +110,85 @@ def test_blind_answer_that_names_no_label_is_none() -> None:
     llm: Any = Guesser("wolf", scores=False)
     prepared = PromptBuilder().prepare([Example("fur", "cat"), Example("bark", "dog")], ["cat", "dog"])
     assert baselines.blind(llm, prepared, ["cat", "dog"]) is None
+
+
+def test_nearest_neighbours_is_cosine_to_single_examples() -> None:
+    support = [[1, 0], [0, 10], [1, 1]]
+    labels = ["cat", "dog", "cow"]
+    assert baselines.nearest_neighbours(support, labels, [[5, 0.1], [0.1, 1], [3, 3]]) == ["cat", "dog", "cow"]
+
+
+def test_nearest_neighbours_ties_go_to_the_first_example() -> None:
+    assert baselines.nearest_neighbours([[2, 0], [1, 0]], ["b", "a"], [[3, 0]]) == ["b"]
+    # Two votes each: the label whose image is nearest.
+    support, labels = [[1, 0.3], [1, 0], [1, 0.1], [1, 0.2]], ["a", "b", "a", "b"]
+    assert baselines.nearest_neighbours(support, labels, [[1, 0]], k=4) == ["b"]
+    assert baselines.nearest_neighbours(support, labels, [[1, 0.31]], k=3) == ["a"]
+
+
+@pytest.mark.parametrize("k", [0, 3])
+def test_nearest_neighbours_refuses_a_k_that_cannot_be(k: int) -> None:
+    with pytest.raises(UsageError, match=f"between 1 and the 2 support images; got {k}"):
+        baselines.image_knn([[1, 0], [0, 1]], ["a", "b"], [[1, 1]], k=k)
+
+
+def test_words_knn_reads_single_examples() -> None:
+    support = [pyramid("whisker"), pyramid("bark"), pyramid("bark")]
+    assert baselines.words_knn(support, ["cat", "dog", "cat"], [pyramid("bark", "fur")], CODEBOOK) == ["dog"]
+    assert baselines.words_knn(support, ["cat", "dog", "cat"], [pyramid("bark", "fur")], CODEBOOK, k=3) == ["cat"]
+
+
+def view(**changes: Any) -> baselines.View:
+    parts: dict[str, Any] = {
+        "labels": ("cat", "dog"),
+        "support_words": (pyramid("whisker"), pyramid("bark")),
+        "support_labels": ("cat", "dog"),
+        "query_words": (pyramid("bark"), pyramid("whisker")),
+        "codebook": CODEBOOK,
+        "vocabulary": VOCABULARY,
+        "support_vectors": np.asarray([[0, 1], [1, 0]], np.float32),
+        "query_vectors": np.asarray([[0.1, 1], [1, 0.1]], np.float32),
+    }
+    return baselines.View(**{**parts, **changes})
+
+
+def test_every_row_answers_every_query() -> None:
+    by_words, by_vectors = ["dog", "cat"], ["cat", "dog"]
+    expected = {
+        "prior": ["cat", "cat"],
+        "words_prototype": by_words,
+        "words_knn": by_words,
+        "label_name": by_words,
+        "image_prototype": by_vectors,
+        "image_knn": by_vectors,
+        "linear_probe": by_vectors,
+    }
+    assert {name: row(view()) for name, row in baselines.ROWS.items() if row.answer} == expected
+    assert [name for name, row in baselines.ROWS.items() if row.answer is None] == ["blind", "untrained"]
+    for name, row in baselines.ROWS.items():
+        assert row.name == name
+        assert row.meaning
+        assert ("llm" in row.needs) == (row.answer is None) == (row.llm_calls > 0)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "names", "why"),
+    [
+        ("codebook", {"words_prototype", "words_knn", "label_name"}, "not available: the tokenizer has no codebook"),
+        ("vocabulary", {"label_name"}, "not available: the tokenizer has no vocabulary"),
+        ("query_vectors", {"image_prototype", "image_knn", "linear_probe"}, "the tokenizer has no image vectors"),
+    ],
+)
+def test_a_row_without_what_it_needs_says_why(lacking: str, names: set[str], why: str) -> None:
+    poor = view(**{lacking: None})
+    assert {name for name, row in baselines.ROWS.items() if row.answer and row(poor) is None} == names
+    assert all(why in poor.lacks(baselines.ROWS[name].needs) for name in names)
+
+
+def test_a_row_of_the_llm_is_not_answered_here() -> None:
+    with pytest.raises(UsageError, match="'blind' is answered by an LLM"):
+        baselines.ROWS["blind"](view())
+
+
+def test_the_label_row_passes_over_unknown_labels() -> None:
+    assert baselines.ROWS["label_name"](view(labels=("cat", "wolf"))) is None
