@@ -1,0 +1,164 @@
+"""Do the graphs of a pyramid compute what the torch module computes?
+
+Knows: ids layer by layer, ties, decoded pixels. Refuses to know: training, files, cards.
+
+A layer's words depend on those of the layers before, so two pyramids are compared from the first layer on: where they
+first differ the two words must be as good as equally near (a tie), and what follows at that image is not compared.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import torch
+from torch import Tensor
+
+from icl_vision.errors import ArtefactError
+from icl_vision.tokenizers.sessions import CPU
+
+if TYPE_CHECKING:
+    from .spae import DecoderGraph, EncoderGraph
+
+logger = logging.getLogger(__name__)
+
+BATCHES = (1, 2, 7)
+EPSILON = 1e-4
+"""Two words whose squared distances (or cosines) from the target differ by less, relative to the target's own
+squared length plus one, are a tie: about a hundred times fp32's rounding in a sum of some hundred terms."""
+
+PIXEL_TOLERANCE = 1
+"""Levels of 255 that graph and module may differ by: rounding to whole levels may go either way."""
+
+
+@dataclass(frozen=True)
+class PyramidParity:
+    """What was compared. ids: words compared, over all images and batch sizes. ties: images at which two words were
+    equally near and graph and module chose differently. skipped: words after a tie, not compared. mismatches: words
+    that differ without being equally near (0, else the export fails). pixel_difference: the largest difference of
+    decoded pixels, in levels of 255, over every number of layers."""
+
+    images: int
+    batches: tuple[int, ...]
+    epsilon: float
+    ids: int
+    ties: int
+    skipped: int
+    mismatches: int
+    pixel_difference: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "batches": list(self.batches)}
+
+    def __str__(self) -> str:
+        return (
+            f"parity on {self.images} images at batches {', '.join(map(str, self.batches))}: {self.ids} ids, "
+            f"{self.mismatches} mismatches, {self.ties} ties, {self.skipped} ids after a tie not compared; decoded "
+            f"pixels differ by {self.pixel_difference} of 255 at most"
+        )
+
+
+def check_pyramids(
+    encoder: EncoderGraph,
+    decoder: DecoderGraph,
+    encoder_data: bytes,
+    decoder_data: bytes,
+    pixels: npt.NDArray[np.uint8],
+    codebook: Tensor,
+    *,
+    exact: bool = True,
+    batches: Sequence[int] = BATCHES,
+) -> PyramidParity:
+    """Compare both graphs with their modules on the CPU, at several batch sizes and every number of layers.
+
+    Args:
+        encoder, decoder: in evaluation mode, with the very weights the files store.
+        encoder_data, decoder_data: the ONNX files' bytes.
+        pixels: uint8 [N,S,S,3]; all N are encoded at every batch size, the last batch may be smaller.
+        codebook: fp32 [T,c].
+        exact: raise at a mismatch. False for fp16 arithmetic, whose rounding differs between torch and onnxruntime.
+
+    Raises:
+        ArtefactError: ``exact`` and words differ without a tie, or pixels by more than one level.
+    """
+    encode, decode = (_session(data) for data in (encoder_data, decoder_data))
+    totals = {"ids": 0, "ties": 0, "skipped": 0, "mismatches": 0}
+    difference = 0
+    layout = encoder.spae.layout
+    for size in batches:
+        for start in range(0, len(pixels), size):
+            batch = pixels[start : start + size]
+            ids = np.asarray(encode.run(["ids"], {"pixels": batch, "codebook": codebook.numpy()})[0])
+            for key, value in _compare(encoder, torch.from_numpy(batch), ids, codebook).items():
+                totals[key] += value
+            for layers in range(1, len(layout) + 1):
+                count = np.array([layers], dtype=np.int64)
+                made = decode.run(["pixels"], {"ids": ids, "layers": count, "codebook": codebook.numpy()})[0]
+                with torch.inference_mode():
+                    truth = decoder(torch.from_numpy(ids), torch.from_numpy(count), codebook).numpy()
+                difference = max(difference, int(np.abs(made.astype(int) - truth.astype(int)).max()))
+    parity = PyramidParity(len(pixels), tuple(batches), EPSILON, **totals, pixel_difference=difference)
+    logger.info("%s", parity)
+    if exact and (parity.mismatches or difference > PIXEL_TOLERANCE):
+        raise ArtefactError(f"the graphs do not compute what the module computes: {parity}")
+    return parity
+
+
+def agreement(
+    encoder_data: bytes, pixels: npt.NDArray[np.uint8], codebook: Tensor, truth: npt.NDArray[Any]
+) -> dict[str, Any]:
+    """How many of the words are those of the fp32 module: {agreement, ids}."""
+    session = _session(encoder_data)
+    found = np.concatenate(
+        [
+            session.run(["ids"], {"pixels": pixels[start : start + 32], "codebook": codebook.numpy()})[0]
+            for start in range(0, len(pixels), 32)
+        ]
+    )
+    return {"agreement": float((found == truth).mean()), "ids": int(found.size)}
+
+
+def _session(data: bytes) -> Any:
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
+    return ort.InferenceSession(data, settings, providers=[CPU])
+
+
+def _compare(encoder: EncoderGraph, pixels: Tensor, ids: npt.NDArray[Any], codebook: Tensor) -> dict[str, int]:
+    quantizer = encoder.spae.quantizer
+    with torch.inference_mode():
+        quantized = quantizer(encoder.latent(pixels))
+    counts = {"ids": 0, "ties": 0, "skipped": 0, "mismatches": 0}
+    layers = np.split(ids, np.cumsum(encoder.spae.layout.counts)[:-1], axis=1)
+    for image in range(len(ids)):
+        tied = False
+        for truth, target, found in _by_layer(quantized, layers, image):
+            if tied:
+                counts["skipped"] += truth.size
+                continue
+            counts["ids"] += truth.size
+            for place in np.flatnonzero(truth != found):
+                words = codebook[[int(truth[place]), int(found[place])]].double()
+                near = _equally_near(target[:, place].double(), words, quantizer.normalise)
+                counts["ties" if near else "mismatches"] += 1
+                tied = True  # either way the layers below start from another word
+    return counts
+
+
+def _by_layer(quantized: Any, layers: Sequence[Any], image: int) -> Iterator[tuple[Any, Tensor, Any]]:
+    """Per layer: the module's words [n], its targets [c, n], the graph's words [n]."""
+    for truth, target, found in zip(quantized.ids, quantized.targets, layers, strict=True):
+        yield truth[image].flatten().numpy(), target[image].flatten(1), found[image]
+
+
+def _equally_near(target: Tensor, words: Tensor, normalise: bool) -> bool:
+    if normalise:
+        scores = torch.nn.functional.cosine_similarity(words, target[None])
+        return bool((scores[0] - scores[1]).abs() <= EPSILON)
+    distances = (words - target).square().sum(1)
+    return bool((distances[0] - distances[1]).abs() <= EPSILON * (1 + target.square().sum()))
