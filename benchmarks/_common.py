@@ -6,31 +6,15 @@ Knows: machine, versions, commit, seed, command. Refuses to know: what is measur
 from __future__ import annotations
 
 import json
-import os
-import platform
 import shlex
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from icl_vision.evaluation.machine import machine
 from icl_vision.runs import source_commit, versions
 from icl_vision.storage import write_text
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores this process may use, memory and operating system; no host or user name."""
-    processor, memory = platform.processor() or platform.machine(), None
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                processor = line.partition(":")[2].strip()
-                break
-        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-        cores = len(os.sched_getaffinity(0))
-    except (OSError, ValueError, AttributeError):
-        cores = os.cpu_count() or 1
-    return {"processor": processor, "cores": cores, "memory_gib": memory, "system": platform.system()}
 
 
 def header(seed: int | None = None) -> dict[str, Any]:

@@ -11,20 +11,17 @@ episodes on every version.
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from icl_vision.errors import UsageError
-from icl_vision.storage import write_json
 
 T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-FORMAT_VERSION = 1
 
 
 class Item(NamedTuple):
@@ -100,6 +97,21 @@ class Episode:
         if not 1 <= shots <= self.shots:
             raise UsageError(f"shots must be between 1 and {self.shots} for this episode; got {shots}")
         return Episode(self.number, self.seed, self.labels, self.support[: shots * self.ways], self.queries)
+
+    def renamed(self, names: Mapping[str, str]) -> Episode:
+        """The same images under other names (nonsense ones, say).
+
+        names: label -> name, one for every label.
+        """
+        missing = [label for label in self.labels if label not in names]
+        if missing:
+            raise UsageError(f"episode {self.number} cannot be renamed: no name for {missing}")
+        return replace(
+            self,
+            labels=tuple(names[label] for label in self.labels),
+            support=tuple(Item(item.path, names[item.label]) for item in self.support),
+            queries=tuple(Item(item.path, names[item.label]) for item in self.queries),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; ``from_dict`` reads it back."""
@@ -262,24 +274,3 @@ class ImageFolder:
             tuple(Item(support[label][shot], label) for shot in range(shots) for label in labels),
             tuple(turns[:queries]),
         )
-
-
-def save_episodes(target: str | Path, episodes: Sequence[Episode]) -> None:
-    """Write episodes as one JSON file (atomically), so that another run can ask the very same questions."""
-    document = {"format_version": FORMAT_VERSION, "episodes": [episode.to_dict() for episode in episodes]}
-    write_json(Path(target), document)
-
-
-def load_episodes(source: str | Path) -> list[Episode]:
-    """Read a file of ``save_episodes``.
-
-    Raises:
-        UsageError: no such file, not JSON, or of another form or version.
-    """
-    try:
-        document = json.loads(Path(source).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UsageError(f"the episode file {str(source)!r} cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
-        raise UsageError(f"{str(source)!r} is not an episode file of format version {FORMAT_VERSION}")
-    return [Episode.from_dict(row) for row in document.get("episodes", [])]

@@ -92,6 +92,23 @@ def _first_line(answer: str) -> str:
     return stripped.splitlines()[0].strip() if stripped else ""
 
 
+def strict_match(answer: str, label: str, *, ended: bool = True) -> bool:
+    """The name and nothing else up to the end of the line, letter for letter (Frozen, arXiv 2106.13884, section 4).
+
+    Args:
+        answer: the continuation as the LLM wrote it; the one space before a continuation's first word is not counted.
+        label: the right answer.
+        ended: the LLM ended its answer by itself. A line cut off by a token limit has not ended.
+    """
+    line, newline, _ = answer.partition("\n")
+    return (ended or bool(newline)) and line.removeprefix(" ") == label
+
+
+def normalised_match(answer: str, label: str) -> bool:
+    """Strip, first line, lower case, then equal (as VL-ICL Bench judges open-ended miniImageNet)."""
+    return _first_line(answer).lower() == label.strip().lower()
+
+
 def exact_match(answer: str, label: str) -> bool:
     """The answer's first line is the label and then ends: at most closing punctuation follows. Case does not count."""
     return _first_line(answer).rstrip(" .,;:!\"'").casefold() == label.casefold()

@@ -93,6 +93,9 @@ def _prompt(result: EpisodeResult) -> PromptView:
     question, answer = result.question, result.queries[result.example].classification
     shares = answer.probabilities or {}
     first = question.pairs[0][0]
+    if question.shown:
+        # Each example alone: the prompts one under the other, and what they came to for each label.
+        return PromptView(str(question), [(label, shares.get(label)) for label in question.labels], NOTES["channel"])
     if question.method == "channel":
         asked = [
             (prompt.query + continuation, shares.get(label))

@@ -7,8 +7,10 @@ wrapped tokenizer's own; images that are not paths go straight through.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,42 +21,69 @@ if TYPE_CHECKING:
     from icl_vision.contracts import Tokenizer
     from icl_vision.pyramid import TokenPyramid
 
+V = TypeVar("V")
+
+WORDS_KEPT = 50_000
+"""Images whose words are kept: some tens of megabytes."""
+
+VECTORS_KEPT = 5_000
+"""Images whose vectors are kept: 25 MB at 1,280 numbers each."""
+
 
 class RememberingTokenizer(WrappedTokenizer):
     """Wraps a tokenizer and keeps words and vectors by path, in memory, for as long as it lives.
 
+    Threads may share one: images are encoded one call at a time.
+
     Args:
         inner: any tokenizer of the contract. Its results must not depend on the batch, which the contract demands.
+        words_kept, vectors_kept: so many images, those used last; others are encoded again.
 
     Files are taken not to change while it lives.
     """
 
-    def __init__(self, inner: Tokenizer) -> None:
+    def __init__(self, inner: Tokenizer, *, words_kept: int = WORDS_KEPT, vectors_kept: int = VECTORS_KEPT) -> None:
         super().__init__(inner)
-        self._words: dict[tuple[str, int | None], TokenPyramid] = {}
-        self._vectors: dict[str, npt.NDArray[np.float32]] = {}
+        self._words: _Recent[TokenPyramid] = _Recent(words_kept)
+        self._vectors: _Recent[npt.NDArray[np.float32]] = _Recent(vectors_kept)
+        self._lock = threading.Lock()
 
     def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
         """As the wrapped tokenizer's, without encoding a path twice for the same ``k``."""
         images, paths = _paths(images)
-        if paths is None:
-            return self.inner.encode(images, k)
-        new = [path for path in dict.fromkeys(paths) if (path, k) not in self._words]
-        if new:
-            for path, pyramid in zip(new, self.inner.encode(new, k), strict=True):
-                self._words[path, k] = pyramid
-        return [self._words[path, k] for path in paths]
+        with self._lock:
+            if paths is None:
+                return self.inner.encode(images, k)
+            keys = [(path, k) for path in paths]
+            return self._words.all(keys, lambda new: self.inner.encode([path for path, _ in new], k))
 
     def embed(self, images: Any) -> npt.NDArray[np.float32]:
         """As the wrapped tokenizer's, without embedding a path twice."""
         images, paths = _paths(images)
-        if not paths:
-            return self.inner.embed(images)
-        new = [path for path in dict.fromkeys(paths) if path not in self._vectors]
-        if new:
-            for path, vector in zip(new, self.inner.embed(new), strict=True):
-                self._vectors[path] = vector
-        return np.stack([self._vectors[path] for path in paths])
+        with self._lock:
+            if not paths:
+                return self.inner.embed(images)
+            return np.stack(self._vectors.all(paths, lambda new: list(self.inner.embed(list(new)))))
+
+
+class _Recent(OrderedDict[Hashable, V]):
+    """The values used last, at most ``size`` of them."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def all(self, keys: Sequence[Any], make: Callable[[list[Any]], Sequence[V]]) -> list[V]:
+        """The value of each key; those not known are made in one call."""
+        new = [key for key in dict.fromkeys(keys) if key not in self]
+        made = dict(zip(new, make(new), strict=True)) if new else {}
+        found = [made[key] if key in made else self[key] for key in keys]
+        for key, value in zip(keys, found, strict=True):
+            self[key] = value
+            self.move_to_end(key)
+        while len(self) > self.size:
+            self.popitem(last=False)
+        return found
 
 
 def _paths(images: Any) -> tuple[Any, list[str] | None]:

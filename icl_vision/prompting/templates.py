@@ -7,6 +7,7 @@ which examples are shown in which order (``builder``).
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 import logging
 import os
@@ -176,7 +177,13 @@ def load_template(info: TemplateInfo) -> PromptTemplate:
     Raises:
         TemplateError: naming the file and every fault with its line.
     """
-    source, inspection = _inspected(info)
+    return _loaded(info, info.read())
+
+
+@functools.lru_cache(maxsize=64)
+def _loaded(info: TemplateInfo, source: str) -> PromptTemplate:
+    """``load_template``, once for each text: compiling takes ten times as long as a prompt."""
+    inspection = _inspected(source)
     if inspection.faults or inspection.kind is None:
         faults = "; ".join(_place(None, fault.line) + f": {fault.message}" for fault in inspection.faults)
         raise TemplateError(f"{info.path}, {faults}")
@@ -191,7 +198,7 @@ def load_template(info: TemplateInfo) -> PromptTemplate:
 def template_faults(info: TemplateInfo) -> list[str]:
     """Every fault that shows without rendering, one line each naming file and line; [] when there is none."""
     try:
-        _, inspection = _inspected(info)
+        inspection = _inspected(info.read())
         if inspection.faults:
             return [f"{_place(info.path, fault.line)}: {fault.message}" for fault in inspection.faults]
         load_template(info)
@@ -200,15 +207,14 @@ def template_faults(info: TemplateInfo) -> list[str]:
     return []
 
 
-def _inspected(info: TemplateInfo) -> tuple[str, Inspection]:
+def _inspected(source: str) -> Inspection:
     # These modules import jinja2; so it is loaded only once a template is wanted.
     from icl_vision.prompting import bounds
     from icl_vision.prompting.checks import inspect
     from icl_vision.prompting.sandbox import PromptEnvironment
 
-    source = info.read()
     with bounds.limited(MAX_RENDERED_CHARS):  # jinja computes constant expressions while it compiles
-        return source, inspect(PromptEnvironment(), source)
+        return inspect(PromptEnvironment(), source)
 
 
 def _compile(info: TemplateInfo, source: str) -> jinja2.Template:

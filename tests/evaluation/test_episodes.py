@@ -10,14 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icl_vision.errors import UsageError
+from icl_vision.evaluation.episode_files import load_episodes, save_episodes
 from icl_vision.evaluation.episodes import (
     Draw,
     Episode,
     ImageFolder,
     Item,
     display_label,
-    load_episodes,
-    save_episodes,
 )
 
 

@@ -1,0 +1,21 @@
+"""`icl-vision eval`: the group of the measuring commands.
+
+Knows: which there are and where. Refuses to know: what they measure; a module is imported only when it is asked for.
+"""
+
+from __future__ import annotations
+
+import click
+
+from icl_vision.cli import LazyGroup
+
+MEMBERS: dict[str, tuple[str, str]] = {
+    "compare": ("icl_vision.cli.eval_compare", "Compare two few-shot runs on the same questions, paired."),
+    "few-shot": ("icl_vision.cli.eval_few_shot", "Few-shot accuracy in the papers' 14 settings, with baselines."),
+    "reconstruction": ("icl_vision.cli.eval_reconstruction", "How much of an image its words keep."),
+}
+
+
+@click.group(name="eval", cls=LazyGroup, members=MEMBERS)
+def command() -> None:
+    """Measure: few-shot accuracy, reconstruction, two runs compared."""

@@ -1,0 +1,186 @@
+"""A benchmark's journal summed up: accuracies by row and setting, means over the papers' columns, what it cost.
+
+Knows: counting, one item at a time (memory does not grow with the items). Refuses to know: how an answer came to be.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from icl_vision.contracts import Usage
+from icl_vision.evaluation.metrics import Accuracy
+from icl_vision.evaluation.settings import COLUMNS, Setting
+
+
+@dataclass(frozen=True, slots=True)
+class RowInfo:
+    """What a table says about a row beside its numbers.
+
+    name: as in the journal. kind: "llm", "baseline", "control" or "quoted". meaning: one line for people. scorer: how
+    answers are judged. constrained: its answers can only be labels. transductive: it looks at other queries.
+    source: where a quoted row's numbers come from.
+    """
+
+    name: str
+    kind: str
+    meaning: str
+    scorer: str
+    constrained: bool = False
+    transductive: bool = False
+    source: str = ""
+
+
+@dataclass(slots=True)
+class _Cell:
+    right: int = 0
+    answered: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of the items added so far. usage, asked, seconds: summed over them; items: how many."""
+
+    usage: Usage = field(default_factory=Usage)
+    asked: int = 0
+    seconds: float = 0.0
+    items: int = 0
+    _cells: dict[tuple[str, str], _Cell] = field(default_factory=lambda: defaultdict(_Cell))
+    _calls: dict[str, list[int]] = field(default_factory=lambda: defaultdict(lambda: [0, 0]))
+
+    def add(self, item: Mapping[str, Any]) -> None:
+        """Count one item of the journal."""
+        setting = item["setting"]
+        for row, answer in item["answers"].items():
+            cell = self._cells[row, setting]
+            cell.answered += 1
+            cell.right += bool(answer["right"])
+            calls = self._calls[row]
+            calls[0] += answer["calls"]
+            calls[1] += 1
+        for row, note in item["notes"].items():
+            self._cells[row, setting].notes[note] += 1
+        self.usage += Usage(**item["usage"])
+        self.asked += item["asked"]
+        self.seconds += item["seconds"]
+        self.items += 1
+
+    def rows(self, infos: Iterable[RowInfo]) -> list[dict[str, Any]]:
+        """The "rows" of results.json, with the LLM calls that each row needed for a question by itself."""
+        result = []
+        for info in infos:
+            calls, answers = self._calls.get(info.name, [0, 0])
+            result.append(
+                {
+                    "name": info.name,
+                    "kind": info.kind,
+                    "meaning": info.meaning,
+                    "constrained": info.constrained,
+                    "transductive": info.transductive,
+                    "llm_calls": round(calls / answers, 2) if answers else None,
+                    "source": info.source,
+                }
+            )
+        return result
+
+    def cells(self, infos: Iterable[RowInfo], settings: Sequence[Setting]) -> list[dict[str, Any]]:
+        """The "cells" of results.json. A row without an answer in some items says in how many, and why."""
+        result = []
+        for info in infos:
+            for setting in settings:
+                cell = self._cells.get((info.name, setting.id), _Cell())
+                accuracy = Accuracy.count(cell.right, cell.answered, info.scorer).to_dict() if cell.answered else None
+                result.append({"row": info.name, "setting": setting.id, "accuracy": accuracy, "note": _note(cell)})
+        return result
+
+
+def _note(cell: _Cell) -> str:
+    if not cell.notes:
+        return "" if cell.answered else "not asked"
+    reason, count = cell.notes.most_common(1)[0]
+    if not cell.answered:
+        return reason
+    return f"{reason} in {count} of {cell.answered + sum(cell.notes.values())} episodes"
+
+
+def means(cells: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> list[dict[str, Any]]:
+    """The plain mean of the papers' seven columns for each row and number of ways; null unless all seven are there."""
+    found = {(cell["row"], cell["setting"]): cell["accuracy"] for cell in cells}
+    result = []
+    for row in dict.fromkeys(cell["row"] for cell in cells):
+        for ways in dict.fromkeys(setting.ways for setting in settings):
+            columns = [
+                found.get((row, Setting(ways, shots, repeats, induction).id)) for induction, shots, repeats in COLUMNS
+            ]
+            shares = [one["accuracy"] for one in columns if one is not None and one["accuracy"] is not None]
+            mean = sum(shares) / len(COLUMNS) if len(shares) == len(COLUMNS) else None
+            result.append({"row": row, "ways": ways, "mean": mean})
+    return result
+
+
+def render_table(results: Mapping[str, Any]) -> str:
+    """results.json as text: settings as columns, per cents with their 95% interval, a block for each number of ways."""
+    cells = {(cell["row"], cell["setting"]): cell for cell in results["cells"]}
+    mean_of = {(one["row"], one["ways"]): one["mean"] for one in results["means"]}
+    names = [row["name"] for row in results["rows"]]
+    settings = [Setting.from_dict(one) for one in results["settings"]]
+    quoted = {row["name"] for row in results["rows"] if row["kind"] == "quoted"}
+    blocks = []
+    notes: dict[str, str] = {}
+    for ways in dict.fromkeys(setting.ways for setting in settings):
+        columns = [setting for setting in settings if setting.ways == ways]
+        lines = [[f"{ways}-way", *(one.column for one in columns), "mean"]]
+        for name in names:
+            if name in quoted and (name, ways) not in mean_of and not any(_share(cells, name, one) for one in columns):
+                continue  # published for other ways only
+            texts = [_cell_text(cells.get((name, one.id)), notes) for one in columns]
+            mean = mean_of.get((name, ways))
+            lines.append([name + "*" * (name in quoted), *texts, "" if mean is None else f"{100 * mean:.2f}"])
+        blocks.append(_aligned(lines))
+    foot = [f"{mark} {note}" for note, mark in notes.items()]
+    if quoted:
+        foot.append("* quoted from a publication, not measured here; results.json has source and differences")
+    foot.append("columns: inner shots, repeats, i = with task induction, n = without; per cent [95% Wilson interval]")
+    return "\n\n".join([*blocks, "\n".join(foot)])
+
+
+def render_rows(results: Mapping[str, Any]) -> str:
+    """What each measured row is: constrained or not, transductive or not, LLM calls for a question, its meaning."""
+    lines = [["row", "only labels", "transductive", "LLM calls", "meaning"]]
+    for row in results["rows"]:
+        if row["kind"] == "quoted":
+            continue
+        calls = "" if row["llm_calls"] is None else f"{row['llm_calls']:g}"
+        flags = ["yes" if row[key] else "no" for key in ("constrained", "transductive")]
+        lines.append([row["name"], *flags, calls, row["meaning"]])
+    return _aligned(lines)
+
+
+def _share(cells: Mapping[tuple[str, str], Mapping[str, Any]], row: str, setting: Setting) -> bool:
+    return cells.get((row, setting.id), {}).get("accuracy") is not None
+
+
+def _cell_text(cell: Mapping[str, Any] | None, notes: dict[str, str]) -> str:
+    if cell is None:
+        return ""
+    accuracy, note = cell["accuracy"], cell["note"]
+    if note in ("quoted", "not published"):
+        return "-" if accuracy is None else f"{100 * accuracy['accuracy']:.1f}"
+    if accuracy is None:
+        if note == "exceeds window" or not note:
+            return note or "-"
+        return notes.setdefault(note, f"({len(notes) + 1})")
+    text = f"{100 * accuracy['accuracy']:.1f}"
+    low, high = accuracy["interval"]
+    text += f" [{100 * low:.0f}-{100 * high:.0f}]"
+    return text + (" " + notes.setdefault(note, f"({len(notes) + 1})") if note else "")
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    )

@@ -1,0 +1,141 @@
+"""`icl-vision eval few-shot`: its options, its table, its plan and its run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from icl_vision.cli import main
+from icl_vision.cli.eval_few_shot import command as few_shot
+
+QUICK = ("--settings", "1s-0r-i", "--ways", "2", "--episodes", "2", "--baselines", "prior", "blind")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ICL_VISION_CACHE", str(tmp_path / "cache"))
+
+
+def run(*arguments: str | Path, llm: str = "fake") -> Result:
+    fixed = ["eval", "few-shot", "--llm", llm, "--tokenizer", "ascii", "-k", "16"]
+    return CliRunner().invoke(main, [*fixed, *map(str, arguments)])
+
+
+def test_a_run_prints_the_table_and_writes_everything(class_folder: Path, tmp_path: Path) -> None:
+    done = run("--data", class_folder, *QUICK, "--out", tmp_path / "run")
+    assert done.exit_code == 0, done.output
+    assert "2-way" in done.stdout and "1s-0r-i" in done.stdout and "only labels" in done.stdout
+    assert "[" in done.stdout and "Frozen*" in done.stdout
+    assert "2 questions (2 episodes), about" in done.stderr
+    assert "2 questions asked, 0 known from before, 0 failed" in done.stderr
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"run.json", "journal.jsonl", "results.json", "episodes.json", "report.html"} <= names
+    refused = run("--data", class_folder, *QUICK, "--out", tmp_path / "run")
+    assert refused.exit_code == 1 and "pass --resume" in refused.stderr
+    again = run("--data", class_folder, *QUICK, "--out", tmp_path / "run", "--resume", "--quiet", "--json")
+    assert again.exit_code == 0 and again.stderr == ""
+    assert json.loads(again.stdout) == json.loads((tmp_path / "run" / "results.json").read_text())
+    changed = run("--data", class_folder, *QUICK, "--out", tmp_path / "run", "--resume", "--seed", "9")
+    assert changed.exit_code == 1 and "questions, seed differ" in changed.stderr
+
+
+def test_a_dry_run_asks_and_writes_nothing(class_folder: Path, tmp_path: Path) -> None:
+    planned = run("--data", class_folder, *QUICK, "--dry-run", "--json", "--out", tmp_path / "run")
+    assert planned.exit_code == 0, planned.output
+    document = json.loads(planned.stdout)
+    assert document["items"] == 2 and document["prompts"] > 0 and not (tmp_path / "run").exists()
+    # No key, no LLM: the plan needs neither.
+    remote = run("--data", class_folder, *QUICK, "--dry-run", llm="openai:gpt-4o")
+    assert remote.exit_code == 0 and "prompt tokens" in remote.stdout
+
+
+def test_episodes_can_be_kept_and_asked_again(class_folder: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "episodes.json"
+    first = run("--data", class_folder, *QUICK, "--out", tmp_path / "one", "--save-episodes", kept, "--quiet", "--json")
+    second = run("--data", kept, "--images", class_folder, *QUICK, "--out", tmp_path / "two", "--quiet", "--json")
+    assert first.exit_code == second.exit_code == 0, second.output
+    assert json.loads(first.stdout)["cells"] == json.loads(second.stdout)["cells"]
+    document = json.loads(kept.read_text())
+    name = next(iter(document["images"]))
+    document["images"][name] = "0" * 64
+    kept.write_text(json.dumps(document))
+    refused = run("--data", kept, *QUICK, "--out", tmp_path / "three")
+    assert refused.exit_code == 1 and repr(name) in refused.stderr and "sha256 differs" in refused.stderr
+
+
+def test_a_config_file_gives_the_options_and_the_command_line_counts_more(class_folder: Path, tmp_path: Path) -> None:
+    config = tmp_path / "c.yaml"
+    config.write_text(
+        "ways: [2]\nsettings: 1s-0r-i\nepisodes: 3\nbaselines: [prior]\nscorers: [exact, likelihood]\nquoted: false\n"
+        "option: {scoring: direct}\nlabels: nonsense\n"
+    )
+    done = run("--config", config, "--data", class_folder, "--out", tmp_path / "run", "--episodes", "2", "--json")
+    assert done.exit_code == 0, done.output
+    results = json.loads(done.stdout)
+    assert [row["name"] for row in results["rows"]] == ["exact", "likelihood", "prior"]
+    assert results["config"]["episodes"] == 2 and results["config"]["labels"] == "nonsense"
+    assert results["config"]["options"]["scoring"] == "direct"
+    config.write_text("epsiodes: 3\n")
+    wrong = run("--config", config, "--data", class_folder, "--out", tmp_path / "x")
+    assert wrong.exit_code == 1 and "'epsiodes' is no option; there are baselines, " in wrong.stderr
+    config.write_text("- 3\n")
+    assert "must be a mapping of option names" in run("--config", config, "--data", class_folder).stderr
+    config.write_text("a: [")
+    assert "cannot be read" in run("--config", config, "--data", class_folder).stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["--out", "RUN", "--scorers", "exakt"], 1, "no scorer is called 'exakt'"),
+        (["--out", "RUN", "--baselines", "none", "prior"], 1, "'all' and 'none' stand alone; got none, prior"),
+        (["--out", "RUN", "--controls", "noise"], 1, "no control is called 'noise'"),
+        (["--out", "RUN", "--settings", "5-way"], 1, "'5-way' is no setting"),
+        (["--out", "RUN", "--option", "scoring"], 1, "--option must be NAME=VALUE; got 'scoring'"),
+        (["--out", "RUN", "--option", "shots=3"], 1, "'shots' is no option of the classifier that a benchmark"),
+        (["--out", "RUN", "--option", "scoring=[a"], 1, "the value is not YAML"),
+        (["--out", "RUN", "--ways", "9"], 1, "9 ways need 9 classes"),
+        (["--out", "RUN", "--ways", "1"], 2, "1 is not in the range x>=2"),
+        ([], 2, "--out RUN is needed"),
+        (["--resume"], 2, "--resume needs --out RUN"),
+    ],
+)
+def test_what_cannot_work_is_said(
+    class_folder: Path, tmp_path: Path, arguments: list[str], code: int, message: str
+) -> None:
+    given = [str(tmp_path / "run") if one == "RUN" else one for one in arguments]
+    done = run("--data", class_folder, *given)
+    assert done.exit_code == code and message in done.stderr, done.output
+
+
+def test_a_failed_question_is_told_and_the_exit_status_is_1(
+    class_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from icl_vision.errors import LLMUnavailableError
+    from icl_vision.llms.fake import FakeLLM
+
+    async def fail(self: FakeLLM, *args: object, **kwargs: object) -> None:
+        raise LLMUnavailableError("down")
+
+    monkeypatch.setattr(FakeLLM, "_complete", fail)
+    done = run("--data", class_folder, *QUICK, "--scorers", "exact", "--out", tmp_path / "run", "--quiet")
+    assert done.exit_code == 1
+    assert done.stderr == "2 questions failed and are not in the figures; --resume asks them again\n"
+
+
+def test_every_option_says_its_default_or_that_there_is_none() -> None:
+    context = click.Context(few_shot)
+    for option in few_shot.params:
+        assert isinstance(option, click.Option)
+        text = " ".join((option.get_help_record(context) or ("", ""))[1].split()).lower()
+        assert option.is_flag or option.required or "default" in text, option.name
+
+
+def test_the_group_lists_its_commands_without_loading_them() -> None:
+    shown = CliRunner().invoke(main, ["eval", "--help"])
+    assert shown.exit_code == 0
+    assert all(name in shown.output for name in ("few-shot", "compare", "reconstruction"))
