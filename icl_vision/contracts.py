@@ -131,7 +131,8 @@ class Profile:
     api: which endpoint it answers on. scores_text: log-probabilities of a given
     continuation can be had (what direct and channel scoring need). constraint:
     how an answer can be restricted, None when it cannot. seed: a seed is honoured.
-    prefix_cache: a repeated prompt prefix is reused by the provider.
+    prefix_cache: a repeated prompt prefix is reused by the provider. scores_bags: log-probabilities of many words after
+    one prompt cost little more than that of one (they are read from one evaluation, not sent one by one).
 
     Remote providers need to know more, and adapters may ignore what does not concern them. constraint_limit: allowed
     strings a constraint may hold, None for no known limit. temperature: the provider takes one (while it does not
@@ -152,6 +153,7 @@ class Profile:
     seed: bool = False
     prefix_cache: bool = False
     constraint_limit: int | None = None
+    scores_bags: bool = False
     temperature: bool = True
     logprobs: bool = False
     stop_strings: int = 0
@@ -260,7 +262,7 @@ class TextLLM(Protocol):
 class Guide(Protocol):
     """Guidance for the semantic loss: how well each vocabulary word fits each image.
 
-    ``similarity(images)``: float32 [N, |T|], min-max normalised to [0, 1] per image (SPAE eq. 4).
+    ``similarity(images)``: float32 [N, |T|], on any scale; the loss min-max normalises it per image (SPAE eq. 6).
     """
 
     def similarity(self, images: Any) -> Any: ...

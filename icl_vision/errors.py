@@ -38,6 +38,7 @@ too, so generic handlers keep working.
     │   ├── BudgetExceededError            the next request would go over a budget
     │   └── CapabilityError                asked for something this LLM cannot do
     ├── UnknownAnswerError                 the answer is none of the labels, on_unknown="raise"
+    ├── TrainingError                      a training run must stop; its last good checkpoint is kept
     ├── StorageError                       a file or cache of ours cannot be read or written
     └── RunError                           a run folder cannot be used
         ├── RunMismatchError               resumed with another configuration, or not meant to be resumed
@@ -194,6 +195,10 @@ class BudgetExceededError(LLMError):
 
 class UnknownAnswerError(IclVisionError):
     """The LLM's answer is none of the labels and ``on_unknown="raise"``."""
+
+
+class TrainingError(IclVisionError):
+    """A training run must stop (numbers that are none, a collapsed codebook); the last good checkpoint is kept."""
 
 
 class StorageError(IclVisionError):

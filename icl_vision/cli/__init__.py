@@ -7,6 +7,7 @@ module is imported only when that command (or its help) is asked for, so start-u
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -19,27 +20,38 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "classify": ("icl_vision.cli.classify", "Classify images from a folder of labelled examples."),
     "demo": ("icl_vision.cli.demo", "Watch a frozen text LLM classify photographs through words."),
     "doctor": ("icl_vision.cli.doctor", "Say what is installed, what works and what does not."),
+    "eval": ("icl_vision.cli.eval", "Measure: few-shot accuracy, reconstruction, two runs compared."),
+    "export": ("icl_vision.cli.export", "Turn a training run into a tokenizer that needs no torch."),
     "models": ("icl_vision.cli.models", "List tokenizers and LLMs, or show a card."),
     "prompts": ("icl_vision.cli.prompts", "List, show or validate prompt templates."),
+    "reconstruct": ("icl_vision.cli.reconstruct", "Turn an image into words and back into an image."),
     "tokenize": ("icl_vision.cli.tokenize", "Turn images into words."),
+    "train": ("icl_vision.cli.train", "Train a tokenizer on your own images."),
 }
 
 
 class LazyGroup(click.Group):
-    """A click group that imports a command's module when the command is looked up."""
+    """A click group that imports a command's module when the command is looked up.
+
+    members: command -> (module with a ``command``, one line for the list of commands).
+    """
+
+    def __init__(self, *args: Any, members: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.members = members
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted(COMMANDS)
+        return sorted(self.members)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.members:
             return None
-        command: click.Command = importlib.import_module(COMMANDS[cmd_name][0]).command
+        command: click.Command = importlib.import_module(self.members[cmd_name][0]).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self.members[name][1]) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -48,7 +60,9 @@ class LazyGroup(click.Group):
             raise click.ClickException(f"{type(error).__name__}: {error}") from error
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(
+    cls=LazyGroup, members=COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120}
+)
 @click.version_option(package_name="icl-vision")
 def main() -> None:
     """icl_vision: any text-only LLM sees and draws, through ordinary words."""

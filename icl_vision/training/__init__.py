@@ -1,4 +1,16 @@
-"""How tokenizers are trained: empty so far.
+"""How tokenizers are trained: configuration, data, the loop, checkpoints.
 
-Will know: data, the loop, configurations. Refuses to know: the nets, which are in ``models``.
+    from icl_vision.training import load_config, load_model, train
+
+    result = train(load_config("spae-digits-32", ["data.path=mnist.npz"]), "run")
+    model = load_model("run")
+
+Knows: data, the loop, configurations. Refuses to know: the nets, which are in ``models``.
 """
+
+from icl_vision.training.building import load_model
+from icl_vision.training.config import TrainConfig, load_config, shipped_configs
+from icl_vision.training.launch import train
+from icl_vision.training.loop import TrainResult
+
+__all__ = ["TrainConfig", "TrainResult", "load_config", "load_model", "shipped_configs", "train"]

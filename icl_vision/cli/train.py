@@ -1,0 +1,120 @@
+"""`icl-vision train`: tokenizers of one's own, trained.
+
+Knows: options, and what is said at the end. Refuses to know: how anything is trained; torch is imported only when a
+training starts.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from icl_vision.cli.common import json_option, print_json, progress_wanted, quiet_option, say
+from icl_vision.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from icl_vision.training import TrainResult
+
+SHOWN = 10
+"""Skipped files that are named one by one at the end; results.json names all."""
+
+
+@click.group(name="train")
+def command() -> None:
+    """Train a tokenizer on your own images."""
+
+
+@command.command("spae")
+@click.option(
+    "--config",
+    "source",
+    required=True,
+    metavar="NAME|FILE",
+    help="A shipped configuration (spae-digits-32, spae-photo-128, spae-paper-128 ...; a wrong name lists them all) or "
+    "a YAML file.",
+)
+@click.option(
+    "--data",
+    metavar="DIR|TAR|NPZ",
+    type=click.Path(path_type=Path),
+    help="Images to learn from: a folder (class folders or not), a folder of .tar shards, a .tar, or an .npz with "
+    "x_train. Default: data.path of the configuration.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="RUN",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Run folder: checkpoints, numbers, pictures of reconstructions.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on from the newest checkpoint in --out, as if the run had never stopped. Same options, same data.",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change one key of the configuration, such as loss.gan=0 or model.grids=[1,2,4]; may be repeated.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="Length of the run. Default: the configuration's.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), help="Seed of everything random. Default: the configuration's, usually 0."
+)
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    help="Processes, one a GPU (or on the CPU); each takes its part of every batch. Default: the configuration's, "
+    "usually 1.",
+)
+@json_option
+@quiet_option
+def spae_command(
+    source: str,
+    data: Path | None,
+    out: Path,
+    resume: bool,
+    overrides: tuple[str, ...],
+    steps: int | None,
+    seed: int | None,
+    devices: int | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train a Semantic Pyramid AutoEncoder: images become words of a frozen codebook, and words images.
+
+    Needs the extra 'train'. What every key of a configuration means is said in docs/training.md.
+    """
+    try:
+        from icl_vision.training import load_config, train
+    except ImportError as error:
+        if error.name and error.name.partition(".")[0] in ("torch", "lightning_fabric"):
+            raise MissingExtraError(f"training ({error.name})", "train") from error
+        raise
+    given: dict[str, Any] = {"steps": steps, "seed": seed, "devices.count": devices}
+    own = [f"{key}={value}" for key, value in given.items() if value is not None]
+    config = load_config(source, [*overrides, *own], data=data)
+    say(f"training {source} for {config.steps} steps of {config.batch} images into {out}", quiet=quiet)
+    result = train(config, out, resume=resume, progress=progress_wanted(quiet))
+    for name, why in list(result.skipped.items())[:SHOWN]:
+        say(f"skipped {name}: {why}")
+    if len(result.skipped) > SHOWN:
+        say(f"skipped {len(result.skipped) - SHOWN} more files; results.json names them")
+    if as_json:
+        print_json(result.to_dict())
+        return
+    click.echo(_for_people(result))
+
+
+def _for_people(result: TrainResult) -> str:
+    numbers = [f"{value:.2f}" for name, value in result.metrics.items() if name.startswith("psnr/")]
+    layers = ", ".join(map(str, range(1, len(numbers) + 1)))
+    psnr = f"; PSNR from the first {layers} layers: {', '.join(numbers)} dB" if numbers else ""
+    return (
+        f"{result.steps} steps, {result.images_per_second:.0f} images/s{psnr}\n"
+        f"model: {result.checkpoint}\npictures: {result.folder / 'grids'}"
+    )

@@ -1,0 +1,187 @@
+"""Where training images come from: a folder, tar shards, or one npz file.
+
+Knows: how each is listed, what an image of it is called, which class it belongs to. Refuses to know: batches, epochs.
+Files of a user's folder are untrusted bytes and are read through ``images.load_image`` only.
+
+Labels come from folder names (the folder an image lies in), or from the npz file; a source without classes has none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from icl_vision.errors import ImageTooLargeError, UsageError
+from icl_vision.images import IMAGE_SUFFIXES, MAX_BYTES, list_images, load_image
+
+
+class ImageFiles(Protocol):
+    """Images that are decoded when asked for. names: one each. labels: class of each, or None. fingerprint: of the
+    names and sizes."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
+    @property
+    def labels(self) -> Sequence[int] | None: ...
+    @property
+    def classes(self) -> Sequence[str]: ...
+    @property
+    def fingerprint(self) -> str: ...
+
+    def load(self, index: int) -> Image.Image:
+        """One upright RGB image; raises ImageError where it cannot be used."""
+        ...
+
+
+@dataclass(frozen=True)
+class ImageArray:
+    """Images that lie in memory. pixels: uint8 [N, H, W] or [N, H, W, C]; labels: int64 [N] or None."""
+
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64] | None
+    classes: Sequence[str]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The images of a folder and its subfolders."""
+
+    root: Path
+    names: Sequence[str]
+    labels: Sequence[int] | None
+    classes: Sequence[str]
+    fingerprint: str
+
+    def load(self, index: int) -> Image.Image:
+        """One image file."""
+        return load_image(self.root / self.names[index])
+
+
+@dataclass(frozen=True)
+class Shards:
+    """The images inside uncompressed tar files, each read where it lies, in any order.
+
+    places: for each image the shard's number, the offset and the length of its bytes.
+    """
+
+    shards: Sequence[Path]
+    places: Sequence[tuple[int, int, int]]
+    names: Sequence[str]
+    labels: Sequence[int] | None
+    classes: Sequence[str]
+    fingerprint: str
+
+    def load(self, index: int) -> Image.Image:
+        """One member."""
+        shard, offset, length = self.places[index]
+        if length > MAX_BYTES:
+            raise ImageTooLargeError(f"{self.names[index]!r} has {length} bytes; the limit is {MAX_BYTES}")
+        with self.shards[shard].open("rb") as handle:
+            handle.seek(offset)
+            return load_image(handle.read(length))
+
+
+def open_source(path: Path, *, part: str = "train") -> Folder | Shards | ImageArray:
+    """A folder of images, a folder of tar shards, one .tar, or one .npz.
+
+    part: which arrays of an npz file: x_train, or x_test.
+
+    Raises UsageError where there is nothing that can be trained on; the message says what was looked for.
+    """
+    if path.is_dir():
+        shards = sorted(path.glob("*.tar"))
+        return _shards(shards) if shards else _folder(path)
+    if not path.is_file():
+        raise UsageError(f"there is no training data at {str(path)!r}; give a folder of images, a .tar or an .npz file")
+    if path.suffix == ".npz":
+        return _array(path, part)
+    if path.suffix == ".tar":
+        return _shards([path])
+    raise UsageError(
+        f"training data must be a folder of images, an uncompressed .tar or an .npz file; got {str(path)!r}"
+    )
+
+
+def _folder(root: Path) -> Folder:
+    paths = list_images(root)
+    if not paths:
+        raise UsageError(f"the folder {str(root)!r} holds no file with an image's suffix and no .tar")
+    names = [path.relative_to(root).as_posix() for path in paths]
+    labels, classes = _classes(names)
+    return Folder(root, names, labels, classes, _fingerprint(names, [path.stat().st_size for path in paths]))
+
+
+def _shards(shards: list[Path]) -> Shards:
+    places: list[tuple[int, int, int]] = []
+    names: list[str] = []
+    for number, shard in enumerate(shards):
+        try:
+            with tarfile.open(shard, "r:") as tar:
+                for member in tar:
+                    name = PurePosixPath(member.name)
+                    if member.isreg() and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
+                        places.append((number, member.offset_data, member.size))
+                        names.append(f"{shard.name}/{member.name}")
+        except (OSError, tarfile.TarError) as error:
+            raise UsageError(f"{str(shard)!r} cannot be read as an uncompressed tar: {error}") from error
+    if not names:
+        raise UsageError(f"{', '.join(map(str, shards))}: no member with an image's suffix")
+    # Without the shard's name: images at the top of a shard have no class.
+    labels, classes = _classes([name.partition("/")[2] for name in names])
+    return Shards(shards, places, names, labels, classes, _fingerprint(names, [length for _, _, length in places]))
+
+
+def _array(path: Path, part: str) -> ImageArray:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for name in (f"x_{part}", f"y_{part}"):
+                if name in file.files:
+                    arrays[name] = file[name]
+            inside = ", ".join(file.files)
+    except (OSError, ValueError, EOFError) as error:
+        raise UsageError(f"{str(path)!r} cannot be read as an npz file of arrays: {error}") from error
+    pixels = arrays.get(f"x_{part}")
+    if pixels is None:
+        raise UsageError(f"{str(path)!r} must hold x_{part} (uint8 images) and may hold y_{part}; it holds {inside}")
+    square = pixels.ndim in (3, 4) and pixels.shape[1] == pixels.shape[2] and pixels.shape[3:] in ((), (1,), (3,))
+    if pixels.dtype != np.uint8 or not square or not len(pixels):
+        raise UsageError(
+            f"x_{part} of {str(path)!r} must be uint8 [N, S, S] or [N, S, S, 1 or 3]; got {pixels.dtype} "
+            f"{list(pixels.shape)}"
+        )
+    labels = arrays.get(f"y_{part}")
+    if labels is not None and (labels.shape != pixels.shape[:1] or labels.dtype.kind not in "iu" or labels.min() < 0):
+        raise UsageError(
+            f"y_{part} of {str(path)!r} must hold one class number, 0 or more, for each of the {len(pixels)} images; "
+            f"got {labels.dtype} {list(labels.shape)}"
+        )
+    classes = [] if labels is None else [str(number) for number in range(int(labels.max()) + 1)]
+    fingerprint = hashlib.sha256(np.ascontiguousarray(pixels).data).hexdigest()
+    return ImageArray(pixels, None if labels is None else labels.astype(np.int64), classes, fingerprint)
+
+
+def _classes(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
+    """The class of each image, named by the folder it lies in; none where some lie in no folder, or all in one."""
+    folders = [PurePosixPath(name).parent.name for name in names]
+    classes = sorted(set(folders))
+    if "" in classes or len(classes) < 2:
+        return None, []
+    numbers = {name: number for number, name in enumerate(classes)}
+    return [numbers[folder] for folder in folders], classes
+
+
+def _fingerprint(names: Sequence[str], sizes: Sequence[int]) -> str:
+    digest = hashlib.sha256()
+    for name, size in zip(names, sizes, strict=True):
+        digest.update(f"{name}\0{size}\n".encode())
+    return digest.hexdigest()

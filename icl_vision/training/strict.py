@@ -1,0 +1,134 @@
+"""Plain values (from YAML or JSON) become typed, frozen dataclasses, and back; nothing is guessed.
+
+Knows: the types our configurations are made of. Refuses to know: any one configuration.
+
+An unknown key, a value of another type or a choice outside a list is an error that names the key by its full path, what
+would be allowed, and the nearest name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import types
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from icl_vision.errors import UsageError
+
+C = TypeVar("C")
+
+
+def from_plain(kind: type[C], document: object, where: str = "") -> C:
+    """A dataclass of ``kind`` from a mapping; keys left out take their defaults.
+
+    where: the mapping's own path, for messages.
+
+    Raises UsageError naming the key that is wrong and what it may be.
+    """
+    if not isinstance(document, Mapping):
+        raise UsageError(f"{where or 'the configuration'} must be a mapping of keys to values; got {document!r}")
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in document:
+        if key not in fields:
+            raise UsageError(_unknown(f"{where}.{key}" if where else str(key), str(key), list(fields)))
+    hints = get_type_hints(kind)
+    values = {key: _value(hints[key], value, f"{where}.{key}" if where else key) for key, value in document.items()}
+    missing = [
+        name
+        for name, field in fields.items()
+        if name not in values and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise UsageError(f"{where or 'the configuration'} lacks {', '.join(missing)}")
+    try:
+        return kind(**values)
+    except UsageError:
+        raise
+    except ValueError as error:  # a value object of another module, such as PyramidLayout
+        raise UsageError(f"{where or 'the configuration'}: {error}") from error
+
+
+def to_plain(value: Any) -> Any:
+    """The mapping, list or scalar that ``from_plain`` would read again; JSON-ready."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: to_plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(entry) for entry in value]
+    return value
+
+
+def _unknown(path: str, key: str, allowed: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, allowed, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return f"unknown key {path!r}{hint}; allowed are {', '.join(allowed)}"
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    origin, choices = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        if value not in choices or isinstance(value, bool) not in {isinstance(one, bool) for one in choices}:
+            near = difflib.get_close_matches(str(value), [str(one) for one in choices], n=1)
+            raise UsageError(
+                f"{where} must be one of {', '.join(map(str, choices))}; got {value!r}"
+                + (f" (did you mean {near[0]!r}?)" if near else "")
+            )
+        return value
+    if origin in (Union, types.UnionType):
+        return _one_of(choices, value, where)
+    if origin is tuple:
+        return _tuple(choices, value, where)
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_plain(hint, value, where)  # type: ignore[arg-type]
+    if hint is float:
+        if isinstance(value, str):  # YAML reads 1e-4, without a point, as text
+            try:
+                value = float(value)
+            except ValueError:
+                pass
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        raise UsageError(f"{where} must be a number; got {value!r}")
+    if hint is int:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return value
+        raise UsageError(f"{where} must be a whole number; got {value!r}")
+    if hint is bool:
+        if isinstance(value, bool):
+            return value
+        raise UsageError(f"{where} must be true or false; got {value!r}")
+    if hint is str:
+        if isinstance(value, str):
+            return value
+        raise UsageError(f"{where} must be text; got {value!r}")
+    if hint is types.NoneType:
+        if value is None:
+            return None
+        raise UsageError(f"{where} must be null; got {value!r}")
+    raise TypeError(f"{where}: no rule for values of type {hint!r}")
+
+
+def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+    """The first type that takes the value; null first, so that an error speaks of the other type."""
+    if value is None and types.NoneType in choices:
+        return None
+    rest = [choice for choice in choices if choice is not types.NoneType]
+    for choice in rest[:-1]:
+        try:
+            return _value(choice, value, where)
+        except UsageError:
+            continue
+    return _value(rest[-1], value, where)
+
+
+def _tuple(choices: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"{where} must be a list; got {value!r}")
+    if len(choices) == 2 and choices[1] is Ellipsis:
+        return tuple(_value(choices[0], one, f"{where}[{number}]") for number, one in enumerate(value))
+    if len(value) != len(choices):
+        raise UsageError(f"{where} must be a list of {len(choices)}; got {value!r}")
+    pairs = zip(choices, value, strict=True)
+    return tuple(_value(hint, one, f"{where}[{number}]") for number, (hint, one) in enumerate(pairs))
