@@ -38,8 +38,8 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
     or int labels.
 
     Args:
-        llm, tokenizer, k, shots, repeats, induction, selection, scoring, calibration, order_seed, template, templates,
-        batch_size, concurrency, progress: as for ``FewShotClassifier``.
+        llm, tokenizer, k, shots, repeats, induction, selection, scoring, ensemble, calibration, order_seed, template,
+            templates, batch_size, concurrency, progress: as for ``FewShotClassifier``.
         abstain_label: what ``predict`` gives where the LLM's answer is no label; None takes "" for text labels and -1
             for int labels. It must not be a class, so every metric counts it as a mistake.
 
@@ -66,6 +66,7 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         induction: bool = True,
         selection: Literal["all", "random", "nearest"] = "all",
         scoring: Literal["auto", "channel", "direct", "constrained", "parse"] = "auto",
+        ensemble: Literal["auto", "examples"] | None = "auto",
         calibration: Literal["contextual"] | None = None,
         order_seed: int | None = 0,
         template: str = "classification",
@@ -83,6 +84,7 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         self.induction = induction
         self.selection = selection
         self.scoring = scoring
+        self.ensemble = ensemble
         self.calibration = calibration
         self.order_seed = order_seed
         self.template = template

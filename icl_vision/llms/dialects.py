@@ -34,6 +34,7 @@ def facts(dialect: str, endpoint: str) -> dict[str, Any]:
     if dialect == "llama.cpp":
         return {
             "scores_text": endpoint == "completions",  # token by token, see llama_remote
+            "scores_bags": endpoint == "completions",
             "constraint": "grammar",
             "constraint_limit": MAX_GRAMMAR_STRINGS,
             "stop_strings": 64,

@@ -99,9 +99,16 @@ class LlamaServer:
 
     @asynccontextmanager
     async def slot(self, tokens: list[int]) -> AsyncIterator[Slot]:
-        """A free slot, the one whose cache shares most with ``tokens``; waits, first come first served."""
+        """A free slot whose cache is of use for ``tokens``, else the one unused for longest; first come, first served.
+
+        Of use is a cache that shares half of its own tokens or of these: every two prompts begin alike (with the start
+        token, or an instruction), and for so little no slot should lose what another prompt will ask for again.
+        """
         async with self._available:
-            best = max(self._free, key=lambda slot: (common_prefix(slot.tokens, tokens), -slot.number))
+            shares = {slot.number: common_prefix(slot.tokens, tokens) for slot in self._free}
+            useful = [slot for slot in self._free if 2 * shares[slot.number] >= min(len(slot.tokens) or 2, len(tokens))]
+            # Slots come back at the end of the list, so its first is the one unused for longest.
+            best = max(useful, key=lambda slot: shares[slot.number]) if useful else self._free[0]
             self._free.remove(best)
             try:
                 yield best

@@ -102,6 +102,7 @@ class LocalLLM(BaseLLM):
             constraint="grammar",
             seed=True,
             prefix_cache=not deterministic,
+            scores_bags=not chat,
         )
         self._prompts: dict[str, list[int]] = {}
         self._single_tokens: dict[tuple[str, ...], list[int]] = {}

@@ -17,15 +17,21 @@ import numpy.typing as npt
 
 from icl_vision.contracts import ScoringMethod, TextLLM, Usage
 from icl_vision.errors import CapabilityError
-from icl_vision.prompting import PreparedPrompt, PromptSize, check_tokens
+from icl_vision.prompting import PromptSize, check_tokens
 from icl_vision.tasks import scoring
+from icl_vision.tasks.ensemble import Ensemble
 from icl_vision.tasks.scheduling import fan_out
-from icl_vision.tasks.scoring import Answer, Question
+from icl_vision.tasks.scoring import Answer, Question, Shown
 
 logger = logging.getLogger(__name__)
 
 QUERIES_PER_CALL = 4
 """Queries whose labels are scored in one call: enough for an adapter to batch, few enough for progress to show."""
+
+
+QUERIES_PER_ENSEMBLE = 16
+"""The same with an ensemble, whose prompts then serve so many queries: an embedded LLM takes little more for all their
+words than for those of one (benchmarks/scoring_rules.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +53,7 @@ class _Group:
     """Queries that share a prepared prompt, while they are asked. bias: None before (or without) calibration."""
 
     number: int
-    prepared: PreparedPrompt
+    prepared: Shown
     texts: Sequence[str]
     answers: list[Answer | Exception]
     keep_errors: bool
@@ -80,7 +86,7 @@ class Asker:
     size: PromptSize
     seed: int
     concurrency: int
-    shared: PreparedPrompt | None = None
+    shared: Shown | None = None
     _bias: Bias | None = field(default=None, repr=False)
     _checked: Checked | None = field(default=None, repr=False)
     _room: int = 0
@@ -91,7 +97,7 @@ class Asker:
         """Tokens kept free for an answer that the LLM writes; 0 where it writes none."""
         return self._room
 
-    def question(self, prepared: PreparedPrompt, words: str) -> Question:
+    def question(self, prepared: Shown, words: str) -> Question:
         """What is sent about an image with these words."""
         return scoring.make_question(self.method, prepared, self.labels, words)
 
@@ -141,7 +147,7 @@ class Asker:
 
     async def ask(
         self,
-        groups: Sequence[tuple[PreparedPrompt, Sequence[str]]],
+        groups: Sequence[tuple[Shown, Sequence[str]]],
         *,
         keep_errors: bool,
         done: Callable[[int], None],
@@ -159,6 +165,8 @@ class Asker:
             size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
             # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
             leads = self.llm.profile.prefix_cache
+            if isinstance(prepared, Ensemble):
+                size, leads = QUERIES_PER_ENSEMBLE, False  # short prompts, each its own: there is nothing to fill
             edges = [0, *range(1 if leads else size, len(texts), size), len(texts)]
             group = _Group(number, prepared, texts, answers[number], keep_errors, done, found)
             chunks: list[Job] = [
@@ -189,7 +197,9 @@ class Asker:
             answers = await self._answer(group.prepared, group.texts[start:end], group.keep_errors)
         for place, answer in enumerate(answers, start):
             if isinstance(group.bias, Bias) and not isinstance(answer, Exception) and answer.logprobs is not None:
-                logprobs = tuple((np.asarray(answer.logprobs) - group.bias.values).tolist())
+                # Inputs without content are one word: a bag of several words has the bias of each of them.
+                words = len(group.texts[place].split()) if isinstance(group.prepared, Ensemble) else 1
+                logprobs = tuple((np.asarray(answer.logprobs) - words * group.bias.values).tolist())
                 # What calibration cost is booked on the first that has an answer.
                 answer = replace(answer, logprobs=logprobs, usage=answer.usage + group.bias.usage)
                 group.bias = replace(group.bias, usage=Usage())
@@ -198,9 +208,7 @@ class Asker:
                 await group.found(group.number, place, answer)
         group.done(end - start)
 
-    async def _answer(
-        self, prepared: PreparedPrompt, texts: Sequence[str], keep_errors: bool
-    ) -> list[Answer | Exception]:
+    async def _answer(self, prepared: Shown, texts: Sequence[str], keep_errors: bool) -> list[Answer | Exception]:
         try:
             questions = [self.question(prepared, words) for words in texts]
             for question in questions:
@@ -218,7 +226,7 @@ class Asker:
             alone = [await self._answer(prepared, [words], True) for words in texts]
             return [answer for each in alone for answer in each]
 
-    async def _bias_of(self, prepared: PreparedPrompt) -> Bias:
+    async def _bias_of(self, prepared: Shown) -> Bias:
         if prepared is self.shared and self._bias is not None:
             return self._bias
         questions = scoring.content_free_questions(self.method, prepared, self.labels)

@@ -21,7 +21,7 @@ from icl_vision.errors import CapabilityError, NotFittedError, UsageError
 from icl_vision.images import ImageSource, is_image_source
 from icl_vision.llms import connect
 from icl_vision.llms.loop import hop, run_sync
-from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder, PromptSize
+from icl_vision.prompting import Example, PromptBuilder, PromptSize
 from icl_vision.tasks import scoring as ladder
 from icl_vision.tasks import selection as choosing
 from icl_vision.tasks.asking import Asker
@@ -34,9 +34,10 @@ from icl_vision.tasks.checks import (
     sorted_classes,
 )
 from icl_vision.tasks.encoding import encode
+from icl_vision.tasks.ensemble import Ensemble
 from icl_vision.tasks.params import Parameters
 from icl_vision.tasks.progress import progress_bar
-from icl_vision.tasks.scoring import Answer, Question, Scoring
+from icl_vision.tasks.scoring import Answer, EnsembleOption, Question, Scoring, Shown
 from icl_vision.tasks.selection import SupportExample
 from icl_vision.tasks.verdicts import verdict
 
@@ -52,7 +53,7 @@ Images = ImageSource | Iterable[ImageSource]
 class Group:
     """Images that share a prepared prompt: their places among the images asked about, and their words as text."""
 
-    prepared: PreparedPrompt
+    prepared: Shown
     places: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
 
@@ -74,6 +75,10 @@ class FewShotClassifier(Parameters):
             nothing is shared, so an LLM's prefix cache no longer helps.
         scoring: "auto", or a rung of the ladder in ``icl_vision.tasks.scoring``: "channel", "direct", "constrained",
             "parse".
+        ensemble: "examples": with scoring by channel, every example stands alone in a prompt of its own, every word of
+            the image is scored by itself, and a class is the mixture of its examples; their order then does not
+            matter. None: one prompt with all examples. "auto": "examples" where the channel is scored by an LLM to
+            which many words after one prompt cost little more than one (local, a llama.cpp server), else None.
         calibration: None, or "contextual": subtract what the prompt says of each label for inputs without content
             (Zhao et al. 2021). Needs a scoring by log-probabilities; costs a few questions more per prompt.
         order_seed: order of the examples in the prompt (classes interleaved; None keeps the order given), and the
@@ -112,6 +117,7 @@ class FewShotClassifier(Parameters):
         induction: bool = True,
         selection: Selection = "all",
         scoring: Scoring = "auto",
+        ensemble: EnsembleOption = "auto",
         calibration: Literal["contextual"] | None = None,
         order_seed: int | None = 0,
         template: str = "classification",
@@ -130,6 +136,7 @@ class FewShotClassifier(Parameters):
         self.induction = induction
         self.selection = selection
         self.scoring = scoring
+        self.ensemble = ensemble
         self.calibration = calibration
         self.order_seed = order_seed
         self.template = template
@@ -201,7 +208,7 @@ class FewShotClassifier(Parameters):
             chosen = choosing.random_of_each(examples, self.shots, self.order_seed)
         else:
             chosen = choosing.first_of_each(examples, self.shots)
-        prepared = _prepare(builder, chosen, texts)
+        prepared = _prepare(builder, chosen, texts, alone=ladder.choose_ensemble(self.ensemble, method, llm.profile))
         if neighbours is None:
             asker.shared = prepared
         longest = max((example.text for example in examples), key=len)
@@ -420,6 +427,9 @@ class FewShotClassifier(Parameters):
                 f"calibration={self.calibration!r} needs log-probabilities, but scoring is {method!r} "
                 f"with the LLM {llm.profile.name!r}; use calibration=None, or an LLM that scores text (local does)"
             )
+        ladder.choose_ensemble(
+            self.ensemble, method, llm.profile
+        )  # raises, before any image is opened, where it cannot be had
         return (builder.channel() if method == "channel" else builder), method
 
     def _check_fitted(self) -> None:
@@ -450,10 +460,11 @@ class FewShotClassifier(Parameters):
                 group.texts.append(self.tokenizer_.to_text(one))
         return words, [*groups.values()]
 
-    def _prepared_of(self, examples: Sequence[SupportExample]) -> PreparedPrompt:
-        return _prepare(self._builder, examples, self._asker.labels)
+    def _prepared_of(self, examples: Sequence[SupportExample]) -> Shown:
+        alone = ladder.choose_ensemble(self._fitted["ensemble"], self.method_, self.llm_.profile)
+        return _prepare(self._builder, examples, self._asker.labels, alone=alone)
 
-    def _prepared_for(self, pyramid: TokenPyramid) -> PreparedPrompt:
+    def _prepared_for(self, pyramid: TokenPyramid) -> Shown:
         if self._neighbours is not None:
             return self._prepared_of(self._neighbours.of(pyramid, self._fitted["shots"]))
         assert self._asker.shared is not None  # all share one unless selection="nearest"
@@ -495,8 +506,12 @@ class FewShotClassifier(Parameters):
         return results
 
 
-def _prepare(builder: PromptBuilder, examples: Sequence[SupportExample], labels: Sequence[str]) -> PreparedPrompt:
-    return builder.prepare([Example(one.text, labels[one.label]) for one in examples], labels)
+def _prepare(
+    builder: PromptBuilder, examples: Sequence[SupportExample], labels: Sequence[str], *, alone: bool
+) -> Shown:
+    """All examples in one prompt, or each alone in its own."""
+    shown = [Example(one.text, labels[one.label]) for one in examples]
+    return Ensemble.of(builder, shown, labels) if alone else builder.prepare(shown, labels)
 
 
 def _layers(pyramid: TokenPyramid) -> tuple[tuple[str, ...], ...]:

@@ -9,6 +9,7 @@ around messages and schemas, requests tried again, and what the response cache a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.llms.dry import DryLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.tasks.few_shot import FewShotClassifier
-from icl_vision.tasks.scoring import TERMINATOR, Question, content_free_questions
+from icl_vision.tasks.scoring import Question, content_free_questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,25 +130,29 @@ def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: P
 
 
 def _usage(llm: DryLLM, questions: Sequence[Question], room: int) -> Usage:
-    """What questions with one fixed part would use."""
+    """What these questions would use; prompts with the same fixed part share it in a provider's cache."""
     usage = Usage()
-    prefix: Prompt | None = None
+    asked: Counter[str] = Counter()
+    first: dict[str, Prompt] = {}
     for question in questions:
         for prompt, continuation in question.pairs:
             # In two parts: the fixed one ends in a newline, where every tokenizer splits.
             tokens = llm.count(prompt.prefix) if prompt.prefix else 0
-            scored = continuation + TERMINATOR if continuation else ""
+            scored = continuation + question.terminator if continuation else ""
             tokens += llm.count(prompt.query + scored)
             constraint = Constraint(question.labels) if question.method == "constrained" else None
             usage += Usage(1, tokens, 0, 0 if continuation else llm.most_tokens(room, constraint))
-            prefix = prefix or prompt
-    if prefix is None or not prefix.prefix:
-        return usage
-    fixed = llm.count(prefix.prefix)
+            if prompt.prefix:
+                asked[prompt.prefix] += 1
+                first.setdefault(prompt.prefix, prompt)
     profile = llm.profile
     kept = profile.prompt_cache is not None or profile.prefix_cache
-    cached = fixed * (usage.requests - 1) if kept and fixed >= profile.prompt_cache_minimum else 0
-    return usage + Usage(cached_tokens=cached, cache_write_tokens=fixed if cached and llm.marks_prefix(prefix) else 0)
+    for prefix, requests in asked.items():
+        fixed = llm.count(prefix)
+        if kept and requests > 1 and fixed >= profile.prompt_cache_minimum:
+            written = fixed if llm.marks_prefix(first[prefix]) else 0
+            usage += Usage(cached_tokens=fixed * (requests - 1), cache_write_tokens=written)
+    return usage
 
 
 def _money(cost: Cost) -> dict[str, Any]:

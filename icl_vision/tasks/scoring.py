@@ -6,13 +6,14 @@ Refuses to know: images, examples, scheduling.
 The ladder (``scoring="auto"`` takes the first that the LLM and the template allow):
 
 - "channel": log P(words | label, examples) for every label: the noisy channel of Min et al. 2022 (Noisy Channel
-  Language Model Prompting for Few-Shot Text Classification, eq. 2), labels a priori equal.
+  Language Model Prompting for Few-Shot Text Classification, eq. 2), labels a priori equal. With an ensemble (the
+  default) every example has a prompt of its own, and each word is scored by itself: see ``icl_vision.tasks.ensemble``.
 - "direct": log P(label | words, examples) for every label.
 - "constrained": the LLM writes one of the labels and can write nothing else.
 - "parse": the LLM writes what it likes; a label is looked for in it.
 
-The first two score whole continuations including the terminator, so a label that is a prefix of another has no
-advantage, and give probabilities. Only a known label is ever returned.
+The first two give probabilities. Without an ensemble they score whole continuations including the terminator, so a
+label that is a prefix of another has no advantage. Only a known label is ever returned.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ import numpy.typing as npt
 from icl_vision.contracts import Constraint, Profile, Prompt, ScoringMethod, TextLLM, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
 from icl_vision.prompting import PreparedPrompt, PromptBuilder
+from icl_vision.tasks.ensemble import Ensemble, pool
 
 Scoring = Literal["auto", "channel", "direct", "constrained", "parse"]
+EnsembleOption = Literal["auto", "examples"] | None
+Shown = PreparedPrompt | Ensemble
+"""The examples as a query finds them: all in one prompt, or each in its own."""
 
 TERMINATOR = "\n"
 CONTENT_FREE = ("N/A", "[MASK]", "")
@@ -82,17 +87,45 @@ def choose_method(scoring: str, profile: Profile, builder: PromptBuilder, labels
     return method
 
 
+def choose_ensemble(ensemble: EnsembleOption, method: ScoringMethod, profile: Profile) -> bool:
+    """Whether every example gets a prompt of its own.
+
+    "auto": yes, where the channel is scored by an LLM that scores bags of words cheaply. Elsewhere each word of each
+    example would be a request.
+
+    Raises:
+        CapabilityError: "examples" with another rung of the ladder.
+    """
+    if ensemble == "examples" and method != "channel":
+        raise CapabilityError(
+            f"ensemble='examples' scores words by noisy channel, but scoring is {method!r}; use scoring='channel' with "
+            "an LLM that scores text (local does), or ensemble='auto'"
+        )
+    return ensemble == "examples" or (ensemble == "auto" and method == "channel" and profile.scores_bags)
+
+
 @dataclass(frozen=True, slots=True)
 class Question:
     """What is sent to the LLM for one image.
 
     method: the rung. labels: in the order of ``classes_``. pairs: (prompt, continuation); for "channel" and "direct"
     one per label, whose continuation is scored; otherwise one, with the continuation left for the LLM to write ("").
+    shown: for an ensemble, the label of each of its prompts in turn; each prompt is asked for every word of the image.
     """
 
     method: ScoringMethod
     labels: tuple[str, ...]
     pairs: tuple[tuple[Prompt, str], ...]
+    shown: tuple[str, ...] = ()
+
+    @property
+    def terminator(self) -> str:
+        """What ends a scored continuation: the line's end, and nothing where words are scored one by one."""
+        return "" if self.shown else TERMINATOR
+
+    def weigh(self, logprobs: Sequence[float]) -> tuple[float, ...]:
+        """The log-probabilities of ``pairs`` as one for each label."""
+        return pool(logprobs, self.shown, self.labels) if self.shown else tuple(logprobs)
 
     def __str__(self) -> str:
         parts: list[str] = []
@@ -105,8 +138,10 @@ class Question:
         return "\n".join(parts)
 
 
-def make_question(method: ScoringMethod, prepared: PreparedPrompt, labels: tuple[str, ...], words: str) -> Question:
+def make_question(method: ScoringMethod, prepared: Shown, labels: tuple[str, ...], words: str) -> Question:
     """The question about an image with these words. ``prepared``: for "channel", of the channel template."""
+    if isinstance(prepared, Ensemble):
+        return Question(method, labels, prepared.pairs(words), prepared.shown)
     if method == "channel":
         return Question(method, labels, tuple((prepared.query(label=label), " " + words) for label in labels))
     prompt = prepared.query(words=words)
@@ -115,9 +150,7 @@ def make_question(method: ScoringMethod, prepared: PreparedPrompt, labels: tuple
     return Question(method, labels, ((prompt, ""),))
 
 
-def content_free_questions(
-    method: ScoringMethod, prepared: PreparedPrompt, labels: tuple[str, ...]
-) -> tuple[Question, ...]:
+def content_free_questions(method: ScoringMethod, prepared: Shown, labels: tuple[str, ...]) -> tuple[Question, ...]:
     """What contextual calibration asks: the same prompts about inputs without content.
 
     For "channel" the empty input is left out: an empty text has no probability to compare.
@@ -139,11 +172,13 @@ class Answer:
 async def score(llm: TextLLM, questions: Sequence[Question]) -> list[Answer]:
     """Answers by log-probability, all questions in one call: an adapter can then sort them by shared prefix.
 
+    questions: of one kind, one at least.
+
     Raises:
         LLMResponseError: the LLM gave another number of scores, or one that is not a number.
     """
     pairs = [pair for question in questions for pair in question.pairs]
-    scores = await llm.score(pairs, terminator=TERMINATOR)
+    scores = await llm.score(pairs, terminator=questions[0].terminator)
     if len(scores.logprobs) != len(pairs):
         raise LLMResponseError(
             f"{llm.profile.name!r} gave {len(scores.logprobs)} scores for {len(pairs)} continuations"
@@ -156,7 +191,7 @@ async def score(llm: TextLLM, questions: Sequence[Question]) -> list[Answer]:
     start = 0
     for question, usage in zip(questions, shares, strict=True):
         end = start + len(question.pairs)
-        answers.append(Answer(tuple(scores.logprobs[start:end]), "", usage))
+        answers.append(Answer(question.weigh(scores.logprobs[start:end]), "", usage))
         start = end
     return answers
 

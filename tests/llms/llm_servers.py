@@ -420,7 +420,7 @@ class Compatible(Provider):
             return {"tokens": [0, *(self.token(piece) for piece in re.findall(r"\s|\S+", body["content"]))]}
         if len(body["prompt"]) > self.window:
             raise RefusedError(400, *self.too_long(len(body["prompt"])), n_prompt_tokens=9, n_ctx=self.window)
-        ((token, _),) = body.get("logit_bias") or [[1, 0]]
+        (token, _), *_ = body.get("logit_bias") or [[1, 0]]
         piece = self.pieces.get(token, "")
         return {
             "completion_probabilities": [{"id": token, "logprob": self.logprob(piece)}],

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from icl_vision.errors import LLMResponseError, LLMStatusError, LLMUnavailableError
-from icl_vision.llms.llama_scoring import LOWEST, TokenPair, score_pairs
+from icl_vision.llms.llama_scoring import LOWEST, SHARE_BIAS, TokenPair, score_pairs
 from icl_vision.llms.llama_server import LlamaServer, ServerOptions, common_prefix
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.loopback import LoopbackClient
@@ -32,6 +32,7 @@ class ToyServer:
         self.requests: list[dict] = []
         self.caches: dict[int, list[int]] = {}
         self.answer = None
+        self.reports_shares = True
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -59,7 +60,15 @@ class ToyServer:
         cached = min(common_prefix(known, prompt), len(prompt) - 1)
         self.caches[slot] = prompt
         document = {"timings": {"cache_n": cached, "prompt_n": len(prompt) - cached, "predicted_n": 1}}
-        if "logit_bias" in body:
+        if body.get("post_sampling_probs"):
+            if self.reports_shares:
+                raw = {token: probability(tuple(prompt), token) for token, _ in body["logit_bias"]}
+                assert all(bias == SHARE_BIAS for _, bias in body["logit_bias"]) and body["n_probs"] == len(raw)
+                entries = [{"id": token, "prob": p / sum(raw.values())} for token, p in raw.items()]
+                document["completion_probabilities"] = [{"top_probs": entries}]
+            else:
+                document["completion_probabilities"] = [{"id": 1, "logprob": -1.0}]
+        elif "logit_bias" in body:
             ((token, bias),) = body["logit_bias"]
             assert bias > 1000
             entry = {"id": token, "logprob": math.log(probability(tuple(prompt), token))}
@@ -87,6 +96,23 @@ CONTEXT = (1, 5, 6, 7, 8, 9)
 def expected(pair: TokenPair) -> float:
     tokens = pair.prompt + pair.continuation
     return sum(math.log(probability(tokens[:at], tokens[at])) for at in range(len(pair.prompt), len(tokens)))
+
+
+@pytest.mark.parametrize(("reports", "requests"), [(True, 1 + 2 * 2), (False, 1 + 2 * (1 + 4))])
+def test_words_after_one_prefix_are_asked_together(toy, reports, requests):
+    toy.reports_shares = reports
+    pairs = [TokenPair((*CONTEXT, label), (word,)) for label in (10, 11) for word in (20, 21, 22, 23)]
+    scores = run_sync(score_pairs(server_of(toy), pairs))
+    assert scores.logprobs == pytest.approx([expected(pair) for pair in pairs])
+    assert len(toy.requests) == scores.usage.requests == requests
+
+
+def test_a_share_too_small_to_tell_is_asked_for_by_itself(toy, monkeypatch):
+    monkeypatch.setattr("icl_vision.llms.llama_scoring.LEAST_SHARE", 0.2)
+    pairs = [TokenPair(CONTEXT, (word,)) for word in range(20, 31)]
+    scores = run_sync(score_pairs(server_of(toy), pairs))
+    assert scores.logprobs == pytest.approx([expected(pair) for pair in pairs])
+    assert 1 + 2 < len(toy.requests) <= 1 + 1 + 11
 
 
 def test_sums_the_raw_logprobs_of_every_token(toy):
@@ -175,6 +201,21 @@ def test_slots_are_chosen_by_their_cache_and_waited_for(toy):
             async with server.slot([1]) as broken:
                 raise RuntimeError("cut")
         assert broken.tokens == [], "what a cut request left in the cache is not known"
+
+    run_sync(check())
+
+
+def test_a_slot_keeps_what_another_prompt_will_need(toy):
+    server = server_of(toy, slots=3)
+
+    async def check() -> None:
+        used = []
+        for tokens in ([1, 2, 3, 4], [1, 20, 30, 40], [1, 2, 3, 5], [1, 20, 30, 41], [1, 200, 300], [1, 7, 7, 7]):
+            async with server.slot(tokens) as slot:
+                slot.tokens = tokens
+                used.append(slot.number)
+        # The start token, which all share, is no reason to give up a cache; the one unused for longest goes first.
+        assert used == [0, 1, 0, 1, 2, 0]
 
     run_sync(check())
 

@@ -76,6 +76,7 @@ class OverlapLLM(BaseLLM):
         before: Callable[[list[Prompt]], None] = lambda prompts: None,
         bias: dict[str, float] | None = None,
         prefix_cache: bool = True,
+        bags: bool = True,
     ) -> None:
         super().__init__()
         self._profile = Profile(
@@ -85,6 +86,7 @@ class OverlapLLM(BaseLLM):
             constraint=constraint,
             seed=True,
             prefix_cache=prefix_cache,
+            scores_bags=scores_text and bags,
         )
         self.answer = answer
         self.before = before
@@ -98,7 +100,7 @@ class OverlapLLM(BaseLLM):
         return self._profile
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        assert terminator == "\n"
+        assert terminator in ("\n", "")  # whole lines, or words one by one
         self.asked.append(list(pairs))
         await self._work([prompt for prompt, _ in pairs])
         return Scores(

@@ -173,7 +173,9 @@ def test_shots_and_selection(make, overlap_llm, tokenizer, picture):
     labels = ["a", "a", "a", "b", "b"]
 
     def words(**options):
-        clf = FewShotClassifier(overlap_llm(), tokenizer, 3, order_seed=None, **options).fit(images, labels)
+        clf = FewShotClassifier(overlap_llm(), tokenizer, 3, order_seed=None, ensemble=None, **options).fit(
+            images, labels
+        )
         return shown(clf, picture("blue", 2)).context.splitlines()
 
     everything = words()
@@ -192,7 +194,9 @@ def test_random_selection_follows_the_seed(make, overlap_llm, tokenizer, picture
     images = [picture(colour, shade) for colour in ("red", "blue") for shade in range(3)]
     contexts = set()
     for seed in range(12):
-        clf = FewShotClassifier(overlap_llm(), tokenizer, 3, selection="random", shots=1, order_seed=seed)
+        clf = FewShotClassifier(
+            overlap_llm(), tokenizer, 3, selection="random", shots=1, order_seed=seed, ensemble=None
+        )
         clf.fit(images, ["a"] * 3 + ["b"] * 3)
         contexts.add(frozenset(shown(clf, images[0]).context.splitlines()))
     assert len(contexts) > 3
@@ -200,7 +204,9 @@ def test_random_selection_follows_the_seed(make, overlap_llm, tokenizer, picture
 
 def test_nearest_classifies_with_a_prompt_for_images_with_the_same_neighbours(overlap_llm, tokenizer, picture):
     images = [picture(colour) for colour in ("red", "green", "green", "blue")]
-    clf = FewShotClassifier(overlap_llm(), tokenizer, 3, selection="nearest", shots=1).fit(images, [1, 1, 2, 2])
+    clf = FewShotClassifier(overlap_llm(), tokenizer, 3, selection="nearest", shots=1, ensemble=None).fit(
+        images, [1, 1, 2, 2]
+    )
     asked = [picture("red", 1), picture("blue", 1), picture("red", 2), picture("blue", 2)]
     assert clf.predict(asked) == [1, 2, 1, 2]
     assert len({call[0][0].context for call in clf.llm_.asked}) == 2
@@ -228,12 +234,70 @@ def test_calibration_is_asked_once_for_a_shared_prompt(make, queries):
     assert len(calls) - before == before - 1
 
 
+# An ensemble of examples ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bags", "ensemble", "prompts"), [(True, "auto", 6), (False, "auto", 3), (False, "examples", 6), (True, None, 3)]
+)
+def test_examples_stand_alone_where_words_are_cheap_or_where_asked_for(make, picture, bags, ensemble, prompts):
+    clf = make({"bags": bags}, ensemble=ensemble)
+    assert len({prompt.text for prompt, _ in clf.prompt_for(picture("red")).pairs}) == prompts
+    assert clf.predict([picture("red")]) == ["warm"]
+
+
+def test_every_example_alone_and_every_word_by_itself(make, picture):
+    clf = make()
+    question = clf.prompt_for(picture("red"))
+    prompts = list(dict.fromkeys(prompt.text for prompt, _ in question.pairs))
+    assert len(prompts) == 6 and all(len(text.splitlines()) == 2 for text in prompts)
+    words = clf.words_of(picture("red"))[0]
+    assert question.pairs == tuple((prompt, f" {word}") for prompt, _ in question.pairs[::3] for word in words)
+    assert question.shown == ("warm", "leafy", "wet", "wet", "warm", "leafy") and question.terminator == ""
+    assert str(question).count(", scored") == 18
+    clf.predict([picture("red")])
+    assert clf.llm_.asked == [list(question.pairs)]
+    repeated = make(repeats=2).prompt_for(picture("red")).pairs[0][0]
+    assert len(set(repeated.context.splitlines())) == 1 and len(repeated.context.splitlines()) == 3
+
+
+def test_many_images_share_a_call(make, picture):
+    clf = make(concurrency=1)
+    clf.predict([picture("red", number % 5) for number in range(20)])
+    assert [len(call) for call in clf.llm_.asked] == [16 * 6 * 3, 4 * 6 * 3]
+
+
+def test_the_order_of_examples_does_not_matter(make, overlap_llm, tokenizer, support, queries):
+    images, labels = support
+    turned = FewShotClassifier(overlap_llm(), tokenizer, 3, order_seed=3).fit(images[::-1], labels[::-1])
+    assert turned.predict_proba(queries[0]) == pytest.approx(make().predict_proba(queries[0]))
+
+
+def test_one_failing_image_of_a_shared_call_costs_only_itself(make, queries):
+    images, labels = queries
+    clf = make(errors="return")
+    sick = clf.words_of(images[2])[0]
+
+    def before(prompts):
+        if any(continuation == f" {sick[0]}" for _, continuation in clf.llm_.asked[-1]):
+            raise LLMUnavailableError("the LLM is ill")
+
+    clf.llm_.before = before
+    assert [one.label for one in clf.classify(images)] == [labels[0], labels[1], None, labels[3]]
+
+
+def test_a_text_without_words_still_has_an_answer(make, tokenizer, picture):
+    clf = make()
+    tokenizer.to_text = lambda pyramid, k=None: "  "
+    assert clf.predict([picture("red")]) == ["leafy"]
+
+
 # Scheduling -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("scoring", ["channel", "direct", "parse"])
 def test_one_request_goes_first_and_the_fixed_part_never_changes(make, picture, scoring):
-    clf = make(scoring=scoring, concurrency=3)
+    clf = make(scoring=scoring, ensemble=None, concurrency=3)
     started = []
 
     def before(prompts):
@@ -249,7 +313,7 @@ def test_one_request_goes_first_and_the_fixed_part_never_changes(make, picture, 
 
 @pytest.mark.parametrize("scoring", ["channel", "direct", "parse"])
 def test_none_goes_first_where_there_is_no_cache_to_fill(make, picture, scoring):
-    clf = make({"prefix_cache": False}, scoring=scoring, concurrency=3)
+    clf = make({"prefix_cache": False}, scoring=scoring, ensemble=None, concurrency=3)
     started = []
     clf.llm_.before = lambda prompts: started.append(clf.llm_.in_flight)
     clf.predict([picture("red", number % 5) for number in range(40)])
@@ -257,7 +321,7 @@ def test_none_goes_first_where_there_is_no_cache_to_fill(make, picture, scoring)
 
 
 def test_usage_adds_up_to_what_was_spent(make, picture):
-    clf = make()
+    clf = make(ensemble=None)
     results = clf.classify([picture("red", number % 5) for number in range(11)])
     assert sum(one.usage.prompt_tokens for one in results) == 10 * 3 * 11
     assert sum(one.usage.requests for one in results) == len(clf.llm_.asked)
@@ -351,7 +415,7 @@ def test_a_stream_survives_the_failure_of_another_image(make, picture, tmp_path)
 @pytest.mark.parametrize("scoring", ["channel", "direct", "parse"])
 def test_one_failing_question_costs_only_itself(make, queries, scoring):
     images, labels = queries
-    clf = make(errors="return", scoring=scoring)
+    clf = make(errors="return", scoring=scoring, ensemble=None)
     sick = clf.words_of(images[2])[0]
 
     def before(prompts):
@@ -418,7 +482,7 @@ def test_unknown_answers_abstain_raise_or_return(make, picture, queries):
 
 
 def test_a_window_too_small_is_said_at_fit(overlap_llm, tokenizer, support, picture):
-    clf = FewShotClassifier(overlap_llm(window=20), tokenizer, 3, repeats=2)
+    clf = FewShotClassifier(overlap_llm(window=20), tokenizer, 3, repeats=2, ensemble=None)
     with pytest.raises(PromptTooLongError, match=r"\d+ tokens but the LLM's window holds 20.*repeats=0.*shots=.*k="):
         clf.fit(*support)
     assert not hasattr(clf, "classes_") and clf.llm.asked == []
@@ -446,6 +510,7 @@ def test_a_window_too_small_is_said_at_fit(overlap_llm, tokenizer, support, pict
         ({"selection": "best"}, "selection must be one of 'all', 'random', 'nearest'; got 'best'"),
         ({"selection": "nearest"}, "selection='nearest' needs `shots`"),
         ({"scoring": "logits"}, "scoring must be one of 'auto', 'channel', .*; got 'logits'"),
+        ({"ensemble": "all"}, "ensemble must be one of None, 'auto', 'examples'; got 'all'"),
         ({"calibration": True}, "calibration must be one of None, 'contextual'; got True"),
         ({"order_seed": "x"}, "order_seed must be a whole number .* got 'x'"),
         ({"on_unknown": None}, "on_unknown must be one of 'abstain', 'raise'; got None"),
@@ -467,6 +532,8 @@ def test_options_that_llm_or_template_cannot_serve(make, tmp_path):
     silent = {"scores_text": False}
     with pytest.raises(CapabilityError, match="scoring='direct' needs log-probabilities .* 'overlap' does not give"):
         make(silent, scoring="direct")
+    with pytest.raises(CapabilityError, match="ensemble='examples' scores words by noisy channel, but scoring is"):
+        make(scoring="direct", ensemble="examples")
     with pytest.raises(CapabilityError, match="scoring='constrained' needs an LLM whose output can be restricted"):
         make(silent, scoring="constrained")
     with pytest.raises(CapabilityError, match=r"calibration='contextual' needs log-probabilities, but .* 'parse'"):

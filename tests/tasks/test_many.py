@@ -62,9 +62,9 @@ def test_results_are_those_of_classify(fit, overlap_llm, images, tmp_path):
 
 def test_resume_asks_only_what_is_missing(fit, overlap_llm, images, tmp_path):
     first = dict(list(images.items())[:5])
-    classify_many(fit(overlap_llm()), first, tmp_path / "run")
+    classify_many(fit(overlap_llm(), ensemble=None), first, tmp_path / "run")
     llm = overlap_llm()
-    clf = fit(llm)
+    clf = fit(llm, ensemble=None)
     assert len(missing_in(tmp_path / "run", clf, images)) == 7
     outcome = classify_many(clf, images, tmp_path / "run", resume=True)
     assert (outcome.answered, outcome.kept) == (7, 5)
@@ -176,7 +176,7 @@ def test_too_many_failures_in_a_row_stop_the_run(fit, overlap_llm, picture, tmp_
 
 
 def test_another_configuration_is_refused(fit, overlap_llm, images, support, tokenizer, tmp_path, picture):
-    clf = fit(overlap_llm())
+    clf = fit(overlap_llm(), ensemble=None)
     classify_many(clf, images, tmp_path / "run")
     with pytest.raises(RunMismatchError, match="already holds this run"):
         classify_many(clf, images, tmp_path / "run")
@@ -186,17 +186,20 @@ def test_another_configuration_is_refused(fit, overlap_llm, images, support, tok
         ({"induction": False, "scoring": "direct"}, "method, prompt"),
         ({"calibration": "contextual"}, "calibration"),
         ({"on_unknown": "raise"}, "on_unknown"),
+        ({"ensemble": "auto"}, "prompt"),
     ):
         with pytest.raises(RunMismatchError, match=rf"\({named} differ\)"):
-            classify_many(fit(overlap_llm(), **options), images, tmp_path / "run", resume=True)
+            classify_many(fit(overlap_llm(), **{"ensemble": None} | options), images, tmp_path / "run", resume=True)
     pictures, labels = support
-    other = FewShotClassifier(overlap_llm(), tokenizer, k=3).fit([picture("green"), *pictures[1:]], labels)
+    other = FewShotClassifier(overlap_llm(), tokenizer, k=3, ensemble=None).fit(
+        [picture("green"), *pictures[1:]], labels
+    )
     with pytest.raises(RunMismatchError, match=r"\(examples, prompt differ\)"):
         classify_many(other, images, tmp_path / "run", resume=True)
     with pytest.raises(RunMismatchError, match=r"\(examples, prompt differ\)"):
         missing_in(tmp_path / "run", other, images)
     # What only says how to ask is no part of it.
-    same = fit(overlap_llm(), concurrency=2, batch_size=3, errors="return")
+    same = fit(overlap_llm(), ensemble=None, concurrency=2, batch_size=3, errors="return")
     assert run_config(same) == run_config(clf)
     assert classify_many(same, images, tmp_path / "run", resume=True).kept == 12
 

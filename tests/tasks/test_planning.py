@@ -91,8 +91,10 @@ def test_the_fixed_part_is_read_from_the_cache_by_all_but_the_first(planned, que
 
 
 def test_a_scoring_llm_gets_a_request_for_every_label(planned):
-    found, _ = planned(Remote(scores_text=True))
+    found, _ = planned(Remote(scores_text=True), ensemble=None)
     assert (found.method, found.usage.requests, found.usage.completion_tokens) == ("channel", 4 * 3, 0)
+    alone, _ = planned(Remote(scores_text=True), ensemble="examples")
+    assert (alone.method, alone.usage.requests) == ("channel", 4 * 6 * 3)  # queries, examples, words
     calibrated, _ = planned(Remote(scores_text=True), calibration="contextual", scoring="direct")
     assert calibrated.usage.requests == (4 + 3) * 3
 

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from icl_vision.contracts import Profile
+from icl_vision.tasks.ensemble import pool
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.scheduling import fan_out
 from icl_vision.tasks.scoring import log_bias, log_softmax
@@ -141,3 +142,12 @@ def test_a_broken_restriction_is_not_called_constrained(text: str, method: str):
 
     answer = Answer(None, text, Usage())
     assert verdict(answer, (("w",),), "constrained", ["cat", "dog"], unknown_is_error=False).method == method
+
+
+def test_a_class_is_the_mixture_of_its_examples():
+    logs = np.log([[0.5, 0.2], [0.1, 0.4], [0.3, 0.3]])  # three examples, two words
+    found = pool(logs.ravel(), ("a", "a", "b"), ("b", "a"))
+    assert found == pytest.approx((np.log(0.3 * 0.3), np.log((0.5 + 0.1) / 2 * (0.2 + 0.4) / 2)))
+    # More examples of a class are no advantage in themselves.
+    assert pool([-2.0, -2.0, -2.0], ("a", "a", "b"), ("a", "b")) == pytest.approx((-2.0, -2.0))
+    assert pool([-np.inf, -np.inf], ("a", "b"), ("a", "b")) == (-np.inf, -np.inf)

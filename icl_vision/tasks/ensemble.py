@@ -1,0 +1,76 @@
+"""Every example in a prompt of its own: what is asked of each, and what they say together.
+
+Knows: prompts with one example each, words as a bag, how examples of one class are pooled.
+Refuses to know: images, LLMs, what a score is used for.
+
+The channel with one prompt reads log P(words | label, all examples). A small LLM then also continues the examples of
+the other classes, and the more the longer the prompt is. Here each example i stands alone,
+
+    label: words of example i
+    label:
+
+and every word w of the image is scored as the next one. A class is the mixture of its m examples, its words independent
+given the example's prompt (a bag: their order is the tokenizer's, not the image's):
+
+    log P(words | label) = sum over w of log( 1/m * sum over i of P(w | prompt i) )
+
+Measured in docs/few-shot-scoring.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from icl_vision.contracts import Prompt
+from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """One prepared prompt per example; stands where one ``PreparedPrompt`` of all examples would.
+
+    members: of a channel template, one example each (repeats included). shown: the label of each one's example.
+    """
+
+    members: tuple[PreparedPrompt, ...]
+    shown: tuple[str, ...]
+
+    @classmethod
+    def of(cls, builder: PromptBuilder, examples: Sequence[Example], labels: Sequence[str]) -> Ensemble:
+        """Each example alone, in the order given; ``labels``: all that can be an answer."""
+        return cls(
+            tuple(builder.prepare([example], labels) for example in examples),
+            tuple(example.label for example in examples),
+        )
+
+    @property
+    def context(self) -> str:
+        """All contexts, one after the other: what tells two ensembles apart."""
+        return "\n\n".join(member.context for member in self.members)
+
+    def pairs(self, words: str) -> tuple[tuple[Prompt, str], ...]:
+        """(prompt, one word), example by example and in each word by word."""
+        prompts = [member.query(label=label) for member, label in zip(self.members, self.shown, strict=True)]
+        # A text of nothing but spaces (an empty ASCII picture) has no words, and still needs an answer.
+        bag = words.split() or [words]
+        return tuple((prompt, " " + word) for prompt in prompts for word in bag)
+
+
+def pool(logprobs: Sequence[float], shown: Sequence[str], labels: Sequence[str]) -> tuple[float, ...]:
+    """What the examples of each class say together of all words: log-probabilities in the order of ``labels``.
+
+    Args:
+        logprobs: of ``Ensemble.pairs``, [examples * words].
+        shown: the label of each example.
+        labels: each with one example at least.
+    """
+    table = np.asarray(logprobs, dtype=np.float64).reshape(len(shown), -1)
+    of = np.asarray(shown)
+    return tuple(
+        float((np.logaddexp.reduce(table[of == label], axis=0) - math.log(np.sum(of == label))).sum())
+        for label in labels
+    )
