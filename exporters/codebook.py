@@ -88,7 +88,7 @@ def build_portable_codebook(
     classes = imagenet_class_names()
     words = embedder.embed(vocabulary.words, template=template)
     names = embedder.embed(classes, template=template)
-    codebook = _project(vocabulary, words, names, dimension, name)
+    codebook = project_words(vocabulary, words, names, dimension, name)
     card = {
         "licence": "Apache-2.0",
         "provenance": {
@@ -112,7 +112,7 @@ def build_portable_codebook(
         "metrics": measure(codebook, words, names, classes, seed=seed),
         # What other lengths would have kept, so that the choice can be judged.
         "overlap@5_by_dimension": {
-            str(other): measure(_project(vocabulary, words, names, other, name), words, names, classes, seed=seed)[
+            str(other): measure(project_words(vocabulary, words, names, other, name), words, names, classes, seed=seed)[
                 "overlap@5"
             ]
             for other in _OTHER_DIMENSIONS
@@ -149,7 +149,7 @@ def packaged_tokenizers(gemma: Path | None = None, smollm2: Path | None = None) 
         yield [small, BPETokenizer("o200k_base"), BPETokenizer("cl100k_base"), large]
 
 
-def _project(vocabulary: Vocabulary, words: Vectors, names: Vectors, dimension: int, name: str) -> Codebook:
+def project_words(vocabulary: Vocabulary, words: Vectors, names: Vectors, dimension: int, name: str) -> Codebook:
     projection = fit_projection(words, names, dimension)
     # Not centred: the projected dot product then approximates the plain cosine of the source space, so one formula
     # serves words and queries. The zero mean is stored so that other codebooks may differ.
@@ -206,7 +206,7 @@ def measure(
     pairs = {"words": words[chosen], "class_names": names, "mixtures": mixed}
     for k in (5, 10):
         figures[f"overlap@{k}"] = {
-            what: round(_overlap(source, codebook, queries, k, chosen if what == "words" else None), 4)
+            what: round(overlap(source, codebook, queries, k, chosen if what == "words" else None), 4)
             for what, queries in pairs.items()
         }
     for label, book, queries in (("", codebook, codebook.project(names)), ("_source_space", source, names)):
@@ -248,7 +248,7 @@ def imagenet_class_names() -> list[str]:
     return [str(name) for name in (names.values() if isinstance(names, dict) else names)]
 
 
-def _overlap(source: Codebook, projected: Codebook, queries: Vectors, k: int, own: npt.NDArray[Any] | None) -> float:
+def overlap(source: Codebook, projected: Codebook, queries: Vectors, k: int, own: npt.NDArray[Any] | None) -> float:
     """The mean share of the k nearest words kept; with ``own`` ids, a word is no neighbour of itself."""
     extra = 0 if own is None else 1
     true, _ = source.nearest(queries, k + extra)

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, seed_option
 from icl_vision.errors import MissingExtraError, UsageError, VocabularyError
+from icl_vision.llms.redaction import redacted_url
 
 if TYPE_CHECKING:
     from icl_vision.vocabulary import Vocabulary
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.group(name="build")
 def command() -> None:
-    """Build a tokenizer of your own."""
+    """Build a tokenizer of your own, or its codebook."""
 
 
 @command.command("words")
@@ -93,6 +94,109 @@ def words_command(
         f"parity with torch: {parity['ids']} ids, {parity['mismatches']} mismatches, {parity['ties']} ties "
         f"on {parity['images']} images at batches {', '.join(map(str, parity['batches']))}"
     )
+
+
+@command.command("codebook")
+@click.option(
+    "--from",
+    "source",
+    required=True,
+    metavar="SOURCE",
+    help="Where the vectors come from: portable-minilm (sentence embeddings by the installed all-MiniLM-L6-v2), "
+    "gguf:PATH (an LLM's input embeddings), transformers:NAME_OR_FOLDER (the same), or embeddings:MODEL[@URL] (an "
+    "OpenAI-like embeddings endpoint; without URL OpenAI's own, key in OPENAI_API_KEY; with one, key in "
+    "OPENAI_COMPATIBLE_API_KEY).",
+)
+@click.option(
+    "--words",
+    "words_file",
+    default="portable",
+    show_default=True,
+    metavar="FILE|portable",
+    help="The words, one a line. The default costs one token a word in every common LLM.",
+)
+@click.option(
+    "--dim",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Project the vectors onto their N strongest axes; the card then says which share of each word's neighbours "
+    "stayed. Default: no projection, nothing is lost. 128 keeps an artefact small (the packaged codebook has it).",
+)
+@click.option(
+    "--several-tokens",
+    type=click.Choice(["refuse", "mean"]),
+    default="refuse",
+    show_default=True,
+    help="Words that are several tokens of the LLM: stop, or take the mean of their tokens' vectors. An LLM reads the "
+    "tokens, not their mean, hence the default. For gguf and transformers.",
+)
+@click.option(
+    "--template",
+    default="{}",
+    show_default=True,
+    metavar="TEXT",
+    help="Text a word is embedded in, {} standing for the word. For portable-minilm and embeddings; the bare word is "
+    "what the packaged codebook embeds.",
+)
+@click.option(
+    "--batch", "batch_size", default=512, show_default=True, type=click.IntRange(1, 2048), metavar="N",
+    help="Words a request, for embeddings: OpenAI takes 2,048 at most, smaller servers fewer.",
+)  # fmt: skip
+@click.option("--name", metavar="NAME", help="The codebook's name on its card. Default: the folder's name.")
+@click.option(
+    "--licence",
+    metavar="TEXT",
+    help="Licence of the vectors, for the card. Default: what the source says, 'unknown' where it says nothing.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The codebook's folder; an older codebook there is replaced.",
+)
+@seed_option()
+@json_option
+@quiet_option
+def codebook_command(
+    source: str,
+    words_file: str,
+    dim: int | None,
+    several_tokens: str,
+    template: str,
+    batch_size: int,
+    name: str | None,
+    licence: str | None,
+    out: Path,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make a codebook: words and one vector a word, the alphabet of a tokenizer that is to be trained.
+
+    It is used by its folder wherever a codebook is named, in a training config for one. Needs the extra 'train'; for
+    gguf also 'local', whose llama.cpp applies the file's tokenizer.
+    """
+    vocabulary = _vocabulary(None if words_file == "portable" else Path(words_file), None)
+    # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
+    builder = _import("icl_vision.exporters.word_codebook")
+    say(f"looking up {len(vocabulary)} words in {redacted_url(source)}", quiet=quiet)
+    options = {"several": several_tokens, "template": template, "batch_size": batch_size}
+    found, queries = builder.find_vectors(source, vocabulary.words, **options)
+    book = builder.build_codebook(
+        found, vocabulary, out, dimension=dim, queries=queries, name=name, licence=licence, seed=seed
+    )
+    if as_json:
+        print_json({"out": str(out.absolute()), "card": dict(book.card)})
+        return
+    metrics = book.card["metrics"]
+    click.echo(f"{book.name}: {len(book)} words of width {book.dimension} in {out.absolute()}")
+    if metrics["overlap@5"] is not None:
+        click.echo(
+            f"kept of each word's neighbours: {metrics['overlap@5']:.0%} of 5, {metrics['overlap@10']:.0%} of 10"
+        )
+    if "use" in book.card:
+        click.echo(book.card["use"])
 
 
 def _vocabulary(words_file: Path | None, folder: Path | None) -> Vocabulary:

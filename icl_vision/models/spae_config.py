@@ -1,0 +1,159 @@
+"""What a SPAE is made of, as a typed, strict, JSON- and YAML-ready value.
+
+Knows: which values exist, which fit together, and the layout of words that they give.
+Refuses to know: torch, training, and where a codebook comes from.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from icl_vision.errors import UsageError
+from icl_vision.pyramid import PyramidLayout
+
+Net = Literal["cnn", "patches", "photo"]
+QuantizerName = Literal["saq", "rq", "vq"]
+
+_CHOICES = {"net": ("cnn", "patches", "photo"), "quantizer": ("saq", "rq", "vq"), "fill": ("finest", "zeros")}
+_FLAGS = ("learned", "normalise", "standardise")
+_SIZES = ("side", "channels", "dim", "filters", "blocks", "width")
+PHOTO_STRIDE = 8  # pixels per cell of the TAEF2 latents that the photo net works in
+
+
+@dataclass(frozen=True)
+class SpaeConfig:
+    """A Semantic Pyramid AutoEncoder. The defaults are the paper's image model (128 px, 597 words).
+
+    net: ``cnn``, the paper's (``filters``, ``multipliers``, ``blocks`` per scale); ``patches``, a small mixer for
+    small images (``width``, ``blocks``); ``photo``, light nets around frozen pretrained ones (``width``, ``blocks``).
+    side, channels: of the images; 1 channel is grey, 3 is RGB.
+    grids: rows (= columns) of each layer, coarse first; the last is the grid of the latents.
+    quantizer: ``saq`` (streaming average), ``rq`` (residual: equal grids), ``vq`` (plain: one grid).
+    dim: c, the width of the words' vectors.
+    learned: train the codebook instead of keeping it frozen. words: how many words a codebook drawn at random has;
+    only for a learned one that is not given.
+    names: the first so many words of the codebook belong to layer 1 and to no other (see ``NamedAverageQuantizer``); 0:
+    all layers share all words. Ours; only with saq.
+    normalise: look for the largest cosine. fill: what a position without a word holds, see ``Quantizer``.
+    standardise: the encoder speaks, and the decoder hears, in units of the codebook's mean and spread per dimension.
+    Ours, not the paper's: words of one sentence model fill a narrow cone, far from where a fresh net starts.
+    word_noise: in training, every word below the first layer is replaced by another image's word of the same place
+    with a probability drawn per image between 0 and twice this rate. Ours: it makes the decoder forgive what an LLM
+    writes. 0 is off.
+
+    Raises:
+        UsageError: a value that cannot work, with the reason.
+    """
+
+    net: Net = "cnn"
+    side: int = 128
+    channels: int = 3
+    grids: tuple[int, ...] = (1, 2, 4, 8, 16, 16)
+    quantizer: QuantizerName = "saq"
+    dim: int = 1536
+    learned: bool = False
+    words: int | None = None
+    names: int = 0
+    normalise: bool = False
+    fill: Literal["finest", "zeros"] = "finest"
+    standardise: bool = False
+    word_noise: float = 0.0
+    filters: int = 128
+    multipliers: tuple[int, ...] = (1, 2, 2, 4)
+    blocks: int = 2
+    width: int = 64
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
+        for name in _FLAGS:
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} must be true or false; got {getattr(self, name)!r}")
+        for name in _SIZES:
+            _positive(getattr(self, name), name)
+        for name in ("grids", "multipliers"):
+            object.__setattr__(self, name, _sizes(getattr(self, name), name))
+        if self.channels not in (1, 3):
+            raise UsageError(f"channels must be 1 (grey) or 3 (RGB); got {self.channels}")
+        noise = self.word_noise
+        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0.0 <= noise <= 0.5:
+            raise UsageError(f"word_noise must be a rate from 0 to 0.5; got {noise!r}")
+        if isinstance(self.names, bool) or not isinstance(self.names, int) or self.names < 0:
+            raise UsageError(f"names must be a whole number of 0 or more; got {self.names!r}")
+        if self.words is not None:
+            _positive(self.words, "words")
+            if not self.learned:
+                raise UsageError("words asks for a codebook drawn at random, which must be learned: set learned: true")
+        _ = self.layout  # checks the grids among each other
+        self._check_quantizer()
+        self._check_net()
+
+    def _check_quantizer(self) -> None:
+        if self.names and (self.quantizer != "saq" or len(self.grids) < 2):
+            raise UsageError(
+                f"names gives layer 1 words of its own, which needs quantizer saq and two layers or more; got "
+                f"quantizer {self.quantizer} and grids {list(self.grids)}"
+            )
+        if self.quantizer == "vq" and len(self.grids) != 1:
+            raise UsageError(f"quantizer vq has one grid; got grids {list(self.grids)}")
+        if self.quantizer == "rq" and len(set(self.grids)) != 1:
+            raise UsageError(f"quantizer rq needs equal grids, one per layer; got {list(self.grids)}")
+
+    def _check_net(self) -> None:
+        grid = self.grids[-1]
+        if self.net == "patches":
+            cell = self.side // grid
+            if self.side % grid or cell % 2:
+                raise UsageError(f"net patches needs cells of even size; side {self.side} / grid {grid} is not")
+            return
+        stride = PHOTO_STRIDE if self.net == "photo" else 2 ** (len(self.multipliers) - 1)
+        if grid * stride != self.side:
+            why = "TAEF2" if self.net == "photo" else f"{len(self.multipliers)} multipliers"
+            raise UsageError(
+                f"net {self.net} makes the image {stride} times smaller ({why}), so side must be {stride} times the "
+                f"last grid; got side {self.side} and grid {grid}"
+            )
+        if self.net == "photo" and self.channels != 3:
+            raise UsageError(f"net photo is for RGB images: channels must be 3; got {self.channels}")
+
+    @property
+    def layout(self) -> PyramidLayout:
+        """The grids as a layout of words."""
+        return PyramidLayout(tuple((size, size) for size in self.grids))
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON- and YAML-ready form; every field is there."""
+        document = dataclasses.asdict(self)
+        return document | {name: list(getattr(self, name)) for name in ("grids", "multipliers")}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> SpaeConfig:
+        """The config that ``to_dict`` wrote; what is left out takes its default.
+
+        Raises:
+            UsageError: not a mapping, an unknown key (the known ones are named), or a value that cannot work.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(document, Mapping):
+            raise UsageError(f"the model config must be a mapping; got {document!r}")
+        unknown = [str(key) for key in document if key not in names]
+        if unknown:
+            raise UsageError(f"the model config has no {', '.join(unknown)}; it knows {', '.join(names)}")
+        return cls(**document)
+
+
+def _positive(value: object, name: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise UsageError(f"{name} must be a whole number of 1 or more; got {value!r}")
+
+
+def _sizes(value: object, name: str) -> tuple[int, ...]:
+    if not isinstance(value, list | tuple) or not value:
+        raise UsageError(f"{name} must be a list of one or more whole numbers; got {value!r}")
+    for size in value:
+        _positive(size, f"each of {name}")
+    return tuple(value)
