@@ -111,16 +111,51 @@ class Constraint:
     """What an answer may consist of: ``allowed`` strings, ``count`` of them in a row separated by one space.
 
     For labels: ``Constraint(allowed=labels, count=1)``. For drawing: the words of a segment and its length.
+
+    ``places`` narrows it further, a tuple of allowed strings for each of the ``count`` in turn, all of them in
+    ``allowed``. An adapter that cannot tell places apart keeps to ``allowed`` (the embedded LLM can, hosted ones
+    cannot), so who gives places checks the answer.
     """
 
     allowed: tuple[str, ...]
     count: int = 1
+    places: tuple[tuple[str, ...], ...] = ()
+
+    @classmethod
+    def at_places(cls, places: Sequence[Sequence[str]]) -> Constraint:
+        """A constraint with a set of its own for each place; ``allowed`` is all of them, in order of appearance."""
+        allowed = tuple(dict.fromkeys(word for place in places for word in place))
+        return cls(allowed, len(places), tuple(tuple(place) for place in places))
+
+    def to_list(self) -> list[Any]:
+        """JSON-ready form: allowed, count, and places only where there are any."""
+        form: list[Any] = [list(self.allowed), self.count]
+        return [*form, [list(place) for place in self.places]] if self.places else form
+
+    @classmethod
+    def from_list(cls, form: Sequence[Any]) -> Constraint:
+        """The constraint of ``to_list``. Raises KeyError, TypeError, ValueError or IndexError on anything else."""
+        places = tuple(tuple(place) for place in form[2]) if len(form) > 2 else ()
+        return cls(tuple(form[0]), form[1], places)
 
     def __post_init__(self) -> None:
         if not self.allowed:
             raise UsageError("a Constraint needs at least one allowed string; got none")
         if self.count < 1:
             raise UsageError(f"a Constraint's count must be 1 or more; got {self.count}")
+        if not self.places:
+            return
+        if len(self.places) != self.count:
+            raise UsageError(
+                f"a Constraint's places must be as many as its count, {self.count}; got {len(self.places)}"
+            )
+        known = set(self.allowed)
+        for number, place in enumerate(self.places, start=1):
+            if not place:
+                raise UsageError(f"place {number} of a Constraint allows nothing; give it at least one string")
+            stray = next((one for one in place if one not in known), None)
+            if stray is not None:
+                raise UsageError(f"place {number} of a Constraint allows {stray!r}, which is not among its allowed")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ too, so generic handlers keep working.
     │   ├── BudgetExceededError            the next request would go over a budget
     │   └── CapabilityError                asked for something this LLM cannot do
     ├── UnknownAnswerError                 the answer is none of the labels, on_unknown="raise"
+    ├── AnswerRefusedError                 an answer that cannot be read as the words asked for, or repaired into them
     ├── TrainingError                      a training run must stop; its last good checkpoint is kept
     ├── StorageError                       a file or cache of ours cannot be read or written
     └── RunError                           a run folder cannot be used
@@ -195,6 +196,10 @@ class BudgetExceededError(LLMError):
 
 class UnknownAnswerError(IclVisionError):
     """The LLM's answer is none of the labels and ``on_unknown="raise"``."""
+
+
+class AnswerRefusedError(IclVisionError):
+    """An LLM's answer cannot be read as the words asked for, nor repaired into them."""
 
 
 class TrainingError(IclVisionError):

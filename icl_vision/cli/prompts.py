@@ -15,7 +15,7 @@ from icl_vision.cli.common import json_option, print_json
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Prompt
-    from icl_vision.prompting import PromptBuilder, TemplateInfo
+    from icl_vision.prompting import PromptBuilder, SegmentPromptBuilder, TemplateInfo
 
 folder_option = click.option(
     "--folder",
@@ -68,7 +68,7 @@ def list_command(folder: Path | None, as_json: bool) -> None:
 @json_option
 def show_command(name: str, folder: Path | None, source: bool, induction: bool, repeats: int, as_json: bool) -> None:
     """Show the prompt that template NAME makes of a small built-in episode, in its three parts."""
-    from icl_vision.prompting import PromptBuilder, find_template
+    from icl_vision.prompting import find_template
 
     if source:
         info = find_template(name, folder)
@@ -77,8 +77,7 @@ def show_command(name: str, folder: Path | None, source: bool, induction: bool, 
         else:
             click.echo(info.read(), nl=False)
         return
-    builder = PromptBuilder(name, folder=folder, induction=induction, repeats=repeats)
-    prompt, continuation = _sample(builder)
+    builder, prompt, continuation = _sample(name, folder, induction=induction, repeats=repeats)
     if as_json:
         print_json(
             {
@@ -100,7 +99,7 @@ def show_command(name: str, folder: Path | None, source: bool, induction: bool, 
         click.echo(click.style(f"[{title}]", bold=True) + ("" if text else " (empty)"))
         if text:
             click.echo(text)
-    asked = "the LLM answers, for example" if builder.kind == "direct" else "the LLM scores"
+    asked = "the LLM scores" if builder.kind == "channel" else "the LLM answers, for example"
     click.echo(click.style(f"[{asked}]", bold=True) + f"\n{continuation!r}")
 
 
@@ -156,27 +155,35 @@ def _row(info: TemplateInfo, *, described: bool = True) -> dict[str, Any]:
     return {**row, "description": info.description()} if described else row
 
 
-def _sample(builder: PromptBuilder) -> tuple[Prompt, str]:
-    """The built-in episode's prompt and what would follow it."""
-    from icl_vision.prompting.samples import SAMPLE_EXAMPLES, SAMPLE_LABELS, SAMPLE_WORDS
+def _sample(
+    name: str, folder: Path | None, *, induction: bool, repeats: int
+) -> tuple[PromptBuilder | SegmentPromptBuilder, Prompt, str]:
+    """The template's builder, its prompt of the built-in episode, and what would follow that."""
+    from icl_vision.prompting import PromptBuilder, SegmentPromptBuilder, find_template, load_template, samples
 
-    prepared = builder.prepare(SAMPLE_EXAMPLES, SAMPLE_LABELS)
+    if load_template(find_template(name, folder)).kind == "segment":
+        drawer = SegmentPromptBuilder(name, folder=folder, induction=induction)
+        drawn = drawer.prepare(samples.SAMPLE_DRAWN, samples.SAMPLE_PLACE)
+        asked = drawn.query(condition=samples.SAMPLE_CONDITION, words=samples.SAMPLE_SO_FAR)
+        return drawer, asked, f" {samples.SAMPLE_DRAWN[0].answer}"
+    builder = PromptBuilder(name, folder=folder, induction=induction, repeats=repeats)
+    prepared = builder.prepare(samples.SAMPLE_EXAMPLES, samples.SAMPLE_LABELS)
     if builder.kind == "direct":
-        return prepared.query(words=SAMPLE_WORDS), f" {SAMPLE_LABELS[0]}"
-    return prepared.query(label=SAMPLE_LABELS[0]), f" {SAMPLE_WORDS}"
+        return builder, prepared.query(words=samples.SAMPLE_WORDS), f" {samples.SAMPLE_LABELS[0]}"
+    return builder, prepared.query(label=samples.SAMPLE_LABELS[0]), f" {samples.SAMPLE_WORDS}"
 
 
 def _faults(info: TemplateInfo, folder: Path | None) -> list[str]:
     """Faults of the text, or else of rendering it with each setting that changes what is rendered."""
     from icl_vision.errors import IclVisionError
-    from icl_vision.prompting import PromptBuilder, template_faults
+    from icl_vision.prompting import template_faults
 
     faults = template_faults(info)
     if faults:
         return faults
     for induction in (True, False):
         try:
-            _sample(PromptBuilder(info.name, folder=folder, induction=induction, repeats=1))
+            _sample(info.name, folder, induction=induction, repeats=1)
         except IclVisionError as error:
             if str(error) not in faults:
                 faults.append(str(error))

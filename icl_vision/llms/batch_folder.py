@@ -58,7 +58,7 @@ class Settings:
             "stop": list(self.stop),
             "temperature": self.temperature,
             "seed": self.seed,
-            "constraint": None if self.constraint is None else [list(self.constraint.allowed), self.constraint.count],
+            "constraint": None if self.constraint is None else self.constraint.to_list(),
         }
 
     @classmethod
@@ -70,7 +70,7 @@ class Settings:
             tuple(document["stop"]),
             document["temperature"],
             document["seed"],
-            None if allowed is None else Constraint(tuple(allowed[0]), allowed[1]),
+            None if allowed is None else Constraint.from_list(allowed),
         )
 
 

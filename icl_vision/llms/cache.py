@@ -124,7 +124,7 @@ class CachedLLM(WrappedLLM):
                 "stop": list(stop),
                 "temperature": temperature,
                 "seed": seed,
-                "constraint": None if constraint is None else [list(constraint.allowed), constraint.count],
+                "constraint": None if constraint is None else constraint.to_list(),
             },
         )
         spent = Usage()

@@ -131,8 +131,9 @@ class FakeLLM(BaseLLM):
         if self._answers is not None:
             return self._answers
         if constraint is not None:
-            best = max(constraint.allowed, key=lambda one: self._score_of(prompt, " " + one))
-            return " " + " ".join([best] * constraint.count)
+            places = constraint.places or (constraint.allowed,)
+            best = [max(place, key=lambda one: self._score_of(prompt, " " + one)) for place in places]
+            return " " + " ".join(best if constraint.places else best * constraint.count)
         return overlap_answer(prompt)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:

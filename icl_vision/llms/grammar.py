@@ -21,11 +21,19 @@ def constraint_grammar(constraint: Constraint, *, leading_space: bool) -> str:
     Raises:
         CapabilityError: too many strings for a grammar.
     """
-    if len(constraint.allowed) > MAX_GRAMMAR_STRINGS:
+    # llama.cpp weighs the alternatives of one place at a time, so it is the largest that counts.
+    most = max(map(len, constraint.places)) if constraint.places else len(constraint.allowed)
+    if most > MAX_GRAMMAR_STRINGS:
         raise CapabilityError(
-            f"a constraint of {len(constraint.allowed)} strings is too slow for llama.cpp's grammars, which bear "
+            f"a constraint of {most} strings is too slow for llama.cpp's grammars, which bear "
             f"{MAX_GRAMMAR_STRINGS}; allow fewer, or leave the constraint out and repair the answer"
         )
+    if constraint.places:
+        rules = {place: f"p{number}" for number, place in enumerate(dict.fromkeys(constraint.places), start=1)}
+        text = ' " " '.join(rules[place] for place in constraint.places)
+        lines = [f"{name} ::= " + " | ".join(_literal(one) for one in place) for place, name in rules.items()]
+        start = '" " ' if leading_space else ""
+        return "\n".join([f"root ::= {start}{text}", *lines]) + "\n"
     words = " | ".join(_literal(one) for one in constraint.allowed)
     first = '" " word' if leading_space else "word"
     more = f' (" " word){{{constraint.count - 1}}}' if constraint.count > 1 else ""

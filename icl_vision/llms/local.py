@@ -17,6 +17,7 @@ from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLon
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.gguf import packaged_gemma, read_info
 from icl_vision.llms.grammar import constraint_grammar
+from icl_vision.llms.llama_places import write_places
 from icl_vision.llms.llama_scoring import TokenPair, score_pairs, usage_of
 from icl_vision.llms.llama_server import LlamaServer, ServerOptions, require_xllamacpp, shared_server, usable_cores
 from icl_vision.llms.profiles import GEMMA_3_270M_CONTEXT, GEMMA_3_270M_NAME
@@ -105,7 +106,8 @@ class LocalLLM(BaseLLM):
             scores_bags=not chat,
         )
         self._prompts: dict[str, list[int]] = {}
-        self._single_tokens: dict[tuple[str, ...], list[int]] = {}
+        self._single_tokens: dict[str, int] = {}
+        self._not_single: set[tuple[str, ...]] = set()
 
     @property
     def profile(self) -> Profile:
@@ -142,7 +144,8 @@ class LocalLLM(BaseLLM):
     ) -> Completion:
         server = await self._ready()
         # The length is known where the restriction counts tokens; a grammar ends by itself.
-        restriction, length = ({}, None) if constraint is None else await self._restriction(server, constraint)
+        known = {} if constraint is None else await self._single(server, constraint.allowed)
+        restriction, length = ({}, None) if constraint is None else self._restriction(constraint, known)
         tokens = await self._prompt_tokens(server, prompt)
         room = self._check_fits(len(tokens), 1)
         document: dict[str, Any] = {
@@ -158,6 +161,10 @@ class LocalLLM(BaseLLM):
         }
         if seed is not None:
             document["seed"] = seed
+        if constraint is not None and constraint.places and known:
+            self._check_fits(len(tokens), constraint.count)
+            answered = await write_places(server, document, constraint.places[:max_tokens], known, lift=LIFT)
+            return answered if max_tokens >= constraint.count else replace(answered, finish_reason="length")
         document |= restriction
         async with server.slot(tokens) as slot:
             answer = await server.post("/completion", document | {"id_slot": slot.number})
@@ -170,21 +177,32 @@ class LocalLLM(BaseLLM):
             raw=answer,
         )
 
-    async def _restriction(self, server: LlamaServer, constraint: Constraint) -> tuple[dict[str, Any], int | None]:
+    def _restriction(self, constraint: Constraint, known: dict[str, int]) -> tuple[dict[str, Any], int | None]:
         """What llama.cpp must be told so that it writes nothing else, and after how many tokens it is done.
 
-        Words that are one token each are lifted above all others by a logit bias, in any number. Everything else needs
-        a grammar, which llama.cpp tries on its whole vocabulary at each token (benchmarks/bench_local_constraints.py).
+        Words that are one token each (``known``) are lifted above all others by a logit bias, in any number. Everything
+        else needs a grammar, which llama.cpp tries on its whole vocabulary at each token
+        (benchmarks/bench_local_constraints.py).
         """
-        if self.profile.api == "completions":
-            known = self._single_tokens.get(constraint.allowed)
-            if known is None:
-                known = await _single_tokens(server, constraint.allowed)
-                self._single_tokens.clear()  # one vocabulary at a time; it may be a large one
-                self._single_tokens[constraint.allowed] = known
-            if known:
-                return {"logit_bias": [[token, LIFT] for token in known]}, constraint.count
+        if known:
+            return {"logit_bias": [[token, LIFT] for token in known.values()]}, constraint.count
         return {"grammar": constraint_grammar(constraint, leading_space=self.profile.api == "completions")}, None
+
+    async def _single(self, server: LlamaServer, words: tuple[str, ...]) -> dict[str, int]:
+        """The token of each word with its leading space; nothing where one of them is not a single token."""
+        if self.profile.api != "completions" or words in self._not_single:
+            return {}
+        new = tuple(word for word in dict.fromkeys(words) if word not in self._single_tokens)
+        if new:
+            tokens = await _single_tokens(server, new)
+            if not tokens:
+                if len(self._not_single) >= 64:
+                    self._not_single.clear()
+                self._not_single.add(words)
+                return {}
+            # Drawing asks for another set of words at each step: what is known of a word serves them all.
+            self._single_tokens.update(zip(new, tokens, strict=True))
+        return {word: self._single_tokens[word] for word in words}
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         if self.profile.api == "chat":

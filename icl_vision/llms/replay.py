@@ -177,7 +177,7 @@ def _completion_request(
         "stop": list(stop),
         "temperature": temperature,
         "seed": seed,
-        "constraint": None if constraint is None else [list(constraint.allowed), constraint.count],
+        "constraint": None if constraint is None else constraint.to_list(),
     }
 
 

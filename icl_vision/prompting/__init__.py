@@ -7,6 +7,12 @@ Refuses to know: images, LLMs and answers. jinja2 is imported when the first tem
 from icl_vision.prompting.budget import PromptSize, check_fits, check_tokens
 from icl_vision.prompting.builder import Example, PreparedPrompt, PromptBuilder, order_examples
 from icl_vision.prompting.labels import MAX_LABEL_CHARS, check_label, check_labels, check_words, fold
+from icl_vision.prompting.segment_prompts import (
+    PreparedSegment,
+    SegmentExample,
+    SegmentPlace,
+    SegmentPromptBuilder,
+)
 from icl_vision.prompting.templates import (
     PromptTemplate,
     TemplateInfo,
@@ -20,9 +26,13 @@ __all__ = [
     "MAX_LABEL_CHARS",
     "Example",
     "PreparedPrompt",
+    "PreparedSegment",
     "PromptBuilder",
     "PromptSize",
     "PromptTemplate",
+    "SegmentExample",
+    "SegmentPlace",
+    "SegmentPromptBuilder",
     "TemplateInfo",
     "check_fits",
     "check_label",

@@ -128,6 +128,11 @@ class PromptBuilder:
         self.order_seed = order_seed
         self.max_chars = max_chars
         self.template = load_template(find_template(template, folder))
+        if self.template.kind == "segment":
+            raise TemplateError(
+                f"{self.template.info.path}: the template {template!r} draws pictures and cannot classify; "
+                "use it with SegmentPromptBuilder, or choose a template whose query asks for a label"
+            )
 
     @property
     def kind(self) -> str:

@@ -6,7 +6,7 @@ folders and rendering.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,8 +23,17 @@ VARIABLES = {
     "context": (*FIXED_VARIABLES, "examples"),
     "query": (*FIXED_VARIABLES, "words", "label"),
 }
-Kind = Literal["direct", "channel"]
-"""direct: the query holds the image's words and asks for the label; channel: the other way round."""
+SEGMENT_VARIABLES = ("induction", "count", "layer", "layers", "first", "size", "segment", "segments")
+"""Variables of every block of a segment template, the same for every query of one segment."""
+SEGMENT_BLOCKS = {
+    "instruction": SEGMENT_VARIABLES,
+    "context": (*SEGMENT_VARIABLES, "examples"),
+    "query": (*SEGMENT_VARIABLES, "condition", "words"),
+}
+_ONLY_SEGMENT = frozenset(SEGMENT_BLOCKS["query"]) - {*VARIABLES["context"], *VARIABLES["query"]}
+Kind = Literal["direct", "channel", "segment"]
+"""direct: the query holds the image's words and asks for the label; channel: the other way round; segment: the query
+holds a condition and the words so far, and asks for the next words of a picture (``prompting.segment_prompts``)."""
 
 _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Include: "{% include %}",
@@ -80,13 +89,17 @@ def inspect(environment: PromptEnvironment, source: str) -> Inspection:
 def _inspect(environment: PromptEnvironment, tree: nodes.Template) -> Inspection:
     blocks = {block.name: block for block in tree.body if isinstance(block, nodes.Block)}
     faults = [*_layout_faults(tree, blocks), *_syntax_faults(environment, tree)]
-    used: dict[str, set[str]] = {}
-    for name in BLOCKS:
-        if name in blocks:
-            used[name] = _undeclared(environment, blocks[name])
-            faults.extend(_variable_faults(blocks[name], used[name]))
+    used = {name: _undeclared(environment, blocks[name]) for name in BLOCKS if name in blocks}
+    drawing = any(names & _ONLY_SEGMENT for names in used.values())
+    for name, names in used.items():
+        faults.extend(_variable_faults(blocks[name], names, SEGMENT_BLOCKS if drawing else VARIABLES))
     kind: Kind | None = None
-    if "query" in blocks:
+    if drawing:
+        kind = "segment"
+        if "query" in blocks and "words" not in used["query"]:
+            line = blocks["query"].lineno
+            faults.append(Fault(line, "the query block never uses `words`: the LLM would not see what is there so far"))
+    elif "query" in blocks:
         wanted = used["query"] & {"words", "label"}
         if len(wanted) == 1:
             kind = "direct" if wanted == {"words"} else "channel"
@@ -166,15 +179,15 @@ def _undeclared(environment: PromptEnvironment, block: nodes.Block) -> set[str]:
     except TemplateSyntaxError:
         # An unknown filter or test, reported by name elsewhere, stops jinja's own analysis.
         names = {node.name for node in block.find_all(nodes.Name) if node.ctx == "load"}
-        return names & {*VARIABLES["context"], *VARIABLES["query"]}
+        return names & {*VARIABLES["context"], *VARIABLES["query"], *SEGMENT_BLOCKS["query"]}
 
 
-def _variable_faults(block: nodes.Block, used: set[str]) -> Iterator[Fault]:
-    for name in sorted(used.difference(VARIABLES[block.name])):
+def _variable_faults(block: nodes.Block, used: set[str], variables: Mapping[str, tuple[str, ...]]) -> Iterator[Fault]:
+    for name in sorted(used.difference(variables[block.name])):
         line = min((node.lineno for node in block.find_all(nodes.Name) if node.name == name), default=block.lineno)
         yield Fault(
             line,
-            f"the {block.name} block has no variable {name!r}; it has {', '.join(VARIABLES[block.name])}",
+            f"the {block.name} block has no variable {name!r}; it has {', '.join(variables[block.name])}",
         )
 
 

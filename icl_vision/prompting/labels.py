@@ -36,6 +36,8 @@ def forbidden_character(text: str, *, invisible: bool = False, breaks: str = "\n
     Control characters other than ``breaks``, lone surrogates, line and paragraph separators and
     bidirectional controls always; with ``invisible`` every format character (zero-width ones too).
     """
+    if text.isascii() and text.translate(dict.fromkeys(map(ord, breaks))).isprintable():
+        return None  # nearly every prompt of thousands of words: no look at each character
     for character in text:
         category = unicodedata.category(character)
         if category in ("Cc", "Cs", "Zl", "Zp") and character not in breaks:

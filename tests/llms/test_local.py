@@ -206,6 +206,20 @@ class TestGemma:
         }
         assert len(drawn) > 1 and drawn <= set(words)
 
+    def test_a_set_of_words_for_each_place(self, gemma):
+        words = ("music", "sea", "dog", "tree", "string")
+        prompt = Prompt("", LINES, "guitar:")
+        free = gemma.complete_sync(prompt, constraint=Constraint(words, 3))
+        assert gemma.complete_sync(prompt, constraint=Constraint.at_places([words] * 3)).text == free.text
+        odd = gemma.complete_sync(prompt, constraint=Constraint.at_places([words, ("sea",), ("dog", "tree"), words]))
+        first, second, third, _ = odd.text.split()
+        assert first == free.text.split()[0] and second == "sea" and third in ("dog", "tree")
+        assert odd.usage.requests == 3 and odd.finish_reason == "stop"
+        cut = gemma.complete_sync(prompt, max_tokens=2, constraint=Constraint.at_places([("sea",)] * 3))
+        assert (cut.text, cut.finish_reason, cut.usage.requests) == (" sea sea", "length", 0)
+        grammar = Constraint.at_places([("sea wave", "music"), ("dog",)])
+        assert gemma.complete_sync(prompt, constraint=grammar).text in (" sea wave dog", " music dog")
+
     def test_logit_bias_and_grammar_write_the_same(self, gemma):
         words = ("music", "sea", "dog", "tree", "string")
         prompt = Prompt("", LINES, "guitar:")

@@ -1,0 +1,187 @@
+"""What drawing would send and cost, without asking anything.
+
+Knows: requests and tokens of each pass, which of them a prefix cache would serve. Refuses to know: answers.
+
+Expected, not at most: every segment is taken to be answered at the first request, in as many tokens as the longest
+example. Asking again adds to that, up to ``asks`` requests a segment and candidate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from icl_vision.contracts import TextLLM, Usage
+from icl_vision.decoding.questions import Questions, item_of
+from icl_vision.errors import BudgetExceededError
+from icl_vision.llms.cost import Budget, Cost, PriceTable
+from icl_vision.llms.dry import DryLLM
+
+LOCAL_PROMPT_SPEED = 120.0
+LOCAL_ANSWER_SPEED = 20.0
+"""Tokens a second of the embedded LLM on two cores: prompts 90 to 220 and answers 5 to 36 were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """One pass: its number, stage (from 1), layer of its first word, words, words shown, wave (from 1); its requests
+    and the tokens of its longest prompt."""
+
+    number: int
+    stage: int
+    layer: int
+    words: int
+    shown: int
+    wave: int
+    requests: int
+    longest_prompt: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingPlan:
+    """What drawing would send.
+
+    passes: one by one. queries: to be drawn. waves: how often the LLM must be waited for, at any concurrency. usage:
+    requests and tokens expected; ``cached_tokens`` is the part that a prefix cache would serve. cost: of that usage.
+    exact, counted_by: whether the model's own tokenizer counted.
+    """
+
+    model: str
+    passes: tuple[PassPlan, ...]
+    queries: int
+    waves: int
+    usage: Usage
+    exact: bool
+    counted_by: str
+    cost: Cost
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return max((one.longest_prompt for one in self.passes), default=0)
+
+    def seconds(
+        self, prompt_speed: float = LOCAL_PROMPT_SPEED, answer_speed: float = LOCAL_ANSWER_SPEED, latency: float = 0.0
+    ) -> float:
+        """Time one after the other: tokens not in the cache, tokens written, latency of each request.
+
+        prompt_speed, answer_speed: tokens a second; the defaults are the embedded LLM's on two cores. latency: seconds.
+        """
+        fresh = self.usage.prompt_tokens - self.usage.cached_tokens
+        return fresh / prompt_speed + self.usage.completion_tokens / answer_speed + latency * self.usage.requests
+
+    def check(self, budget: Budget, spent: Usage | None = None, paid: Cost | None = None) -> None:
+        """Refuse a plan that cannot keep to a budget even if nothing has to be asked again.
+
+        Args:
+            spent, paid: what was used before, in an earlier part of the same run.
+
+        Raises:
+            BudgetExceededError: naming the limit.
+        """
+        usage = self.usage + (spent or Usage())
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        for what, needed, limit in (("requests", usage.requests, budget.requests), ("tokens", tokens, budget.tokens)):
+            if limit is not None and needed > limit:
+                raise BudgetExceededError(
+                    f"drawing needs about {needed:,} {what}, the budget is {limit:,}: use fewer queries or examples, a "
+                    "larger stride, fewer layers, or a smaller window (given=Near())"
+                )
+        if budget.cost is not None:
+            cost = self.cost + (paid or Cost(0.0))
+            if cost.amount is None or cost.amount > budget.cost:
+                raise BudgetExceededError(f"drawing costs about {cost}, the budget is {budget.cost}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; an unknown cost is null beside its reason."""
+        return {
+            "model": self.model,
+            "queries": self.queries,
+            "passes": len(self.passes),
+            "waves": self.waves,
+            "requests": self.usage.requests,
+            "prompt_tokens": self.usage.prompt_tokens,
+            "cached_tokens_estimate": self.usage.cached_tokens,
+            "completion_tokens_estimate": self.usage.completion_tokens,
+            "longest_prompt": self.longest_prompt,
+            "tokens_exact": self.exact,
+            "tokens_counted_by": self.counted_by,
+            "cost_estimate": self.cost.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        usage = self.usage
+        cost = str(self.cost) if self.cost.amount is None else f"about {self.cost}"
+        how = f"counted with {self.counted_by}" if self.exact else "estimated: no tokenizer of this model is here"
+        return "\n".join([
+            f"model               {self.model}",
+            f"pictures            {self.queries:,}",
+            f"segments            {len(self.passes):,} a picture, in {self.waves:,} waves",
+            f"requests            {usage.requests:,} (more where an answer has to be asked for again)",
+            f"prompt tokens       {usage.prompt_tokens:,} ({how})",
+            f"  of them cached    {usage.cached_tokens:,} (estimate: the fixed part of all but each pass's first)",
+            f"longest prompt      {self.longest_prompt:,} tokens",
+            f"completion tokens   {usage.completion_tokens:,}",
+            f"cost                {cost}",
+        ])  # fmt: skip
+
+
+def plan_of(
+    questions: Questions,
+    llm: TextLLM,
+    *,
+    scored: bool = True,
+    prices: PriceTable | None = None,
+    done: Callable[[str], bool] = lambda item: False,
+) -> DrawingPlan:
+    """The plan of all passes.
+
+    Args:
+        llm: who would be asked; it is not.
+        scored: whether the best of several candidates is chosen by likelihood, which asks once more for each.
+        prices: of models, by name; None knows none.
+        done: whether a run folder has the answer of an item already.
+    """
+    dry = DryLLM(llm)
+    profile = llm.profile
+    kept = profile.prompt_cache is not None or profile.prefix_cache
+    usage = Usage()
+    passes: list[PassPlan] = []
+    drawn: set[int] = set()
+    for step in questions.passes:
+        asked = [
+            number
+            for number, query in enumerate(questions.queries)
+            if questions.wanted(step, query) and not done(item_of(query, step))
+        ]
+        drawn.update(asked)
+        best_of = questions.stages[step.stage].decoding.best_of
+        fixed, longest, used = 0, 0, Usage()
+        for number in asked:
+            prompt = questions.stand_in(step, questions.queries[number])
+            tokens, written = dry.count_prompt(prompt), questions.answer_tokens(step)
+            fixed, longest = dry.count(prompt.prefix) if prompt.prefix else 0, max(longest, tokens)
+            used += Usage(best_of, tokens * best_of, 0, written * best_of)
+            if scored and best_of > 1:
+                continuation = " " + " ".join(questions.answer(step))
+                used += sum((dry.scored(prompt, [continuation]) for _ in range(best_of)), Usage())
+        if kept and used.requests > 1 and fixed >= profile.prompt_cache_minimum:
+            used = replace(used, cached_tokens=max(used.cached_tokens, fixed * (used.requests - 1)))
+        usage += used
+        passes.append(
+            PassPlan(
+                step.number, step.stage + 1, step.segment.layer, len(step.segment), len(step.shown), step.wave + 1,
+                used.requests, longest,
+            )
+        )  # fmt: skip
+    return DrawingPlan(
+        model=profile.name,
+        passes=tuple(passes),
+        queries=len(drawn),
+        waves=len({one.wave for one in passes if one.requests}),
+        usage=usage,
+        exact=dry.exact,
+        counted_by=dry.how,
+        cost=(prices or PriceTable()).cost(profile.name, usage),
+    )

@@ -1,0 +1,359 @@
+"""Progressive in-context decoding (SPAE, section 3.2): a frozen LLM draws, segment by segment.
+
+    v_t ~ P_LLM( . | [u, v_<t'] ; { ([u_i, v_i,<t'], v_i,t) } i = 1..K )        (11)
+
+    decoder = ProgressiveDecoder(llm, par(stride=4))
+    drawings = decoder.decode_sync(pairs, [Query("an image of 3")])
+    tokenizer.decode([drawings[0].pyramid])
+
+Knows: the order in which passes run, what is drawn so far, run folders, budgets. Refuses to know: images, tasks, how an
+answer is read (``repair``), what a prompt holds (``questions``).
+
+All queries of a segment are asked before the next segment: they share its fixed part, instruction and examples, byte
+for byte; the first is awaited, the others then find it in the provider's prefix cache. Segments that do not depend on
+each other (PNAR) run side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from icl_vision.contracts import TextLLM, Usage
+from icl_vision.decoding.answering import Constrain, Score, SegmentAsker
+from icl_vision.decoding.drawing import Drawing, Pair, Query, SegmentAnswer
+from icl_vision.decoding.planning import DrawingPlan, plan_of
+from icl_vision.decoding.questions import Questions, item_of
+from icl_vision.decoding.scheduling import Job, in_order
+from icl_vision.decoding.stages import Pass, Stage
+from icl_vision.decoding.work import Step, Work
+from icl_vision.errors import (
+    AnswerRefusedError,
+    BudgetExceededError,
+    CapabilityError,
+    PromptTooLongError,
+    UsageError,
+)
+from icl_vision.llms.cost import Budget, Meter, PriceTable
+from icl_vision.llms.loop import run_sync
+from icl_vision.llms.metered import MeteredLLM
+from icl_vision.runs import Run
+
+if TYPE_CHECKING:
+    from icl_vision.codebook import Codebook
+
+COMMAND = "draw"
+
+SHORTER = (
+    "use fewer examples, a smaller window (given=Near() or 'none'), a shorter condition (condition='same'), fewer "
+    "layers, or an LLM with a larger window"
+)
+
+
+class ProgressiveDecoder:
+    """Draws pictures with an LLM.
+
+    Args:
+        llm: a TextLLM, such as ``connect`` makes.
+        stages: how, see ``par``, ``pnar``, ``two_stage``, ``single_pass`` and ``Stage``.
+        constrain: "auto" restricts the LLM's output to the allowed words where its profile allows it and repairs its
+            answers elsewhere; "always" demands the restriction; "never" is the papers' open-ended way.
+        asks: requests for one segment at most, before it is refused.
+        fill: instead of refusing a segment, fill places that are not answered with the examples' most frequent word
+            there. Named in the report, and off by default: it puts a baseline's answer into the LLM's.
+        score: how good candidates are, where a stage's ``best_of`` asks for several; None takes the likeliest.
+        codebook: of the pictures' vocabulary, for the repair of words by nearness of meaning; None leaves that out.
+        templates: a folder of your own templates.
+        concurrency: requests at the same time. None is 1 for an LLM on this machine, which holds one prompt prefix, and
+            8 for others; give a local LLM with several slots as many.
+        errors: "raise" ends everything at the first segment that is refused or cannot be asked; "return" gives up that
+            picture alone and puts the error into its drawing.
+        budget, prices: limits for everything this decoder asks, and what models cost.
+
+    Raises:
+        UsageError: a value out of range.
+        CapabilityError: the LLM cannot do what is asked for.
+    """
+
+    def __init__(
+        self,
+        llm: TextLLM,
+        stages: Sequence[Stage],
+        *,
+        constrain: Constrain = "auto",
+        asks: int = 3,
+        fill: bool = False,
+        score: Score | None = None,
+        codebook: Codebook | None = None,
+        templates: str | os.PathLike[str] | None = None,
+        concurrency: int | None = None,
+        errors: Literal["raise", "return"] = "raise",
+        budget: Budget | None = None,
+        prices: PriceTable | None = None,
+    ) -> None:
+        if not isinstance(llm, TextLLM):
+            raise UsageError(f"drawing needs an LLM object, see connect(); got {type(llm).__name__}")
+        if errors not in ("raise", "return"):
+            raise UsageError(f"errors must be 'raise' or 'return'; got {errors!r}")
+        if concurrency is not None and (isinstance(concurrency, bool) or not concurrency >= 1):
+            raise UsageError(f"concurrency must be 1 or more requests; got {concurrency!r}")
+        self.stages = (stages,) if isinstance(stages, Stage) else tuple(stages)
+        self.fill = fill
+        self.codebook = codebook
+        self.templates = templates
+        own = llm.profile.name.partition(":")[0] == "local"
+        self.concurrency = concurrency or (1 if own else 8)
+        self.errors = errors
+        self.prices = prices or PriceTable()
+        self.budget = budget
+        # Metering counts every prompt's tokens before it is sent; without a limit nobody needs that.
+        self._meter = None if budget is None else Meter(self.prices, budget)
+        self.llm = llm if self._meter is None else MeteredLLM(llm, self._meter)
+        self._asker = SegmentAsker(self.llm, constrain=constrain, asks=asks, score=score)
+        for stage in self.stages:
+            self._asker.check(stage.decoding)
+
+    def plan(
+        self,
+        pairs: Sequence[Pair],
+        queries: Sequence[Query],
+        *,
+        stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
+        run: Run | None = None,
+    ) -> DrawingPlan:
+        """What ``decode`` with these arguments would send and cost; nothing is asked."""
+        return self._plan(self._questions(pairs, queries, stage_pairs), run)
+
+    def config(
+        self, pairs: Sequence[Pair], *, stage_pairs: Mapping[int, Sequence[Pair]] | None = None
+    ) -> dict[str, Any]:
+        """What decides the answers beside the queries, as plain JSON: a run goes on only with the same."""
+        questions = self._questions(pairs, [Query(known=_everything(pairs))], stage_pairs)
+        score = self._asker.score
+        return {
+            "llm": str(getattr(self.llm, "identity", self.llm.profile.name)),
+            "stages": [stage.to_dict() for stage in questions.stages],
+            "constrain": self._asker.constrain,
+            "asks": self._asker.asks,
+            "fill": self.fill,
+            "score": None if score is None else getattr(score, "__qualname__", type(score).__name__),
+            "codebook": None if self.codebook is None else self.codebook.hash or self.codebook.name,
+            "prompts": questions.digest(),
+        }
+
+    def open_run(
+        self,
+        folder: str | os.PathLike[str],
+        pairs: Sequence[Pair],
+        *,
+        stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
+        resume: bool = False,
+    ) -> Run:
+        """A run folder for ``decode``: every segment is on disk before the next is asked for. See ``Run.open``."""
+        return Run.open(folder, COMMAND, self.config(pairs, stage_pairs=stage_pairs), resume=resume)
+
+    async def stream(
+        self,
+        pairs: Sequence[Pair],
+        queries: Sequence[Query],
+        *,
+        stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
+        run: Run | None = None,
+    ) -> AsyncIterator[Step]:
+        """Draw, and tell of every segment as soon as it has its words; ``Step.drawing.preview()`` can be decoded.
+
+        Args:
+            pairs: the examples, in the order to show.
+            queries: what to draw. Each is drawn on its own: none sees another's words.
+            stage_pairs: other examples for a stage, by its number from 1.
+            run: an open run folder, see ``open_run``; segments it has are not asked for again.
+
+        Raises:
+            BudgetExceededError: the plan does not keep to the budget (before anything is asked), or the next request
+                would not. Everything answered is in the run folder.
+            PromptTooLongError: a prompt does not fit the LLM's window.
+            AnswerRefusedError: a segment's answers could not be read, with ``errors="raise"``.
+            LLMError: the LLM could not answer, with ``errors="raise"``.
+        """
+        work = self._work(pairs, queries, stage_pairs, run)
+        try:
+            for step in work.restored():
+                yield step
+            async with contextlib.aclosing(self._draw(work)) as steps:
+                async for step in steps:
+                    yield step
+        finally:
+            work.close()
+
+    async def decode(
+        self,
+        pairs: Sequence[Pair],
+        queries: Sequence[Query],
+        *,
+        stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
+        run: Run | None = None,
+        step: Callable[[Step], None] | None = None,
+    ) -> list[Drawing]:
+        """Draw; the pictures in the order of the queries. Arguments and errors as for ``stream``.
+
+        step: called with every ``Step``.
+        """
+        work = self._work(pairs, queries, stage_pairs, run)
+        try:
+            for found in work.restored():
+                if step is not None:
+                    step(found)
+            async with contextlib.aclosing(self._draw(work)) as steps:
+                async for found in steps:
+                    if step is not None:
+                        step(found)
+        finally:
+            work.close()
+        return [work.drawing(number) for number in range(len(work.questions.queries))]
+
+    def decode_sync(
+        self,
+        pairs: Sequence[Pair],
+        queries: Sequence[Query],
+        *,
+        stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
+        run: Run | None = None,
+        step: Callable[[Step], None] | None = None,
+    ) -> list[Drawing]:
+        """``decode`` for code that does not await."""
+        return run_sync(self.decode(pairs, queries, stage_pairs=stage_pairs, run=run, step=step))
+
+    # ---- inside ----
+
+    def _questions(
+        self, pairs: Sequence[Pair], queries: Sequence[Query], stage_pairs: Mapping[int, Sequence[Pair]] | None
+    ) -> Questions:
+        return Questions(
+            stages=self.stages,
+            pairs=tuple(pairs),
+            queries=tuple(queries),
+            stage_pairs=dict(stage_pairs or {}),
+            profile=self.llm.profile,
+            fill=self.fill,
+            templates=self.templates,
+            codebook=self.codebook,
+        )
+
+    def _plan(self, questions: Questions, run: Run | None) -> DrawingPlan:
+        done = (lambda item: item in run.done) if run is not None else (lambda item: False)
+        return plan_of(questions, self.llm, scored=self._asker.score is None, prices=self.prices, done=done)
+
+    def _work(
+        self,
+        pairs: Sequence[Pair],
+        queries: Sequence[Query],
+        stage_pairs: Mapping[int, Sequence[Pair]] | None,
+        run: Run | None,
+    ) -> Work:
+        questions = self._questions(pairs, queries, stage_pairs)
+        work = Work(questions, run)
+        meter = self._meter
+        if meter is not None and self.budget is not None:
+            if run is not None and not meter.total()[0].requests:
+                # A budget holds for the whole run, with what earlier parts of it used.
+                meter.settle(self.llm.profile.name, Usage(), work.spent)
+            try:
+                self._plan(questions, run).check(self.budget, *meter.total())
+            except BaseException:
+                work.close()
+                raise
+        return work
+
+    async def _draw(self, work: Work) -> AsyncGenerator[Step]:
+        """Run all passes, wave after wave, and give the steps as they come."""
+        await self._check_window(work.questions)
+        steps: asyncio.Queue[Step | None] = asyncio.Queue()
+
+        async def all_waves() -> None:
+            try:
+                passes = work.questions.passes
+                for wave in range(max(one.wave for one in passes) + 1):
+                    groups = [self._jobs(work, one, steps) for one in passes if one.wave == wave]
+                    await in_order(groups, concurrency=self.concurrency, lead=self.llm.profile.prefix_cache)
+            finally:
+                steps.put_nowait(None)
+
+        task = asyncio.create_task(all_waves())
+        try:
+            while (step := await steps.get()) is not None:
+                yield step
+            await task
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, Exception):  # told above, or nobody waits for it
+                await task
+
+    def _jobs(self, work: Work, step: Pass, steps: asyncio.Queue[Step | None]) -> list[Job]:
+        queries = work.questions.queries
+        return [
+            partial(self._segment, work, step, number, steps)
+            for number in range(len(queries))
+            if work.open(number, step)
+        ]
+
+    async def _segment(self, work: Work, step: Pass, number: int, steps: asyncio.Queue[Step | None]) -> None:
+        """Ask for one segment of one query."""
+        canvas = work.canvases[number]
+        if canvas.error is not None:
+            return
+        item = item_of(work.questions.queries[number], step)
+        answer: SegmentAnswer | None = None
+        error: Exception | None = None
+        try:
+            answer = await self._asker.ask(work.questions.question(step, number, canvas.words))
+            if answer.words is None:
+                said = "; ".join(map(repr, answer.texts[-3:]))
+                error = AnswerRefusedError(
+                    f"segment {step.number} of {work.questions.queries[number].name!r} was refused: {answer.problem}; "
+                    f"the LLM said {said[:400]}"
+                )
+        except BudgetExceededError:
+            raise
+        except Exception as caught:
+            error = caught
+        if error is not None:
+            await work.write_error(item, error)
+            canvas.error = error
+            if answer is not None:
+                canvas.answers[step.number] = answer
+            if self.errors == "raise":
+                raise error
+        else:
+            assert answer is not None
+            # On disk before anything is built upon it.
+            await work.write(item, answer)
+            work.put(number, step, answer)
+        steps.put_nowait(Step(number, step.number, work.drawing(number)))
+
+    async def _check_window(self, questions: Questions) -> None:
+        """Refuse a prompt that cannot fit before anything is asked; only the longest one is counted."""
+        window = self.llm.profile.context_window
+        if window is None:
+            return
+        asked = [
+            (one, query) for one in questions.passes for query in questions.queries if questions.wanted(one, query)
+        ]
+        prompts = ((questions.stand_in(one, query).text, questions.answer_tokens(one)) for one, query in asked)
+        longest = max(prompts, key=lambda pair: len(pair[0].encode()) + pair[1], default=None)
+        if longest is None:
+            return
+        try:
+            tokens = await self.llm.count_tokens(longest[0])
+        except CapabilityError:
+            return  # the LLM has to refuse it by itself
+        if tokens + longest[1] > window:
+            raise PromptTooLongError(tokens + longest[1], window, SHORTER)
+
+
+def _everything(pairs: Sequence[Pair]) -> dict[int, str]:
+    """All words of the first picture: a query that leaves nothing to be drawn."""
+    return dict(enumerate(pairs[0].target.words())) if pairs and isinstance(pairs[0], Pair) else {}
