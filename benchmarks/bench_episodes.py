@@ -54,7 +54,7 @@ def measured(data: Path, llm: TextLLM, config: BenchmarkConfig, tokenizer: str) 
         "episodes": episodes,
         "seconds": round(seconds, 1),
         "episodes_per_minute": round(60 * episodes / seconds, 2),
-        "prompts_per_episode": round(results["requests"] / episodes, 1),
+        "prompts_per_episode": round(results["prompts"] / episodes, 1),
         "requests_per_episode": round(usage["requests"] / episodes, 1),
         "prompt_tokens_per_episode": round(usage["prompt_tokens"] / episodes),
         "new_prompt_tokens_per_episode": round((usage["prompt_tokens"] - usage["cached_tokens"]) / episodes),

@@ -39,7 +39,7 @@ from icl_vision.runs import Run
 from icl_vision.tokenizers import ImageTokenizer
 
 METHODS: dict[str, dict[str, Any]] = {
-    "channel": {"scoring": "channel"},
+    "channel": {"scoring": "channel", "ensemble": None},
     "direct": {"scoring": "direct"},
     "direct_calibrated": {"scoring": "direct", "calibration": "contextual"},
     "open_ended": {"scoring": "parse"},

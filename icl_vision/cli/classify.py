@@ -65,6 +65,15 @@ if TYPE_CHECKING:
     help="How the label is read off the LLM; auto takes the best that it offers.",
 )
 @click.option(
+    "--ensemble",
+    type=click.Choice(["auto", "examples", "none"]),
+    default="auto",
+    show_default=True,
+    help="With channel scoring. examples: each example in a prompt of its own, each word scored by itself, the most "
+    "accurate for a small LLM; none: all examples in one prompt. auto: examples where many words after one prompt cost "
+    "little more than one (local, a llama.cpp server); elsewhere each word would be a request.",
+)
+@click.option(
     "--calibration",
     type=click.Choice(["none", "contextual"]),
     default="none",
@@ -112,6 +121,7 @@ def command(
     shots: int | None,
     selection: str,
     scoring: str,
+    ensemble: str,
     calibration: str,
     repeats: int,
     induction: bool,
@@ -146,6 +156,7 @@ def command(
         induction=induction,
         selection=selection,  # type: ignore[arg-type]
         scoring=scoring,  # type: ignore[arg-type]
+        ensemble=None if ensemble == "none" else ensemble,  # type: ignore[arg-type]
         calibration=None if calibration == "none" else calibration,  # type: ignore[arg-type]
         order_seed=seed,
         template=template,

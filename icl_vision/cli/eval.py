@@ -12,6 +12,7 @@ from icl_vision.cli import LazyGroup
 MEMBERS: dict[str, tuple[str, str]] = {
     "compare": ("icl_vision.cli.eval_compare", "Compare two few-shot runs on the same questions, paired."),
     "few-shot": ("icl_vision.cli.eval_few_shot", "Few-shot accuracy in the papers' 14 settings, with baselines."),
+    "report": ("icl_vision.cli.eval_report", "Write the page of a few-shot run anew, other runs beside it."),
     "reconstruction": ("icl_vision.cli.eval_reconstruction", "How much of an image its words keep."),
 }
 

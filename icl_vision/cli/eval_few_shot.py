@@ -160,8 +160,8 @@ def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path
     "options",
     multiple=True,
     metavar="NAME=VALUE...",
-    help="Any other option of FewShotClassifier for the likelihood row, as scoring=direct or calibration=contextual; "
-    "VALUE is read as YAML. Default: the classifier's own.",
+    help="Any other option of FewShotClassifier for the likelihood row, as scoring=direct or ensemble=null; VALUE is "
+    "read as YAML. Default: the classifier's own.",
 )
 @click.option(
     "--concurrency",
@@ -215,8 +215,8 @@ def command(
 
     Draws seeded episodes from --data, asks each question once for all rows, and journals every finished one in --out;
     after a stop of any kind the same command with --resume goes on. Prints the table (per cents with 95% intervals),
-    and writes results.json and report.html into --out. What it will take is said first; with --dry-run nothing else
-    is done.
+    and writes results.json and report.html into --out. What it will take is said first (with --resume, what is left);
+    with --dry-run nothing else is done.
     """
     from icl_vision.evaluation.baselines import ROWS
     from icl_vision.evaluation.benchmark import FewShotBenchmark
@@ -245,12 +245,14 @@ def command(
     benchmark = FewShotBenchmark(data, llm=parts.llm, tokenizer=parts.tokenizer, config=config, images=images)
     if save_episodes is not None:
         benchmark.questions.save(save_episodes)
+    going_on = run.out if run.resume else None
     if run.dry_run:
-        estimate = benchmark.estimate()
+        estimate = benchmark.estimate(going_on)
         print_json(estimate.to_dict()) if as_json else click.echo(str(estimate))
         return
     if not quiet:
-        say(str(benchmark.estimate()))
+        estimate = benchmark.estimate(going_on)
+        say(str(estimate) if estimate.items else "every question has an answer; nothing is asked")
     own = llm == "local" or llm.startswith("local:")
     _run(benchmark, run, concurrency or (1 if own else 8), as_json=as_json, quiet=quiet)
     parts.report(quiet=quiet)
@@ -267,6 +269,7 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
             concurrency=concurrency,
             progress=progress_wanted(quiet),
             say=lambda text: say(text, quiet=quiet),
+            prices=None if run.prices is None else run.price_table(),
         )
     except LLMError:
         say(f"what was answered is kept in {run.out}; --resume goes on from there", quiet=quiet)
@@ -285,7 +288,8 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
     )
     if finished.failed:
         # A failure is no remark: --quiet keeps it.
-        say(f"{finished.failed:,} questions failed and are not in the figures; --resume asks them again")
+        say(f"{finished.failed:,} questions failed and are not in the figures; --resume asks them again. The first was")
+        say(finished.problem)
         raise click.exceptions.Exit(1)
 
 

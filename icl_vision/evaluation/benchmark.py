@@ -33,6 +33,7 @@ from icl_vision.evaluation.benchmark_config import BenchmarkConfig, Estimate, pr
 from icl_vision.evaluation.controls import UNTRAINED, Setup
 from icl_vision.evaluation.episode_files import save_episodes
 from icl_vision.evaluation.episodes import Episode, ImageFolder
+from icl_vision.evaluation.estimating import estimate
 from icl_vision.evaluation.items import ItemMaker, item_id
 from icl_vision.evaluation.journalling import Keeper
 from icl_vision.evaluation.loaders import detect, load_archive
@@ -45,12 +46,13 @@ from icl_vision.evaluation.settings import Setting
 from icl_vision.evaluation.shared_answers import UnaskedLLM
 from icl_vision.evaluation.tally import RowInfo, Tally, means
 from icl_vision.evaluation.variants import Variant, prepare_variants
-from icl_vision.runs import Run, versions
+from icl_vision.runs import Run, check_config, read_info, read_results, versions
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
+    from icl_vision.llms.cost import PriceTable
 
 COMMAND = "eval few-shot"
 KIND = "few-shot"
@@ -62,13 +64,17 @@ DRAWN = 100
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a run ended. folder: the run's. results: as in results.json. asked, kept, failed: items."""
+    """How a run ended.
+
+    folder: the run's. results: as in results.json. asked, kept, failed: items. problem: of the first that failed.
+    """
 
     folder: Path
     results: dict[str, Any]
     asked: int
     kept: int
     failed: int
+    problem: str = ""
 
 
 class FewShotBenchmark:
@@ -135,9 +141,8 @@ class FewShotBenchmark:
     def run_config(self) -> dict[str, Any]:
         """What decides the results, as plain JSON: a run goes on only with the same."""
         config = self.config
-        # Where templates lie decides nothing; what they say does.
-        options = {name: value for name, value in config.options.items() if name != "templates"}
         return {
+            "icl_vision": versions().get("icl-vision"),
             "llm": str(getattr(self.llm, "identity", self.llm.profile.name)),
             "tokenizer": self.tokenizer.name,
             "tokenizer_hash": fingerprint(self.tokenizer),
@@ -152,40 +157,32 @@ class FewShotBenchmark:
             "controls": list(config.controls),
             "control_episodes": config.control_episodes,
             "control_scorer": config.control_scorer,
-            "options": options,
+            "options": config.classifier,
             "prompt": prompt_hash(config.options),
         }
 
-    def estimate(self) -> Estimate:
+    def estimate(self, out: str | os.PathLike[str] | None = None) -> Estimate:
         """What a run would ask, without asking anything: the first episode of each series is prepared as it would be.
+
+        Args:
+            out: a run folder to go on with: what has an answer there is left out. None, or no run there: everything.
 
         Raises:
             ImageError: an image of those episodes cannot be used.
+            RunMismatchError, RunError: the run in ``out`` is another one, or cannot be read.
         """
+        done = set() if out is None else self._done(Path(out))
         llm = UnaskedLLM(self.llm)
+        firsts = {ways: episode for ways in self.config.shots for _, episode in self._series(ways, 1)}
         maker = self._maker(llm, dry=True)
-        prompts = tokens = saved = written = 0
-        for ways in self.config.shots:
-            settings = self._settings(ways)
-            for number, episode in self._series(ways, 1):
-                # An episode with controls stands for those that have them, one without for the rest.
-                controlled = min(self.episodes, self.config.control_episodes) if maker.variants else 0
-                for place, count in ((0, controlled), (self.config.control_episodes, self.episodes - controlled)):
-                    if not count:
-                        continue
-                    before = llm.fixed_tokens
-                    for _, document in maker.items(number + place, episode, settings):
-                        if isinstance(document, Exception):
-                            raise document
-                        prompts += count * document["asked"]
-                        tokens += count * document["usage"]["prompt_tokens"]
-                        written += count * document["usage"]["completion_tokens"]
-                    saved += count * (llm.fixed_tokens - before)
-                    llm.forget()
-        items = self.episodes * len(self.config.settings)
-        return Estimate(
-            items, prompts, tokens, tokens - saved, written, llm.exact, self.episodes * len(self.config.shots)
-        )
+        return estimate(maker, llm, firsts, self.config.settings, episodes=self.episodes, done=done)
+
+    def _done(self, out: Path) -> set[str]:
+        """The items that the run in a folder has answered; none where there is no run."""
+        if not (out / "run.json").exists():
+            return set()
+        check_config(read_info(out), COMMAND, self.run_config(), out)
+        return {item for item, _ in read_results(out)}
 
     # Doing it.
 
@@ -197,6 +194,7 @@ class FewShotBenchmark:
         concurrency: int = 1,
         progress: bool | None = None,
         say: Callable[[str], None] = lambda text: None,
+        prices: PriceTable | None = None,
     ) -> Finished:
         """Ask everything that has no answer in the run folder yet, sum it up, and write results.json.
 
@@ -206,6 +204,7 @@ class FewShotBenchmark:
             concurrency: episodes worked on at the same time: 1 for an LLM on this machine, more for a provider.
             progress: a bar on stderr; None only at a terminal.
             say: told remarks for people, how long it will take among them.
+            prices: results.json says what the answered questions cost by them; None: it says nothing of money.
 
         Raises:
             RunMismatchError, RunLockedError, RunError: the folder cannot be used; see ``Run.open``.
@@ -216,6 +215,9 @@ class FewShotBenchmark:
         if concurrency < 1:
             raise UsageError(f"concurrency must be 1 or more; got {concurrency}")
         config = self.run_config()
+        # Before there is a folder: a number of words that the tokenizer does not have makes no run.
+        for _, episode in self._series(next(iter(self.config.shots)), 1):
+            self._encode(episode)
         with Run.open(out, COMMAND, config, seed=self.config.seed, resume=resume) as run:
             kept_questions = run.folder / "episodes.json"
             if not kept_questions.exists():
@@ -231,9 +233,9 @@ class FewShotBenchmark:
                 done(kept)
                 work = Keeper(run, done, say, total - kept)
                 self._ask_all(maker, work, concurrency)
-            results = self._results(run, maker.variants)
+            results = self._results(run, maker.variants, prices)
             run.finish(results)
-            return Finished(run.folder, results, work.asked, kept, work.failed)
+            return Finished(run.folder, results, work.asked, kept, work.failed, work.problem)
 
     def _ask_all(self, maker: ItemMaker, work: Keeper, concurrency: int) -> None:
         def job(number: int, episode: Episode, settings: list[Setting]) -> None:
@@ -249,7 +251,7 @@ class FewShotBenchmark:
             try:
                 for number, episode, settings in self._jobs(work.run.done):
                     # While the LLM answers, the next episode becomes words.
-                    self._encode(maker, episode)
+                    self._encode(episode)
                     while len(running) > concurrency:
                         finished, running = concurrent.futures.wait(
                             running, return_when=concurrent.futures.FIRST_COMPLETED
@@ -277,10 +279,10 @@ class FewShotBenchmark:
                 if missing:
                     yield number, episode, missing
 
-    def _encode(self, maker: ItemMaker, episode: Episode) -> None:
+    def _encode(self, episode: Episode) -> None:
         paths = [self.questions.image(item.path) for item in (*episode.support, *episode.queries)]
         try:
-            maker.tokenizer.encode(paths, self.config.k)
+            self.tokenizer.encode(paths, self.config.k)
         except ImageError:
             return  # the item that shows the image says so, and only that one fails
 
@@ -324,7 +326,7 @@ class FewShotBenchmark:
 
     # What came of it.
 
-    def _results(self, run: Run, variants: tuple[Variant, ...]) -> dict[str, Any]:
+    def _results(self, run: Run, variants: tuple[Variant, ...], prices: PriceTable | None) -> dict[str, Any]:
         tally = Tally()
         wanted = {setting.id for setting in self.config.settings}
         for _, item in run.results():
@@ -345,7 +347,9 @@ class FewShotBenchmark:
             "items": tally.items,
             "missing": self.episodes * len(settings) - tally.items,
             "usage": tally.usage.to_dict(),
-            "requests": tally.asked,
+            "requests": tally.usage.requests,
+            "prompts": tally.asked,
+            **({} if prices is None else {"cost": tally.cost(prices, self.llm.profile.name).to_dict()}),
             "seconds": round(tally.seconds, 1),
             "machine": machine(),
             "versions": versions(),

@@ -17,12 +17,14 @@ from icl_vision.evaluation.controls import CONTROLS
 from icl_vision.evaluation.scorers import LLM_ROWS
 from icl_vision.evaluation.settings import SETTINGS, Setting
 from icl_vision.prompting import Example, PromptBuilder
+from icl_vision.tasks.checks import check_options
 from icl_vision.tasks.few_shot import FewShotClassifier
 
 OWN_OPTIONS = frozenset(
-    {"llm", "tokenizer", "k", "induction", "repeats", "shots", "progress", "errors", "on_unknown", "batch_size"}
+    {"llm", "tokenizer", "k", "induction", "repeats", "shots", "selection"}
+    | {"progress", "errors", "on_unknown", "batch_size", "concurrency"}
 )
-"""Options of ``FewShotClassifier`` that a benchmark sets itself."""
+"""Options of ``FewShotClassifier`` that a benchmark sets itself, or that cannot matter for a single question."""
 
 
 def open_options() -> tuple[str, ...]:
@@ -77,6 +79,16 @@ class BenchmarkConfig:
                     f"{name!r} is no option of the classifier that a benchmark leaves open; those are "
                     f"{', '.join(open_options())}"
                 )
+        check_options(FewShotClassifier(k=self.k, **self.options).get_params())
+
+    @property
+    def classifier(self) -> dict[str, Any]:
+        """Every option of the likelihood row, those left at their defaults too: a default that changes is another run.
+
+        Where templates lie is left out, since it decides nothing; what they say does (``prompt_hash``).
+        """
+        every = FewShotClassifier(**self.options).get_params()
+        return {name: every[name] for name in open_options() if name != "templates"}
 
     @property
     def shots(self) -> dict[int, int]:
@@ -91,14 +103,14 @@ class BenchmarkConfig:
 class Estimate:
     """What a run would ask.
 
-    items: episodes x settings. prompts: that an LLM is asked (a scored continuation is one). prompt_tokens: of all of
-    them; new_tokens: without the fixed parts that an earlier prompt had, which a prefix cache saves. written_tokens: at
-    most. exact: whether the model's own tokenizer counted. episodes: how many; of each number of ways, the first
-    was looked at and stands for the others.
+    items: episodes x settings, less those that a run has already. requests: to LLMs. prompt_tokens: of all of them;
+    new_tokens: without what an earlier prompt began with, which a prefix cache saves. written_tokens: at most. exact:
+    whether the model's own tokenizer counted. episodes: how many have such items; of each number of ways, the first was
+    looked at and stands for the others.
     """
 
     items: int
-    prompts: int
+    requests: int
     prompt_tokens: int
     new_tokens: int
     written_tokens: int
@@ -112,7 +124,7 @@ class Estimate:
     def __str__(self) -> str:
         how = "counted by the model's tokenizer" if self.exact else "estimated: no tokenizer of this model is here"
         return (
-            f"{self.items:,} questions ({self.episodes:,} episodes), about {self.prompts:,} prompts to LLMs, "
+            f"{self.items:,} questions ({self.episodes:,} episodes), about {self.requests:,} requests to LLMs, "
             f"{self.prompt_tokens:,} prompt tokens ({self.new_tokens:,} of them new to a prefix cache; {how}), "
             f"at most {self.written_tokens:,} written"
         )

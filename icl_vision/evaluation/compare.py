@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -254,8 +255,9 @@ def _read(folder: str | os.PathLike[str]) -> dict[str, _Item]:
     for name, result in read_results(path):
         try:
             answers = result["answers"]
-            right = {str(row): bool(answer["right"]) for row, answer in answers.items()}
-            items[name] = _Item(str(result["setting"]), _question(result), right)
+            # Every journal line brings its own copies of the same few names: one of each is kept.
+            right = {sys.intern(str(row)): bool(answer["right"]) for row, answer in answers.items()}
+            items[name] = _Item(sys.intern(str(result["setting"])), _question(result), right)
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(
                 f"item {name!r} of {str(path)!r} is no few-shot result ({type(error).__name__}: {error}); this is a "

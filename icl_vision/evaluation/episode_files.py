@@ -140,6 +140,10 @@ def _parsed(text: str, source: str | Path) -> dict[str, Any]:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"the episode file {str(source)!r} cannot be read: {error}") from error
-    if not isinstance(document, dict) or document.get("format_version") != FORMAT_VERSION:
-        raise UsageError(f"{str(source)!r} is not an episode file of format version {FORMAT_VERSION}")
+    known = isinstance(document, dict) and document.get("format_version") == FORMAT_VERSION
+    if not isinstance(document, dict) or not known or not isinstance(document.get("episodes"), list):
+        raise UsageError(
+            f"{str(source)!r} is not an episode file of format version {FORMAT_VERSION}; those are the episodes.json "
+            "of a run and what --save-episodes writes"
+        )
     return document

@@ -253,7 +253,8 @@ class ImageFolder:
             if short:
                 named = ", ".join(f"{label!r} ({count})" for label, count in short.items())
                 raise UsageError(
-                    f"{shots} shots and {per_class} queries per class need {shots + per_class} images: {named}"
+                    f"{shots} shots and {per_class} queries per class need {shots + per_class} images; too few are in "
+                    f"{named}"
                 )
             raise UsageError(
                 f"episode {number} finds only {len(able)} classes with {per_class} images not yet asked about; "

@@ -72,6 +72,7 @@ class ItemMaker:
         for setting in settings:
             began = time.monotonic()
             spent = sum((llm.usage for llm in llms.values()), Usage())
+            before = {key: llm.usage for key, llm in llms.items()}
             asked = sum(llm.asked for llm in llms.values())
             try:
                 document = self._item(number, episode, setting, llm_of)
@@ -80,6 +81,12 @@ class ItemMaker:
                 continue
             after = sum((llm.usage for llm in llms.values()), Usage())
             document["usage"] = _difference(after.to_dict(), spent.to_dict())
+            # Of LLMs beside the one under test (a control's), whose price is another.
+            document["other_llms"] = {
+                llm.profile.name: _difference(llm.usage.to_dict(), before.get(key, Usage()).to_dict())
+                for key, llm in llms.items()
+                if llm.llm is not self.llm and llm.usage != before.get(key, Usage())
+            }
             document["asked"] = sum(llm.asked for llm in llms.values()) - asked
             document["seconds"] = round(time.monotonic() - began, 3)
             yield setting, document

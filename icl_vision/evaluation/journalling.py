@@ -27,6 +27,7 @@ class Keeper:
         self.run = run
         self.asked = 0
         self.failed = 0
+        self.problem = ""
         self.stopped: BaseException | None = None
         self._done = done
         self._say = say
@@ -45,6 +46,7 @@ class Keeper:
             if isinstance(document, Exception):
                 self.run.record_error(item, document)
                 self.failed += 1
+                self.problem = self.problem or f"{item}: {type(document).__name__}: {document}"
                 self._failures += not isinstance(document, ImageError)
                 if is_final(document) or self._failures >= FAILURES_IN_A_ROW:
                     self.stopped = self.stopped or document
@@ -59,7 +61,7 @@ class Keeper:
         """How long it will take, once some seconds were measured."""
         seconds = time.monotonic() - self._began
         finished = self.asked + self.failed
-        if self._told or seconds < _MEASURED or finished < min(_MEASURED_ITEMS, self._missing):
+        if self._told or seconds < _MEASURED or not min(_MEASURED_ITEMS, self._missing - 1) <= finished < self._missing:
             return
         self._told = True
         left = seconds / finished * (self._missing - finished)

@@ -52,6 +52,12 @@ class Questions:
     def require(self, ways: int, *, shots: int, episodes: int) -> None:
         """Raise UsageError where there are too few episodes of these ways, or too few shots in them."""
         count, fewest = self.sizes.get(ways, (0, 0))
+        if not count:
+            there = ", ".join(map(str, self.sizes))
+            raise UsageError(
+                f"{str(self.path)!r} holds no episodes of {ways} ways, only of {there}: change ways (--ways), or draw "
+                "new ones from a folder"
+            )
         if count < episodes:
             raise UsageError(
                 f"{str(self.path)!r} holds {count} episodes of {ways} ways; {episodes} are needed: ask for fewer, or "

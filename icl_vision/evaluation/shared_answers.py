@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
-from icl_vision.llms.dry import DryLLM
+from icl_vision.llms.dry import DryLLM, by_prompt
 from icl_vision.llms.wrapped import WrappedLLM
 
 Settings = tuple[int, tuple[str, ...], float, int | None, Constraint | None]
@@ -70,7 +70,8 @@ class SharedAnswers(WrappedLLM):
 class UnaskedLLM(DryLLM):
     """``llm`` as it looks from outside, whose answers are empty and whose usage is what the question would have been.
 
-    fixed_tokens: tokens of the prompts' fixed parts that an earlier prompt already had, which a prefix cache saves.
+    fixed_tokens: tokens that an earlier prompt already began with (its fixed part; the whole prompt where many words
+    are scored after one), which a prefix cache saves.
     """
 
     def __init__(self, llm: TextLLM) -> None:
@@ -92,17 +93,20 @@ class UnaskedLLM(DryLLM):
         seed: int | None,
         constraint: Constraint | None,
     ) -> Completion:
-        written = self.most_tokens(max_tokens, constraint)
-        return Completion("", "stop", Usage(1, self._tokens(prompt, ""), 0, written))
+        self._known(prompt, 1)
+        return Completion("", "stop", Usage(1, self.count_prompt(prompt), 0, self.most_tokens(max_tokens, constraint)))
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        tokens = sum(self._tokens(prompt, continuation + terminator) for prompt, continuation in pairs)
-        return Scores((0.0,) * len(pairs), Usage(len(pairs), tokens), "not asked")
+        usage = Usage()
+        for prompt, continuations in by_prompt(pairs, terminator):
+            spent = self.scored(prompt, continuations)
+            self._known(prompt, 1 if self.profile.scores_bags else spent.requests)
+            self.fixed_tokens += spent.cached_tokens
+            usage += spent
+        return Scores((0.0,) * len(pairs), usage, "not asked")
 
-    def _tokens(self, prompt: Prompt, continuation: str) -> int:
-        # In two parts: the fixed one ends in a newline, where every tokenizer splits.
+    def _known(self, prompt: Prompt, times: int) -> None:
+        """Count the fixed part of a prompt that is sent so often as saved, but for the first time ever."""
         fixed = self.count(prompt.prefix) if prompt.prefix else 0
-        if prompt.prefix in self._fixed:
-            self.fixed_tokens += fixed
+        self.fixed_tokens += fixed * (times - (prompt.prefix not in self._fixed))
         self._fixed.add(prompt.prefix)
-        return fixed + self.count(prompt.query + continuation)

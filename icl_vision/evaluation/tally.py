@@ -13,6 +13,7 @@ from typing import Any
 from icl_vision.contracts import Usage
 from icl_vision.evaluation.metrics import Accuracy
 from icl_vision.evaluation.settings import COLUMNS, Setting
+from icl_vision.llms.cost import Cost, PriceTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +43,14 @@ class _Cell:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of the items added so far. usage, asked, seconds: summed over them; items: how many."""
+    """Counts of the items added so far.
+
+    usage, asked, seconds: summed over them; items: how many. others: the part of ``usage`` that is of other LLMs than
+    the one under test, by their names.
+    """
 
     usage: Usage = field(default_factory=Usage)
+    others: dict[str, Usage] = field(default_factory=dict)
     asked: int = 0
     seconds: float = 0.0
     items: int = 0
@@ -64,9 +70,19 @@ class Tally:
         for row, note in item["notes"].items():
             self._cells[row, setting].notes[note] += 1
         self.usage += Usage(**item["usage"])
+        for name, spent in item.get("other_llms", {}).items():
+            self.others[name] = self.others.get(name, Usage()) + Usage(**spent)
         self.asked += item["asked"]
         self.seconds += item["seconds"]
         self.items += 1
+
+    def cost(self, prices: PriceTable, model: str) -> Cost:
+        """What the items cost, ``model`` being the LLM under test; unknown where a price is missing."""
+        own = self.usage.to_dict()
+        for spent in self.others.values():
+            own = {name: value - spent.to_dict()[name] for name, value in own.items()}
+        known = prices.cost(model, Usage(**own)) if any(own.values()) else Cost(0.0)
+        return sum((prices.cost(name, spent) for name, spent in self.others.items()), known)
 
     def rows(self, infos: Iterable[RowInfo]) -> list[dict[str, Any]]:
         """The "rows" of results.json, with the LLM calls that each row needed for a question by itself."""

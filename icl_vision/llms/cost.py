@@ -51,6 +51,10 @@ class Cost:
             return other
         return Cost(self.amount + other.amount)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: {amount}, and the reason where it is null."""
+        return {"amount": self.amount} if self.amount is not None else {"amount": None, "reason": self.reason}
+
     def __str__(self) -> str:
         return f"unknown ({self.reason})" if self.amount is None else f"{self.amount:.4f}"
 

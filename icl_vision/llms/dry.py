@@ -6,10 +6,11 @@ Knows: another LLM's profile, counting tokens on this machine. Refuses to know: 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM
+from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import UsageError
+from icl_vision.llms.llama_scoring import SIBLINGS
 from icl_vision.llms.tokens import TokenCount, count_tokens
 from icl_vision.llms.wrapped import WrappedLLM
 
@@ -34,6 +35,26 @@ class DryLLM(WrappedLLM):
         self.how = found.how
         return found.tokens
 
+    def count_prompt(self, prompt: Prompt) -> int:
+        """Tokens of a prompt, in two parts: the fixed one ends in a newline, where every tokenizer splits."""
+        return (self.count(prompt.prefix) if prompt.prefix else 0) + self.count(prompt.query)
+
+    def scored(self, prompt: Prompt, continuations: Sequence[str]) -> Usage:
+        """What scoring these continuations (terminators included) of one prompt would use.
+
+        A request for each. Of an LLM that ``scores_bags`` (llama.cpp forces tokens one by one): a request for each
+        token, but two for all first tokens together from three of them on; ``cached_tokens`` is what those after the
+        first repeat of the prompt.
+        """
+        if not self.profile.scores_bags:
+            fixed = self.count(prompt.prefix) if prompt.prefix else 0
+            return Usage(len(continuations), sum(fixed + self.count(prompt.query + one) for one in continuations))
+        tokens = [max(1, self.count(one)) for one in dict.fromkeys(continuations)]
+        start, later = self.count_prompt(prompt), sum(tokens) - len(tokens)
+        requests = (2 if len(tokens) >= SIBLINGS else len(tokens)) + later
+        total = requests * start + sum(number * (number - 1) // 2 for number in tokens)
+        return Usage(requests, total, total - start - later)
+
     def _count(self, text: str) -> TokenCount:
         return count_tokens(text, self.profile.name, encoding=self.profile.tokenizer)
 
@@ -57,3 +78,11 @@ class DryLLM(WrappedLLM):
 
     def _not_asked(self) -> UsageError:
         return UsageError(f"{self.profile.name!r} is only planned with here and is never asked; connect() to ask it")
+
+
+def by_prompt(pairs: Iterable[tuple[Prompt, str]], terminator: str) -> list[tuple[Prompt, list[str]]]:
+    """Each prompt once, with everything that is scored after it, terminators included."""
+    found: dict[str, tuple[Prompt, list[str]]] = {}
+    for prompt, continuation in pairs:
+        found.setdefault(prompt.text, (prompt, []))[1].append(continuation + terminator)
+    return list(found.values())

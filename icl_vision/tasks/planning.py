@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from icl_vision.contracts import Classification, Constraint, Prompt, Usage
 from icl_vision.errors import PromptTooLongError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms.cost import Cost, PriceTable
-from icl_vision.llms.dry import DryLLM
+from icl_vision.llms.dry import DryLLM, by_prompt
 from icl_vision.llms.loop import run_sync
+from icl_vision.tasks.asking import QUERIES_PER_ENSEMBLE
 from icl_vision.tasks.few_shot import FewShotClassifier
 from icl_vision.tasks.scoring import Question, content_free_questions
 
@@ -58,8 +59,8 @@ class Plan:
             "completion_tokens_at_most": self.usage.completion_tokens,
             "tokens_exact": self.exact,
             "tokens_counted_by": self.counted_by,
-            "cost_at_most": _money(self.cost),
-            "cost_at_most_without_cache": _money(self.cost_uncached),
+            "cost_at_most": self.cost.to_dict(),
+            "cost_at_most_without_cache": self.cost_uncached.to_dict(),
         }
 
     def __str__(self) -> str:
@@ -70,7 +71,7 @@ class Plan:
             f"images              {self.images:,}" + (f" ({len(self.unusable)} unusable)" if self.unusable else ""),
             f"requests            {usage.requests:,}",
             f"prompt tokens       {usage.prompt_tokens:,} ({how})",
-            f"  of them cached    {usage.cached_tokens:,} (estimate: the fixed part of all but the first prompt)",
+            f"  of them cached    {usage.cached_tokens:,} (estimate: what an earlier prompt began with)",
             f"completion tokens   at most {usage.completion_tokens:,}",
             f"cost                at most {self.cost}" if self.cost.amount is not None else f"cost  {self.cost}",
         ]
@@ -131,29 +132,30 @@ def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: P
 
 def _usage(llm: DryLLM, questions: Sequence[Question], room: int) -> Usage:
     """What these questions would use; prompts with the same fixed part share it in a provider's cache."""
+    profile = llm.profile
+    kept = profile.prompt_cache is not None or profile.prefix_cache
     usage = Usage()
     asked: Counter[str] = Counter()
     first: dict[str, Prompt] = {}
-    for question in questions:
-        for prompt, continuation in question.pairs:
-            # In two parts: the fixed one ends in a newline, where every tokenizer splits.
-            tokens = llm.count(prompt.prefix) if prompt.prefix else 0
-            scored = continuation + question.terminator if continuation else ""
-            tokens += llm.count(prompt.query + scored)
-            constraint = Constraint(question.labels) if question.method == "constrained" else None
-            usage += Usage(1, tokens, 0, 0 if continuation else llm.most_tokens(room, constraint))
+    # An ensemble's prompts serve several images in one call, and their words are then scored together.
+    size = QUERIES_PER_ENSEMBLE if any(question.shown for question in questions) else 1
+    for start in range(0, len(questions), size):
+        call = questions[start : start + size]
+        for prompt, continuations in by_prompt((pair for one in call for pair in one.pairs), ""):
+            if continuations[0]:
+                spent = llm.scored(prompt, [one + call[0].terminator for one in continuations])
+                times = 1 if profile.scores_bags else spent.requests
+            else:
+                constraint = Constraint(call[0].labels) if call[0].method == "constrained" else None
+                written = llm.most_tokens(room, constraint)
+                spent, times = Usage(1, llm.count_prompt(prompt), 0, written), 1
+            usage += spent if kept else replace(spent, cached_tokens=0)
             if prompt.prefix:
-                asked[prompt.prefix] += 1
+                asked[prompt.prefix] += times
                 first.setdefault(prompt.prefix, prompt)
-    profile = llm.profile
-    kept = profile.prompt_cache is not None or profile.prefix_cache
     for prefix, requests in asked.items():
         fixed = llm.count(prefix)
         if kept and requests > 1 and fixed >= profile.prompt_cache_minimum:
             written = fixed if llm.marks_prefix(first[prefix]) else 0
             usage += Usage(cached_tokens=fixed * (requests - 1), cache_write_tokens=written)
     return usage
-
-
-def _money(cost: Cost) -> dict[str, Any]:
-    return {"amount": cost.amount} if cost.amount is not None else {"amount": None, "reason": cost.reason}

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from icl_vision.errors import UsageError
+from icl_vision.errors import RunMismatchError, UsageError
 from icl_vision.runs import read_results
 from icl_vision.storage import atomic_path
 from icl_vision.viz import benchmark_table, plots
@@ -38,18 +38,20 @@ def write_report(
         title: of the page; None = from the run's LLM and tokenizer.
         images: the folder that the run's image paths are in; None = where the run had it. Images that are not there
             are left out, and the page shows their words alone.
-        others: finished runs with other numbers of words (``k``), drawn into a plot of accuracy against words.
+        others: finished runs with other numbers of words (``k``), drawn into a plot of accuracy against words. They
+            must have put the same questions to the same LLM in the same way.
 
     The file is written whole or not at all, and the same run gives the same bytes. Memory holds an index of the items
     and one block of them.
 
     Raises:
         RunError: not a finished few-shot run, or an item of another form.
+        RunMismatchError: one of ``others`` differs in more than its words.
         UsageError: ``images`` is no folder.
     """
     folder = Path(folder)
     results = Results.read(folder)
-    other = [Results.read(Path(one)) for one in others]
+    other = [_like(results, Path(one)) for one in others]
     if images is not None and not Path(images).is_dir():
         raise UsageError(f"images must be the folder that the run's image paths are in; {str(images)!r} is no folder")
     place = Path(images) if images is not None else _images_of(results)
@@ -67,6 +69,19 @@ def write_report(
                 page.write(_element("thumbs", chunk))
             page.write(tail)
     return target
+
+
+def _like(results: Results, folder: Path) -> Results:
+    """Another run, if all that may tell it from this one is its words."""
+    found = Results.read(folder)
+    names = ("llm", "labels", "questions", "options", "prompt")
+    different = [name for name in names if found.config.get(name) != results.config.get(name)]
+    if different:
+        raise RunMismatchError(
+            f"the run in {str(folder)!r} differs in {', '.join(different)}, so a plot of accuracy against words would "
+            "mix two things; repeat this run with another -k on its own episodes.json"
+        )
+    return found
 
 
 def _frame(results: Results, others: Sequence[Results], packed: Packed, title: str) -> str:

@@ -145,9 +145,10 @@ def _cell(results: Results, row: Mapping[str, Any], setting: str) -> str:
         small.append(f"{100 * interval[0]:.1f}\N{EN DASH}{100 * interval[1]:.1f}")
     if n:
         small.append(f"n {n:,}")
-    if note and note != row["kind"]:
-        small.append(note)
     inner = f"<b>{100 * share:.1f}</b>" + "".join(f"<small>{escape(text)}</small>" for text in small)
+    if note and note != row["kind"]:
+        # A sentence: it breaks into lines, or it would make every column as wide as itself.
+        inner += f'<small class="note">{escape(note)}</small>'
     if row["kind"] == "quoted":
         return inner
     href = escape(f"#s={_quoted(setting)}&r={_quoted(row['name'])}")
@@ -202,9 +203,8 @@ def _labels(row: Mapping[str, Any]) -> str:
 
 def plots(results: Results, others: Sequence[Results] = ()) -> str:
     """Accuracy against shots and repeats, for each number of ways; against words where other runs have other k."""
-    names = [name for name in SHOWN if name in _names(results)]
-    if not names:
-        names = _names(results)[: len(SHOWN)]
+    measured = [name for name in _names(results) if any(results.accuracy(name, one["id"]) for one in results.settings)]
+    names = [name for name in SHOWN if name in measured] or measured[: len(SHOWN)]
     charts = []
     for ways in dict.fromkeys(setting["ways"] for setting in results.settings):
         own = [setting for setting in results.settings if setting["ways"] == ways and setting["induction"]]
@@ -221,8 +221,9 @@ def plots(results: Results, others: Sequence[Results] = ()) -> str:
     drawn = "".join(charts)
     if not drawn:
         return ""
+    heading = "Shots, repeats and words" if others else "Shots and repeats"
     return (
-        '<section id="plots"><h2>Shots and repeats</h2><p class="small soft">With task induction; per cent right, 95% '
+        f'<section id="plots"><h2>{heading}</h2><p class="small soft">With task induction; per cent right, 95% '
         f'Wilson intervals; dotted: chance.</p><div class="plots">{drawn}</div>'
         f"{legend([_plain(name) for name in names])}</section>"
     )

@@ -64,14 +64,14 @@ def test_every_option_reaches_the_classifier(class_folder: Path, query: Path, mo
         return fit(self, images, labels)
 
     monkeypatch.setattr(FewShotClassifier, "fit", watch)
-    options = "-k 16 --shots 2 --selection random --scoring parse --repeats 1 --no-induction --seed 5"
+    options = "-k 16 --shots 2 --selection random --scoring parse --ensemble none --repeats 1 --no-induction --seed 5"
     options += " --template classification_palm"
     done = run("--support", class_folder, query, "--json", *options.split(), "--templates", class_folder)
     assert done.exit_code == 0, done.stderr
     wanted = {
-        "k": 16, "shots": 2, "selection": "random", "scoring": "parse", "repeats": 1, "induction": False,
-        "order_seed": 5, "template": "classification_palm", "templates": class_folder, "calibration": None,
-        "errors": "return", "llm": "fake", "tokenizer": "ascii",
+        "k": 16, "shots": 2, "selection": "random", "scoring": "parse", "ensemble": None, "repeats": 1,
+        "induction": False, "order_seed": 5, "template": "classification_palm", "templates": class_folder,
+        "calibration": None, "errors": "return", "llm": "fake", "tokenizer": "ascii",
     }  # fmt: skip
     assert {name: seen[name] for name in wanted} == wanted
 
@@ -124,6 +124,7 @@ def test_usage_errors_exit_2(class_folder: Path, query: Path, tmp_path: Path) ->
         ["--support", tmp_path / "none", query],
         ["--support", class_folder, query, "-k", "0"],
         ["--support", class_folder, query, "--scoring", "best"],
+        ["--support", class_folder, query, "--ensemble", "each"],
     ):
         done = run(*arguments)
         assert done.exit_code == 2 and done.stdout == ""
@@ -140,6 +141,17 @@ def test_what_the_llm_cannot_do_exits_1(class_folder: Path, query: Path) -> None
 
 def test_help_gives_default_and_reason() -> None:
     text = CliRunner().invoke(main, ["classify", "--help"]).stdout
-    for option in ("--support", "-k", "--shots", "--selection", "--scoring", "--calibration", "--json", "--seed"):
+    names = (
+        "--support",
+        "-k",
+        "--shots",
+        "--selection",
+        "--scoring",
+        "--ensemble",
+        "--calibration",
+        "--json",
+        "--seed",
+    )
+    for option in names:
         assert option in text
     assert text.count("default:") + text.count("Default:") >= 10

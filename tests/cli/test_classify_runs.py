@@ -94,9 +94,7 @@ def test_failed_images_are_asked_again(class_folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("kind", ["requests", "tokens", "cost"])
-def test_a_budget_is_the_runs_and_stops_it_in_time(
-    class_folder: Path, tmp_path: Path, prices: Path, kind: str
-) -> None:
+def test_a_budget_is_the_runs_and_stops_it_in_time(class_folder: Path, tmp_path: Path, prices: Path, kind: str) -> None:
     common = ("--support", class_folder, class_folder, "--prices", prices, "--no-cache")
     assert run(*common, "--out", tmp_path / "whole").exit_code == 0
     usage = json.loads((tmp_path / "whole" / "results.json").read_text())["usage"]

@@ -38,6 +38,10 @@ def test_a_run_prints_the_table_and_writes_everything(class_folder: Path, tmp_pa
     assert refused.exit_code == 1 and "pass --resume" in refused.stderr
     again = run("--data", class_folder, *QUICK, "--out", tmp_path / "run", "--resume", "--quiet", "--json")
     assert again.exit_code == 0 and again.stderr == ""
+    told = run("--data", class_folder, *QUICK, "--out", tmp_path / "run", "--resume")
+    assert "every question has an answer; nothing is asked" in told.stderr
+    planned = run("--data", class_folder, *QUICK, "--out", tmp_path / "run", "--resume", "--dry-run", "--json")
+    assert json.loads(planned.stdout)["items"] == 0
     assert json.loads(again.stdout) == json.loads((tmp_path / "run" / "results.json").read_text())
     changed = run("--data", class_folder, *QUICK, "--out", tmp_path / "run", "--resume", "--seed", "9")
     assert changed.exit_code == 1 and "questions, seed differ" in changed.stderr
@@ -47,10 +51,23 @@ def test_a_dry_run_asks_and_writes_nothing(class_folder: Path, tmp_path: Path) -
     planned = run("--data", class_folder, *QUICK, "--dry-run", "--json", "--out", tmp_path / "run")
     assert planned.exit_code == 0, planned.output
     document = json.loads(planned.stdout)
-    assert document["items"] == 2 and document["prompts"] > 0 and not (tmp_path / "run").exists()
+    assert document["items"] == 2 and document["requests"] > 0 and not (tmp_path / "run").exists()
     # No key, no LLM: the plan needs neither.
     remote = run("--data", class_folder, *QUICK, "--dry-run", llm="openai:gpt-4o")
     assert remote.exit_code == 0 and "prompt tokens" in remote.stdout
+
+
+def test_money_is_in_the_results_and_on_the_page_where_prices_are_given(class_folder: Path, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("fake: {input: 1000, output: 0}\n")
+    options = ("--data", class_folder, *QUICK, "--out", tmp_path / "run", "--prices", prices, "--json")
+    results = json.loads(run(*options).stdout)
+    amount = results["usage"]["prompt_tokens"] / 1000
+    assert results["cost"] == {"amount": pytest.approx(amount)}
+    assert f"<dd>{amount:,.4f}</dd>" in (tmp_path / "run" / "report.html").read_text()
+    prices.write_text("other: {input: 1, output: 1}\n")
+    assert run(*options, "--resume").exit_code == 0
+    assert "unknown (no price for &#x27;fake&#x27; in the table)" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_episodes_can_be_kept_and_asked_again(class_folder: Path, tmp_path: Path) -> None:
@@ -98,6 +115,8 @@ def test_a_config_file_gives_the_options_and_the_command_line_counts_more(class_
         (["--out", "RUN", "--option", "scoring"], 1, "--option must be NAME=VALUE; got 'scoring'"),
         (["--out", "RUN", "--option", "shots=3"], 1, "'shots' is no option of the classifier that a benchmark"),
         (["--out", "RUN", "--option", "scoring=[a"], 1, "the value is not YAML"),
+        (["--out", "RUN", "--option", "ensemble=each"], 1, "ensemble must be one of None, 'auto', 'examples'"),
+        (["--out", "RUN", "--settings", "99s-0r-i"], 1, "100 images; too few are in 'blue' (4)"),
         (["--out", "RUN", "--ways", "9"], 1, "9 ways need 9 classes"),
         (["--out", "RUN", "--ways", "1"], 2, "1 is not in the range x>=2"),
         ([], 2, "--out RUN is needed"),
@@ -122,9 +141,13 @@ def test_a_failed_question_is_told_and_the_exit_status_is_1(
         raise LLMUnavailableError("down")
 
     monkeypatch.setattr(FakeLLM, "_complete", fail)
-    done = run("--data", class_folder, *QUICK, "--scorers", "exact", "--out", tmp_path / "run", "--quiet")
+    one = ("--concurrency", "1", "--quiet")
+    done = run("--data", class_folder, *QUICK, "--scorers", "exact", "--out", tmp_path / "run", *one)
     assert done.exit_code == 1
-    assert done.stderr == "2 questions failed and are not in the figures; --resume asks them again\n"
+    assert done.stderr == (
+        "2 questions failed and are not in the figures; --resume asks them again. The first was\n"
+        "e00000/2w-1s-0r-i: LLMUnavailableError: down\n"
+    )
 
 
 def test_every_option_says_its_default_or_that_there_is_none() -> None:
@@ -138,4 +161,4 @@ def test_every_option_says_its_default_or_that_there_is_none() -> None:
 def test_the_group_lists_its_commands_without_loading_them() -> None:
     shown = CliRunner().invoke(main, ["eval", "--help"])
     assert shown.exit_code == 0
-    assert all(name in shown.output for name in ("few-shot", "compare", "reconstruction"))
+    assert all(name in shown.output for name in ("few-shot", "compare", "report", "reconstruction"))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_vision.contracts import Usage
+from icl_vision.contracts import Profile, Usage
 from icl_vision.errors import (
     BudgetExceededError,
     LabelError,
     LLMStatusError,
     LLMUnavailableError,
+    PyramidError,
     RunMismatchError,
     UsageError,
 )
@@ -31,10 +33,11 @@ from icl_vision.evaluation.items import EXCEEDS_WINDOW
 from icl_vision.evaluation.scorers import LLM_ROWS
 from icl_vision.evaluation.settings import SETTINGS, Setting
 from icl_vision.evaluation.tally import render_rows, render_table
-from icl_vision.llms import Budget, Meter, MeteredLLM
+from icl_vision.llms import Budget, Meter, MeteredLLM, Price, PriceTable
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.runs import read_results
+from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.many import FAILURES_IN_A_ROW
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.vocabulary import Vocabulary
@@ -290,6 +293,28 @@ def test_another_configuration_is_refused(make: Any, tmp_path: Path, change: dic
         make(**change).run(tmp_path / "run", resume=True, progress=False)
 
 
+def test_a_default_or_a_version_that_changed_is_another_configuration(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make().run(tmp_path / "run", progress=False).results["config"]
+    assert config["options"]["ensemble"] == "auto" and config["options"]["scoring"] == "auto" and config["icl_vision"]
+    monkeypatch.setitem(FewShotClassifier.__init__.__kwdefaults__, "ensemble", None)
+    with pytest.raises(RunMismatchError, match=r"another configuration \(options differ\)"):
+        make().run(tmp_path / "run", resume=True, progress=False)
+    monkeypatch.undo()
+    monkeypatch.setattr("icl_vision.evaluation.benchmark.versions", lambda: {"icl-vision": "9.9"})
+    with pytest.raises(RunMismatchError, match=r"another configuration \(icl_vision differ\)"):
+        make().run(tmp_path / "run", resume=True, progress=False)
+
+
+def test_what_makes_no_run_leaves_no_folder(photos: Path, tmp_path: Path) -> None:
+    config = BenchmarkConfig(settings=ONE, episodes=2, k=5_000)
+    benchmark = FewShotBenchmark(photos, llm=FakeLLM(), tokenizer="words-photo", config=config)
+    with pytest.raises(PyramidError, match="gives 1 to 64 words an image; got k=5000"):
+        benchmark.run(tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_killed_at_any_moment_nothing_is_lost_or_asked_twice(photos: Path, tmp_path: Path) -> None:
     code = """
@@ -378,10 +403,72 @@ def test_an_estimate_asks_nothing_and_is_right(make: Any, tmp_path: Path) -> Non
     finished = make(llm, **options).run(tmp_path / "run", progress=False)
     assert finished.results["requests"] == len(llm.calls)
     # Images of other episodes may have words in common, so that a question or two is asked once.
-    assert estimate.prompts == pytest.approx(len(llm.calls), rel=0.1)
+    assert estimate.requests == pytest.approx(len(llm.calls), rel=0.1)
     assert estimate.prompt_tokens == pytest.approx(finished.results["usage"]["prompt_tokens"], rel=0.4)
     assert 0 < estimate.new_tokens < estimate.prompt_tokens / 3
     assert "56 questions (8 episodes), about" in str(estimate) and estimate.to_dict()["items"] == 56
+
+
+def test_an_estimate_leaves_out_what_a_run_has_already(make: Any, tmp_path: Path) -> None:
+    options = {"settings": TWO, "controls": ("shuffled_labels",), "control_episodes": 2}
+    whole = make(**options, episodes=4).estimate(tmp_path / "run")
+    assert (whole.items, whole.episodes) == (28, 4)  # no run there yet
+    make(**options, episodes=4).run(tmp_path / "run", progress=False)
+    lines = (tmp_path / "run" / "journal.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "journal.jsonl").write_text("".join(lines[:17]))
+    left = make(**options, episodes=4).estimate(tmp_path / "run")
+    assert (left.items, left.episodes) == (11, 2)
+    # Both lack controls: less than the share of the items.
+    assert 0 < left.requests < whole.requests * 11 / 28 and left.new_tokens < left.prompt_tokens
+    with pytest.raises(RunMismatchError, match="k differ"):
+        make(**options, episodes=4, k=None).estimate(tmp_path / "run")
+
+
+def test_an_estimate_of_an_ensemble_counts_two_requests_a_prompt(make: Any, tmp_path: Path) -> None:
+    class Bags(FakeLLM):
+        """Of the kind of llama.cpp's server: all words after a prompt cost little more than one."""
+
+        @property
+        def profile(self) -> Profile:
+            return replace(super().profile, scores_bags=True, prefix_cache=True)
+
+    options = {"settings": parse_settings(["5w-3s-0r-i"], [5]), "scorers": ("likelihood",), "baselines": ()}
+    estimate = make(Bags(), **options).estimate()
+    # 15 examples an episode, some of them with the same words, each of which is one prompt.
+    finished = make(Bags(), **options).run(tmp_path / "run", progress=False)
+    prompts = {line for one in items(tmp_path / "run").values() for line in channel_prompts(one)}
+    assert finished.results["rows"][0]["llm_calls"] == 15 * 3
+    assert estimate.requests <= 2 * 2 * 15 and estimate.requests == pytest.approx(2 * len(prompts), rel=0.3)
+    assert estimate.new_tokens <= estimate.prompt_tokens / 2
+
+
+def channel_prompts(item: dict[str, Any]) -> set[str]:
+    labelled = {(one["label"], *one["words"]) for one in item["support"]}
+    return {f"{item['episode']} {one}" for one in labelled}
+
+
+def test_what_a_run_cost_is_in_its_results_where_prices_are_given(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "cost" not in make().run(tmp_path / "none", progress=False).results
+    prices = PriceTable({"fake": Price(input=2.0, output=10.0)})
+    results = make().run(tmp_path / "run", progress=False, prices=prices).results
+    usage = results["usage"]
+    money = (2 * usage["prompt_tokens"] + 10 * usage["completion_tokens"]) / 1e6
+    assert results["cost"] == {"amount": pytest.approx(money)} and money > 0
+    again = make().run(tmp_path / "run", progress=False, resume=True, prices=PriceTable()).results
+    assert again["cost"] == {"amount": None, "reason": "no price for 'fake' in the table"}
+    # A control's own LLM has its own price.
+    second = FakeLLM(name="second")
+    control = replace(
+        CONTROLS["second_llm"], missing=lambda setup: None, prepare=lambda setup: replace(setup, llm=second)
+    )
+    monkeypatch.setattr("icl_vision.evaluation.variants.CONTROLS", {"second_llm": control})
+    both = make(controls=("second_llm",)).run(tmp_path / "two", progress=False, prices=prices).results
+    assert both["cost"] == {"amount": None, "reason": "no price for 'second' in the table"}
+    priced = PriceTable({"fake": Price(2.0, 10.0), "second": Price(0.0, 0.0)})
+    both = make(controls=("second_llm",)).run(tmp_path / "two", progress=False, resume=True, prices=priced).results
+    assert both["cost"] == results["cost"] and both["usage"]["prompt_tokens"] > usage["prompt_tokens"]
 
 
 def test_a_run_can_be_asked_of_another_llm_from_its_own_file(make: Any, photos: Path, tmp_path: Path) -> None:
@@ -393,6 +480,10 @@ def test_a_run_can_be_asked_of_another_llm_from_its_own_file(make: Any, photos: 
     assert pair[0] == pair[1]
     with pytest.raises(UsageError, match="holds 2 episodes of 2 ways; 9 are needed"):
         make(data=tmp_path / "one" / "episodes.json", settings=TWO, episodes=9)
+    with pytest.raises(UsageError, match="holds no episodes of 5 ways, only of 2: change ways"):
+        make(data=tmp_path / "one" / "episodes.json", settings=SETTINGS, episodes=None)
+    with pytest.raises(UsageError, match=r"is not an episode file of format version 1; those are the episodes\.json"):
+        make(data=tmp_path / "one" / "results.json", settings=TWO)
 
 
 def test_episodes_at_the_same_time_give_the_same_results(make: Any, tmp_path: Path) -> None:
@@ -422,6 +513,12 @@ def test_time_is_told_once_it_was_measured(make: Any, tmp_path: Path, monkeypatc
         ({"settings": ()}, "a benchmark needs at least one setting"),
         ({"labels": "fake"}, "labels must be 'real' or 'nonsense'; got 'fake'"),
         ({"episodes": 0}, "episodes must be a whole number of 1 or more; got 0"),
+        ({"k": 0}, "k must be a whole number of 1 or more"),
+        ({"options": {"scoring": "best"}}, "scoring must be one of 'auto', 'channel', "),
+        (
+            {"options": {"selection": "random"}},
+            "'selection' is no option of the classifier that a benchmark leaves open",
+        ),
         ({"options": {"shots": 3}}, "'shots' is no option of the classifier that a benchmark leaves open; those are "),
     ],
 )

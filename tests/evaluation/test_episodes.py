@@ -123,7 +123,9 @@ def test_too_few_classes_are_named(folder: ImageFolder) -> None:
 
 def test_too_few_images_are_named(tmp_path: Path) -> None:
     folder = make_folder(tmp_path / "photos", {"ant": 9, "bee": 3, "cat": 2})
-    with pytest.raises(UsageError, match=r"3 shots and 1 queries per class need 4 images: 'bee' \(3\), 'cat' \(2\)"):
+    with pytest.raises(
+        UsageError, match=r"3 shots and 1 queries per class need 4 images; too few are in 'bee' \(3\), 'cat' \(2\)"
+    ):
         folder.sample(0, ways=2, shots=3)
 
 

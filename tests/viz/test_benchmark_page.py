@@ -9,6 +9,7 @@ import re
 import shutil
 import zlib
 from collections.abc import Callable
+from html import escape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
@@ -232,6 +233,30 @@ def test_a_path_out_of_the_image_folder_is_not_followed(run: Path, images: Path,
     assert set("".join(elements(html, "thumbs"))) <= {" "}
 
 
+def noted(run: Path, copy: Path) -> Path:
+    """The run with a sentence in an answered cell, and with a row that was never answered."""
+    shutil.copytree(run, copy)
+    results = json.loads((copy / "results.json").read_text())
+    for cell in results["cells"]:
+        if cell["row"] == "words_prototype" and cell["accuracy"]:
+            cell["note"] = SENTENCE
+        if cell["row"] == "image_prototype":
+            cell.update(accuracy=None, note="not available: no vectors")
+    (copy / "results.json").write_text(json.dumps(results))
+    write_report(copy)
+    return copy
+
+
+SENTENCE = "not available: a label's words are not in the codebook in 2 of 3 episodes"
+
+
+def test_notes_break_into_lines_and_only_measured_rows_are_drawn(run: Path, tmp_path: Path) -> None:
+    html = (noted(run, tmp_path / "noted") / "report.html").read_text(encoding="utf-8")
+    assert html.count(f'<small class="note">{escape(SENTENCE)}</small></a>') == 14
+    plots = html[html.index('<section id="plots">') :]
+    assert "image prototype" not in plots[: plots.index("</section>")] and "words prototype" in plots
+
+
 def test_runs_with_other_numbers_of_words_make_a_plot(synthetic: ModuleType, tmp_path: Path) -> None:
     one, two = (synthetic.make_run(tmp_path / str(k), episodes=3, images=None, settings=SOME, k=k) for k in (5, 21))
     assert "5-way 1 shot, accuracy against words" in write_report(one, others=[two]).read_text(encoding="utf-8")
@@ -301,6 +326,13 @@ def test_a_cell_of_the_table_opens_its_questions(browser: Start, run: Path) -> N
     cell = next(c for c in results["cells"] if (c["row"], c["setting"]) == ("words_prototype", "5w-3s-0r-i"))
     assert wrong == 20 - round(20 * cell["accuracy"]["accuracy"])
     assert page.messages == []
+
+
+def test_a_note_in_a_cell_leaves_the_columns_narrow(browser: Start, run: Path, tmp_path: Path) -> None:
+    page = browser(width=1280, height=900)
+    page.open(noted(run, tmp_path / "noted") / "report.html", ready=READY)
+    widths = "[...document.querySelectorAll('.grid')].map((one) => one.scrollWidth - one.parentElement.clientWidth)"
+    assert max(page.run(widths)) <= 0
 
 
 def test_a_link_into_the_page_shows_what_it_says_and_pages_turn(browser: Start, run: Path) -> None:
