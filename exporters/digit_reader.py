@@ -24,6 +24,7 @@ from torch.nn import functional
 from icl_vision.errors import ArtefactError, IclVisionError
 from icl_vision.evaluation.digit_reader import KIND, READER_FILE
 from icl_vision.evaluation.metrics import Accuracy
+from icl_vision.models.words import round_to_fp16
 from icl_vision.storage import sha256_file
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU
@@ -34,24 +35,28 @@ logger = logging.getLogger(__name__)
 
 SIDE, MARGIN = 32, 2
 PREPROCESSING = Preprocessing(SIDE, margin=MARGIN)
-EPOCHS, BATCH, RATE = 4, 128, 3e-3
+EPOCHS, BATCH, RATE = 5, 256, 4e-3
 TOLERANCE = 1e-4  # of probabilities, graph against module
 
 
 class DigitNet(nn.Module):
-    """Grey pixels [B,1,32,32] in [0,1] -> logits [B,10]. Four convolutions, 0.1 M weights."""
+    """Grey pixels [B,1,28,28] in [0,1] -> logits [B,10]: three convolutions and two linear maps, 0.2 M weights.
 
-    def __init__(self, width: int = 32) -> None:
+    A plain network on purpose: it judges as most readers of digits would.
+    """
+
+    def __init__(self, width: int = 16) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for inside, outside, stride in ((1, width, 1), (width, 2 * width, 2), (2 * width, 2 * width, 2),
-                                        (2 * width, 4 * width, 2)):  # fmt: skip
-            layers += [nn.Conv2d(inside, outside, 3, stride, 1, bias=False), nn.BatchNorm2d(outside), nn.ReLU()]
-        self.body = nn.Sequential(*layers)
-        self.head = nn.Linear(4 * width, 10)
+        for inside, outside in ((1, width), (width, 2 * width), (2 * width, 4 * width)):
+            layers += [nn.Conv2d(inside, outside, 3, padding=1), nn.BatchNorm2d(outside), nn.ReLU(), nn.MaxPool2d(2)]
+        layers.pop()  # 7 x 7 places remain
+        self.net = nn.Sequential(
+            *layers, nn.Flatten(), nn.Dropout(0.3), nn.Linear(4 * width * 49, 64), nn.ReLU(), nn.Linear(64, 10)
+        )
 
     def forward(self, grey: Tensor) -> Tensor:
-        logits: Tensor = self.head(self.body(grey).mean((2, 3)))
+        logits: Tensor = self.net(grey)
         return logits
 
 
@@ -63,24 +68,24 @@ class _Graph(nn.Module):
         self.net = net
 
     def forward(self, pixels: Tensor) -> Tensor:
-        grey = pixels.to(torch.float32).mean(3).unsqueeze(1) / 255
+        grey = pixels[:, MARGIN:-MARGIN, MARGIN:-MARGIN].to(torch.float32).mean(3).unsqueeze(1) / 255
         return torch.softmax(self.net(grey), 1)
 
 
 def train(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], *, seed: int = 0, epochs: int = EPOCHS) -> DigitNet:
     """Train on uint8 [N,28,28] and digits [N]; small random shifts, one-cycle rate."""
     torch.manual_seed(seed)
-    data = functional.pad(torch.from_numpy(images)[:, None].float() / 255, (MARGIN,) * 4)
+    data = torch.from_numpy(images)[:, None].float() / 255
     truth = torch.from_numpy(labels.astype(np.int64))
     net = DigitNet().train()
     steps = epochs * -(-len(data) // BATCH)
-    optimiser = torch.optim.AdamW(net.parameters(), lr=RATE, weight_decay=1e-2)
+    optimiser = torch.optim.Adam(net.parameters(), lr=RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, RATE, total_steps=steps)
     for epoch in range(epochs):
         for rows in torch.split(torch.randperm(len(data)), BATCH):
             down, right = torch.randint(-2, 3, (2,)).tolist()
             batch = torch.roll(data[rows], (down, right), (2, 3))
-            loss = functional.cross_entropy(net(batch), truth[rows], label_smoothing=0.05)
+            loss = functional.cross_entropy(net(batch), truth[rows])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -94,9 +99,11 @@ def build(data: Path, out: Path, *, seed: int = 0, epochs: int = EPOCHS) -> dict
     with np.load(data, allow_pickle=False) as file:
         x_train, y_train, x_test, y_test = (file[name] for name in ("x_train", "y_train", "x_test", "y_test"))
     graph = _Graph(train(x_train, y_train, seed=seed, epochs=epochs)).eval()
+    round_to_fp16(graph)
     pixels = np.repeat(np.pad(x_test, ((0, 0), (MARGIN,) * 2, (MARGIN,) * 2))[..., None], 3, axis=3)
     example = torch.from_numpy(pixels[:2])
     model = artefact.to_onnx(graph, {"pixels": example}, ["probabilities"], {"pixels": {0: torch.export.Dim("batch")}})
+    artefact.store_fp16(model)
     payload = model.SerializeToString(deterministic=True)
     session = ort.InferenceSession(payload, providers=[CPU])
     found = np.concatenate(

@@ -40,9 +40,7 @@ def _run(*command: str | Path, cwd: Path, **variables: str) -> str:
     """Run a command, return its stdout; a failure shows everything it said."""
     environment = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
     arguments = [str(part) for part in command]
-    done = subprocess.run(
-        arguments, cwd=cwd, env=environment | variables, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(arguments, cwd=cwd, env=environment | variables, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{command} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
     return done.stdout
 

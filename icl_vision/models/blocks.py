@@ -13,12 +13,12 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-GROUPS = 32  # of every GroupNorm with that many channels or a multiple; as in MaskGIT and the diffusion U-Nets
+GROUPS = 32  # of every GroupNorm where channels suffice; as in MaskGIT and the diffusion U-Nets
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """GroupNorm with 32 groups, or as many as divide ``channels`` where 32 do not (8 of 8 channels each, say)."""
-    groups = min(GROUPS, channels)
+    """GroupNorm with 32 groups, or as many as leave every group at least four of few channels."""
+    groups = max(1, min(GROUPS, channels // 4))
     while channels % groups:
         groups -= 1
     return nn.GroupNorm(groups, channels, eps=1e-6)

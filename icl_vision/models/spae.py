@@ -35,6 +35,7 @@ from icl_vision.models.quantization import (
 from icl_vision.models.spae_config import SpaeConfig
 from icl_vision.models.spae_nets import CnnDecoder, CnnEncoder, PatchDecoder, PatchEncoder
 from icl_vision.models.spae_photo import PhotoDecoder, PhotoEncoder, load_pretrained
+from icl_vision.models.taef2 import LATENT_CHANNELS
 from icl_vision.pyramid import PyramidLayout
 
 __all__ = ["SPAE", "SpaeConfig", "SpaeOutput", "build_nets"]
@@ -43,11 +44,13 @@ __all__ = ["SPAE", "SpaeConfig", "SpaeOutput", "build_nets"]
 @dataclass(frozen=True)
 class SpaeOutput:
     """What a forward pass gives a loss. reconstruction: [B, ch, S, S], not clamped. z: [B, c, H, W], the encoder's
-    vectors in the codebook's units. quantized: see ``Quantized``."""
+    vectors in the codebook's units. quantized: see ``Quantized``. target: what the reconstruction is compared with,
+    None for the images themselves. In training on latents both are TAEF2's, [B, 32, H, W]."""
 
     reconstruction: Tensor
     z: Tensor
     quantized: Quantized
+    target: Tensor | None = None
 
 
 class SPAE(nn.Module):
@@ -84,13 +87,7 @@ class SPAE(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images, floating [B, ch, S, S] in [0, 1] -> vectors z [B, c, H, W], not quantized."""
-        config = self.config
-        if images.ndim != 4 or tuple(images.shape[1:]) != (config.channels, config.side, config.side):
-            raise UsageError(
-                f"images must be [B, {config.channels}, {config.side}, {config.side}]; got {list(images.shape)}"
-            )
-        if not images.is_floating_point():
-            raise UsageError(f"images must be floating point in [0, 1]; got {images.dtype}: divide bytes by 255")
+        self._check_images(images)
         return self.standard_to_words(self.encoder(images))
 
     def forward(self, images: Tensor, depth: int | None = None) -> SpaeOutput:
@@ -102,17 +99,30 @@ class SPAE(nn.Module):
         Raises:
             UsageError: images of another shape or type. PyramidError: depth out of range.
         """
-        z = self.encode(images)
+        self._check_images(images)
+        target = None
+        if self._on_latents and isinstance(self.encoder, PhotoEncoder):
+            features = self.encoder.features(images)
+            target = features[:, :LATENT_CHANNELS]
+            z = self.standard_to_words(self.encoder.vectors(features))
+        else:
+            z = self.standard_to_words(self.encoder(images))
         quantized = self.quantizer(z, depth)
         latent: Tensor = quantized.quantized
         if self.training and self.config.word_noise > 0:
             noisy = self.quantizer.decode_ids(self.swapped(quantized.ids), depth).detach()
             latent = latent + (noisy - latent).detach()
-        return SpaeOutput(self.decode(latent), z, quantized)
+        return SpaeOutput(self.reconstruct(latent), z, quantized, target)
+
+    def reconstruct(self, latent: Tensor) -> Tensor:
+        """Quantized vectors [B, c, H, W] -> what a loss compares: images, or in training on latents TAEF2's latents."""
+        if self._on_latents and isinstance(self.decoder, PhotoDecoder):
+            return self.decoder.latents(self._standard(latent))
+        return self.decode(latent)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, c, H, W] -> images [B, ch, S, S], not clamped."""
-        images: Tensor = self.decoder((latent - _cells(self.mean)) / _cells(self.spread))
+        images: Tensor = self.decoder(self._standard(latent))
         return images
 
     # -- words
@@ -151,7 +161,23 @@ class SPAE(nn.Module):
         """From the encoder's own units to the codebook's: ``mean + spread * vectors``, [B, c, H, W]."""
         return _cells(self.mean) + _cells(self.spread) * vectors
 
+    def _standard(self, latent: Tensor) -> Tensor:
+        return (latent - _cells(self.mean)) / _cells(self.spread)
+
+    def _check_images(self, images: Tensor) -> None:
+        config = self.config
+        if images.ndim != 4 or tuple(images.shape[1:]) != (config.channels, config.side, config.side):
+            raise UsageError(
+                f"images must be [B, {config.channels}, {config.side}, {config.side}]; got {list(images.shape)}"
+            )
+        if not images.is_floating_point():
+            raise UsageError(f"images must be floating point in [0, 1]; got {images.dtype}: divide bytes by 255")
+
     # -- for training
+
+    @property
+    def _on_latents(self) -> bool:
+        return self.training and self.config.train_on == "latents"
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """The trainable parameters of the encoder and, where it is learned, the codebook."""

@@ -15,9 +15,15 @@ from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 
 Net = Literal["cnn", "patches", "photo"]
+TrainOn = Literal["pixels", "latents"]
 QuantizerName = Literal["saq", "rq", "vq"]
 
-_CHOICES = {"net": ("cnn", "patches", "photo"), "quantizer": ("saq", "rq", "vq"), "fill": ("finest", "zeros")}
+_CHOICES = {
+    "net": ("cnn", "patches", "photo"),
+    "quantizer": ("saq", "rq", "vq"),
+    "fill": ("finest", "zeros"),
+    "train_on": ("pixels", "latents"),
+}
 _FLAGS = ("learned", "normalise", "standardise")
 _SIZES = ("side", "channels", "dim", "filters", "blocks", "width")
 PHOTO_STRIDE = 8  # pixels per cell of the TAEF2 latents that the photo net works in
@@ -43,6 +49,8 @@ class SpaeConfig:
     word_noise: in training, every word below the first layer is replaced by another image's word of the same place
     with a probability drawn per image between 0 and twice this rate. Ours: it makes the decoder forgive what an LLM
     writes. 0 is off.
+    train_on: what a training step reconstructs and a loss compares. ``latents``, only with net photo: TAEF2's latents
+    instead of pixels, which spares the pass through its decoder and back, by far the dearest part of a step.
 
     Raises:
         UsageError: a value that cannot work, with the reason.
@@ -61,6 +69,7 @@ class SpaeConfig:
     fill: Literal["finest", "zeros"] = "finest"
     standardise: bool = False
     word_noise: float = 0.0
+    train_on: TrainOn = "pixels"
     filters: int = 128
     multipliers: tuple[int, ...] = (1, 2, 2, 4)
     blocks: int = 2
@@ -105,10 +114,14 @@ class SpaeConfig:
 
     def _check_net(self) -> None:
         grid = self.grids[-1]
+        if self.train_on == "latents" and self.net != "photo":
+            raise UsageError(f"train_on latents is for net photo, which has TAEF2's latents; got net {self.net}")
         if self.net == "patches":
             cell = self.side // grid
-            if self.side % grid or cell % 2:
-                raise UsageError(f"net patches needs cells of even size; side {self.side} / grid {grid} is not")
+            if self.side % grid or cell < 2 or cell & (cell - 1):
+                raise UsageError(
+                    f"net patches needs side to be the last grid times 2, 4, 8, ...; got side {self.side}, grid {grid}"
+                )
             return
         stride = PHOTO_STRIDE if self.net == "photo" else 2 ** (len(self.multipliers) - 1)
         if grid * stride != self.side:

@@ -8,7 +8,8 @@ Refuses to know: words and quantization (vectors in, vectors out), losses, pretr
 1536 numbers both together have 59.4M parameters, the size that the paper's image model is reported to have.
 
 ``PatchEncoder`` and ``PatchDecoder`` are an MLP-Mixer (Tolstikhin et al. 2021, arXiv:2105.01601) over the cells of the
-finest grid: one matrix product per layer, so that a model of small images trains in minutes on one CPU core.
+finest grid, behind a few strided convolutions: nearly all of it is matrix products, so that a model of small images
+trains in minutes on one CPU core.
 
 Letters in shapes: B batch, ch image channels, S side, c width of the vectors, H x W the finest grid, D hidden width.
 """
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from icl_vision.models.blocks import Head, MixerBlock, ResBlock, Upsample, conv3
+from icl_vision.models.blocks import Head, MixerBlock, ResBlock, Upsample, conv3, group_norm
 
 
 class CnnEncoder(nn.Module):
@@ -71,53 +72,53 @@ class CnnDecoder(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Images [B,ch,S,S] -> vectors [B,c,H,W]: one vector a patch, after all patches have seen each other.
+    """Images [B,ch,S,S] -> vectors [B,c,H,W]: a few strided convolutions, then all cells see each other.
 
     Args:
-        channels: ch. side: S. grid: H = W. dim: c. width: D, of the hidden vectors. blocks: mixer blocks.
+        channels: ch. side: S, a power of two times the grid. grid: H = W. dim: c. width: D. blocks: mixer blocks.
     """
 
     def __init__(self, channels: int, side: int, grid: int, dim: int, width: int, blocks: int) -> None:
         super().__init__()
-        cell = side // grid
-        # Two looks at a patch: as a whole, linearly, and in quarters with a non-linearity in between.
-        self.whole = nn.Conv2d(channels, width, cell, cell)
-        self.quarters = nn.Sequential(
-            nn.Conv2d(channels, width // 2, cell // 2, cell // 2), nn.SiLU(), nn.Conv2d(width // 2, width, 2, 2)
-        )
+        halvings = (side // grid).bit_length() - 1
+        layers: list[nn.Module] = []
+        before = channels
+        for left in reversed(range(halvings)):
+            after = max(1, width >> left)
+            first = left == halvings - 1
+            layers.append(nn.Conv2d(before, after, 5, 2, 2) if first else nn.Conv2d(before, after, 3, 2, 1))
+            if left:
+                layers += [nn.SiLU()] if first else [group_norm(after), nn.SiLU()]
+            before = after
+        self.patches = nn.Sequential(*layers)
         self.places = nn.Parameter(0.02 * torch.randn(1, grid * grid, width))
         self.blocks = nn.Sequential(*(MixerBlock(width, grid * grid) for _ in range(blocks)))
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, dim)
 
     def forward(self, images: Tensor) -> Tensor:
-        patches = self.whole(images) + self.quarters(images)
+        patches = self.patches(images)
         cells = self.blocks(patches.flatten(2).transpose(1, 2) + self.places)
         vectors: Tensor = self.out(self.norm(cells))
         return vectors.transpose(1, 2).reshape(images.shape[0], -1, *patches.shape[2:])
 
 
 class PatchDecoder(nn.Module):
-    """Vectors [B,c,H,W] -> images [B,ch,S,S], not clamped. Arguments: see ``PatchEncoder``."""
+    """Vectors [B,c,H,W] -> images [B,ch,S,S], not clamped: the encoder's blocks, then one linear map per patch.
 
-    EXTRA = 3  # further channels, from which the last convolutions smooth the seams between patches
-    SMOOTH = 8  # their width
+    Arguments: see ``PatchEncoder``.
+    """
 
     def __init__(self, channels: int, side: int, grid: int, dim: int, width: int, blocks: int) -> None:
         super().__init__()
-        self.channels, self.cell = channels, side // grid
+        self.cell = side // grid
         self.into = nn.Linear(dim, width)
         self.places = nn.Parameter(0.02 * torch.randn(1, grid * grid, width))
         self.blocks = nn.Sequential(*(MixerBlock(width, grid * grid) for _ in range(blocks)))
         self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, (channels + self.EXTRA) * self.cell**2)
-        self.smooth = nn.Sequential(
-            conv3(channels + self.EXTRA, self.SMOOTH, bias=True), nn.SiLU(), conv3(self.SMOOTH, channels, bias=True)
-        )
+        self.out = nn.Linear(width, channels * self.cell**2)
 
     def forward(self, vectors: Tensor) -> Tensor:
         cells = self.blocks(self.into(vectors.flatten(2).transpose(1, 2)) + self.places)
         patches: Tensor = self.out(self.norm(cells))
-        rough = F.pixel_shuffle(patches.transpose(1, 2).reshape(vectors.shape[0], -1, *vectors.shape[2:]), self.cell)
-        smoothed: Tensor = self.smooth(rough)
-        return rough[:, : self.channels] + smoothed
+        return F.pixel_shuffle(patches.transpose(1, 2).reshape(vectors.shape[0], -1, *vectors.shape[2:]), self.cell)

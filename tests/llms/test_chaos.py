@@ -24,9 +24,7 @@ def bench() -> ModuleType:
 
 
 @pytest.mark.parametrize("way", ["script", "notebook", "agent"])
-def test_every_request_ends_once_as_an_answer_or_an_error_of_ours(
-    bench: ModuleType, tmp_path: Path, way: str
-) -> None:
+def test_every_request_ends_once_as_an_answer_or_an_error_of_ours(bench: ModuleType, tmp_path: Path, way: str) -> None:
     if way == "agent":
         pytest.importorskip("langchain_core")
     row = bench.one_way(way, 50, tmp_path / "run", seed=3, chaos=0.4)

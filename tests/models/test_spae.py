@@ -56,7 +56,7 @@ def test_the_papers_words() -> None:
     assert SpaeConfig().layout.cumulative == (1, 5, 21, 85, 341, 597)
 
 
-@pytest.mark.parametrize(("channels", "groups"), [(64, 32), (48, 24), (7, 7), (1, 1)])
+@pytest.mark.parametrize(("channels", "groups"), [(512, 32), (128, 32), (64, 16), (40, 10), (7, 1)])
 def test_group_norm_takes_any_width(channels: int, groups: int) -> None:
     assert group_norm(channels).num_groups == groups
 
@@ -252,6 +252,23 @@ def test_features_may_be_computed_beforehand() -> None:
     assert torch.equal(model.standard_to_words(model.encoder.vectors(features)), model.encode(images))
 
 
+def test_training_on_latents_spares_the_pixels() -> None:
+    config = dataclasses.replace(PHOTO, train_on="latents")
+    model, images = SPAE(config, words(config)).train(), pictures(config)
+    assert isinstance(model.encoder, PhotoEncoder)
+    output = model(images, 2)
+    assert output.target is not None
+    assert torch.equal(output.target, model.encoder.latents(images))
+    assert output.reconstruction.shape == output.target.shape == (3, 32, 4, 4)
+    nn.functional.mse_loss(output.reconstruction, output.target).backward()
+    trained = model.encoder_parameters() + model.decoder_parameters()
+    assert all(one.grad is not None for one in trained)
+    judged = model.eval()(images, 2)
+    assert judged.target is None
+    assert judged.reconstruction.shape == images.shape
+    assert torch.allclose(judged.quantized.quantized, output.quantized.quantized, atol=1e-5)
+
+
 def test_pretrained_parts_need_their_files(tmp_path: object) -> None:
     with pytest.raises(UsageError, match="net patches has no pretrained parts; only net photo has"):
         SPAE(DIGITS, words(DIGITS)).load_pretrained(str(tmp_path))
@@ -281,13 +298,18 @@ def test_pretrained_parts_need_their_files(tmp_path: object) -> None:
         ({"quantizer": "rq"}, r"quantizer rq needs equal grids, one per layer; got \[1, 2, 4, 8, 16, 16\]"),
         ({"word_noise": 0.7}, "word_noise must be a rate from 0 to 0.5; got 0.7"),
         ({"word_noise": True}, "word_noise must be a rate from 0 to 0.5; got True"),
+        ({"train_on": "words"}, "train_on must be one of pixels, latents; got 'words'"),
+        ({"train_on": "latents"}, "train_on latents is for net photo, which has TAEF2's latents; got net cnn"),
         ({"names": -1}, "names must be a whole number of 0 or more; got -1"),
         ({"names": 10, "quantizer": "rq", "grids": [16, 16]}, "names gives layer 1 words of its own, which needs"),
         ({"words": 100}, "words asks for a codebook drawn at random, which must be learned: set learned: true"),
         ({"words": 0, "learned": True}, "words must be a whole number of 1 or more; got 0"),
         ({"net": "photo", "channels": 1}, "net photo is for RGB images: channels must be 3; got 1"),
         ({"net": "photo", "side": 256}, "net photo makes the image 8 times smaller .TAEF2."),
-        ({"net": "patches", "side": 48, "grids": [16]}, "net patches needs cells of even size; side 48 / grid 16"),
+        (
+            {"net": "patches", "side": 48, "grids": [16]},
+            "net patches needs side to be the last grid times 2, 4, 8, ...; got side 48, grid 16",
+        ),
         ({"filter": 3, "depth": 2}, "the model config has no filter, depth; it knows net, side, channels, grids"),
     ],
 )
