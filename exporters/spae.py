@@ -17,6 +17,7 @@ of the fp32 module and their agreement goes onto the card.
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -235,7 +236,8 @@ class Wishes:
 
     name: None takes the folder's. licence: of the weights. data: what they were trained on, for the card. precision: of
     the nets' arithmetic. resize: how images become squares. margin: black border around a squashed image. pictures:
-    folder or .npz to compare graphs and module on; None takes packaged photographs. ema: export the averaged weights.
+    folder or .npz to compare graphs and module on; None takes packaged photographs. metrics: results.json of
+    ``icl-vision eval reconstruction`` on this very tokenizer, for the card. ema: export the averaged weights.
     """
 
     name: str | None = None
@@ -245,6 +247,7 @@ class Wishes:
     resize: Literal["squash", "crop"] = "squash"
     margin: int = 0
     pictures: Path | None = None
+    metrics: Path | None = None
     ema: bool = True
 
 
@@ -279,7 +282,8 @@ def export_checkpoint(checkpoint: Path, out: Path, wishes: Wishes | None = None)
             "description": f"Images as pyramids of words, {spae.layout.cumulative[-1]} at most, and back.",
             "licence": wishes.licence,
             "data": wishes.data,
-            "recipe": {"config": config.to_dict(), "step": found.step, "ema": wishes.ema},
+            "recipe": {"config": _without_places(config.to_dict()), "step": found.step, "ema": wishes.ema},
+            "metrics": {} if wishes.metrics is None else {"reconstruction": _measured(wishes.metrics)},
         },
         wishes.precision,
     )
@@ -308,3 +312,20 @@ def _pictures(source: Path | None, preprocessing: Preprocessing, count: int = 32
         return parity_pixels(preprocessing)
     chosen = list_pictures(source, limit=count)
     return preprocessing.batch([load_image(picture.image) for picture in chosen])
+
+
+def _measured(results: Path) -> dict[str, Any]:
+    """What ``eval reconstruction`` found, without where and when."""
+    try:
+        document = json.loads(results.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{str(results)!r} cannot be read as a result file: {error}") from error
+    if not isinstance(document, dict) or document.get("kind") != "reconstruction":
+        raise UsageError(f"{str(results)!r} is no results.json of icl-vision eval reconstruction")
+    return {"data": document["config"]["data"], **{key: document[key] for key in ("n", "layers", "originals", "words")}}
+
+
+def _without_places(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without where things lay on the machine that trained: that is nobody's business."""
+    data = {**config["data"], "path": None}
+    return {**config, "data": data, "pretrained": None, "lpips": None}

@@ -53,6 +53,12 @@ from icl_vision.errors import MissingExtraError
     metavar="DIR|FILE.npz",
     help="Pictures on which graphs and torch module are compared. Default: packaged photographs.",
 )
+@click.option(
+    "--metrics",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.json",
+    help="results.json of `icl-vision eval reconstruction` on this tokenizer, to stand on its card. Default: none.",
+)
 @click.option("--licence", default="unknown", show_default=True, help="Licence of the weights, for the card.")
 @click.option("--data", default="unknown", show_default=True, help="What the weights were trained on, for the card.")
 @click.option(
@@ -71,6 +77,7 @@ def command(
     resize: str,
     margin: int,
     pictures: Path | None,
+    metrics: Path | None,
     licence: str,
     data: str,
     ema: bool,
@@ -90,7 +97,7 @@ def command(
             raise MissingExtraError(f"exporting a tokenizer ({error.name})", "train") from error
         raise
     say(f"exporting {checkpoint}", quiet=quiet)
-    wishes = exporter.Wishes(name, licence, data, precision, resize, margin, pictures, ema)
+    wishes = exporter.Wishes(name, licence, data, precision, resize, margin, pictures, metrics, ema)
     card = exporter.export_checkpoint(checkpoint, out, wishes)
     if as_json:
         print_json({"out": str(out), "card": card})

@@ -179,14 +179,16 @@ class SpaeLoss:
             output: what the model made of them, at whatever decoding depth.
             step: from 0; decides whether the GAN takes part, and seeds the words drawn.
             labels: int64 [B], for guides that need them.
-            shallow: further reconstructions of the same images from fewer layers, [B, ch, S, S] each.
+            shallow: further reconstructions of the same images from fewer layers, each shaped as
+                ``output.reconstruction``.
 
         Returns:
             the total, and the parts ``pixel, commitment, codebook, perceptual, gan, shallow`` as far as switched on,
             ``appearance``, ``semantic``, ``semantic_weight`` (w) and ``semantic_1 ...`` (a layer each).
         """
         config, parts = self.config, {}
-        parts["pixel"] = F.mse_loss(output.reconstruction.float(), images.float())
+        target = images if output.target is None else output.target  # a model may be trained on latents
+        parts["pixel"] = F.mse_loss(output.reconstruction.float(), target.float())
         parts["commitment"] = torch.stack([part.float() for part in output.quantized.commitment]).sum()
         parts["codebook"] = output.quantized.codebook_loss.float()
         if config.needs_perceptual:
@@ -194,7 +196,7 @@ class SpaeLoss:
         if self.adversarial(step):
             parts["gan"] = generator_gan_loss(self._frozen_verdict(output.reconstruction))
         if config.shallow and shallow:
-            parts["shallow"] = torch.stack([self._shallow(images, one) for one in shallow]).mean()
+            parts["shallow"] = torch.stack([self._shallow(target, one) for one in shallow]).mean()
         parts = {name: part for name, part in parts.items() if getattr(config, name) > 0}
         weighted = [getattr(config, name) * part for name, part in parts.items()]
         total = torch.stack(weighted).sum() if weighted else images.new_zeros(())

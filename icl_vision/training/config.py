@@ -151,6 +151,11 @@ class TrainConfig:
                 f"loss.semantic {self.loss.semantic:g} needs a guide: set guide.kind to clip, conse or labels, or "
                 "loss.semantic to 0"
             )
+        if self.model.train_on == "latents" and (self.loss.needs_perceptual or self.loss.needs_discriminator):
+            raise UsageError(
+                "model.train_on latents compares latents, which LPIPS and a discriminator cannot look at: set "
+                "loss.perceptual and loss.gan to 0"
+            )
         if self.loss.needs_discriminator:
             self.loss.discriminator.check_side(self.model.side)
 

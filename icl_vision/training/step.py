@@ -56,7 +56,7 @@ class GeneratorStep(nn.Module):
         self.output = output = self.model(images, None if extra else depth)
         shallow: tuple[Tensor, ...] = ()
         if extra and self.loss.config.shallow and depth < len(output.quantized.partial):
-            shallow = (self.model.decode(output.quantized.partial[depth - 1]),)
+            shallow = (self.model.reconstruct(output.quantized.partial[depth - 1]),)
         report = self.loss.generator(images, output, step=step, labels=labels, shallow=shallow)
         return {**report.parts, TOTAL: report.total}
 

@@ -22,6 +22,7 @@ devices: {accelerator: cpu}
 log: {tensorboard: false, every: 1}
 steps: 2
 batch: 2
+depth: {weights: null}
 """
 
 

@@ -202,7 +202,7 @@ def made(seed=0, batch=3, side=16):
         commitment=(z.square().mean(), (z - 1).square().mean()),
         codebook_loss=torch.tensor(0.25),
     )
-    return images, SimpleNamespace(reconstruction=reconstruction, z=z, quantized=quantized), z, decoder
+    return images, SimpleNamespace(reconstruction=reconstruction, z=z, quantized=quantized, target=None), z, decoder
 
 
 @pytest.fixture
@@ -268,6 +268,14 @@ def test_a_vanishing_or_broken_loss(codebook):
     assert loss._dynamic_weight(torch.tensor(3.0), torch.tensor(0.0)) == 10
     output.reconstruction = output.reconstruction * math.nan
     assert loss.generator(images, output, step=0).total.isnan()  # seen by the loop, not papered over
+
+
+def test_a_model_trained_on_latents_is_compared_with_its_own_target(codebook):
+    images, output, _, _ = made()
+    output.target = torch.zeros_like(output.reconstruction)
+    report = SpaeLoss(PLAIN, codebook).generator(images, output, step=0, shallow=(output.target,))
+    assert torch.isclose(report.parts["pixel"], output.reconstruction.detach().square().mean())
+    assert report.parts["shallow"] == 0
 
 
 def test_shallow_reconstructions(codebook):

@@ -98,7 +98,11 @@ def test_the_papers_model_has_the_papers_size() -> None:
         ("devices: {count: 0}", "devices.count must be 1 or more"),
         ("depth: {weights: [1, 2]}", "depth.weights must have one number for each of 4 layers; got 2"),
         ("depth: {weights: [0, 0, 0, 0]}", "depth.weights must be numbers of 0 or more, one above 0"),
-        ("guide: {kind: none}", "loss.semantic 1 needs a guide"),
+        ("guide: {kind: none}", "loss.semantic 0.02 needs a guide"),
+        (
+            "model: {net: photo, side: 32, channels: 3, names: 0, train_on: latents}\nloss: {perceptual: 0.1}",
+            "latents, which LPIPS and a discriminator cannot look at",
+        ),
         ("data: {flip: 1}", "data.flip must be true or false; got 1"),
         ("codebook: 5", "codebook must be text; got 5"),
         ("model: {grids: 4}", "model.grids must be a list; got 4"),
@@ -137,7 +141,8 @@ def test_files_build_on_each_other(tmp_path: Path) -> None:
 
 def test_overrides(tmp_path: Path) -> None:
     data = str(tmp_path / "x = y: z")
-    config = load_config("spae-digits-32", ["loss.semantic=0", "guide.kind=none", "model.grids=[1, 2, 4]"], data=data)
+    overrides = ["loss.semantic=0", "guide.kind=none", "model.grids=[1, 2, 4]", "depth.weights=null"]
+    config = load_config("spae-digits-32", overrides, data=data)
     assert config.loss.semantic == 0.0
     assert config.model.grids == (1, 2, 4)
     assert config.data.path == data
