@@ -1,8 +1,8 @@
 """Table 4 of the SPAE paper at the scale of digits: train every ablation-* configuration alike, measure all alike.
 
-    python benchmarks/ablation_digits.py --data mnist.npz --out FILE.json [--steps 1500] [--only vq-frozen ...]
+    python benchmarks/ablation_digits.py --data mnist.npz --out FILE.json [--steps 1000] [--only vq-frozen ...]
 
-Same data, seed, steps and batch; about two minutes a configuration on one core. For each number of layers: PSNR, how
+Same data, seed, steps and batch; about a minute a configuration on one core. For each number of layers: PSNR, how
 many digits a reader names rightly, and 5-way 1-shot accuracy of the words prototype on the words of these layers (no
 LLM: what the words say of the digit); for each layer: how well its words name the digit (guidance, min-max normalised
 similarity of the digit's name) and how many words are used. Trainings lie beside FILE and are not repeated.
@@ -32,7 +32,7 @@ from icl_vision.training import load_config, load_model, train
 
 PREFIX = "ablation-"
 ROWS = ("vq-learned", "vq-frozen", "vq-semantic", "rq-2", "saq-2", "pyramid", "no-thresholds", "no-dynamic-weight",
-        "no-perceptual")  # fmt: skip
+        "perceptual")  # fmt: skip
 PICTURES, EPISODES, MARGIN = 2000, 400, 2
 
 
@@ -100,7 +100,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="MNIST as .npz")
     parser.add_argument("--out", type=Path, required=True, help="result file; trainings go into a folder beside it")
-    parser.add_argument("--steps", type=int, default=1500, help="steps of each training (default 1500)")
+    parser.add_argument("--steps", type=int, default=1000, help="steps of each training (default 1000)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all trainings (default 0)")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=ROWS, help="some configurations (default all)")
     options = parser.parse_args()

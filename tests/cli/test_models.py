@@ -20,7 +20,7 @@ def test_list_names_tokenizers_and_llms() -> None:
     assert "  local\n" in plain.stdout
     document = json.loads(run("list", "--json").stdout)
     assert [row["name"] for row in document["tokenizers"]] == ["ascii", "spae-digits-32", "words-photo"]
-    assert document["tokenizers"][1]["licence"] == "Apache-2.0"
+    assert document["tokenizers"][2]["licence"] == "Apache-2.0"
     assert "replay:FILE" in [row["spec"] for row in document["llms"]]
 
 

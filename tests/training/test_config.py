@@ -29,7 +29,7 @@ def test_shipped_configurations() -> None:
     names = shipped_configs()
     wanted = {f"spae-{name}" for name in ("paper-128", "paper-256", "photo-128", "scratch-64")}
     wanted |= {"spae-digits-32", "spae-digits-32-guide-free"}
-    wanted |= {f"ablation-{row}" for row in (*ABLATIONS, "no-dynamic-weight", "no-perceptual")}
+    wanted |= {f"ablation-{row}" for row in (*ABLATIONS, "no-dynamic-weight", "perceptual")}
     assert wanted <= set(names)
     configs = {name: load_config(name) for name in names}
     assert len({config.hash for config in configs.values()}) == len(names)  # each is another run
@@ -50,7 +50,7 @@ def test_ablations_differ_from_the_whole_method_in_what_they_say() -> None:
         "saq-2": {"model", "loss"},
         "no-thresholds": {"loss"},
         "no-dynamic-weight": {"loss"},
-        "no-perceptual": {"loss"},
+        "perceptual": {"loss"},
     }
     for row, keys in changed.items():
         other = load_config(f"ablation-{row}").to_dict()
