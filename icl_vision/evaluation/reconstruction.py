@@ -53,6 +53,9 @@ class SetDistance(Protocol):
         """Between the statistics of two sets."""
         ...
 
+    def score(self, made: Any) -> float | None:
+        """Of one set alone, e.g. the Inception Score; None where there is none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Instruments:
@@ -211,11 +214,11 @@ class ReconstructionEvaluation:
         rows = {name: row["ids"] for name, row in run.results()}
         known = [picture for picture in pictures if picture.name in rows]
         real = tool.gather(self._originals(known))
-        distances = {}
+        distances, scores = {}, {}
         for k in self.ks or ():
             made = tool.gather(self._decoded(known, rows, self.tokenizer.layout.layers_for(k)))
-            distances[str(k)] = tool.distance(real, made)
-        return {"name": tool.name, "n": len(known), "at": distances}
+            distances[str(k)], scores[str(k)] = tool.distance(real, made), tool.score(made)
+        return {"name": tool.name, "n": len(known), "at": distances, "score": scores}
 
     def _originals(self, pictures: Sequence[Picture]) -> Iterator[Pixels]:
         from icl_vision.images import load_image

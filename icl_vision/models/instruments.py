@@ -23,6 +23,7 @@ from icl_vision.models.image_quality import (
     InceptionExtractor,
     fid,
     gather,
+    inception_score,
     lpips,
 )
 from icl_vision.models.perceptual import load_lpips
@@ -69,6 +70,10 @@ class SetDistance:
     def distance(self, real: Any, made: Any) -> float:
         """Between two sets' statistics."""
         return fid(real, made)
+
+    def score(self, made: Any) -> float | None:
+        """The Inception Score of a set; None where the features are not Inception's."""
+        return inception_score(made.probabilities)[0] if isinstance(self._extractor, InceptionExtractor) else None
 
 
 def _tensor(pixels: Pixels) -> Tensor:
