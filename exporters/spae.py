@@ -234,7 +234,8 @@ def _check_signatures(encoder: bytes, decoder: bytes, spae: SPAE, codebook: Tens
 class Wishes:
     """What a user may say about an export; the rest is known from the checkpoint.
 
-    name: None takes the folder's. licence: of the weights. data: what they were trained on, for the card. precision: of
+    name: None takes the folder's. licence: of the weights. data: what they were trained on, for the
+    card. limits: what a user should know before believing it, for the card. precision: of
     the nets' arithmetic. resize: how images become squares. margin: black border around a squashed image. pictures:
     folder or .npz to compare graphs and module on; None takes packaged photographs. metrics: results.json of
     ``icl-vision eval reconstruction`` on this very tokenizer, for the card. ema: export the averaged weights.
@@ -243,6 +244,7 @@ class Wishes:
     name: str | None = None
     licence: str = "unknown"
     data: str = "unknown"
+    limits: str = ""
     precision: Precision = "fp32"
     resize: Literal["squash", "crop"] = "squash"
     margin: int = 0
@@ -282,6 +284,7 @@ def export_checkpoint(checkpoint: Path, out: Path, wishes: Wishes | None = None)
             "description": f"Images as pyramids of words, {spae.layout.cumulative[-1]} at most, and back.",
             "licence": wishes.licence,
             "data": wishes.data,
+            **({"limits": wishes.limits} if wishes.limits else {}),
             "recipe": {"config": _without_places(config.to_dict()), "step": found.step, "ema": wishes.ema},
             "metrics": {} if wishes.metrics is None else {"reconstruction": _measured(wishes.metrics)},
         },

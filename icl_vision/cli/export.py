@@ -62,6 +62,9 @@ from icl_vision.errors import MissingExtraError
 @click.option("--licence", default="unknown", show_default=True, help="Licence of the weights, for the card.")
 @click.option("--data", default="unknown", show_default=True, help="What the weights were trained on, for the card.")
 @click.option(
+    "--limits", default="", help="What a user should know before believing it, for the card. Default: nothing."
+)
+@click.option(
     "--ema/--no-ema",
     default=True,
     show_default=True,
@@ -80,6 +83,7 @@ def command(
     metrics: Path | None,
     licence: str,
     data: str,
+    limits: str,
     ema: bool,
     as_json: bool,
     quiet: bool,
@@ -97,7 +101,7 @@ def command(
             raise MissingExtraError(f"exporting a tokenizer ({error.name})", "train") from error
         raise
     say(f"exporting {checkpoint}", quiet=quiet)
-    wishes = exporter.Wishes(name, licence, data, precision, resize, margin, pictures, metrics, ema)
+    wishes = exporter.Wishes(name, licence, data, limits, precision, resize, margin, pictures, metrics, ema)
     card = exporter.export_checkpoint(checkpoint, out, wishes)
     if as_json:
         print_json({"out": str(out), "card": card})
