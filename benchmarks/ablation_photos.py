@@ -2,9 +2,9 @@
 
     python benchmarks/ablation_photos.py --data PHOTOS --test OTHER-PHOTOS --out FILE.json [--steps 300]
 
-32 x 32 pixels, the packaged 14,210 words, grids 1, 2, 4, 8, 8 (or 8, 8; or 8), same data, seed, steps and batch; a minute or
-two a row on one core. Without guide: what words mean on photographs takes a network over every picture of every step. On
-pictures that were not trained on: PSNR, LPIPS and a FID-like distance (EfficientNet-Lite0 features), from all layers.
+32 x 32 pixels, the packaged 14,210 words, grids 1, 2, 4, 8, 8 (or 8, 8; or 8), same data, seed, steps and batch; a
+minute or two a row on one core. Without guide: what words mean on photographs takes a network over every picture of
+every step. On pictures that were not trained on: PSNR, LPIPS and a FID-like distance (EfficientNet-Lite0 features).
 """
 
 from __future__ import annotations
