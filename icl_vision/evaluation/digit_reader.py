@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.errors import ArtefactDamagedError
-from icl_vision.storage import sha256_file
+from icl_vision.tokenizers.artefact import verify_files
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import GraphSession
 from icl_vision.vocabulary import read_card
@@ -44,13 +44,12 @@ class DigitReader:
     def __init__(self, folder: str | Path | None = None, *, threads: int | None = None) -> None:
         self.folder = _PACKAGED if folder is None else Path(folder)
         self.card = read_card(self.folder)
-        path = self.folder / READER_FILE
-        if self.card.get("kind") != KIND or not path.is_file():
+        if self.card.get("kind") != KIND:
             raise ArtefactDamagedError(f"{str(self.folder)!r} holds no digit reader; fetch or build the folder again")
-        if sha256_file(path) != self.card.get("files", {}).get(READER_FILE):
-            raise ArtefactDamagedError(f"{READER_FILE} in {str(self.folder)!r} is not the file its card describes")
+        verify_files(self.folder, self.card, required=READER_FILE)
         self._preprocessing = Preprocessing.from_card(self.card.get("preprocessing"))
-        self._session = GraphSession(path.read_bytes(), self.name, providers="cpu", threads=threads)
+        data = (self.folder / READER_FILE).read_bytes()
+        self._session = GraphSession(data, self.name, providers="cpu", threads=threads)
 
     def read(self, images: Sequence[Image.Image]) -> list[str]:
         """The likeliest digit on each image, "0" to "9"."""

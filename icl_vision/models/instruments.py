@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from icl_vision.codebook import Codebook
+from icl_vision.evaluation.reconstruction import Pixels
 from icl_vision.models.guidance import ConSEGuide
 from icl_vision.models.image_quality import (
     EfficientNetExtractor,
@@ -27,9 +28,6 @@ from icl_vision.models.image_quality import (
     lpips,
 )
 from icl_vision.models.perceptual import load_lpips
-
-Pixels = npt.NDArray[np.uint8]
-"""uint8 [N, S, S, 3]."""
 
 
 def perceptual() -> Callable[[Pixels, Pixels], npt.NDArray[np.float32]]:

@@ -20,17 +20,15 @@ DECODER_FILE = "decoder.onnx"
 CLASSES_FILE = "classes.txt"
 
 
-def verify_files(folder: Path, card: Mapping[str, Any]) -> None:
-    """Check every file that a card lists under "files" against its sha256.
+def verify_files(folder: Path, card: Mapping[str, Any], *, required: str = ENCODER_FILE) -> None:
+    """Check every file that a card lists under "files" against its sha256; ``required`` must be among them.
 
     Raises:
         ArtefactDamagedError: a file is missing, cannot be read or is another one; or the list itself is damaged.
     """
     files = card.get("files")
-    if not isinstance(files, Mapping) or ENCODER_FILE not in files:
-        raise ArtefactDamagedError(
-            f"{CARD_FILE} in {str(folder)!r} must list {ENCODER_FILE} with its sha256 under 'files'"
-        )
+    if not isinstance(files, Mapping) or required not in files:
+        raise ArtefactDamagedError(f"{CARD_FILE} in {str(folder)!r} must list {required} with its sha256 under 'files'")
     for name, expected in files.items():
         if not isinstance(name, str) or Path(name).name != name:
             raise ArtefactDamagedError(f"{CARD_FILE} in {str(folder)!r} lists {name!r}, which is no plain file name")
