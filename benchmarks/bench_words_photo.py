@@ -53,14 +53,14 @@ def make_torch(threads: int, compiled: bool) -> Callable[[np.ndarray], np.ndarra
     import torch
 
     from icl_vision.codebook import Codebook
-    from icl_vision.models import efficientnet, words
+    from icl_vision.models import efficientnet, rounding, words
     from icl_vision.models.text_embedding import SentenceEmbedder
 
     torch.set_num_threads(threads)
     book = Codebook.load()
     vectors = words.class_vectors(words.imagenet_names(), SentenceEmbedder(), book)
     module = words.WordsPhoto(efficientnet.load_published().fold(), vectors).eval()
-    words.round_to_fp16(module)
+    rounding.round_to_fp16(module)
     run: Any = torch.compile(module, dynamic=False) if compiled else module
     constants = torch.from_numpy(np.array(book.vectors)), torch.zeros(1000)
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -40,7 +41,7 @@ def to_onnx(
     """Export a module in evaluation mode as one ONNX model, without external data.
 
     Args:
-        module: what to export; rounded to fp16 by ``models.words.round_to_fp16`` where its weights shall be stored so.
+        module: what to export; rounded by ``models.rounding`` where its weights shall be stored small.
         inputs: example tensors by the name of forward's argument, which becomes the name of the graph's input.
         outputs: names for the graph's outputs.
         dynamic: torch ``dynamic_shapes`` by input name ({} for a fixed shape).
@@ -72,13 +73,9 @@ def store_fp16(model: onnx.ModelProto) -> tuple[int, int]:
     Nothing is rounded here: a module rounded beforehand computes the very same. onnxruntime folds the casts when
     the session starts. Returns (weights stored as fp16, large weights left as fp32).
     """
-    casts, stored, left = [], 0, 0
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
+    nodes, stored, left = [], 0, 0
+    for tensor in _weights(model):
         value = numpy_helper.to_array(tensor)
-        if value.size <= _SMALL:
-            continue
         with np.errstate(over="ignore"):
             half = value.astype(np.float16)
         if not np.array_equal(half.astype(np.float32), value):
@@ -86,13 +83,62 @@ def store_fp16(model: onnx.ModelProto) -> tuple[int, int]:
             continue
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_fp16"))
-        casts.append(helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
+        nodes.append(helper.make_node("Cast", [f"{name}_fp16"], [name], name=f"{name}_cast", to=TensorProto.FLOAT))
         stored += 1
-    nodes = [*casts, *model.graph.node]
+    _put_first(model, nodes)
+    return stored, left
+
+
+def store_int8(model: onnx.ModelProto) -> int:
+    """Store each fp32 kernel or matrix of 255 levels a channel as int8 and a scale, multiplied at the start, in place.
+
+    As ``store_fp16``, nothing is rounded here: see ``models.rounding.round_to_int8``. (A cast and a product, which
+    onnxruntime folds into a constant; a DequantizeLinear it would keep and run every time.) Returns how many.
+    """
+    nodes, stored = [], 0
+    for tensor in _weights(model):
+        value = numpy_helper.to_array(tensor)
+        found = _levels(value)
+        if found is None:
+            continue
+        levels, scale = found
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(levels, f"{name}_int8"))
+        model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
+        nodes += [
+            helper.make_node("Cast", [f"{name}_int8"], [f"{name}_levels"], name=f"{name}_cast", to=TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}_levels", f"{name}_scale"], [name], name=f"{name}_scaled"),
+        ]
+        stored += 1
+    _put_first(model, nodes)
+    return stored
+
+
+def _weights(model: onnx.ModelProto) -> list[TensorProto]:
+    """The fp32 initializers worth storing smaller."""
+    found = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    return [tensor for tensor in found if np.prod(tensor.dims, dtype=np.int64) > _SMALL]
+
+
+def _levels(value: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]] | None:
+    """Whole levels and an fp16 scale per channel whose product is the value exactly; None where there are none.
+
+    Channels are rows, or columns where the exporter has turned a matrix.
+    """
+    for axis in range(min(value.ndim, 2) if value.ndim in (2, 4) else 0):
+        others = tuple(each for each in range(value.ndim) if each != axis)
+        scale = (np.abs(value).max(axis=others, keepdims=True) / np.float32(127)).astype(np.float16)
+        levels = np.rint(value / np.maximum(scale.astype(np.float32), np.float32(1e-12)))
+        if np.abs(levels).max() <= 127 and np.array_equal(levels * scale.astype(np.float32), value):
+            return levels.astype(np.int8), scale
+    return None
+
+
+def _put_first(model: onnx.ModelProto, nodes: list[onnx.NodeProto]) -> None:
+    nodes = [*nodes, *model.graph.node]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
     onnx.checker.check_model(model, full_check=True)
-    return stored, left
 
 
 def set_metadata(model: onnx.ModelProto, facts: Mapping[str, Any]) -> None:

@@ -24,7 +24,7 @@ from torch.nn import functional
 from icl_vision.errors import ArtefactError, IclVisionError
 from icl_vision.evaluation.digit_reader import KIND, READER_FILE
 from icl_vision.evaluation.metrics import Accuracy
-from icl_vision.models.words import round_to_fp16
+from icl_vision.models.rounding import round_to_fp16
 from icl_vision.storage import sha256_file
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU

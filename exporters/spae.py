@@ -5,9 +5,10 @@
 Knows: what the two graphs compute, how they are compared with the module, what goes onto the card.
 Refuses to know: training, how folders are written (artefact.py).
 
-    encoder  pixels uint8 [batch, S, S, 3]; codebook float32 [T, c]
-             -> ids int32 [batch, K], coarse first; features float32 [batch, c], the mean of the vectors before they
-                become words
+    encoder  pixels uint8 [batch, S, S, 3]; codebook float32 [T, c]; where the model names regions by classes, also
+             class_bias float32 [C]
+             -> ids int32 [batch, K], coarse first; features float32 [batch, c or d], the mean of the vectors before
+                they become words; where regions are named, the image's unit vector among the words
     decoder  ids int32 [batch, K]; layers int64 [1]; codebook -> pixels uint8 [batch, S, S, 3]
 
 The codebook is an input: it lives once, in a folder of its own. "fp16" as a precision means fp16 arithmetic in the
@@ -20,6 +21,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,12 +37,13 @@ from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.pictures import list_pictures
 from icl_vision.images import load_image
+from icl_vision.models.rounding import round_to_fp16, round_to_int8
 from icl_vision.models.spae import SPAE
-from icl_vision.models.words import round_to_fp16
-from icl_vision.tokenizers.artefact import DECODER_FILE, ENCODER_FILE
+from icl_vision.tokenizers.artefact import CLASSES_FILE, DECODER_FILE, ENCODER_FILE
 from icl_vision.tokenizers.onnx import PYRAMID
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU
+from icl_vision.tokenizers.zoo import find
 from icl_vision.vocabulary import Vocabulary
 
 from . import artefact, validate_pyramids
@@ -48,28 +51,33 @@ from . import artefact, validate_pyramids
 logger = logging.getLogger(__name__)
 
 Precision = Literal["fp32", "fp16"]
+Weights = Literal["fp16", "int8"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
 class EncoderGraph(nn.Module):
-    """uint8 pixels [B,S,S,3] -> ids int32 [B,K] and features fp32 [B,c]."""
+    """uint8 pixels [B,S,S,3] -> ids int32 [B,K] and features fp32 [B,c or d]."""
 
     def __init__(self, spae: SPAE, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.spae = spae
         self.dtype = dtype
 
-    def forward(self, pixels: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:
-        z = self.latent(pixels)
-        ids = self.spae.quantizer.encode_ids(z, codebook)
-        return torch.cat([layer.flatten(1) for layer in ids], 1).to(torch.int32), z.flatten(2).mean(2)
+    def forward(self, pixels: Tensor, codebook: Tensor, class_bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        images = self.images(pixels)
+        ids, features = self.spae.spell(images, self.latent(images), codebook, class_bias)
+        return torch.cat([layer.flatten(1) for layer in ids], 1).to(torch.int32), features
 
-    def latent(self, pixels: Tensor) -> Tensor:
-        """z, fp32 [B,c,H,W]."""
+    def images(self, pixels: Tensor) -> Tensor:
+        """[B,ch,S,S] in [0,1], in the nets' type."""
         images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
         if self.spae.config.channels == 1:
             images = images.mean(1, keepdim=True)
-        return self.spae.encode(images.to(self.dtype)).to(torch.float32)
+        return images.to(self.dtype)
+
+    def latent(self, images: Tensor) -> Tensor:
+        """z, fp32 [B,c or d,H,W]."""
+        return self.spae.encode(images).to(torch.float32)
 
 
 class DecoderGraph(nn.Module):
@@ -99,7 +107,8 @@ class Export:
 
     name: the tokenizer's. codebook: the words it was trained with; saved where the artefact finds it. preprocessing:
     how any image becomes the square the net takes. pixels: uint8 [N,S,S,3], N >= 7, pictures to compare graphs and
-    module on. card: description, licence, data, recipe, metrics ... precision: of the nets' arithmetic.
+    module on. card: description, licence, data, recipe, metrics ... precision: of the nets' arithmetic. weights: how
+    kernels and matrices are stored; "int8" rounds them to 255 levels a channel, all else is stored as fp16 either way.
     """
 
     name: str
@@ -108,6 +117,7 @@ class Export:
     pixels: npt.NDArray[np.uint8]
     card: Mapping[str, Any] = field(default_factory=dict)
     precision: Precision = "fp32"
+    weights: Weights = "fp16"
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):
@@ -120,6 +130,10 @@ class Export:
             )
         if self.precision not in ("fp32", "fp16"):
             raise UsageError(f"precision must be 'fp32' or 'fp16'; got {self.precision!r}")
+        if self.weights not in ("fp16", "int8"):
+            raise UsageError(f"weights must be 'fp16' or 'int8'; got {self.weights!r}")
+        if (self.precision, self.weights) == ("fp16", "int8"):
+            raise UsageError("weights of int8 are computed with in fp32: set precision to fp32, or weights to fp16")
 
 
 def export_spae(spae: SPAE, out: Path, job: Export) -> dict[str, Any]:
@@ -143,18 +157,24 @@ def export_spae(spae: SPAE, out: Path, job: Export) -> dict[str, Any]:
             f"{job.codebook.name!r} has width {job.codebook.dimension}, the preprocessing {job.preprocessing.size} px"
         )
     round_to_fp16(spae.eval())
+    if job.weights == "int8":
+        round_to_int8(spae)
     codebook = torch.from_numpy(np.array(job.codebook.vectors))
     pixels = torch.from_numpy(job.pixels)
+    constants = {"codebook": codebook}
+    if spae.regions is not None:
+        constants["class_bias"] = torch.zeros(len(spae.regions.class_vectors))
     reference = EncoderGraph(spae).eval()
     with torch.inference_mode():
-        truth = torch.cat([reference(part, codebook)[0] for part in torch.split(pixels, 32)])
+        found = [reference(part, **constants) for part in torch.split(pixels, 32)]
+    truth, width = torch.cat([ids for ids, _ in found]), found[0][1].shape[1]
     dtype = torch.float16 if job.precision == "fp16" else torch.float32
     if job.precision == "fp16":
         spae = spae.half()  # the quantizer computes in fp32 whatever its inputs are
     encoder, decoder = EncoderGraph(spae, dtype).eval(), DecoderGraph(spae, dtype).eval()
     batch = torch.export.Dim("batch")
     encoder_data, facts = _graph(
-        encoder, {"pixels": pixels[:2], "codebook": codebook}, ["ids", "features"], {"pixels": {0: batch}}, job, spae
+        encoder, {"pixels": pixels[:2], **constants}, ["ids", "features"], {"pixels": {0: batch}}, job, spae
     )
     layers = torch.tensor([len(spae.layout)])
     decoder_data, _ = _graph(
@@ -165,20 +185,21 @@ def export_spae(spae: SPAE, out: Path, job: Export) -> dict[str, Any]:
         job,
         spae,
     )
-    _check_signatures(encoder_data, decoder_data, spae, codebook)
+    _check_signatures(encoder_data, decoder_data, spae, constants, width)
     parity = validate_pyramids.check_pyramids(
-        encoder, decoder, encoder_data, decoder_data, pixels.numpy(), codebook, exact=job.precision == "fp32"
+        encoder, decoder, encoder_data, decoder_data, pixels.numpy(), constants, exact=job.precision == "fp32"
     )
     metrics = {"parity": parity.to_dict(), **job.card.get("metrics", {})}
     if job.precision == "fp16":
-        metrics["fp16_agreement"] = validate_pyramids.agreement(encoder_data, pixels.numpy(), codebook, truth.numpy())
+        metrics["fp16_agreement"] = validate_pyramids.agreement(encoder_data, pixels.numpy(), constants, truth.numpy())
     whole = {
         **facts,
         "layout": spae.layout.to_dict(),
-        "features": spae.config.dim,
+        "features": width,
         "opset": artefact.OPSET,
         "preprocessing": job.preprocessing.to_dict(),
         "precision": job.precision,
+        "weights": job.weights,
         "model": spae.config.to_dict(),
         **job.card,
         "metrics": metrics,
@@ -187,6 +208,8 @@ def export_spae(spae: SPAE, out: Path, job: Export) -> dict[str, Any]:
     with artefact.writing(out, kind=PYRAMID) as folder:
         (folder / ENCODER_FILE).write_bytes(encoder_data)
         (folder / DECODER_FILE).write_bytes(decoder_data)
+        if spae.regions is not None:  # the classes are those of words-photo, whose trunk and vectors these are
+            shutil.copyfile(find("words-photo") / CLASSES_FILE, folder / CLASSES_FILE)
         return artefact.write_card(folder, whole)
 
 
@@ -200,6 +223,8 @@ def _graph(
 ) -> tuple[bytes, dict[str, Any]]:
     """The ONNX file's bytes, and the facts that also stand in its metadata."""
     model = artefact.to_onnx(module, inputs, outputs, {name: dynamic.get(name, {}) for name in inputs})
+    if job.weights == "int8":
+        logger.info("%d weights stored as int8", artefact.store_int8(model))
     stored, left = artefact.store_fp16(model)
     logger.info("%d weights stored as fp16, %d left as fp32", stored, left)
     facts = {
@@ -213,16 +238,17 @@ def _graph(
     return model.SerializeToString(deterministic=True), facts
 
 
-def _check_signatures(encoder: bytes, decoder: bytes, spae: SPAE, codebook: Tensor) -> None:
+def _check_signatures(encoder: bytes, decoder: bytes, spae: SPAE, constants: Mapping[str, Tensor], width: int) -> None:
     from .validate import check_signature
 
     side, words = spae.config.side, spae.layout.cumulative[-1]
-    book = ("tensor(float)", list(codebook.shape))
+    fixed = {name: ("tensor(float)", list(value.shape)) for name, value in constants.items()}
     check_signature(
         ort.InferenceSession(encoder, providers=[CPU]),
-        {"pixels": ("tensor(uint8)", ["batch", side, side, 3]), "codebook": book},
-        {"ids": ("tensor(int32)", ["batch", words]), "features": ("tensor(float)", ["batch", spae.config.dim])},
+        {"pixels": ("tensor(uint8)", ["batch", side, side, 3]), **fixed},
+        {"ids": ("tensor(int32)", ["batch", words]), "features": ("tensor(float)", ["batch", width])},
     )
+    book = fixed["codebook"]
     check_signature(
         ort.InferenceSession(decoder, providers=[CPU]),
         {"ids": ("tensor(int32)", ["batch", words]), "layers": ("tensor(int64)", [1]), "codebook": book},
@@ -251,6 +277,7 @@ class Wishes:
     pictures: Path | None = None
     metrics: Path | None = None
     ema: bool = True
+    weights: Weights = "fp16"
 
 
 def export_checkpoint(checkpoint: Path, out: Path, wishes: Wishes | None = None) -> dict[str, Any]:
@@ -289,6 +316,7 @@ def export_checkpoint(checkpoint: Path, out: Path, wishes: Wishes | None = None)
             "metrics": {} if wishes.metrics is None else {"reconstruction": _measured(wishes.metrics)},
         },
         wishes.precision,
+        wishes.weights,
     )
     return export_spae(spae, out, job)
 
@@ -331,4 +359,4 @@ def _measured(results: Path) -> dict[str, Any]:
 def _without_places(config: dict[str, Any]) -> dict[str, Any]:
     """A configuration without where things lay on the machine that trained: that is nobody's business."""
     data = {**config["data"], "path": None}
-    return {**config, "data": data, "pretrained": None, "lpips": None}
+    return {**config, "data": data, "pretrained": None, "lpips": None, "init": None}

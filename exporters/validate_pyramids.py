@@ -9,7 +9,7 @@ first differ the two words must be as good as equally near (a tie), and what fol
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +20,12 @@ import torch
 from torch import Tensor
 
 from icl_vision.errors import ArtefactError
+from icl_vision.models.projected import ProjectedQuantizer
 from icl_vision.tokenizers.sessions import CPU
 
 if TYPE_CHECKING:
+    from icl_vision.models.spae import SPAE
+
     from .spae import DecoderGraph, EncoderGraph
 
 logger = logging.getLogger(__name__)
@@ -70,7 +73,7 @@ def check_pyramids(
     encoder_data: bytes,
     decoder_data: bytes,
     pixels: npt.NDArray[np.uint8],
-    codebook: Tensor,
+    constants: Mapping[str, Tensor],
     *,
     exact: bool = True,
     batches: Sequence[int] = BATCHES,
@@ -81,20 +84,21 @@ def check_pyramids(
         encoder, decoder: in evaluation mode, with the very weights the files store.
         encoder_data, decoder_data: the ONNX files' bytes.
         pixels: uint8 [N,S,S,3]; all N are encoded at every batch size, the last batch may be smaller.
-        codebook: fp32 [T,c].
+        constants: the encoder's further inputs by name: the codebook, fp32 [T,c], and perhaps class_bias, fp32 [C].
         exact: raise at a mismatch. False for fp16 arithmetic, whose rounding differs between torch and onnxruntime.
 
     Raises:
         ArtefactError: ``exact`` and words differ without a tie, or pixels by more than one level.
     """
     encode, decode = (_session(data) for data in (encoder_data, decoder_data))
+    fixed, codebook = {name: value.numpy() for name, value in constants.items()}, constants["codebook"]
     totals = {"ids": 0, "ties": 0, "skipped": 0, "mismatches": 0}
     difference = 0
     layout = encoder.spae.layout
     for size in batches:
         for start in range(0, len(pixels), size):
             batch = pixels[start : start + size]
-            ids = np.asarray(encode.run(["ids"], {"pixels": batch, "codebook": codebook.numpy()})[0])
+            ids = np.asarray(encode.run(["ids"], {"pixels": batch, **fixed})[0])
             for key, value in _compare(encoder, torch.from_numpy(batch), ids, codebook).items():
                 totals[key] += value
             for layers in range(1, len(layout) + 1):
@@ -111,13 +115,14 @@ def check_pyramids(
 
 
 def agreement(
-    encoder_data: bytes, pixels: npt.NDArray[np.uint8], codebook: Tensor, truth: npt.NDArray[Any]
+    encoder_data: bytes, pixels: npt.NDArray[np.uint8], constants: Mapping[str, Tensor], truth: npt.NDArray[Any]
 ) -> dict[str, Any]:
     """How many of the words are those of the fp32 module: {agreement, ids}."""
     session = _session(encoder_data)
+    fixed = {name: value.numpy() for name, value in constants.items()}
     found = np.concatenate(
         [
-            session.run(["ids"], {"pixels": pixels[start : start + 32], "codebook": codebook.numpy()})[0]
+            session.run(["ids"], {"pixels": pixels[start : start + 32], **fixed})[0]
             for start in range(0, len(pixels), 32)
         ]
     )
@@ -131,24 +136,48 @@ def _session(data: bytes) -> Any:
 
 
 def _compare(encoder: EncoderGraph, pixels: Tensor, ids: npt.NDArray[Any], codebook: Tensor) -> dict[str, int]:
-    quantizer = encoder.spae.quantizer
+    spae = encoder.spae
     with torch.inference_mode():
-        quantized = quantizer(encoder.latent(pixels))
+        images = encoder.images(pixels)
+        given, scores = _regions(spae, images, codebook)
+        z = encoder.latent(images)
+        quantized = (
+            spae.quantizer(z, None, given) if isinstance(spae.quantizer, ProjectedQuantizer) else spae.quantizer(z)
+        )
     counts = {"ids": 0, "ties": 0, "skipped": 0, "mismatches": 0}
-    layers = np.split(ids, np.cumsum(encoder.spae.layout.counts)[:-1], axis=1)
+    layers = np.split(ids, np.cumsum(spae.layout.counts)[:-1], axis=1)
+    starts = [0, *spae.layout.cumulative]
     for image in range(len(ids)):
         tied = False
-        for truth, target, found in _by_layer(quantized, layers, image):
+        for layer, (truth, target, found) in enumerate(_by_layer(quantized, layers, image), start=1):
             if tied:
                 counts["skipped"] += truth.size
                 continue
             counts["ids"] += truth.size
             for place in np.flatnonzero(truth != found):
-                words = codebook[[int(truth[place]), int(found[place])]].double()
-                near = _equally_near(target[:, place].double(), words, quantizer.normalise)
+                pair = [int(truth[place]), int(found[place])]
+                if layer <= len(given):
+                    near = _equally_likely(scores[image, starts[layer - 1] + int(place)], pair)
+                else:
+                    near = _equally_near(target[:, place].double(), _vectors(spae, layer, pair, codebook), spae)
                 counts["ties" if near else "mismatches"] += 1
-                tied = True  # either way the layers below start from another word
+                tied = True  # either way the words that follow start from another one
+                if layer <= len(given):
+                    break  # a region's word is free for the next only if it was not taken
     return counts
+
+
+def _regions(spae: SPAE, images: Tensor, codebook: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The words of the region layers, and the probability of every word in each region [B, R, T]."""
+    if spae.regions is None:
+        return (), torch.empty(0)
+    return spae.regions(images, codebook)[0], spae.regions.word_scores(spae.regions.region_logits(images), codebook)
+
+
+def _vectors(spae: SPAE, layer: int, ids: list[int], codebook: Tensor) -> Tensor:
+    if isinstance(spae.quantizer, ProjectedQuantizer):
+        return spae.quantizer.nearness(layer, ids, codebook).double()
+    return codebook[ids].double()
 
 
 def _by_layer(quantized: Any, layers: Sequence[Any], image: int) -> Iterator[tuple[Any, Tensor, Any]]:
@@ -157,9 +186,14 @@ def _by_layer(quantized: Any, layers: Sequence[Any], image: int) -> Iterator[tup
         yield truth[image].flatten().numpy(), target[image].flatten(1), found[image]
 
 
-def _equally_near(target: Tensor, words: Tensor, normalise: bool) -> bool:
-    if normalise:
+def _equally_near(target: Tensor, words: Tensor, spae: SPAE) -> bool:
+    if spae.quantizer.normalise:
         scores = torch.nn.functional.cosine_similarity(words, target[None])
         return bool((scores[0] - scores[1]).abs() <= EPSILON)
     distances = (words - target).square().sum(1)
     return bool((distances[0] - distances[1]).abs() <= EPSILON * (1 + target.square().sum()))
+
+
+def _equally_likely(scores: Tensor, pair: list[int]) -> bool:
+    first, second = scores[pair].double().log().tolist()
+    return bool(abs(first - second) <= EPSILON)

@@ -28,7 +28,7 @@ from icl_vision.evaluation.baselines import nearest_prototype, words_prototype
 from icl_vision.evaluation.episodes import ImageFolder
 from icl_vision.evaluation.metrics import Accuracy
 from icl_vision.images import list_images, load_image
-from icl_vision.models import clip_words, efficientnet, words
+from icl_vision.models import clip_words, efficientnet, rounding, words
 from icl_vision.pyramid import PyramidLayout
 from icl_vision.tokenizers.artefact import CLASSES_FILE, ENCODER_FILE
 from icl_vision.tokenizers.onnx import FLAT, OnnxTokenizer
@@ -94,7 +94,7 @@ def export_words(
     Returns:
         The card.
     """
-    words.round_to_fp16(module.eval())
+    rounding.round_to_fp16(module.eval())
     constants: dict[str, npt.NDArray[np.float32]] = {"codebook": np.array(codebook.vectors)}
     if class_names is not None:
         constants["class_bias"] = np.zeros(len(class_names), dtype=np.float32)

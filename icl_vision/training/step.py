@@ -17,6 +17,7 @@ from icl_vision.models.losses import SpaeLoss
 from icl_vision.models.spae import SPAE, SpaeOutput
 from icl_vision.training.config import DepthConfig, OptimiserConfig, TrainConfig
 from icl_vision.training.data import Batch
+from icl_vision.training.memory import Memory
 from icl_vision.training.schedule import rate_factor
 from icl_vision.training.seeds import DEPTH, STEP, generator, seed_globally
 
@@ -50,10 +51,13 @@ class GeneratorStep(nn.Module):
         self.loss = loss
         self.depth = depth
 
-    def forward(self, images: Tensor, labels: Tensor | None, step: int, depth: int) -> dict[str, Tensor]:
-        """The loss' parts by name, and ``total`` with gradient. images: floating [B, C, S, S] in [0, 1]."""
+    def forward(
+        self, images: Tensor, labels: Tensor | None, step: int, depth: int, frozen: tuple[Tensor, ...] | None = None
+    ) -> dict[str, Tensor]:
+        """The loss' parts by name, and ``total`` with gradient. images: floating [B, C, S, S] in [0, 1]. frozen: see
+        ``SPAE.forward``."""
         extra = self.depth.mode == "extra"
-        self.output = output = self.model(images, None if extra else depth)
+        self.output = output = self.model(images, None if extra else depth, frozen)
         shallow: tuple[Tensor, ...] = ()
         if extra and self.loss.config.shallow and depth < len(output.quantized.partial):
             shallow = (self.model.reconstruct(output.quantized.partial[depth - 1]),)
@@ -95,13 +99,19 @@ class Tally:
 
 
 class Stepper:
-    """Both nets with their optimisers. ``tally`` collects the parts of the losses, ``norm`` is the last gradient's."""
+    """Both nets with their optimisers. ``tally`` collects the parts of the losses, ``norm`` is the last gradient's.
 
-    def __init__(self, fabric: Fabric, config: TrainConfig, model: SPAE, loss: SpaeLoss) -> None:
+    memory: of what frozen nets say, where a run keeps it.
+    """
+
+    def __init__(
+        self, fabric: Fabric, config: TrainConfig, model: SPAE, loss: SpaeLoss, memory: Memory | None = None
+    ) -> None:
         self.fabric = fabric
         self.config = config
         self.model = model
         self.loss = loss
+        self.memory = memory
         self.tally = Tally.empty()
         self.norm = torch.zeros(())
         if config.channels_last:
@@ -137,7 +147,7 @@ class Stepper:
         if config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         labels = None if batch.labels is None else batch.labels.to(self.fabric.device, non_blocking=True)
-        parts = self._step(images, labels, number, depth)
+        parts = self._step(images, labels, number, depth, self._frozen(batch, images))
         self.fabric.backward(parts[TOTAL])
         # A norm without a limit, too, tells NaN from numbers.
         self.norm = nn.utils.clip_grad_norm_(self._parameters, config.optimiser.clip or float("inf"))
@@ -145,6 +155,12 @@ class Stepper:
         for name, value in parts.items():
             self.tally.add(f"loss/{name}", value)
         return images, parts
+
+    def _frozen(self, batch: Batch, images: Tensor) -> tuple[Tensor, ...] | None:
+        if self.memory is None or batch.index is None:
+            return None
+        with self.fabric.autocast():
+            return self.memory.recall(batch.index, images, self.model.frozen)
 
     def update(self, number: int, images: Tensor) -> None:
         """Second half: move the autoencoder, then, where the GAN takes part, the discriminator."""

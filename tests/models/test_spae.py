@@ -17,6 +17,10 @@ DIGITS = SpaeConfig(
 )
 CNN = SpaeConfig(side=16, grids=(1, 2, 4), dim=8, filters=8, multipliers=(1, 2, 2), blocks=1)
 PHOTO = SpaeConfig(net="photo", side=32, grids=(1, 2, 4), dim=8, width=16, blocks=1)
+REGIONS = SpaeConfig(
+    net="photo", side=32, grids=(1, 2, 4), dim=8, width=16, blocks=1, quantizer="projected", projection=6,
+    region_layers=2, thaw=True,
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +83,7 @@ def test_forward_has_the_shapes_it_says(config: SpaeConfig) -> None:
     assert [tuple(layer.shape[1:]) for layer in output.quantized.ids] == list(config.layout.grids)
 
 
-@pytest.mark.parametrize("config", [DIGITS, CNN, PHOTO], ids=lambda config: config.net)
+@pytest.mark.parametrize("config", [DIGITS, CNN, PHOTO, REGIONS], ids=["patches", "cnn", "photo", "regions"])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 def test_words_decode_to_what_forward_decodes(config: SpaeConfig, depth: int) -> None:
     model, images = SPAE(config, words(config)).eval(), pictures(config)
@@ -231,6 +235,44 @@ def test_word_noise_lets_the_encoder_learn() -> None:
 # -- the photo net
 
 
+def test_regions_name_the_first_layers_and_all_else_learns() -> None:
+    model, images = SPAE(REGIONS, words(REGIONS)).train(), pictures(REGIONS)
+    output = model(images)
+    assert output.z.shape == (3, 6, 4, 4)
+    named, vector = model.regions(images, model.quantizer.codebook)
+    assert [torch.equal(a, b) for a, b in zip(named, output.quantized.ids, strict=False)] == [True, True]
+    assert vector.shape == (3, 8)
+    (output.reconstruction.square().mean() + output.quantized.codebook_loss).backward()
+    trained = model.encoder_parameters() + model.decoder_parameters()
+    assert len(trained) == sum(one.requires_grad for one in model.parameters())
+    without = [name for name, one in model.named_parameters() if one.requires_grad and one.grad is None]
+    assert not without
+    assert any(name.startswith("decoder.pixels.") for name, one in model.named_parameters() if one.requires_grad)
+    assert not any(one.requires_grad for one in model.regions.parameters())
+
+
+def test_what_frozen_nets_say_may_be_known_already() -> None:
+    model, images = SPAE(REGIONS, words(REGIONS)).eval(), pictures(REGIONS)
+    with torch.no_grad():
+        known = model.frozen(images)
+        assert [tuple(one.shape[1:]) for one in known] == [(32, 4, 4), (1, 1), (2, 2)]
+        whole, recalled = model(images), model(torch.zeros_like(images), None, known)
+    assert torch.equal(whole.reconstruction, recalled.reconstruction)
+    assert SPAE(DIGITS, words(DIGITS)).frozen(pictures(DIGITS)) == ()
+
+
+def test_latents_are_compared_in_units_of_pixels() -> None:
+    torch.manual_seed(0)
+    decoder = PhotoDecoder(32, 8, 16, 1)
+    latents = 0.3 * torch.randn(4, 32, 4, 4)
+    decoder.measure(latents)
+    moved = latents + 0.01 * torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        pixels = (decoder.pixels(moved) - decoder.pixels(latents)).square().mean()
+        ours = (decoder.in_pixels(moved) - decoder.in_pixels(latents)).square().mean()
+        assert float(ours / pixels) == pytest.approx(1.0, abs=0.35)  # positions are taken one by one
+
+
 def test_frozen_nets_stay_frozen_in_training() -> None:
     model = SPAE(PHOTO, words(PHOTO)).train()
     assert isinstance(model.encoder, PhotoEncoder)
@@ -283,7 +325,7 @@ def test_pretrained_parts_need_their_files(tmp_path: object) -> None:
     ("change", "message"),
     [
         ({"net": "vit"}, "net must be one of cnn, patches, photo; got 'vit'"),
-        ({"quantizer": "fsq"}, "quantizer must be one of saq, rq, vq; got 'fsq'"),
+        ({"quantizer": "fsq"}, "quantizer must be one of saq, rq, vq, projected; got 'fsq'"),
         ({"fill": "mean"}, "fill must be one of finest, zeros; got 'mean'"),
         ({"learned": 1}, "learned must be true or false; got 1"),
         ({"side": 0}, "side must be a whole number of 1 or more; got 0"),
@@ -299,6 +341,15 @@ def test_pretrained_parts_need_their_files(tmp_path: object) -> None:
         ({"word_noise": 0.7}, "word_noise must be a rate from 0 to 0.5; got 0.7"),
         ({"word_noise": True}, "word_noise must be a rate from 0 to 0.5; got True"),
         ({"train_on": "words"}, "train_on must be one of pixels, latents; got 'words'"),
+        ({"quantizer": "projected"}, "quantizer projected needs projection, the width it maps words to"),
+        ({"projection": 8}, "no other quantizer has one; got quantizer saq and projection 8"),
+        ({"quantizer": "projected", "projection": 8, "learned": True}, "learned, normalise and standardise must be"),
+        ({"region_layers": 2}, "needs net photo; got 2 of 6 layers and net cnn"),
+        ({"net": "photo", "region_layers": 3}, "region_layers needs quantizer projected; got saq"),
+        ({"thaw": True}, "thaw and decoder_blocks are for net photo; got net cnn"),
+        ({"net": "photo", "thaw": True, "train_on": "latents"}, "thaw needs train_on pixels"),
+        ({"thaw": 1}, "thaw must be true or false; got 1"),
+        ({"region_layers": -1}, "region_layers must be a whole number of 0 or more; got -1"),
         ({"train_on": "latents"}, "train_on latents is for net photo, which has TAEF2's latents; got net cnn"),
         ({"names": -1}, "names must be a whole number of 0 or more; got -1"),
         ({"names": 10, "quantizer": "rq", "grids": [16, 16]}, "names gives layer 1 words of its own, which needs"),

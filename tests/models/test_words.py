@@ -10,7 +10,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from icl_vision.errors import ArtefactDamagedError, UsageError  # noqa: E402
-from icl_vision.models import efficientnet, words  # noqa: E402
+from icl_vision.models import efficientnet, rounding, words  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -127,12 +127,12 @@ def test_bad_class_vectors_and_k(trunk: efficientnet.EfficientNetLite0) -> None:
 
 def test_rounding_to_fp16_is_what_fp16_holds() -> None:
     layer = torch.nn.Linear(3, 2)
-    words.round_to_fp16(layer)
+    rounding.round_to_fp16(layer)
     assert torch.equal(layer.weight.half().float(), layer.weight)
     with torch.no_grad():
         layer.weight[0, 0] = 1e6
     with pytest.raises(UsageError, match="the weight weight exceeds the range of fp16"):
-        words.round_to_fp16(layer)
+        rounding.round_to_fp16(layer)
 
 
 def test_class_vectors_average_the_names() -> None:
