@@ -12,6 +12,10 @@ ViT-VQGAN, Yu et al. 2021, arXiv:2110.04627: few dimensions keep all codes in us
     looked up     z_l = z - sum of W_j e(k_j) over the position's earlier words j
     stands for    sum of W_j e(k_j) over the position's words
 
+Dimensions open layer by layer: of n layers on the finest grid the first moves d/n dimensions, the second 2d/n, and so
+on, coarser layers the first d/n. Otherwise both settle in the few dimensions that one word can fill (measured: 8 of 24,
+where 24 carry something; docs/spae-photo.md), and the second only corrects the first.
+
 Positions are those of eq. (1), sums take the place of eq. (3)'s mean: with a map per layer the mean's factors are
 part of the maps. Only the codebook loss trains a map; gradients of a reconstruction go straight through to z.
 
@@ -24,6 +28,7 @@ Letters in shapes: B batch, c width of the words' vectors, d width of z, T words
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -60,6 +65,7 @@ class ProjectedQuantizer(Quantizer):
 
     centre: Tensor
     spread: Tensor
+    open: Tensor
 
     def __init__(
         self,
@@ -87,6 +93,7 @@ class ProjectedQuantizer(Quantizer):
         self.register_buffer(
             "spread", self.codebook.std(0).clamp(min=1e-6) if self.words > 1 else self.codebook[0] * 0 + 1
         )
+        self.register_buffer("open", _open_dimensions(layout, width), persistent=False)
         maps = []
         for layer in range(1, len(layout) + 1):
             one = nn.Linear(self.words_width, width)
@@ -217,7 +224,18 @@ class ProjectedQuantizer(Quantizer):
         one = self.maps[layer - 1]
         assert isinstance(one, nn.Linear)  # a ModuleList does not know
         standard = (vectors - self.centre) / self.spread
-        return functional.linear(standard, one.weight.float(), one.bias.float())
+        mapped = functional.linear(standard, one.weight.float(), one.bias.float())
+        return mapped * self.open[layer - 1]
+
+
+def _open_dimensions(layout: PyramidLayout, width: int) -> Tensor:
+    """Which dimensions each layer may move, fp32 [D, d] of zeros and ones."""
+    finest = [layer for layer, grid in enumerate(layout.grids) if grid == layout.finest]
+    opened = torch.ones(len(layout), width)
+    for layer in range(len(layout)):
+        share = 1 + sum(one < layer for one in finest) if layer in finest else 1
+        opened[layer, math.ceil(width * share / len(finest)) :] = 0
+    return opened
 
 
 def _shaped(points: Tensor, grid: Sequence[int]) -> Tensor:

@@ -36,6 +36,7 @@ def test_words_stand_for_the_sum_of_their_maps() -> None:
     place = int(found.places.index(2)[0])
     total = sum(
         found.maps[layer - 1]((found.codebook[output.ids[layer - 1][0].flatten()[index]] - found.centre) / found.spread)
+        * found.open[layer - 1]
         for layer, index in ((2, 0), (3, place), (4, place))
     )
     torch.testing.assert_close(output.partial[-1][0].flatten(1)[:, place], total)
@@ -100,3 +101,12 @@ def test_what_a_layer_does_not_look_up_must_be_given() -> None:
         quantizer(0).encode_ids(z(), torch.randn(60, 5))
     with pytest.raises(UsageError, match=r"z must be \[B, 5, 4, 4"):
         quantizer(0)(torch.randn(2, 12, 4, 4))
+
+
+def test_dimensions_open_layer_by_layer() -> None:
+    found = quantizer()
+    ids = found(z(), None, GIVEN).ids
+    first, second = found.decode_ids(ids, 3), found.decode_ids(ids, 4)
+    assert first[:, 3:].abs().max() == 0 < first[:, :3].abs().max()  # 3 of 5 dimensions, rounded up
+    assert second[:, 3:].abs().max() > 0
+    assert found.decode_ids(ids, 2)[:, 3:].abs().max() == 0
