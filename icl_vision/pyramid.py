@@ -27,6 +27,8 @@ import numpy.typing as npt
 from icl_vision.errors import PyramidError, VocabularyError
 
 if TYPE_CHECKING:
+    from icl_vision.images import ImageSource
+    from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.vocabulary import Vocabulary
 
 IdArray = npt.NDArray[np.int32]
@@ -338,11 +340,21 @@ class TokenPyramid:
         _check_vocabulary(keys["vocabulary"], vocabulary)
         return cls(keys["ids"], PyramidLayout.from_dict(keys["layout"]), vocabulary)
 
-    def show(self) -> Any:
-        """The words laid out on their grids, as an object that notebooks display (``_repr_html_``)."""
+    def show(self, *, image: ImageSource | None = None, tokenizer: ImageTokenizer | None = None) -> Any:
+        """The words laid out on their grids, as an object that notebooks display (``_repr_html_``).
+
+        Args:
+            image: the image that the words are of, drawn behind them; left out, the words stand alone.
+            tokenizer: the one that made them; given, words are coloured by their similarity to the image.
+
+        Raises:
+            PyramidError: an image for a pyramid of several frames, or a pyramid that is not the tokenizer's.
+            VocabularyError: a pyramid of another vocabulary than the tokenizer's.
+            ImageError: the image cannot be used.
+        """
         from icl_vision.viz.pyramids import show_pyramid  # the named lazy exception: show() reaches viz
 
-        return show_pyramid(self)
+        return show_pyramid(self, image=image, tokenizer=tokenizer)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TokenPyramid):

@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 
+# pytest's importlib mode puts no folder on the path; pyramid_fakes, beside this file, has a name nobody else has.
+sys.path.insert(0, str(Path(__file__).parent))
+
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 

@@ -1,0 +1,146 @@
+"""`icl-vision show`: images as a tokenizer sees them, on a page or in a picture.
+
+Knows: the command's options and what it prints. Refuses to know: how words are made, and how they are drawn.
+One bad file never stops the others: it is named on stderr and the exit code is 1 at the end.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option
+from icl_vision.errors import ImageError, StorageError
+from icl_vision.storage import atomic_path, write_text
+
+if TYPE_CHECKING:
+    from icl_vision.viz.pyramid_look import PyramidLook
+
+PAGE, PICTURE = ".html", ".png"
+
+
+@click.command("show")
+@click.argument("images", nargs=-1, required=True, type=click.Path(), metavar="IMG...")
+@tokenizer_option()
+@click.option(
+    "-k",
+    "k",
+    type=click.IntRange(min=1),
+    default=None,
+    help="Words per image. Default: the tokenizer's own (5 for words-photo, every layer of a pyramid), to show all "
+    "there is. A pyramid accepts the counts that fill whole layers, e.g. 1, 5, 21, 85.",
+)
+@click.option(
+    "--out",
+    type=click.Path(dir_okay=False, path_type=Path),
+    required=True,
+    metavar="PAGE.html|PNG",
+    help="Where it goes: .html is one page that holds everything it shows, for any number of images; .png is one "
+    "picture of one image.",
+)
+@json_option
+@quiet_option
+@click.pass_context
+def command(
+    ctx: click.Context, images: tuple[str, ...], tokenizer: str, k: int | None, out: Path, as_json: bool, quiet: bool
+) -> None:
+    """Show images as a tokenizer sees them: words over the image, layer by layer, and what comes back from them.
+
+    With --json the output is {out, images: [{image, k, words, similarity, similarity_to}]}: words and similarity hold
+    one list per layer, and both similarity entries are null where the tokenizer has no word vectors; a file that cannot
+    be used is {image, error} there. Such files are named on stderr too; the others are shown, and the exit code is 1 at
+    the end.
+    """
+    kind = out.suffix.lower()
+    if kind not in (PAGE, PICTURE):
+        raise click.BadParameter(f"{str(out)!r} must end in .html or .png", param_hint="--out")
+    if kind == PICTURE and len(images) > 1:
+        raise click.UsageError(
+            f"a .png shows one image, {len(images)} were given; use --out PAGE.html for several, or one call each"
+        )
+    from icl_vision.cli.tokenize import check_writable, one_line
+
+    check_writable(out)
+    results = _look(images, tokenizer, k)
+    looks = [shown for shown in results if not isinstance(shown, ImageError)]
+    if looks:
+        from icl_vision.viz.benchmark_table import bare
+        from icl_vision.viz.pyramid_look import command_line
+
+        _write(out, looks, command_line(looks, k=k, tokenizer=bare(tokenizer), out=_shown(out.name)))
+        count = f"{len(looks)} images" if len(looks) > 1 else one_line(looks[0].name)
+        say(f"{count} shown in {out}", quiet=quiet)
+    if as_json:
+        records = [_record(path, shown) for path, shown in zip(images, results, strict=True)]
+        print_json({"out": str(out) if looks else None, "images": records})
+    bad = [one for one in results if isinstance(one, ImageError)]
+    for error in bad:
+        say(one_line(_reason(error)))
+    if bad:
+        ctx.exit(1)
+
+
+def _look(images: tuple[str, ...], tokenizer: str, k: int | None) -> list[PyramidLook | ImageError]:
+    """What there is to show of each image, or what is wrong with it."""
+    from icl_vision.tokenizers import ImageTokenizer
+    from icl_vision.viz.pyramid_look import look
+
+    loaded = ImageTokenizer.from_pretrained(tokenizer)
+    results: list[PyramidLook | ImageError] = []
+    for path, name in zip(images, _names(images), strict=True):
+        try:
+            results.append(look(path, loaded, k=k, name=name))
+        except ImageError as error:
+            results.append(error)
+    return results
+
+
+def _write(out: Path, looks: list[PyramidLook], command: str) -> None:
+    try:
+        if out.suffix.lower() == PAGE:
+            from icl_vision.viz.pyramid_page import render_pyramid_page
+
+            write_text(out, render_pyramid_page(looks, command=command))
+            return
+        from icl_vision.viz.pyramid_picture import draw_pyramid
+
+        with atomic_path(out) as temporary:
+            draw_pyramid(looks[0], command=command).save(temporary, format="PNG")
+    except OSError as error:
+        raise StorageError(f"{str(out)!r} cannot be written: {error.strerror or error}") from error
+
+
+def _record(path: str, shown: PyramidLook | ImageError) -> dict[str, Any]:
+    if isinstance(shown, ImageError):
+        return {"image": _shown(path), "error": _reason(shown)}
+    pyramid, similarity = shown.pyramid, shown.similarity
+    cosines = None
+    if similarity is not None:
+        cosines = [layer.ravel().astype(float).round(6).tolist() for layer in similarity.layers]
+    return {
+        "image": _shown(path),
+        "k": pyramid.k,
+        "words": [pyramid.words(layer) for layer in range(1, pyramid.layers + 1)],
+        "similarity": cosines,
+        "similarity_to": None if similarity is None else similarity.reference,
+    }
+
+
+def _reason(error: ImageError) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _names(images: tuple[str, ...]) -> list[str]:
+    """What the page calls the images: their file names, with their folders' where that tells two apart."""
+    names = [Path(path).name for path in images]
+    if len(set(names)) < len(names):
+        names = ["/".join(Path(path).parts[-2:]) for path in images]
+    return [_shown(name) for name in names]
+
+
+def _shown(path: str) -> str:
+    """A file name need not be valid text; pages and JSON must be."""
+    return os.fsencode(path).decode("utf-8", "replace")

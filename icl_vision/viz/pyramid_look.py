@@ -1,0 +1,219 @@
+"""One image and everything that a picture of its pyramid needs: words, similarities, frame, reconstructions.
+
+Knows: how a tokenizer frames an image, which vectors similarity is measured with, what can be decoded.
+Refuses to know: pages, pictures, colours.
+
+Similarity is the cosine of a word's codebook vector with one vector for the whole image: ``tokenizer.embed`` where
+that is as wide as the codebook, otherwise the mean vector of the coarsest words. Which one it was is always said.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.codebook import normalise
+from icl_vision.errors import PyramidError
+from icl_vision.images import load_image
+from icl_vision.tokenizers.pixels import Preprocessing
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from icl_vision.images import ImageSource
+    from icl_vision.pyramid import TokenPyramid
+    from icl_vision.tokenizers import ImageTokenizer
+
+SIDE = 640
+"""The longer side of the picture behind the words, in pixels, at most."""
+
+COARSEST = 5
+"""Words whose mean vector stands for the image where the tokenizer has no vector of the image in the words' space."""
+
+_NARROWEST, _WIDEST = 0.6, 2.5  # longer strips would leave no room for words in their cells
+
+
+@dataclass(frozen=True, eq=False)
+class Similarity:
+    """How near each word lies to the image.
+
+    layers: cosines, float32 of each grid's shape. reference: in words, the vector compared with.
+    """
+
+    layers: tuple[npt.NDArray[np.float32], ...]
+    reference: str
+
+    @property
+    def low(self) -> float:
+        """The least cosine of all layers."""
+        return min(float(layer.min()) for layer in self.layers)
+
+    @property
+    def high(self) -> float:
+        """The greatest cosine of all layers."""
+        return max(float(layer.max()) for layer in self.layers)
+
+
+@dataclass(frozen=True, eq=False)
+class PyramidLook:
+    """One image as a tokenizer sees it.
+
+    name: what to call the image. tokenizer: its name. seen: exactly the pixels that the tokenizer takes, where it says
+    how it takes them, else the image. backdrop: the same part of the image with as many pixels as there are, at most
+    ``SIDE``, in the shape to draw in (an image squeezed into a square is drawn in its own shape again).
+    framing: one sentence on that. similarity: None where there are no vectors. decoded: the reconstruction from the
+    first 1, 2, ... layers; empty where the tokenizer cannot decode.
+    """
+
+    name: str
+    tokenizer: str
+    pyramid: TokenPyramid
+    seen: Image.Image
+    backdrop: Image.Image
+    framing: str
+    similarity: Similarity | None
+    decoded: tuple[Image.Image, ...] = ()
+
+    @property
+    def flat(self) -> bool:
+        """A list of words, best first, rather than places on the image."""
+        return is_flat(self.pyramid)
+
+    @property
+    def medium(self) -> str:
+        """What the image is given in: "words" or "characters"."""
+        return "characters" if self.pyramid.vocabulary is None else "words"
+
+
+def look(source: ImageSource, tokenizer: ImageTokenizer, *, k: int | None = None, name: str = "image") -> PyramidLook:
+    """Encode one image and gather what there is to show of it.
+
+    Args:
+        source: whatever ``load_image`` takes.
+        tokenizer: any; what it cannot do (decode, embed) is left out.
+        k: words, as for ``ImageTokenizer.encode``; None for the tokenizer's default.
+        name: what to call the image.
+
+    Raises:
+        ImageError: the image cannot be used.
+        PyramidError: the tokenizer has no such ``k``, or its grids are not those of a single image.
+    """
+    check_single_image(tokenizer.layout.grids, tokenizer.name)
+    image = load_image(source)
+    (pyramid,) = tokenizer.encode(image, k)
+    seen, backdrop, framing = frame(image, tokenizer)
+    decoded: tuple[Image.Image, ...] = ()
+    if tokenizer.can_decode:
+        decoded = tuple(tokenizer.decode([pyramid.truncate(layers) for layers in range(1, pyramid.layers + 1)]))
+    similarity = measure(pyramid, tokenizer, image)
+    return PyramidLook(name, tokenizer.name, pyramid, seen, backdrop, framing, similarity, decoded)
+
+
+def command_line(looks: Sequence[PyramidLook], *, k: int | None = None, tokenizer: str = "", out: str) -> str:
+    """The command that shows the same again.
+
+    Args:
+        looks: the images, all through the same tokenizer.
+        k: words asked for; None for the tokenizer's default.
+        tokenizer: how the command names it; "" for its own name.
+        out: the file to write.
+    """
+    words = [*(shown.name for shown in looks), "--tokenizer", tokenizer or looks[0].tokenizer]
+    words += ["-k", str(k)] if k is not None else []
+    return shlex.join(["icl-vision", "show", *words, "--out", out])
+
+
+def check_single_image(grids: Iterable[tuple[int, ...]], name: str) -> None:
+    """Refuse grids with frames: there is no one image to draw them on.
+
+    Raises:
+        PyramidError: a grid of other than two axes.
+    """
+    for grid in grids:
+        if len(grid) != 2:
+            raise PyramidError(
+                f"{name!r} has grids of {len(grid)} axes ({'x'.join(map(str, grid))}): words of a video cannot be "
+                "drawn on one image; pyramid.show() without an image lays the frames side by side"
+            )
+
+
+def is_flat(pyramid: TokenPyramid) -> bool:
+    """Whether the pyramid is a list of words in order of rank (grids ``((1, k),)``), not places on an image."""
+    layout = pyramid.layout
+    # A pyramid cut to its one first word still lies on a finer grid; a list lies on itself.
+    return pyramid.vocabulary is not None and layout.grids == (layout.finest,) and layout.finest[:-1] == (1,)
+
+
+def frame(image: Image.Image, tokenizer: ImageTokenizer | None) -> tuple[Image.Image, Image.Image, str]:
+    """(seen, backdrop, framing) of ``PyramidLook`` for an RGB image."""
+    rule = getattr(tokenizer, "preprocessing", None)
+    width, height = image.size
+    if not isinstance(rule, Preprocessing):
+        backdrop = image.copy()
+        backdrop.thumbnail((SIDE, SIDE))
+        return image, backdrop, f"{width} x {height} pixels"
+    seen = rule.apply(image)
+    taken, pixels = "as the tokenizer takes it: ", f"{rule.size} x {rule.size} pixels"
+    if rule.resize == "crop":
+        times = max(1, min(SIDE // rule.size, min(width, height) // rule.short))
+        larger = dataclasses.replace(rule, size=rule.size * times, short=rule.short * times)
+        return seen, larger.apply(image), f"{taken}the middle of the picture, {pixels}"
+    if rule.margin:
+        times = max(1, min(SIDE // rule.size, min(width, height) // (rule.size - 2 * rule.margin)))
+        larger = dataclasses.replace(rule, size=rule.size * times, margin=rule.margin * times)
+        return seen, larger.apply(image), f"{taken}the whole picture inside a border, {pixels}"
+    if (width, height) == (rule.size, rule.size):
+        return seen, seen, taken + pixels
+    ratio = min(max(width / height, _NARROWEST), _WIDEST)
+    side = max(rule.size, min(SIDE, max(width, height)))
+    shape = (side, max(1, round(side / ratio))) if ratio >= 1 else (max(1, round(side * ratio)), side)
+    from PIL.Image import Resampling
+
+    shaped = "drawn in its own shape" if ratio == width / height else "drawn nearer to its own shape"
+    how = f"squeezed into {pixels}, {shaped}" if width != height else f"scaled to {pixels}"
+    return seen, image.resize(shape, Resampling.LANCZOS), f"{taken}the whole picture {how}"
+
+
+def measure(pyramid: TokenPyramid, tokenizer: ImageTokenizer, image: Image.Image | None) -> Similarity | None:
+    """Cosine of each word's vector with the image's, or with the mean of the coarsest words.
+
+    Args:
+        pyramid: words of ``tokenizer``.
+        tokenizer: gives the codebook and, where it can and ``image`` is given, the image's vector.
+        image: the encoded image; None where it is not at hand.
+
+    Returns:
+        None where the tokenizer has no codebook.
+    """
+    codebook = tokenizer.codebook
+    if codebook is None or pyramid.vocabulary is None:
+        return None
+    vectors = [normalise(codebook[ids]) for ids in pyramid.ids]
+    if image is not None and tokenizer.can_embed and tokenizer.embedding_width == codebook.shape[1]:
+        target = normalise(tokenizer.embed(image)[0])
+        reference = "the image's own vector"
+    else:
+        target, reference = _coarsest(vectors, pyramid)
+    cosines = [np.clip(layer @ target, -1, 1).astype(np.float32) for layer in vectors]
+    return Similarity(tuple(cosines), reference)
+
+
+def _coarsest(vectors: list[npt.NDArray[np.float32]], pyramid: TokenPyramid) -> tuple[npt.NDArray[np.float32], str]:
+    """The mean vector of the coarsest words, and what it is: whole layers of a pyramid, the first of a flat list."""
+    width = vectors[0].shape[-1]
+    if is_flat(pyramid):
+        words = vectors[0].reshape(-1, width)[:COARSEST]
+        which = f"the first {len(words)} words" if len(words) > 1 else "the first word"
+    else:
+        layers = max(1, sum(count <= COARSEST for count in pyramid.layout.cumulative))
+        words = np.concatenate([layer.reshape(-1, width) for layer in vectors[:layers]])
+        which = (
+            f"the {len(words)} word{'s' * (len(words) > 1)} of layer{'s 1 to ' + str(layers) if layers > 1 else ' 1'}"
+        )
+    return normalise(words.mean(axis=0)), f"the mean vector of {which}"
