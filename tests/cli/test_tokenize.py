@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def test_out_is_one_document_a_line(folder: Path) -> None:
     assert "3 images written to new/words.jsonl" in result.stderr
     lines = Path("new/words.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["image"] for line in lines] == ["photos/a.png", "photos/b.png", "photos/deep/c.jpg"]
-    assert os.listdir("new") == ["words.jsonl"]
+    assert sorted(os.listdir("new")) == ["words.jsonl", "words.jsonl.run.json"]
     assert run("photos", "--out", "new/words.jsonl", "--quiet").stderr == ""
     both = run("photos", "--out", "new/words.jsonl", "--json")
     assert len(json.loads(both.stdout)) == 3
@@ -114,8 +115,15 @@ def test_bad_files_are_named_and_the_others_go_on(folder: Path) -> None:
     (folder / "empty.jpg").touch()
     result = run("photos", "missing.png", "photos/notes.txt", "--json")
     assert result.exit_code == 1
-    found = [record["image"] for record in json.loads(result.stdout)]
-    assert found == ["photos/a.png", "photos/b.png", "photos/deep/c.jpg"]
+    rows = {record["image"]: record for record in json.loads(result.stdout)}
+    assert list(rows) == [
+        *("photos/a.png", "photos/b.png", "photos/broken.png", "photos/deep/c.jpg", "photos/empty.jpg"),
+        *("missing.png", "photos/notes.txt"),
+    ]
+    good = ["photos/a.png", "photos/b.png", "photos/deep/c.jpg"]
+    assert [name for name, row in rows.items() if "error" not in row] == good
+    assert set(rows["missing.png"]) == {"image", "error"}  # as `icl-vision classify --json` has it
+    assert rows["missing.png"]["error"].startswith("ImageNotFoundError: there is no file 'missing.png'")
     lines = result.stderr.splitlines()
     assert len(lines) == 4
     for line, start, part in zip(
@@ -131,9 +139,10 @@ def test_bad_files_are_named_and_the_others_go_on(folder: Path) -> None:
 def test_nothing_but_bad_files(folder: Path) -> None:
     result = run("missing.png", "--out", "words.jsonl", "--json", "--quiet")
     assert result.exit_code == 1
-    assert json.loads(result.stdout) == []
+    assert [set(row) for row in json.loads(result.stdout)] == [{"image", "error"}]
     assert "there is no file 'missing.png'" in result.stderr
-    assert not Path("words.jsonl").exists()
+    assert "1 of 1 files could not be used; they are listed in words.jsonl.bad.jsonl" in result.stderr
+    assert sorted(os.listdir()) == ["photos", "words.jsonl.bad.jsonl"]
 
 
 def test_a_folder_without_images(folder: Path) -> None:
@@ -141,6 +150,10 @@ def test_a_folder_without_images(folder: Path) -> None:
     result = run("nothing")
     assert result.exit_code == 1
     assert "the folder 'nothing' holds no file with an image's suffix" in result.stderr
+    rows = json.loads(run("nothing", "photos/a.png", "--json").stdout)
+    assert [row["image"] for row in rows] == ["photos/a.png", "nothing"] and "error" in rows[1]
+    assert run("nothing", "--out", "words.jsonl").exit_code == 1
+    assert not Path("words.jsonl").exists()
 
 
 def test_an_earlier_file_stays_until_the_new_one_is_complete(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +165,7 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(folder: Path, monke
     monkeypatch.setattr(TwoWords, "_encode", fail)
     assert run("photos", "--out", "words.jsonl").exit_code == 1
     assert Path("words.jsonl").read_text() == "earlier"
-    assert sorted(os.listdir()) == ["photos", "words.jsonl"]
+    assert sorted(os.listdir()) == ["photos", "words.jsonl", "words.jsonl.part"]
 
 
 def test_a_k_the_tokenizer_does_not_have(folder: Path) -> None:
@@ -174,10 +187,13 @@ def test_an_unknown_tokenizer(folder: Path) -> None:
         ([], "Missing argument"),
         (["photos", "-k", "0"], "0 is not in the range"),
         (["photos", "-k", "many"], "'many' is not a valid integer"),
-        (["photos", "--out", "words.parquet"], "'words.parquet' must end in .jsonl"),
+        (["photos", "--out", "words.csv"], "'words.csv' must end in .jsonl or .parquet"),
         (["photos", "--out", "photos"], "is a directory"),
-        (["photos", "--workers", "4"], "No such option"),
-        (["photos", "--resume"], "No such option"),
+        (["photos", "--workers", "-1"], "-1 is not in the range"),
+        (["photos", "--resume"], "--resume needs --out FILE"),
+        (["photos", "--shard", "1/2"], "--shard needs --out FILE"),
+        (["photos", "--shard", "3/2", "--out", "words.jsonl"], "I/N with 1 <= I <= N, e.g. 2/8; got 3/2"),
+        (["photos", "--shard", "half", "--out", "words.jsonl"], "got 'half'"),
     ],
 )
 def test_usage(folder: Path, arguments: list[str], message: str) -> None:
@@ -213,3 +229,117 @@ def test_a_progress_bar_only_at_a_terminal(folder: Path, monkeypatch: pytest.Mon
     assert "0/3" in shown.stderr
     assert len(json.loads(shown.stdout)) == 3
     assert run("photos", "--json", "--quiet").stderr == ""
+
+
+def rows_of(path: str) -> list[Any]:
+    return [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+
+
+def test_out_lists_bad_files_beside_the_words(folder: Path) -> None:
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:40])
+    result = run("photos", "--out", "words.jsonl", "--json", "--quiet")
+    assert result.exit_code == 1
+    assert [row["image"] for row in rows_of("words.jsonl")] == ["photos/a.png", "photos/b.png", "photos/deep/c.jpg"]
+    (bad,) = rows_of("words.jsonl.bad.jsonl")
+    assert (bad["image"], bad["error"]) == ("photos/broken.png", "ImageTruncatedError")
+    assert "cut off or damaged" in bad["message"]
+    rows = json.loads(result.stdout)
+    assert [("error" in row) for row in rows] == [False, False, True, False]
+    assert rows[2] == {"image": "photos/broken.png", "error": f"ImageTruncatedError: {bad['message']}"}
+    (folder / "broken.png").unlink()
+    assert run("photos", "--out", "words.jsonl").exit_code == 0
+    assert not Path("words.jsonl.bad.jsonl").exists()
+
+
+def test_many_bad_files_are_counted(folder: Path) -> None:
+    for number in range(30):
+        (folder / f"bad{number:02d}.png").touch()
+    result = run("photos", "--out", "words.jsonl")
+    assert result.exit_code == 1
+    lines = result.stderr.splitlines()
+    assert sum(line.startswith("ImageEmptyError") for line in lines) == 20
+    assert lines[-1] == "... and 10 more"
+    assert len(rows_of("words.jsonl.bad.jsonl")) == 30
+
+
+def test_resume_goes_on_and_then_has_nothing_to_do(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(70):
+        Image.new("RGB", (4, 4), (number, number, number)).save(folder / f"n{number:02d}.png")
+    assert run("photos", "--out", "whole.jsonl").exit_code == 0
+    seen: list[int] = []
+    encode = TwoWords._encode
+
+    def stop(self: TwoWords, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
+        if sum(seen) >= 40:
+            raise KeyboardInterrupt
+        seen.append(len(images))
+        return encode(self, images, k)
+
+    monkeypatch.setattr(TwoWords, "_encode", stop)
+    assert run("photos", "--out", "words.jsonl", "--resume").exit_code == 1
+    assert not Path("words.jsonl").exists()
+    refused = run("photos", "--out", "words.jsonl")
+    assert refused.exit_code == 1 and "pass --resume" in refused.stderr
+    other = run("photos", "--out", "words.jsonl", "--resume", "-k", 1)
+    assert other.exit_code == 1 and "another configuration (k differ)" in other.stderr
+    assert "delete 'words.jsonl.part'" in other.stderr
+    seen.clear()
+    seen.append(-1000)
+    result = run("photos", "--out", "words.jsonl", "--resume")
+    assert result.exit_code == 0
+    assert sum(seen) == -1000 + 2 * 32  # the last chunk's 9 files are made up to a whole one
+    assert "73 images written to words.jsonl, 32 of the files were done before" in result.stderr
+    assert Path("words.jsonl").read_bytes() == Path("whole.jsonl").read_bytes()
+    again = run("photos", "--out", "words.jsonl", "--resume", "--json")
+    assert again.exit_code == 0 and sum(seen) == -1000 + 2 * 32
+    assert json.loads(again.stdout) == rows_of("words.jsonl")
+    assert not Path("words.jsonl.part").exists()
+
+
+def test_shards_one_after_the_other_are_the_whole(folder: Path) -> None:
+    for number in range(4):
+        Image.new("RGB", (4, 4), (number * 60,) * 3).save(folder / f"n{number:02d}.png")
+    run("photos", "--out", "whole.jsonl")
+    for number in (1, 2, 3):
+        result = run("photos", "--out", "part/words.jsonl", "--shard", f"{number}/3")
+        assert result.exit_code == 0, result.output
+    names = sorted(path.name for path in Path("part").glob("*.jsonl"))
+    assert names == [f"words-{number:05d}-of-00003.jsonl" for number in (1, 2, 3)]
+    assert b"".join(Path("part", name).read_bytes() for name in names) == Path("whole.jsonl").read_bytes()
+    assert run("photos/a.png", "--out", "one.jsonl", "--shard", "1/2").exit_code == 0
+    assert Path("one-00001-of-00002.jsonl").read_text() == ""  # an empty part is still a part
+
+
+def test_parquet_holds_the_same_rows_and_ids(folder: Path) -> None:
+    import pyarrow.parquet
+
+    run("photos", "--out", "words.jsonl")
+    result = run("photos", "--out", "words.parquet", "--json")
+    assert result.exit_code == 0, result.output
+    table = pyarrow.parquet.read_table("words.parquet")
+    assert [str(column.type) for column in table.schema] == [
+        *("string", "int32", "list<element: list<element: string>>", "list<element: list<element: int32>>")
+    ]
+    assert table.drop_columns(["ids"]).to_pylist() == rows_of("words.jsonl") == json.loads(result.stdout)
+    assert table["ids"].to_pylist()[1] == [[1], [1, 1, 1, 1]]
+    about = json.loads(table.schema.metadata[b"icl_vision"])
+    assert about["tokenizer"] == "two-words" and about["k"] == 5
+    assert run("photos", "--tokenizer", "ascii", "--out", "art.parquet").exit_code == 0
+    assert pyarrow.parquet.read_table("art.parquet")["ids"].to_pylist() == [None] * 3
+
+
+def test_parquet_without_pyarrow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    result = run("photos", "--out", "words.parquet")
+    assert result.exit_code == 1
+    assert "pip install 'icl-vision[parquet]'" in result.stderr
+    assert not Path("words.parquet.part").exists()
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_as_threads(folder: Path) -> None:
+    (folder / "empty.jpg").touch()
+    threads, processes = run("photos", "--json"), run("photos", "--json", "--workers", 2)
+    assert threads.exit_code == processes.exit_code == 1
+    assert threads.stdout == processes.stdout
+    assert threads.stderr == processes.stderr

@@ -1,0 +1,191 @@
+"""Many image files to words: read ahead, in batches, in order, with memory that does not grow with their number.
+
+Files are read, decoded and shrunk by threads (Pillow lets go of the interpreter's lock while it works) or by processes,
+a few chunks ahead of the graph, which runs in the caller's thread. What is held at any time is those chunks, shrunk,
+and one full-size image for each reader.
+
+Knows: reading ahead, telling the bad files of a chunk from the good ones. Refuses to know: where results are kept
+(``bulk_files.py``) and in which form (``bulk_formats.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING, Any
+
+from icl_vision.errors import ImageError, StorageError, UsageError
+from icl_vision.images import load_image
+from icl_vision.tokenizers.base import ImageTokenizer
+from icl_vision.tokenizers.onnx import OnnxTokenizer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from icl_vision.pyramid import TokenPyramid
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 32
+"""Files that are encoded, and journalled, together."""
+AHEAD = 3
+"""Chunks that are read while one is encoded: a large file among small ones then does not keep the graph waiting."""
+_PART = 8  # files a reader takes at a time: few enough to share a chunk, enough to make up for a process's overhead
+_MOST_THREADS = 8
+
+Shrink = Callable[["Image.Image"], "Image.Image"]
+
+
+def encode_files(
+    tokenizer: ImageTokenizer, paths: Iterable[str], k: int | None = None, *, workers: int = 0
+) -> Generator[tuple[str, TokenPyramid | ImageError], None, None]:
+    """Each file with its words, or with what is wrong with it; in the order given, a bad file stops nothing.
+
+    Args:
+        tokenizer: the one that encodes; its ``batch_size`` bounds what the graph takes at once.
+        paths: image files; read lazily, so that an iterator of millions is as good as a list.
+        k: words per image, as for ``ImageTokenizer.encode``.
+        workers: processes that read and shrink; 0 takes threads of this process, which is as fast unless there are many
+            cores. With processes a script needs the usual ``if __name__ == "__main__":`` guard.
+
+    Raises:
+        PyramidError: this tokenizer has no such ``k``.
+        UsageError: ``workers`` below 0.
+        StorageError: a reading process died.
+    """
+    remaining = iter(paths)
+    chunks = iter(lambda: list(itertools.islice(remaining, CHUNK)), [])
+    for chunk, results in encode_chunks(tokenizer, chunks, k, workers=workers):
+        yield from zip(chunk, results, strict=True)
+
+
+def encode_chunks(
+    tokenizer: ImageTokenizer, chunks: Iterable[Sequence[str]], k: int | None = None, *, workers: int = 0
+) -> Generator[tuple[Sequence[str], list[TokenPyramid | ImageError]], None, None]:
+    """``encode_files`` by chunks: each chunk of files with a result for each, in order."""
+    widest = 0
+    with _readers(workers) as readers:
+        for chunk, images in _read_ahead(readers, chunks, _shrinking(tokenizer)):
+            widest = max(widest, len(chunk))
+            yield chunk, _encoded(tokenizer, images, k, widest)
+
+
+def _shrinking(tokenizer: ImageTokenizer) -> Shrink:
+    """The tokenizer's ``_shrink``, bound to as little as can be: another process may have to be sent it."""
+    if isinstance(tokenizer, OnnxTokenizer):
+        return tokenizer.preprocessing.apply
+    return _unchanged if type(tokenizer)._shrink is ImageTokenizer._shrink else tokenizer._shrink
+
+
+def _unchanged(image: Image.Image) -> Image.Image:
+    return image
+
+
+def _encoded(
+    tokenizer: ImageTokenizer, images: list[Image.Image | ImageError], k: int | None, widest: int
+) -> list[TokenPyramid | ImageError]:
+    good = [image for image in images if not isinstance(image, ImageError)]
+    # A few bad files, and those a last chunk lacks, are made up for, so that batches keep their size: for every other
+    # size onnxruntime takes memory.
+    few = 4 * (len(images) - len(good)) <= len(images)
+    whole = good + good[:1] * (widest - len(good) if few else 0)
+    size = tokenizer._checked_batch_size()
+    batches = [whole[start : start + size] for start in range(0, len(whole), size)]
+    results: Iterator[TokenPyramid | ImageError]
+    try:
+        results = iter(tokenizer._encode_batches(batches, k))
+    except ImageError:
+        # A tokenizer of a user's may refuse an image that could be read: find out which.
+        results = iter([_alone(tokenizer, image, k) for image in good])
+    return [image if isinstance(image, ImageError) else next(results) for image in images]
+
+
+def _alone(tokenizer: ImageTokenizer, image: Image.Image, k: int | None) -> TokenPyramid | ImageError:
+    try:
+        return tokenizer._encode_batches([[image]], k)[0]
+    except ImageError as error:
+        return error
+
+
+# Reading ahead
+
+
+def _read_ahead(
+    readers: Executor, chunks: Iterable[Sequence[str]], shrink: Shrink
+) -> Iterator[tuple[Sequence[str], list[Image.Image | ImageError]]]:
+    """Chunks with their images, in order; ``AHEAD`` of them are being read when one is given out."""
+    task = functools.partial(read_part, shrink=shrink)
+    waiting: deque[tuple[Sequence[str], list[Future[list[Image.Image | ImageError]]]]] = deque()
+    remaining = iter(chunks)
+    while True:
+        for chunk in itertools.islice(remaining, AHEAD + 1 - len(waiting)):
+            parts = [chunk[start : start + _PART] for start in range(0, len(chunk), _PART)]
+            waiting.append((chunk, [readers.submit(task, part) for part in parts]))
+        if not waiting:
+            return
+        chunk, futures = waiting.popleft()
+        try:
+            yield chunk, [image for future in futures for image in future.result()]
+        except BrokenProcessPool as error:
+            raise StorageError(
+                "a process that reads images died (no memory left, killed, or a script without the "
+                'if __name__ == "__main__": guard); go on with --resume, with fewer --workers or without'
+            ) from error
+
+
+def read_part(paths: Sequence[str], *, shrink: Shrink) -> list[Image.Image | ImageError]:
+    """A few files as shrunk RGB images, or what is wrong with them. Runs in a reader, maybe in another process."""
+    images: list[Image.Image | ImageError] = []
+    for path in paths:
+        try:
+            images.append(shrink(load_image(path)))
+        except ImageError as error:
+            error.__traceback__ = error.__cause__ = error.__context__ = None  # they would hold the file's bytes
+            images.append(error)
+    return images
+
+
+@contextlib.contextmanager
+def _readers(workers: int) -> Iterator[Executor]:
+    """Threads or processes that read; what they have not begun is dropped when the block is left."""
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise UsageError(f"workers counts processes and must be a whole number of 0 or more; got {workers!r}")
+    executor: Executor
+    if workers:
+        # Not fork: onnxruntime's threads may hold locks at that moment.
+        context = multiprocessing.get_context("spawn")
+        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+    else:
+        executor = ThreadPoolExecutor(min(cores(), _MOST_THREADS), thread_name_prefix="icl-vision-read")
+    try:
+        yield executor
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _quiet_worker() -> None:
+    """Leave Ctrl-C to the parent, and end when the parent does, even by a kill that lets it tell nobody."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent: Any = multiprocessing.parent_process()
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
