@@ -36,6 +36,7 @@ from types import TracebackType
 from typing import Any
 
 LABEL = re.compile(r"^Output: (.+)$", re.MULTILINE)
+WORDS = re.compile(r"^A: (.+)$", re.MULTILINE)
 
 # Fates of an attempt in chaos, with their shares among the failures.
 FAILURES: dict[str, float] = {
@@ -61,9 +62,9 @@ def key_of(text: str) -> str:
 
 
 def answer_for(text: str) -> str:
-    """The right answer to a prompt: one of its labels where it shows examples with labels, else a word of its own."""
+    """The right answer to a prompt: one of its labels or drawn segments where it shows such, else a word of its own."""
     digest = hashlib.sha256(text.encode()).digest()
-    labels = sorted(set(LABEL.findall(text)))
+    labels = sorted(set(LABEL.findall(text) or WORDS.findall(text)))
     return labels[digest[0] % len(labels)] if labels else f"answer-{digest.hex()[:12]}"
 
 

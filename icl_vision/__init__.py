@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from icl_vision.prompting import Example, PromptBuilder
     from icl_vision.pyramid import PyramidLayout, TokenPyramid
     from icl_vision.tasks import FewShotClassifier
+    from icl_vision.tasks.image_denoiser import ImageDenoiser
+    from icl_vision.tasks.image_generator import ImageGenerator
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.vocabulary import Vocabulary
 
@@ -27,6 +29,8 @@ __all__ = [
     "Example",
     "FewShotClassifier",
     "IclVisionError",
+    "ImageDenoiser",
+    "ImageGenerator",
     "ImageTokenizer",
     "Prompt",
     "PromptBuilder",
@@ -47,6 +51,8 @@ _HOMES = {
     "Example": "prompting",
     "FewShotClassifier": "tasks",
     "IclVisionError": "errors",
+    "ImageDenoiser": "tasks.image_denoiser",
+    "ImageGenerator": "tasks.image_generator",
     "ImageTokenizer": "tokenizers",
     "Prompt": "contracts",
     "PromptBuilder": "prompting",

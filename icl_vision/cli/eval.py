@@ -11,7 +11,9 @@ from icl_vision.cli import LazyGroup
 
 MEMBERS: dict[str, tuple[str, str]] = {
     "compare": ("icl_vision.cli.eval_compare", "Compare two few-shot runs on the same questions, paired."),
+    "denoising": ("icl_vision.cli.eval_denoising", "How well an LLM restores pictures, with baselines."),
     "few-shot": ("icl_vision.cli.eval_few_shot", "Few-shot accuracy in the papers' 14 settings, with baselines."),
+    "generation": ("icl_vision.cli.eval_generation", "How well an LLM draws digits, with baselines and controls."),
     "report": ("icl_vision.cli.eval_report", "Write the page of a few-shot run anew, other runs beside it."),
     "reconstruction": ("icl_vision.cli.eval_reconstruction", "How much of an image its words keep."),
 }

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
 from icl_vision.decoding.drawing import SegmentAnswer
+from icl_vision.decoding.guided import Guidance, GuidedWriter
 from icl_vision.decoding.repair import Change, printable, read_words
 from icl_vision.decoding.stages import Decoding
 from icl_vision.decoding.wordsets import WordSet
@@ -42,7 +43,7 @@ class Question:
     and segment, for seeds. max_tokens: for an unrestricted answer of the whole segment. known: given words, by place
     from 0. before: the words shown last, for the control of repetition. marks: beginnings of the prompt's lines.
     filling: a word for each place that may stand in for one that is not answered; () where none may. context: whatever
-    an injected score needs to know.
+    an injected score needs to know. against: the prompt without the condition, where there is guidance.
     """
 
     prompt: Prompt
@@ -55,6 +56,7 @@ class Question:
     marks: tuple[str, ...] = ()
     filling: tuple[str, ...] = ()
     context: Any = None
+    against: Prompt | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +116,16 @@ class SegmentAsker:
         self.constrain = constrain
         self.asks = asks
         self.score = score
+        self._guided = GuidedWriter(llm)
         self._cannot: set[tuple[str, ...]] = set()  # the sets that the LLM refused to be restricted to
 
     def check(self, decoding: Decoding) -> None:
-        """Raise CapabilityError where candidates could not be compared."""
+        """Raise CapabilityError where candidates could not be compared, or nothing can guide."""
+        if decoding.guidance != 1 and not (self.llm.profile.scores_text and self.constrain != "never"):
+            raise CapabilityError(
+                f"guidance={decoding.guidance:g} chooses among the allowed words by their log-probabilities, which "
+                f"{self.llm.profile.name!r} does not give (or constrain='never' forbids): use guidance=1"
+            )
         if decoding.best_of > 1 and self.score is None and not self.llm.profile.scores_text:
             raise CapabilityError(
                 f"best_of={decoding.best_of} keeps the likeliest answer, but {self.llm.profile.name!r} gives no "
@@ -166,7 +174,11 @@ class SegmentAsker:
             last = attempt + 1 == self.asks
             # A word that repeats too often is better than none: the last request may have it.
             places = [one if last else barred.get(place, one) for place, one in enumerate(question.places)]
-            await self._request(question, state, places, f"{question.key}/{number}/{attempt}", again=attempt > 0)
+            key = f"{question.key}/{number}/{attempt}"
+            if question.against is not None:
+                await self._guide(question, state, places, key, again=attempt > 0)
+            else:
+                await self._request(question, state, places, key, again=attempt > 0)
             at = self._run_end(question, state)
             if at is not None:
                 word = state.words[at] or ""
@@ -175,6 +187,29 @@ class SegmentAsker:
                     state.words[at:] = [question.known.get(place) for place in range(at, len(state.words))]
                 state.changes.append(Change("run", at + 1, word, state.words[at] or ""))
         return self._finish(question, state)
+
+    async def _guide(
+        self, question: Question, state: _Try, places: Sequence[WordSet], key: str, *, again: bool
+    ) -> None:
+        """The words from the first missing one on, chosen with guidance: nothing else can come out, nothing to read."""
+        start = next(place for place, word in enumerate(state.words) if word is None)
+        said = [word for word in state.words[:start] if word is not None]
+        assert question.against is not None
+        given, without = (
+            replace(one, query=" ".join([one.query, *said])) for one in (question.prompt, question.against)
+        )
+        decoding = question.decoding
+        temperature = max(decoding.temperature, REASK_TEMPERATURE) if again else decoding.temperature
+        allowed = [
+            (question.known[place],) if place in question.known else places[place].words
+            for place in range(start, len(places))
+        ]
+        words, usage = await self._guided.write(
+            given, without, allowed, Guidance(decoding.guidance, temperature), seed_of(decoding.seed, key)
+        )
+        state.words[start:] = words
+        state.texts.append(" " + " ".join(words))
+        state.usage += usage
 
     @property
     def _continues(self) -> bool:

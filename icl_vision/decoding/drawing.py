@@ -37,12 +37,14 @@ class Query:
 
     condition: u, as in the pairs. known: words that are given already, by place (from 0, coarse to fine, raster order);
     they are shown where earlier words are, and never changed. name: for reports, seeds and run folders; left out, the
-    query's number. The same condition under two names is drawn twice, differently where it is sampled.
+    query's number. The same condition under two names is drawn twice, differently where it is sampled. also: words this
+    query may have beside those of its stage, by layer from 1, such as those of its own condition.
     """
 
     condition: Condition = ""
     known: Mapping[int, str] = field(default_factory=dict)
     name: str = ""
+    also: Mapping[int, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def refining(cls, pyramid: TokenPyramid, layers: int, condition: Condition = "", name: str = "") -> Query:
@@ -253,3 +255,7 @@ def check_query(query: Query, layout: PyramidLayout, vocabulary: Vocabulary) -> 
             raise UsageError(f"a known word's place must be a whole number; got {place!r}")
         layer_of(layout, place)
         vocabulary.id(word)
+    for layer, words in query.also.items():
+        if isinstance(layer, bool) or not isinstance(layer, int) or not 1 <= layer <= len(layout):
+            raise UsageError(f"also gives words by layer, 1 to {len(layout)}; got layer {layer!r}")
+        vocabulary.ids(words)

@@ -158,10 +158,19 @@ def plan_of(
         drawn.update(asked)
         best_of = questions.stages[step.stage].decoding.best_of
         fixed, longest, used = 0, 0, Usage()
+        guided: set[str] = set()  # prompts whose probabilities are asked for, once each
         for number in asked:
             prompt = questions.stand_in(step, questions.queries[number])
             tokens, written = dry.count_prompt(prompt), questions.answer_tokens(step)
             fixed, longest = dry.count(prompt.prefix) if prompt.prefix else 0, max(longest, tokens)
+            against = questions.stand_in_against(step, questions.queries[number])
+            if against is not None:
+                # The prompt is read, then two requests give the probabilities of all words of a place.
+                new = {prompt.text, against.text} - guided
+                guided |= new
+                asks = 3 * len(new) * len(step.segment) * best_of
+                used += Usage(asks, asks * tokens, 0, asks)
+                continue
             used += Usage(best_of, tokens * best_of, 0, written * best_of)
             if scored and best_of > 1:
                 continuation = " " + " ".join(questions.answer(step))

@@ -23,7 +23,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
-from icl_vision.contracts import TextLLM, Usage
+from icl_vision.contracts import Prompt, TextLLM, Usage
 from icl_vision.decoding.answering import Constrain, Score, SegmentAsker
 from icl_vision.decoding.drawing import Drawing, Pair, Query, SegmentAnswer
 from icl_vision.decoding.planning import DrawingPlan, plan_of
@@ -128,11 +128,29 @@ class ProgressiveDecoder:
         """What ``decode`` with these arguments would send and cost; nothing is asked."""
         return self._plan(self._questions(pairs, queries, stage_pairs), run)
 
+    def prompt(
+        self,
+        pairs: Sequence[Pair],
+        query: Query,
+        segment: int = 1,
+        *,
+        stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
+    ) -> Prompt:
+        """What would be sent for one segment (from 1); words that are not there yet are the first example's.
+
+        Raises:
+            UsageError: no such segment.
+        """
+        questions = self._questions(pairs, [query], stage_pairs)
+        if not 1 <= segment <= len(questions.passes):
+            raise UsageError(f"there are segments 1 to {len(questions.passes)}; got {segment}")
+        return questions.stand_in(questions.passes[segment - 1], query)
+
     def config(
         self, pairs: Sequence[Pair], *, stage_pairs: Mapping[int, Sequence[Pair]] | None = None
     ) -> dict[str, Any]:
         """What decides the answers beside the queries, as plain JSON: a run goes on only with the same."""
-        questions = self._questions(pairs, [Query(known=_everything(pairs))], stage_pairs)
+        questions = self._questions(pairs, [_everything(pairs)], stage_pairs)
         score = self._asker.score
         return {
             "llm": str(getattr(self.llm, "identity", self.llm.profile.name)),
@@ -354,6 +372,8 @@ class ProgressiveDecoder:
             raise PromptTooLongError(tokens + longest[1], window, SHORTER)
 
 
-def _everything(pairs: Sequence[Pair]) -> dict[int, str]:
-    """All words of the first picture: a query that leaves nothing to be drawn."""
-    return dict(enumerate(pairs[0].target.words())) if pairs and isinstance(pairs[0], Pair) else {}
+def _everything(pairs: Sequence[Pair]) -> Query:
+    """The first picture with all its words: a query that leaves nothing to be drawn."""
+    if not pairs or not isinstance(pairs[0], Pair):
+        return Query()  # what is wrong with the pairs is told where they are checked
+    return Query(pairs[0].condition, dict(enumerate(pairs[0].target.words())))

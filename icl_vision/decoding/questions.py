@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Profile, Prompt
@@ -146,11 +146,7 @@ class Questions:
 
         words: the query's words by place; all that the pass is shown must be there.
         """
-        lacking = next((place for place in step.shown if words[place] is None), None)
-        if lacking is not None:
-            raise UsageError(f"pass {step.number} is shown place {lacking}, which has no word yet")
-        shown = " ".join(words[place] or "" for place in step.shown)
-        return self.fixed(step).prepared.query(condition=self._condition(step, query.condition), words=shown)
+        return self._prompt(step, self._condition(step, query.condition), words)
 
     def question(self, step: Pass, number: int, words: Sequence[str | None]) -> Question:
         """What is asked for one segment of query ``number`` (from 0)."""
@@ -165,7 +161,7 @@ class Questions:
                 place -= 1
         return Question(
             prompt=self.prompt(step, query, words),
-            places=fixed.places,
+            places=self._places(step, number),
             decoding=self.stages[step.stage].decoding,
             key=f"{query.name}/{step.number}",
             max_tokens=fixed.max_tokens,
@@ -174,7 +170,32 @@ class Questions:
             marks=fixed.prepared.template.literals,
             filling=fixed.filling,
             context=Asked(number, step, tuple(words)),
+            against=self.against(step, query, words),
         )
+
+    def against(self, step: Pass, query: Query, words: Sequence[str | None]) -> Prompt | None:
+        """The prompt of a pass without the query's condition; None where no guidance is asked for."""
+        stage = self.stages[step.stage]
+        if stage.decoding.guidance == 1 or stage.condition == "none":
+            return None
+        return self._prompt(step, "", words)
+
+    def _places(self, step: Pass, number: int) -> tuple[WordSet, ...]:
+        """The words allowed at each place of a segment: those of its stage, and the query's own."""
+        places, also = self.fixed(step).places, self.queries[number].also
+        if not also:
+            return places
+        found: list[WordSet] = []
+        merged: dict[tuple[int, int], WordSet] = {}  # places with the same words go on sharing one set
+        for place, words in zip(step.segment.places, places, strict=True):
+            layer = layer_of(self.layout, place)
+            own = also.get(layer, ())
+            key = (id(words), layer)
+            if key not in merged:
+                both = sorted({*words.words, *own}, key=self.vocabulary.id)
+                merged[key] = words if len(both) == len(words) else WordSet(both, self.codebook)
+            found.append(merged[key])
+        return tuple(found)
 
     def fixed(self, step: Pass) -> _Fixed:
         """What all queries of a pass share; made once."""
@@ -195,6 +216,11 @@ class Questions:
         """A prompt about as long as the real one, whose words are not there yet: with the first example's."""
         words = self._words[step.stage][0]
         return self.prompt(step, query, [query.known.get(place, word) for place, word in enumerate(words)])
+
+    def stand_in_against(self, step: Pass, query: Query) -> Prompt | None:
+        """As ``stand_in``, what guidance weighs against."""
+        words = self._words[step.stage][0]
+        return self.against(step, query, [query.known.get(place, word) for place, word in enumerate(words)])
 
     def digest(self) -> str:
         """A hash of everything that decides the prompts beside the queries: examples, templates, words."""
@@ -240,6 +266,13 @@ class Questions:
             counted.tokens,
         )
 
+    def _prompt(self, step: Pass, condition: str, words: Sequence[str | None]) -> Prompt:
+        lacking = next((place for place in step.shown if words[place] is None), None)
+        if lacking is not None:
+            raise UsageError(f"pass {step.number} is shown place {lacking}, which has no word yet")
+        shown = " ".join(words[place] or "" for place in step.shown)
+        return self.fixed(step).prepared.query(condition=condition, words=shown)
+
     def _condition(self, step: Pass, condition: Condition) -> str:
         shown = self.stages[step.stage].condition
         if shown == "none":
@@ -276,7 +309,7 @@ def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
     for number, query in enumerate(queries, start=1):
         if not isinstance(query, Query):
             raise UsageError(f"query {number} must be a Query(condition); got {type(query).__name__}")
-        named.append(Query(query.condition, query.known, query.name or str(number)))
+        named.append(replace(query, name=query.name or str(number)))
     names = [query.name for query in named]
     if not names:
         raise UsageError("there is nothing to draw: give at least one Query")
@@ -289,5 +322,7 @@ def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
 def item_of(query: Query, step: Pass) -> str:
     """What a segment of a query is known by in a run folder's journal."""
     said: Any = [condition_text(query.condition), sorted(query.known.items())]
+    if query.also:
+        said.append(sorted((layer, *words) for layer, words in query.also.items()))
     digest = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()[:12]
     return f"{query.name}#{digest}/{step.number:04d}"

@@ -154,7 +154,7 @@ class _Reader:
 
     def strict(self, line: str) -> Reading | None:
         """A line of exactly as many pieces as places, each exact or folded; else None."""
-        for pieces, changes in (self._pieces(line.split()), self._pieces(_SEPARATORS.split(line))):
+        for pieces, changes in (self._pieces(line.split()), self._separated(line)):
             if len(pieces) == len(self.places):
                 reading = self._read(pieces, changes, near=False)
                 if not reading.problem:
@@ -164,7 +164,7 @@ class _Reader:
     def tolerant(self, line: str, rest: Sequence[str]) -> Reading:
         pieces, changes = self._pieces(line.split())
         if len(pieces) < len(self.places):
-            split = self._pieces(_SEPARATORS.split(line))
+            split = self._separated(line)
             if len(split[0]) > len(pieces):
                 pieces, changes = split
         strict = self._read(pieces, changes, near=False)
@@ -176,6 +176,12 @@ class _Reader:
             return self.nothing(f"only {given} of {len(asked)} words are among those allowed: {printable(line, 60)!r}")
         left = " ".join([*pieces[len(self.places) :], *rest])
         return _with(reading, after=[Change("cut", 0, printable(left), "")] if left else [])
+
+    def _separated(self, line: str) -> tuple[list[str], list[Change]]:
+        """The pieces between commas and the like, which count as left out."""
+        marks = "".join(dict.fromkeys(mark.strip() for mark in _SEPARATORS.findall(line)))
+        pieces, changes = self._pieces(_SEPARATORS.split(line))
+        return pieces, [*([Change("dropped", 0, marks, "")] if marks else []), *changes]
 
     def _pieces(self, pieces: Sequence[str]) -> tuple[list[str], list[Change]]:
         """The pieces that can be words, and what was left out."""

@@ -33,15 +33,19 @@ class Decoding:
     temperature: 0 takes the likeliest words. seed: for sampling; every segment of every query gets one of its own made
     from it, so that results depend neither on order nor on concurrency. longest_run: repetition control, so many times
     one word may stand in a row; longer runs are asked again. None for any length. best_of: answers sampled of which
-    the best is kept, by likelihood or by the decoder's own score.
+    the best is kept, by likelihood or by the decoder's own score. guidance: weight of what the condition changes in the
+    LLM's probabilities, see ``decoding.guided``; 1 takes them as they are.
     """
 
     temperature: float = 0.0
     seed: int = 0
     longest_run: int | None = None
     best_of: int = 1
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
+        if isinstance(self.guidance, bool) or not 0 <= self.guidance < float("inf"):
+            raise UsageError(f"guidance must be 0 or more, and 1 for none; got {self.guidance!r}")
         if isinstance(self.temperature, bool) or not 0 <= self.temperature < float("inf"):
             raise UsageError(f"temperature must be 0 or more; got {self.temperature!r}")
         for name, least in (("seed", 0), ("best_of", 1)):

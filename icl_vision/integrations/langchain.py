@@ -7,8 +7,8 @@ Every tool here has ``response_format="content_and_artifact"``: the content is a
 the whole result for code. A mistake in the model's arguments becomes a tool message it can act on; a failure that is
 not the model's (no connection, a timeout, a spent budget) is raised, so that retries and middleware see it.
 
-``task_tool`` is the seam for any task; ``classifier_tool`` puts a classifier behind it. For ``|`` no bridge is needed:
-LangChain takes a task object, which is a callable, on either side of a Runnable.
+``task_tool`` is the seam for any task; ``classifier_tool`` puts a classifier behind it, ``generator_tool`` one that
+draws. For ``|`` no bridge is needed: LangChain takes a task object, which is a callable, on either side of a Runnable.
 
 Knows: LangChain's tools. Refuses to know: how a task finds its answer, and which images exist (``registry``).
 """
@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from icl_vision.contracts import Classification
 from icl_vision.errors import (
+    AnswerRefusedError,
     ImageEmptyError,
     ImageError,
     ImageFormatError,
@@ -28,6 +29,7 @@ from icl_vision.errors import (
     ImageTooLargeError,
     ImageTruncatedError,
     MissingExtraError,
+    PromptError,
     UnknownAnswerError,
     UsageError,
 )
@@ -41,12 +43,23 @@ try:
 except ImportError as error:
     raise MissingExtraError("a LangChain tool", "langchain") from error
 
-__all__ = ["ImageAccess", "ImageRegistry", "TaskTool", "as_runnable", "classifier_tool", "task_tool"]
+__all__ = [
+    "ImageAccess",
+    "ImageRegistry",
+    "TaskTool",
+    "as_runnable",
+    "classifier_tool",
+    "generator_tool",
+    "task_tool",
+]
 
 _WORDS_SHOWN = 32
 """An image of more words is shown to the model by its first ones; the artifact holds them all."""
 
 _LABELS_SHOWN = 30
+
+_TEXT_CHARACTERS = 300
+"""A longer text to draw is refused: long enough for a sentence, short enough to be shown once for every word."""
 
 # What the model is told about an image that cannot be used. Never the error's own message: it may hold the full path of
 # a file, or its first bytes.
@@ -66,6 +79,15 @@ class Classifier(Protocol):
 
     def classify(self, images: Any) -> list[Classification]: ...
     async def aclassify(self, images: Any) -> list[Classification]: ...
+
+
+class Generator(Protocol):
+    """What ``generator_tool`` needs of one that draws: ``ImageGenerator`` has it."""
+
+    texts_: list[str]
+
+    def generate(self, queries: Any) -> list[Any]: ...
+    async def agenerate(self, queries: Any) -> list[Any]: ...
 
 
 class TaskTool(StructuredTool):
@@ -161,6 +183,64 @@ def classifier_tool(
         return _report(found, image, labels)
 
     return task_tool(name, description, run, arun, schema, images=access.images)
+
+
+def generator_tool(
+    generator: Generator,
+    name: str = "draw_image",
+    description: str | None = None,
+    *,
+    images: Mapping[str, ImageSource] | None = None,
+) -> TaskTool:
+    """A fitted generator as a tool with one argument, ``text``; see ``ImageGenerator.as_tool``.
+
+    What it draws is added to ``images``, under an id that the model is told.
+
+    Raises:
+        UsageError: ``images`` cannot be added to.
+    """
+    registry = ImageRegistry() if images is None else images
+    if not isinstance(registry, ImageRegistry):
+        raise UsageError(f"images must be an ImageRegistry, to which pictures are added; got {type(images).__name__}")
+    known = _shortened([repr(text) for text in generator.texts_], _LABELS_SHOWN)
+    if description is None:
+        description = f"Draws a small picture from a text like these: {known}."
+    schema = create_model("DrawImage", text=(str, Field(description="what to draw, one line")))
+
+    def told(drawn: Any) -> tuple[str, Any]:
+        if drawn.error is not None:  # the generator was told to return errors in place
+            if isinstance(drawn.error, AnswerRefusedError | PromptError):
+                raise _not_drawn(drawn.text) from drawn.error
+            raise drawn.error
+        id = registry.add(drawn.image)
+        words = [word for layer in drawn.to_dict()["words"] for word in layer]
+        return f"drawn; the picture has the id {id!r}\nwords: {_shortened(words, _WORDS_SHOWN)}", drawn
+
+    def run(text: str) -> tuple[str, Any]:
+        try:
+            (drawn,) = generator.generate([_drawable(text)])
+        except (AnswerRefusedError, PromptError) as error:
+            raise _not_drawn(text) from error
+        return told(drawn)
+
+    async def arun(text: str) -> tuple[str, Any]:
+        try:
+            (drawn,) = await generator.agenerate([_drawable(text)])
+        except (AnswerRefusedError, PromptError) as error:
+            raise _not_drawn(text) from error
+        return told(drawn)
+
+    return task_tool(name, description, run, arun, schema, images=registry)
+
+
+def _drawable(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > _TEXT_CHARACTERS:
+        raise ToolException(f"the text must be one line of 1 to {_TEXT_CHARACTERS} printable characters")
+    return text.strip()
+
+
+def _not_drawn(text: str) -> ToolException:
+    return ToolException(f"{text[:80]!r} could not be drawn; try another text")
 
 
 def as_runnable(task: Callable[[Any], Any], *, name: str | None = None) -> RunnableLambda[Any, Any]:

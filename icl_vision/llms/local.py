@@ -212,10 +212,20 @@ class LocalLLM(BaseLLM):
             )
         server = await self._ready()
         token_pairs = []
+        words = tuple(dict.fromkeys(text[1:] for _, text in pairs if text[:1] == " "))
+        # Words of one token each need no tokenising of the whole prompt, once it is known that none melts into it.
+        single = await self._single(server, words) if words and not terminator else {}
+        apart: dict[str, bool] = {}
         for prompt, continuation in pairs:
-            whole = await server.tokenize(prompt.text + continuation + terminator)
+            tokens = await self._prompt_tokens(server, prompt)
+            token = single.get(continuation[1:]) if continuation[:1] == " " else None
+            if token is not None and apart.get(prompt.text):
+                whole = [*tokens, token]
+            else:
+                whole = await server.tokenize(prompt.text + continuation + terminator)
+                apart[prompt.text] = token is not None and whole == [*tokens, token]
             self._check_fits(len(whole), 0)
-            pair = TokenPair.split(await self._prompt_tokens(server, prompt), whole)
+            pair = TokenPair.split(tokens, whole)
             if not pair.continuation or not pair.prompt:
                 raise UsageError(f"the continuation {continuation!r} adds no token to its prompt")
             token_pairs.append(pair)

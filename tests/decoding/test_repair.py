@@ -35,7 +35,7 @@ def kinds(reading: Reading) -> list[str]:
         ("ball kite moss\n", []),
         ("Ball, Kite, MOSS.", ["folded"] * 3),
         ("\uff42\uff41\uff4c\uff4c kite moss", ["folded"]),
-        ("ball,kite,moss", []),
+        ("ball,kite,moss", ["dropped"]),
         ('["ball", "kite", "moss"]', ["folded"] * 3),
         ("1. ball 2. kite 3. moss", ["dropped"] * 3),
         ("- ball - kite - moss", ["dropped"] * 3),

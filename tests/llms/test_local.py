@@ -168,6 +168,14 @@ class TestGemma:
             text += piece
         assert whole == pytest.approx(parts, abs=0.25)
 
+    def test_words_scored_together_are_those_scored_alone(self, gemma):
+        prompt = Prompt("", LINES, "golden retriever:")
+        pairs = [(prompt, " " + word) for word in ("fur", "puppy", "gold", "the", "golden retriever")]
+        together = gemma.score_sync(pairs[:4], terminator="").logprobs  # a token each: tokenised once
+        with_another = gemma.score_sync(pairs, terminator="").logprobs  # every one tokenised with the whole prompt
+        alone = [gemma.score_sync([pair], terminator="").logprobs[0] for pair in pairs[:4]]
+        assert together == pytest.approx(alone, abs=0.05) and together == pytest.approx(with_another[:4], abs=0.05)
+
     def test_probabilities_of_all_next_words_sum_below_one(self, gemma):
         import math
 

@@ -47,12 +47,12 @@ def test_packaged_templates_are_listed_and_good() -> None:
     infos = list_templates()
     assert [i.name for i in infos] == [
         "classification", "classification_channel", "classification_palm", "classification_palm_channel",
-        "progressive", "refinement",
+        "progressive", "refinement", "text_to_image",
     ]  # fmt: skip
     for i in infos:
         assert template_faults(i) == []
-        drawing = i.name in ("progressive", "refinement")
-        assert i.description().startswith("Progressive decoding" if drawing else "Few-shot classification")
+        titles = {"progressive": "Progressive decoding", "refinement": "Progressive", "text_to_image": "Text to image"}
+        assert i.description().startswith(titles.get(i.name, "Few-shot classification"))
         assert (i.origin, i.overrides) == ("packaged", False)
         assert "{#" in i.read()
         assert "Variables" in i.read()

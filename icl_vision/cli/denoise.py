@@ -1,0 +1,180 @@
+"""`icl-vision denoise`: restore pictures with a text LLM.
+
+Knows: the command's options, where files go and what is printed. Refuses to know: how a picture is restored.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from icl_vision.cli.classify import _expand as expand
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, seed_option
+from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
+from icl_vision.errors import UsageError
+
+if TYPE_CHECKING:
+    from icl_vision.tasks.image_denoiser import DenoisedImage
+
+
+@click.command("denoise")
+@click.argument("images", nargs=-1, required=True, metavar="IMG...", type=click.Path(path_type=Path))
+@click.option(
+    "--task",
+    required=True,
+    type=click.Choice(TASK_NAMES),
+    help="What is done to each picture and undone by the LLM.",
+)
+@click.option(
+    "--context",
+    "context",
+    metavar="DIR",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Intact pictures for the examples, like those to restore and none of them. Needed for --protocol leak-free.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where pictures, words and results.json go; every segment is kept there as soon as it is answered.",
+)
+@click.option(
+    "--stride",
+    type=click.IntRange(min=1),
+    help="Words asked for at a time in the upper layers. Default: a row of the layer's grid, the fewest requests that "
+    "still go step by step.",
+)
+@click.option(
+    "--as-is",
+    is_flag=True,
+    help="The pictures are degraded already, in the task's way: do not degrade them first. Leak-free only.",
+)
+@click.option("--resume", is_flag=True, help="Go on with what is in --out. Same pictures, same options.")
+@click.option("--dry-run", is_flag=True, help="Print the plan only: requests, tokens, time, who decides which words.")
+@denoising_options
+@seed_option()
+@json_option
+@quiet_option
+def command(
+    images: tuple[Path, ...],
+    task: str,
+    context: Path | None,
+    out: Path,
+    stride: int | None,
+    as_is: bool,
+    resume: bool,
+    dry_run: bool,
+    tokenizer: str,
+    llm: str,
+    protocol: str,
+    layers: int | None,
+    window: str,
+    refine: str,
+    examples: int,
+    corruption: tuple[float, float],
+    allowed: str,
+    guidance: float | None,
+    max_tokens: int | None,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Restore pictures from part of them, or from a degraded copy, with a frozen text LLM.
+
+    Each IMG (a file, or a folder of images) is degraded as --task says, and the LLM is asked for the words of the
+    intact picture. Written for each: NAME.png, decoded from those words; NAME-condition.png, what the LLM was shown;
+    and where only a part was missing NAME-merged.png, the shown picture with that part filled in. The plan is printed
+    first.
+    """
+    from icl_vision.images import list_images
+    from icl_vision.storage import write_json
+    from icl_vision.tasks.image_denoiser import LEAK, ImageDenoiser
+
+    targets = expand(images)
+    if protocol == "leak-free" and context is None:
+        raise click.UsageError("--protocol leak-free needs --context DIR, a folder of other intact pictures")
+    if (out / "results.json").exists() and not (resume or dry_run):
+        raise UsageError(f"{str(out)!r} already holds results; choose another folder, or --resume")
+    denoiser = ImageDenoiser(
+        llm,
+        tokenizer,
+        task,
+        protocol=protocol,  # type: ignore[arg-type]
+        layers=layers,
+        stride=stride,
+        window=window,  # type: ignore[arg-type]
+        refine=refine,  # type: ignore[arg-type]
+        context=examples,
+        corruption=corruption,
+        allowed=allowed,  # type: ignore[arg-type]
+        guidance=guidance,
+        degrade=not as_is,
+        max_tokens=max_tokens,
+        errors="return",
+        seed=seed,
+    )
+    denoiser.fit(list_images(context) if context is not None and protocol == "leak-free" else ())
+    names = _names(targets)
+    puzzles = denoiser.puzzles(targets, names)
+    plan = denoiser.plan_of(puzzles)
+    if dry_run:
+        print_json(plan.to_dict()) if as_json else click.echo(str(plan))
+        return
+    say(str(plan), quiet=quiet)
+    if denoiser.leaking:
+        say(f"LEAKING: {LEAK}", quiet=quiet)
+    results = denoiser.solve(puzzles, out=out, resume=resume)
+    rows = [_written(one, out, path) for one, path in zip(results, targets, strict=True)]
+    document = {"plan": plan.to_dict(), "leaking": LEAK if denoiser.leaking else "", "images": rows}
+    write_json(out / "results.json", document)
+    if as_json:
+        print_json(document)
+    else:
+        click.echo("\n".join(_line(row) for row in rows))
+    failed = [row for row in rows if row["error"]]
+    for row in failed:
+        say(f"{row['image']}: {row['error']}")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _names(targets: list[Path]) -> list[str]:
+    """A short name for each picture, its own: the file's, with a number where several share it."""
+    found: list[str] = []
+    for path in targets:
+        stem = re.sub(r"[^\w.-]+", "-", path.stem) or "image"
+        name, number = stem, 2
+        while name in found:
+            name, number = f"{stem}-{number}", number + 1
+        found.append(name)
+    return found
+
+
+def _written(one: DenoisedImage, out: Path, path: Path) -> dict[str, Any]:
+    """Write a picture's files; its entry in the results."""
+    from icl_vision.storage import atomic_path
+
+    pictures = {"condition": one.condition, "": one.image}
+    if one.image is not None and one.puzzle.query.known:
+        pictures["merged"] = one.merged
+    files: dict[str, str] = {}
+    for kind, picture in pictures.items():
+        if picture is None:
+            continue
+        file = out / (one.puzzle.name + (f"-{kind}" if kind else "") + ".png")
+        with atomic_path(file) as temporary:
+            picture.save(temporary, format="PNG")
+        files[kind or "restored"] = file.name
+    return {"image": str(path), "files": files, **one.to_dict()}
+
+
+def _line(row: dict[str, Any]) -> str:
+    usage = row["usage"]
+    return (
+        f"{row['image']}: {row['files'].get('restored', 'failed')}, {usage['requests']} requests, "
+        f"{usage['prompt_tokens'] + usage['completion_tokens']:,} tokens, {len(row['changes'])} repairs"
+    )

@@ -1,0 +1,207 @@
+"""`icl-vision generate`: draw pictures from texts with a text LLM.
+
+Knows: the command's options, where files go and what is printed. Refuses to know: how a picture is drawn.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from icl_vision.cli.common import json_option, print_json, quiet_option, say
+from icl_vision.cli.generation_options import budget_options, drawing_options
+from icl_vision.errors import LLMError, UsageError
+from icl_vision.tasks.generation_examples import TEXT
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from icl_vision.tasks.generation_results import GeneratedImage, Preview
+
+ATTRIBUTION = "The packaged digits are MNIST's (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
+PAGE = "drawings.html"
+
+
+@click.command("generate")
+@click.option(
+    "--examples",
+    required=True,
+    metavar="DIR|digits",
+    help="Pictures with their texts: 'digits' (100 packaged ones), or a folder: with captions.jsonl (lines of "
+    '{"file", "text"}), or with a sub-folder for each kind, or with files named by what they show.',
+)
+@click.option(
+    "--query",
+    "queries",
+    required=True,
+    multiple=True,
+    metavar="TEXT",
+    help="What to draw, such as 'an image of 3'. Repeat it for several: ten at once take far less than ten times as "
+    "long as one.",
+)
+@click.option(
+    "--out",
+    required=True,
+    metavar="DIR|PNG",
+    type=click.Path(path_type=Path),
+    help="A .png file, for one picture: exactly the decoded pixels. Or a folder: a .png and an animated preview (.gif) "
+    f"of each, {PAGE}, results.json, and every answer as soon as it is there, so that --resume can go on.",
+)
+@click.option(
+    "--text",
+    default=TEXT,
+    show_default=True,
+    metavar="TEXT",
+    help="Text of an example that is named by its folder or file; {} stands for that name. The papers' preamble.",
+)
+@click.option(
+    "-n",
+    "--n",
+    "count",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Pictures of each text. More than one are sampled: without --temperature at 0.5.",
+)
+@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR. Same options; queries may be added.")
+@click.option("--dry-run", is_flag=True, help="Print the plan only: segments, tokens, time, cost. Nothing is asked.")
+@drawing_options
+@budget_options
+@json_option
+@quiet_option
+def command(
+    examples: str,
+    queries: tuple[str, ...],
+    out: Path,
+    text: str,
+    count: int,
+    resume: bool,
+    dry_run: bool,
+    drawing: dict[str, Any],
+    budget: dict[str, Any],
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Draw pictures from texts, through words, with a frozen text LLM.
+
+    The LLM is shown example pictures as words, each with its text, and asked for the words of a new picture, a segment
+    at a time; the tokenizer turns them into pixels. The plan is printed first.
+    """
+    from icl_vision.tasks.generation_examples import read_examples
+    from icl_vision.tasks.image_generator import ImageGenerator
+
+    single = out.suffix.lower() == ".png"
+    if single and (len(queries) > 1 or count > 1):
+        raise click.UsageError(f"--out {out} is one picture; give a folder for {len(queries)} queries, {count} of each")
+    if single and resume:
+        raise click.UsageError("--resume needs --out DIR: a .png keeps no answers to go on with")
+    if count > 1 and not drawing["temperature"]:
+        drawing["temperature"] = 0.5
+    found = read_examples(examples, text)
+    generator = ImageGenerator(**drawing, **budget, errors="return")
+    generator.fit([one.path for one in found], [one.text for one in found])
+    plan = generator.plan(queries, count)
+    seconds = plan.seconds() if plan.model.partition(":")[0] == "local" else None
+    if dry_run:
+        if as_json:
+            print_json(plan.to_dict() | {"seconds_estimate": seconds})
+        else:
+            click.echo(_plan(plan, seconds))
+        return
+    say(_plan(plan, seconds), quiet=quiet)
+    frames: dict[int, list[Image.Image]] = {}
+    started = time.monotonic()
+
+    def watch(preview: Preview) -> None:
+        frames.setdefault(preview.query, []).append(preview.image)
+
+    try:
+        results = generator.generate(queries, count, out=None if single else out, resume=resume, watch=watch)
+    except LLMError:
+        if not single:
+            say(f"what was answered is kept in {out}; --resume goes on from there", quiet=quiet)
+        raise
+    elapsed = time.monotonic() - started
+    if single:
+        _save(results[0], out)
+        rows = [_row(results[0], out)]
+    else:
+        rows = _folder(results, frames, out, elapsed)
+    if as_json:
+        print_json({"plan": plan.to_dict(), "seconds": elapsed, "images": rows})
+    else:
+        click.echo("\n".join(_line(row) for row in rows))
+        say(f"{len(rows)} drawn in {elapsed:.0f} s" + ("" if single else f"; see {out / PAGE}"), quiet=quiet)
+    failed = [row for row in rows if row["error"]]
+    for row in failed:
+        say(f"{row['text']}: {row['error']}")
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+def _plan(plan: Any, seconds: float | None) -> str:
+    expected = "unknown (it depends on the provider)" if seconds is None else f"about {seconds:,.0f} s on two cores"
+    return f"{plan}\ntime                {expected}"
+
+
+def _save(one: GeneratedImage, target: Path) -> None:
+    from icl_vision.storage import atomic_path
+
+    if one.image is None:
+        return
+    with atomic_path(target) as temporary:
+        one.image.save(temporary, format="PNG")
+
+
+def _folder(
+    results: list[GeneratedImage], frames: dict[int, list[Image.Image]], out: Path, seconds: float
+) -> list[dict[str, Any]]:
+    """Pictures, previews, the page and results.json."""
+    from icl_vision.storage import write_json
+    from icl_vision.viz.drawing_page import DrawingPage, DrawingTile, write_gif, write_page
+
+    rows, tiles = [], []
+    for place, (one, name) in enumerate(zip(results, file_names(results), strict=True)):
+        target = out / f"{name}.png"
+        _save(one, target)
+        if one.image is not None:
+            moving = frames.get(place) or [one.image]
+            write_gif(out / f"{name}.gif", moving)
+            usage = one.usage
+            note = f"{usage.requests} requests, {usage.prompt_tokens:,} prompt tokens, {len(one.changes)} repairs"
+            layers = [] if one.pyramid is None else [one.pyramid.words(n + 1) for n in range(one.pyramid.layers)]
+            tiles.append(DrawingTile(one.text, one.image, moving, layers, note))
+        rows.append(_row(one, target))
+    write_page(out / PAGE, DrawingPage("Drawn by a text LLM, word by word", tiles, {"seconds": f"{seconds:.0f}"},
+                                       ATTRIBUTION))  # fmt: skip
+    write_json(out / "results.json", {"seconds": seconds, "images": rows})
+    return rows
+
+
+def file_names(results: list[GeneratedImage]) -> list[str]:
+    """A file's name for each picture, from its text; letters of other scripts stay."""
+    names: list[str] = []
+    for one in results:
+        base = re.sub(r"[^\w]+", "-", one.text.lower()).strip("-_")[:60] or "drawing"
+        name = base if one.number == 1 else f"{base}-{one.number}"
+        again = 1
+        while name in names:
+            again += 1
+            name = f"{base}-{one.number}-{again}"
+        names.append(name)
+    return names
+
+
+def _row(one: GeneratedImage, target: Path) -> dict[str, Any]:
+    if one.image is None and not one.error:
+        raise UsageError(f"the drawing of {one.text!r} has neither a picture nor an error")  # cannot be
+    return {"file": None if one.image is None else str(target), **one.to_dict()}
+
+
+def _line(row: dict[str, Any]) -> str:
+    done = "failed" if row["error"] else row["file"]
+    return f"{done}  {row['text']}  {len(row['changes'])} repairs"

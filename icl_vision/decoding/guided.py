@@ -1,0 +1,102 @@
+"""Words chosen by what the condition changes in an LLM's probabilities.
+
+    log q(w)  =  log p(w | no condition)  +  g * ( log p(w | u)  -  log p(w | no condition) )
+
+Classifier-free guidance for language models (Sanchez et al., arXiv 2306.17806): g = 1 is the LLM's own distribution;
+more than 1 turns away from what the LLM would write whatever is asked for, such as the word of the background. "No
+condition" is the same prompt, examples and all, whose query line has none.
+
+Knows: probabilities of the words allowed at a place, for several prompts. Refuses to know: pyramids, templates, repair.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.contracts import Prompt, TextLLM, Usage
+
+_KEPT = 4096
+"""Distributions remembered: queries of one call ask for the same ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """How to choose. weight: g. temperature: 0 takes the likeliest word of q; else q, divided by it, is sampled."""
+
+    weight: float
+    temperature: float = 0.0
+
+
+@dataclass(slots=True)
+class GuidedWriter:
+    """Writes words, place by place.
+
+    llm: one that scores text. A distribution that was asked for once is not asked for again.
+    """
+
+    llm: TextLLM
+    _known: dict[tuple[str, tuple[str, ...]], npt.NDArray[np.float64]] = field(default_factory=dict)
+
+    async def write(
+        self,
+        prompt: Prompt,
+        against: Prompt,
+        places: Sequence[tuple[str, ...]],
+        guidance: Guidance,
+        seed: int,
+    ) -> tuple[tuple[str, ...], Usage]:
+        """A word for each place, and what it took.
+
+        Args:
+            prompt: with the condition u; it ends where the first word begins.
+            against: the same prompt without it.
+            places: the words allowed at each place; a place with a single word is not asked about.
+            guidance: how to choose.
+            seed: for sampling.
+
+        Raises:
+            LLMError, PromptTooLongError: the LLM cannot answer.
+        """
+        generator = np.random.default_rng(seed)
+        words: list[str] = []
+        spent = Usage()
+        for allowed in places:
+            if len(allowed) == 1:
+                words.append(allowed[0])
+                continue
+            without, usage = await self._logs(_after(against, words), allowed)
+            spent += usage
+            given, usage = await self._logs(_after(prompt, words), allowed)
+            spent += usage
+            guided = without + guidance.weight * (given - without)
+            words.append(allowed[_choose(guided, guidance.temperature, generator)])
+        return tuple(words), spent
+
+    async def _logs(self, prompt: Prompt, allowed: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], Usage]:
+        """log p of each word among those allowed."""
+        key = (prompt.text, allowed)
+        known = self._known.get(key)
+        if known is not None:
+            return known, Usage()
+        scores = await self.llm.score([(prompt, " " + word) for word in allowed], terminator="")
+        logs = np.asarray(scores.logprobs, dtype=np.float64)
+        logs = logs - np.logaddexp.reduce(logs)
+        if len(self._known) >= _KEPT:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = logs
+        return logs, scores.usage
+
+
+def _after(prompt: Prompt, words: Sequence[str]) -> Prompt:
+    return replace(prompt, query=" ".join([prompt.query, *words])) if words else prompt
+
+
+def _choose(logs: npt.NDArray[np.float64], temperature: float, generator: np.random.Generator) -> int:
+    if not temperature:
+        return int(np.argmax(logs))
+    # Gumbel's trick: one draw a word, so that the choice depends on nothing but the seed and the place.
+    return int(np.argmax(logs / temperature + generator.gumbel(size=len(logs))))

@@ -1,0 +1,550 @@
+"""Restoring pictures with a frozen text LLM: the denoising of SPAE (section 4.3), with and without its leak.
+
+Knows: the order of the line (pictures, degraded pictures, words, examples, segments, picture) and what a user may set.
+Refuses to know: how a segment is asked for (``decoding``), what a task does to pixels (``denoising_tasks``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from icl_vision.codebook import Codebook
+from icl_vision.contracts import TextLLM, Tokenizer, Usage
+from icl_vision.decoding.corruption import PAPER_RATES, check_rates, corrupt_words, corruption_rates, shuffle_words
+from icl_vision.decoding.drawing import Drawing, Pair, Query
+from icl_vision.decoding.progressive import ProgressiveDecoder
+from icl_vision.decoding.stages import Allowed, Decoding
+from icl_vision.errors import IclVisionError, NotFittedError, UsageError
+from icl_vision.images import ImageSource, load_image
+from icl_vision.llms import Budget, connect
+from icl_vision.llms.loop import hop, run_sync
+from icl_vision.pyramid import TokenPyramid
+from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag
+from icl_vision.tasks.denoising_plan import DenoisingPlan, DenoisingStages, Refine, decided_by, denoising_stages
+from icl_vision.tasks.denoising_tasks import DenoisingTask, Pixels, find_task
+from icl_vision.tasks.params import Parameters
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Protocol = Literal["leak-free", "paper"]
+PROTOCOLS = ("leak-free", "paper")
+LEAK = "the context holds corrupted copies of the answer itself (the papers' protocol)"
+
+
+@dataclass(frozen=True, slots=True)
+class Puzzle:
+    """One picture to restore. name: in reports. target: the intact picture [S, S, 3] and its words, None where only the
+    degraded picture was given. shown: the condition as a picture. condition: its words. query: what is asked."""
+
+    name: str
+    target: Pixels | None
+    target_words: TokenPyramid | None
+    shown: Pixels
+    condition: TokenPyramid
+    query: Query
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisedImage:
+    """One restored picture.
+
+    image: decoded from ``pyramid``; None where ``error`` says why. puzzle: what was asked. drawing: every segment's
+    words, changes and usage. decided: by layer, whose words they are. leaking: the context held the answer.
+    """
+
+    puzzle: Puzzle
+    task: str
+    protocol: str
+    image: Image.Image | None
+    pyramid: TokenPyramid | None
+    drawing: Drawing
+    decided: tuple[str, ...]
+    leaking: bool
+    error: Exception | None = None
+
+    @property
+    def condition(self) -> Image.Image:
+        """What the LLM was shown, as a picture."""
+        from PIL import Image
+
+        return Image.fromarray(self.puzzle.shown)
+
+    @property
+    def merged(self) -> Image.Image | None:
+        """The condition with its unknown region taken from ``image``; ``image`` itself where all is unknown."""
+        if self.image is None:
+            return None
+        from PIL import Image
+
+        made, pixels = self.puzzle.shown.copy(), np.asarray(self.image)
+        region = find_task(self.task).pixels(made.shape[0])
+        made[region] = pixels[region]
+        return Image.fromarray(made)
+
+    @property
+    def usage(self) -> Usage:
+        """Requests and tokens."""
+        return self.drawing.usage
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without pixels."""
+        return {
+            "name": self.puzzle.name,
+            "task": self.task,
+            "protocol": self.protocol,
+            "leaking": self.leaking,
+            "words": None if self.pyramid is None else [self.pyramid.words(n + 1) for n in range(self.pyramid.layers)],
+            "kept_words": len(self.puzzle.query.known),
+            "decided": list(self.decided),
+            "constrained": self.drawing.constrained,
+            "changes": [change.to_dict() for change in self.drawing.changes],
+            "usage": self.usage.to_dict(),
+            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+        }
+
+
+class ImageDenoiser(Parameters):
+    """Restores pictures by showing an LLM degraded and intact ones, all as words.
+
+    Args:
+        llm: what answers: a ``connect`` string or any ``TextLLM``.
+        tokenizer: one that decodes: a name or folder, as for ``ImageTokenizer.from_pretrained``, or a tokenizer.
+        task: "outpainting", "inpainting", "deblurring", "translation", "rotation" or "reconstruction".
+        protocol: "leak-free" shows other pictures. "paper" shows corrupted copies of the query's own target, so that
+            the answer stands in the prompt; results carry ``leaking=True``.
+        layers: that the LLM decides with the condition; None for those of the first 85 words. See ``refine``.
+        stride: words asked for at a time there; None for a row of the layer's grid.
+        window: what those prompts show: "near" or "all"; see ``denoising_stages``.
+        refine: the deeper layers: "agnostic", "task" or "none"; see ``denoising_stages``.
+        context: examples in each prompt. Of more context pictures so many are drawn by ``seed``; None shows all.
+        corruption: share of random words in the first and the last example's condition (in its target, with
+            protocol "paper"). The query of "reconstruction" has the last rate.
+        keep_known: keep the condition's words wherever they stand for known pixels only. None: True for outpainting
+            and inpainting, where part of the picture is intact; False elsewhere.
+        allowed: words that may be answered: those the examples have at that "place", on that "layer", anywhere
+            ("context"), or the whole "vocabulary". For the deeper layers "place" is widened to "layer": a request then
+            asks for a row, not for a word.
+        own: allow the words of the query's own condition (on the same layer) too.
+        degrade: images given to ``denoise`` are intact and the task is done to them first; False: they are degraded
+            already (leak-free only, and not for "reconstruction").
+        guidance: weight of what the condition changes in the LLM's probabilities in the first stage; 1 takes them as
+            they are, more makes the condition count for more at several times the requests (log-probabilities are
+            needed). None: 3 for deblurring and reconstruction where the LLM gives log-probabilities, else 1.
+        temperature, longest_run: see ``icl_vision.decoding.Decoding``.
+        constrain: see ``ProgressiveDecoder``.
+        max_tokens: stop before more prompt and answer tokens than this, for one call of ``denoise``.
+        concurrency: requests at the same time; None leaves it to the LLM.
+        errors: a picture whose words cannot be read: "raise", or "return" it with its ``error``.
+        seed: of corruption, draws and sampling.
+        single_pass: ask for all words of the first stage at once (the baseline that the papers report to fail).
+        shuffled: a control: each layer of every example's target in random order.
+
+    The constructor only stores; ``fit`` checks. After ``fit``: ``task_``, ``tokenizer_``, ``llm_``, ``parts_``.
+    """
+
+    task_: DenoisingTask
+    tokenizer_: Tokenizer
+    llm_: TextLLM
+    parts_: DenoisingStages
+
+    def __init__(
+        self,
+        llm: str | TextLLM = "local",
+        tokenizer: str | os.PathLike[str] | Tokenizer = "spae-photo-128",
+        task: str = "outpainting",
+        *,
+        protocol: Protocol = "leak-free",
+        layers: int | None = None,
+        stride: int | None = None,
+        window: Literal["near", "all"] = "near",
+        refine: Refine = "agnostic",
+        context: int | None = 10,
+        corruption: tuple[float, float] = PAPER_RATES,
+        keep_known: bool | None = None,
+        allowed: Allowed = "place",
+        own: bool = True,
+        degrade: bool = True,
+        guidance: float | None = None,
+        temperature: float = 0.0,
+        longest_run: int | None = None,
+        constrain: Literal["auto", "always", "never"] = "auto",
+        max_tokens: int | None = None,
+        concurrency: int | None = None,
+        errors: Literal["raise", "return"] = "raise",
+        seed: int = 0,
+        single_pass: bool = False,
+        shuffled: bool = False,
+    ) -> None:
+        self.llm = llm
+        self.tokenizer = tokenizer
+        self.task = task
+        self.protocol = protocol
+        self.layers = layers
+        self.stride = stride
+        self.window = window
+        self.refine = refine
+        self.context = context
+        self.corruption = corruption
+        self.keep_known = keep_known
+        self.allowed = allowed
+        self.own = own
+        self.degrade = degrade
+        self.guidance = guidance
+        self.temperature = temperature
+        self.longest_run = longest_run
+        self.constrain = constrain
+        self.max_tokens = max_tokens
+        self.concurrency = concurrency
+        self.errors = errors
+        self.seed = seed
+        self.single_pass = single_pass
+        self.shuffled = shuffled
+
+    # The context.
+
+    def fit(self, images: Iterable[ImageSource] = ()) -> Self:
+        """Choose the context pictures and turn them into words, once.
+
+        Args:
+            images: intact pictures; for protocol "paper" none are needed and none are used.
+
+        Raises:
+            UsageError: an argument (here or in the constructor) that cannot work.
+            ImageError: a picture that cannot be used.
+            ArtefactNotFoundError, LLMSpecError: no such tokenizer or LLM.
+        """
+        task = self._check()
+        sources = as_sources(images, single=False)
+        tokenizer, llm = _tokenizer(self.tokenizer), connect(self.llm)
+        parts = denoising_stages(
+            tokenizer.layout,
+            layers=self.layers,
+            stride=self.stride,
+            window=self.window,
+            refine=self.refine,
+            allowed=self.allowed,
+            decoding=Decoding(self.temperature, self.seed, self.longest_run, guidance=self._guidance(task, llm)),
+            single_pass=self.single_pass,
+        )
+        chosen: list[ImageSource] = []
+        if self.protocol == "leak-free":
+            chosen = self._drawn(sources)
+        pictures = _pixels(tokenizer, chosen)
+        self.llm_, self.task_, self.tokenizer_, self.parts_ = llm, task, tokenizer, parts
+        self._pictures = pictures
+        self._targets = tokenizer.encode(list(pictures)) if pictures else []
+        self._pairs = self._leak_free_pairs() if pictures else []
+        return self
+
+    @property
+    def pairs_(self) -> list[Pair]:
+        """The leak-free examples, in the order shown; their corruption falls."""
+        self._check_fitted()
+        return list(self._pairs)
+
+    # Restoring.
+
+    def puzzles(self, images: ImageSource | Iterable[ImageSource], names: Sequence[str] | None = None) -> list[Puzzle]:
+        """What would be asked about each picture: its condition, its words, the known ones.
+
+        names: for reports and run folders; None numbers the pictures.
+
+        Raises:
+            NotFittedError, ImageError.
+            UsageError: names that do not fit, or a picture that is in the context too (leak-free).
+        """
+        self._check_fitted()
+        pictures = _pixels(self.tokenizer_, as_sources(images, single=True))
+        names = [str(number) for number in range(1, len(pictures) + 1)] if names is None else list(names)
+        if len(names) != len(pictures) or len(set(names)) != len(names):
+            raise UsageError(f"give each of the {len(pictures)} images a name of its own; got {len(set(names))} names")
+        if not pictures:
+            return []
+        for name, picture in zip(names, pictures, strict=True):
+            if any(np.array_equal(picture, other) for other in self._pictures):
+                raise UsageError(
+                    f"image {name!r} is also a context image: its answer would stand in the prompt; take it out of the "
+                    "context"
+                )
+        shown = [self.task_.degrade(picture) for picture in pictures] if self.degrade else pictures
+        conditions = self.tokenizer_.encode(list(shown))
+        targets: Sequence[TokenPyramid | None] = [None] * len(pictures)
+        if self.degrade:
+            targets = self.tokenizer_.encode(list(pictures))
+        if self.task_.in_words:
+            rate = check_rates(self.corruption)[1]
+            # Noise of the query is that of its name, not of its place among others.
+            conditions = [
+                corrupt_words(one, rate, seed=self.seed, number=_number(name))
+                for one, name in zip(conditions, names, strict=True)
+            ]
+            shown = [np.asarray(image) for image in self.tokenizer_.decode(conditions)]
+        return [
+            Puzzle(name, picture if self.degrade else None, target, seen, words, self._query(words, name))
+            for name, picture, target, seen, words in zip(names, pictures, targets, shown, conditions, strict=True)
+        ]
+
+    def plan(self, images: ImageSource | Iterable[ImageSource], names: Sequence[str] | None = None) -> DenoisingPlan:
+        """What ``denoise`` would send and cost, and who decides which words; nothing is asked.
+
+        Raises:
+            As ``puzzles``; UsageError for no images.
+        """
+        return self.plan_of(self.puzzles(images, names))
+
+    def plan_of(self, puzzles: Sequence[Puzzle]) -> DenoisingPlan:
+        """``plan`` of puzzles that are made already."""
+        if not puzzles:
+            raise UsageError("there is nothing to restore: give at least one image")
+        decoder = self._decoder()
+        parts = tuple(decoder.plan(pairs, [one.query for one in some]) for pairs, some in self._jobs(puzzles))
+        decided = decided_by(self.parts_, puzzles[0].query, len(self.tokenizer_.layout))
+        return DenoisingPlan(self.task_.name, self.protocol, self.leaking, parts, decided, self.max_tokens)
+
+    def denoise(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        names: Sequence[str] | None = None,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> list[DenoisedImage]:
+        """Restore pictures.
+
+        Args:
+            images: one or several, see ``degrade``.
+            names: for reports and run folders; None numbers them.
+            out: a folder that keeps every segment as soon as it is answered.
+            resume: go on with what is there; nothing answered is asked again.
+
+        Raises:
+            NotFittedError: before ``fit``. UsageError: as ``puzzles``. RunError: the folder cannot be used.
+            BudgetExceededError: ``max_tokens`` does not allow it (before anything is asked) or the next request.
+            PromptTooLongError, LLMError: the LLM cannot answer.
+            AnswerRefusedError: words could not be read, with ``errors="raise"``.
+        """
+        return run_sync(self._denoise(self.puzzles(images, names), out, resume))
+
+    async def adenoise(
+        self,
+        images: ImageSource | Iterable[ImageSource],
+        names: Sequence[str] | None = None,
+        *,
+        out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> list[DenoisedImage]:
+        """``denoise`` as a coroutine, for any event loop."""
+        puzzles = await asyncio.to_thread(self.puzzles, images, names)
+        return await hop(self._denoise(puzzles, out, resume))
+
+    def solve(
+        self, puzzles: Sequence[Puzzle], *, out: str | os.PathLike[str] | None = None, resume: bool = False
+    ) -> list[DenoisedImage]:
+        """``denoise`` of puzzles that are made already."""
+        self._check_fitted()
+        return run_sync(self._denoise(puzzles, out, resume))
+
+    @property
+    def leaking(self) -> bool:
+        """Whether the context holds the answer."""
+        return self.protocol == "paper"
+
+    def pairs_for(self, puzzle: Puzzle) -> list[Pair]:
+        """The examples that a puzzle is shown, in order."""
+        if not self.leaking:
+            return list(self._pairs)
+        assert puzzle.target_words is not None
+        rates = corruption_rates(self.context or 1, check_rates(self.corruption))
+        condition = self._condition(puzzle.condition)
+        start = _number(puzzle.name)
+        copies = [
+            corrupt_words(puzzle.target_words, rate, seed=self.seed, number=start + number)
+            for number, rate in enumerate(rates, start=1)
+        ]
+        return [Pair(condition, self._shown(target, number)) for number, target in enumerate(copies)]
+
+    # Steps.
+
+    def _check(self) -> DenoisingTask:
+        task = find_task(self.task)
+        check_choice("protocol", self.protocol, PROTOCOLS)
+        check_choice("errors", self.errors, ("raise", "return"))
+        check_count("context", self.context, least=1, none="all context images")
+        check_count("seed", self.seed, least=0)
+        check_count("max_tokens", self.max_tokens, least=1, none="no limit")
+        check_flag("keep_known", self.keep_known, none=True)
+        check_flag("own", self.own)
+        check_flag("degrade", self.degrade)
+        check_flag("single_pass", self.single_pass)
+        check_flag("shuffled", self.shuffled)
+        check_rates(self.corruption)
+        if self.protocol == "paper" and (not self.degrade or self.context is None):
+            raise UsageError(
+                "protocol='paper' shows corrupted copies of the answer: it needs intact images (degrade=True) and a "
+                "number of copies (context=10)"
+            )
+        if task.in_words and not self.degrade:
+            raise UsageError("task='reconstruction' adds noise to words; images cannot hold it already (degrade=False)")
+        return task
+
+    def _guidance(self, task: DenoisingTask, llm: TextLLM) -> float:
+        """The weight of the condition."""
+        if self.guidance is not None:
+            return self.guidance
+        return task.guidance if llm.profile.scores_text and self.constrain != "never" else 1.0
+
+    def _drawn(self, sources: Sequence[ImageSource]) -> list[ImageSource]:
+        """The context pictures, in the order given."""
+        if not sources:
+            raise UsageError("leak-free denoising needs context images; fit() got none")
+        wanted = len(sources) if self.context is None else int(self.context)
+        if wanted > len(sources):
+            raise UsageError(
+                f"context={wanted} examples were asked for and {len(sources)} images given; give more, or set "
+                f"context={len(sources)}"
+            )
+        places = np.random.default_rng([self.seed, 1]).permutation(len(sources))[:wanted]
+        return [sources[place] for place in sorted(places.tolist())]
+
+    def _leak_free_pairs(self) -> list[Pair]:
+        shown = [self.task_.degrade(picture) for picture in self._pictures]
+        conditions = self.tokenizer_.encode(list(shown))
+        rates = corruption_rates(len(conditions), check_rates(self.corruption))
+        return [
+            Pair(
+                self._condition(corrupt_words(words, rate, seed=self.seed, number=number)), self._shown(target, number)
+            )
+            for number, (words, rate, target) in enumerate(zip(conditions, rates, self._targets, strict=True))
+        ]
+
+    def _query(self, condition: TokenPyramid, name: str) -> Query:
+        keep = self.task_.keep_known if self.keep_known is None else self.keep_known
+        words = self._cut(condition).words()
+        # Without a region of its own a task has no place that is known.
+        known = {place: words[place] for place in self.task_.known_places(self.parts_.layout)} if keep else {}
+        also = {layer: tuple(dict.fromkeys(condition.words(layer))) for layer in range(1, len(self.parts_.layout) + 1)}
+        return Query(self._condition(condition), known, name, also if self.own else {})
+
+    def _condition(self, words: TokenPyramid) -> TokenPyramid:
+        """What a prompt shows of a condition: as much as its window can name."""
+        return words.truncate(self.parts_.layers) if self.parts_.whole else words
+
+    def _shown(self, target: TokenPyramid, number: int) -> TokenPyramid:
+        """An example's target as the prompts show it."""
+        words = self._cut(target)
+        return shuffle_words(words, seed=self.seed, number=number) if self.shuffled else words
+
+    def _cut(self, words: TokenPyramid) -> TokenPyramid:
+        return words.truncate(len(self.parts_.layout))
+
+    def _jobs(self, puzzles: Sequence[Puzzle]) -> list[tuple[list[Pair], list[Puzzle]]]:
+        """Puzzles that share their examples."""
+        if not self.leaking:
+            return [(list(self._pairs), list(puzzles))]
+        return [(self.pairs_for(puzzle), [puzzle]) for puzzle in puzzles]
+
+    def _decoder(self) -> ProgressiveDecoder:
+        tokenizer = self.tokenizer_
+        book = None
+        if tokenizer.codebook is not None and tokenizer.vocabulary is not None:
+            book = Codebook(tokenizer.vocabulary, tokenizer.codebook, name=tokenizer.name)
+        return ProgressiveDecoder(
+            self.llm_,
+            self.parts_.stages,
+            constrain=self.constrain,
+            codebook=book,
+            concurrency=self.concurrency,
+            errors=self.errors,
+            budget=None if self.max_tokens is None else Budget(tokens=self.max_tokens),
+        )
+
+    async def _denoise(
+        self, puzzles: Sequence[Puzzle], out: str | os.PathLike[str] | None, resume: bool
+    ) -> list[DenoisedImage]:
+        if not puzzles:
+            return []
+        decoder = self._decoder()
+        if self.max_tokens is not None and not resume:
+            self.plan_of(puzzles).check()
+        drawings: list[tuple[Puzzle, Drawing]] = []
+        for pairs, some in self._jobs(puzzles):
+            queries = [one.query for one in some]
+            if out is None:
+                found = await decoder.decode(pairs, queries)
+            else:
+                folder = Path(out) / ("words" if not self.leaking else f"words-{_number(some[0].name):08x}")
+                with decoder.open_run(folder, pairs, resume=resume) as run:
+                    found = await decoder.decode(pairs, queries, run=run)
+            drawings += zip(some, found, strict=True)
+        return await asyncio.to_thread(self._finish, drawings)
+
+    def _finish(self, drawings: Sequence[tuple[Puzzle, Drawing]]) -> list[DenoisedImage]:
+        """Decode what has all its words."""
+        layers = len(self.tokenizer_.layout)
+        done = []
+        for puzzle, drawing in drawings:
+            decided = decided_by(self.parts_, puzzle.query, layers)
+            one = DenoisedImage(
+                puzzle, self.task_.name, self.protocol, None, None, drawing, decided, self.leaking, drawing.error
+            )
+            if drawing.error is None:
+                pyramid = drawing.pyramid
+                one = replace(one, image=self.tokenizer_.decode([pyramid])[0], pyramid=pyramid)
+            done.append(one)
+        return done
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "parts_"):
+            raise NotFittedError("call fit(context_images) first (without images for protocol='paper')")
+
+
+def _tokenizer(given: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
+    """A tokenizer that can be drawn with."""
+    from icl_vision.tokenizers import ImageTokenizer
+
+    tokenizer = ImageTokenizer.from_pretrained(os.fspath(given)) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(tokenizer, Tokenizer):
+        raise UsageError(f"tokenizer must be a name, a folder or a tokenizer; got {type(given).__name__}")
+    if not tokenizer.can_decode or tokenizer.vocabulary is None:
+        raise UsageError(
+            f"denoising needs a tokenizer that turns words back into pictures; {tokenizer.name!r} does not: use "
+            "spae-photo-128 for photographs, spae-digits-32 for digits"
+        )
+    return tokenizer
+
+
+def _pixels(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[Pixels]:
+    """Each picture as the tokenizer sees it, uint8 [S, S, 3].
+
+    Raises:
+        ImageError: one cannot be used; the message names its place.
+        UsageError: the tokenizer does not say how it takes pictures.
+    """
+    preprocessing = getattr(tokenizer, "preprocessing", None)
+    if preprocessing is None or not hasattr(preprocessing, "batch"):
+        raise UsageError(
+            f"the tokenizer {tokenizer.name!r} does not say how it takes pictures (no `preprocessing`), so a picture "
+            "cannot be degraded as it would see it"
+        )
+    found: list[Pixels] = []
+    for place, source in enumerate(sources):
+        try:
+            found.append(preprocessing.batch([load_image(source)])[0])
+        except IclVisionError as error:
+            raise type(error)(f"images[{place}]: {error}") from error
+    return found
+
+
+def _number(name: str) -> int:
+    """A number for a name, the same everywhere."""
+    import zlib
+
+    return zlib.crc32(name.encode("utf-8", "backslashreplace"))

@@ -1,0 +1,96 @@
+"""Guidance: what the condition changes in the probabilities, weighed."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from drawn_pictures import pairs, picture
+
+from icl_vision.contracts import Prompt
+from icl_vision.decoding import Decoding, ProgressiveDecoder, Query, Stage, par
+from icl_vision.decoding.guided import Guidance, GuidedWriter
+from icl_vision.errors import CapabilityError, UsageError
+from icl_vision.llms.fake import FakeLLM
+
+GIVEN, WITHOUT = Prompt("", "", "u ->"), Prompt("", "", "->")
+SHARES = {("u ->", " a"): 0.30, ("u ->", " b"): 0.40, ("->", " a"): 0.10, ("->", " b"): 0.60}
+
+
+def score(prompt: Prompt, continuation: str) -> float:
+    return math.log(SHARES.get((prompt.text, continuation), 0.01))
+
+
+def write(weight: float, places: Any = (("a", "b"),), seed: int = 0, temperature: float = 0.0) -> tuple[str, ...]:
+    writer = GuidedWriter(FakeLLM(score=score))
+    return asyncio.run(writer.write(GIVEN, WITHOUT, places, Guidance(weight, temperature), seed))[0]
+
+
+def test_the_weight_decides_between_the_frequent_and_the_fitting_word() -> None:
+    # log(.3/.4) + w * ... turns where (.3/.4) ** w * (.1/.6) ** (1 - w) = 1, at w = 1.19.
+    assert [write(weight) for weight in (0.0, 1.0, 1.1, 1.3, 3.0)] == [("b",), ("b",), ("b",), ("a",), ("a",)]
+
+
+def test_sampling_follows_the_guided_distribution() -> None:
+    drawn = [write(2.0, seed=seed, temperature=1.0)[0] for seed in range(400)]
+    shares = np.array([0.3 / 0.7, 0.4 / 0.7]) ** 2 / np.array([0.1 / 0.7, 0.6 / 0.7])
+    assert drawn.count("a") / 400 == pytest.approx(shares[0] / shares.sum(), abs=0.06)
+    assert drawn == [write(2.0, seed=seed, temperature=1.0)[0] for seed in range(400)]
+
+
+def test_later_words_are_asked_after_earlier_ones_and_nothing_is_asked_twice() -> None:
+    llm = FakeLLM(score=score)
+    writer = GuidedWriter(llm)
+    places = (("a", "b"), ("c",), ("a", "b"))
+    words, usage = asyncio.run(writer.write(GIVEN, WITHOUT, places, Guidance(3.0), 0))
+    assert words[:2] == ("a", "c")
+    assert {call.prompt.text for call in llm.calls} == {"u ->", "->", "u -> a c", "-> a c"}
+    assert usage.requests == 8
+    assert asyncio.run(writer.write(GIVEN, WITHOUT, places, Guidance(3.0), 0))[1].requests == 0
+
+
+def test_a_decoder_with_guidance_draws_allowed_words_only() -> None:
+    llm = FakeLLM()
+    stages = par(2, allowed="place", decoding=Decoding(guidance=2.0, longest_run=2))
+    shown = pairs(4)
+    decoder = ProgressiveDecoder(llm, stages)
+    (drawing,) = decoder.decode_sync(shown, [Query("an image of 2", known={3: picture(9).words()[3]})])
+    assert drawing.complete and drawing.constrained
+    words = [pair.target.words() for pair in shown]
+    for place, word in enumerate(drawing.pyramid.words()):
+        assert word == picture(9).words()[3] if place == 3 else word in {one[place] for one in words}
+    assert all(call.kind == "score" for call in llm.calls)
+    assert {call.prompt.text.endswith("\nA:") for call in llm.calls} == {True, False}
+    assert any("C: an image of 2\nA:" in call.prompt.text for call in llm.calls)
+
+
+def test_guidance_of_one_asks_as_before_and_a_stage_without_condition_has_none() -> None:
+    llm = FakeLLM(constraint="logit_bias")
+    ProgressiveDecoder(llm, par(4, decoding=Decoding(guidance=1.0))).decode_sync(pairs(3), [Query("an image of 1")])
+    assert {call.kind for call in llm.calls} == {"complete"}
+    stage = Stage(stride=4, condition="none", decoding=Decoding(guidance=2.0))
+    ProgressiveDecoder(FakeLLM(constraint="logit_bias"), [stage]).decode_sync(pairs(3), [Query()])
+
+
+def test_the_plan_counts_three_requests_a_distribution() -> None:
+    llm = FakeLLM()
+    queries = [Query("an image of 1"), Query("an image of 2")]
+    decoder = ProgressiveDecoder(llm, [Stage(stride=1, given="none", decoding=Decoding(guidance=2.0))])
+    assert decoder.plan(pairs(3), queries).usage.requests == 37 * 3 * 3
+
+
+def test_what_cannot_guide_is_refused() -> None:
+    with pytest.raises(UsageError, match="guidance must be 0 or more, and 1 for none; got -1"):
+        Decoding(guidance=-1)
+    with pytest.raises(CapabilityError, match="'fake' does not give"):
+        ProgressiveDecoder(FakeLLM(scores_text=False), par(1, decoding=Decoding(guidance=2.0)))
+
+
+def test_the_prompt_of_a_segment() -> None:
+    decoder = ProgressiveDecoder(FakeLLM(), par(1))
+    assert decoder.prompt(pairs(2), Query("an image of 1")).query == "C: an image of 1\nA:"
+    with pytest.raises(UsageError, match="there are segments 1 to 37; got 0"):
+        decoder.prompt(pairs(2), Query("an image of 1"), 0)

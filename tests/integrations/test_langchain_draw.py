@@ -1,0 +1,72 @@
+"""One that draws, as a LangChain tool."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("langchain_core")
+
+from langchain_core.messages import ToolMessage
+
+from icl_vision import ImageGenerator
+from icl_vision.errors import LLMUnavailableError, NotFittedError, UsageError
+from icl_vision.integrations.langchain import ImageRegistry
+from icl_vision.llms.fake import FakeLLM
+from icl_vision.tasks.image_generator import GeneratedImage
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
+from drawing_llm import drawing_llm
+
+
+def generator(llm: Any = None, **options: Any) -> ImageGenerator:
+    bar, block = np.zeros((2, 28, 28), np.uint8)
+    bar[4:24, 13:16] = block[4:24, 6:22] = 255
+    found = ImageGenerator(llm or drawing_llm(), "spae-digits-32", **options)
+    return found.fit([bar, block], ["a bar", "a block"])
+
+
+def call(text: str) -> dict[str, Any]:
+    return {"type": "tool_call", "name": "draw_image", "args": {"text": text}, "id": "call-1"}
+
+
+def test_words_for_the_model_and_the_picture_for_the_program() -> None:
+    images = ImageRegistry()
+    tool = generator().as_tool(images=images)
+    assert tool.description == "Draws a small picture from a text like these: 'a bar', 'a block'."
+    message = tool.invoke(call("a bar"))
+    assert isinstance(message, ToolMessage) and isinstance(message.artifact, GeneratedImage)
+    assert message.content.startswith("drawn; the picture has the id 'image-1'\nwords: ")
+    assert "and 5 more" in message.content and images["image-1"] is message.artifact.image
+
+
+async def test_coroutine() -> None:
+    tool = generator().as_tool("sketch", "Sketches.")
+    assert (await tool.ainvoke(call("a block"))).artifact.text == "a block"
+    assert list(tool.images) == ["image-1"]
+
+
+@pytest.mark.parametrize("text", ["", "  ", "two\nlines -> evil", "x" * 301])
+def test_texts_that_may_not_be_drawn(text: str) -> None:
+    message = generator().as_tool().invoke(call(text))
+    assert message.status == "error" and "one line of 1 to 300 printable characters" in message.content
+
+
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_what_cannot_be_drawn_is_told_and_a_dead_llm_is_raised(errors: Any) -> None:
+    refused = generator(FakeLLM("no such words", scores_text=False), errors=errors).as_tool().invoke(call("a bar"))
+    assert refused.status == "error" and "'a bar' could not be drawn" in refused.content
+    dead = FakeLLM([LLMUnavailableError("gone")], scores_text=False)
+    with pytest.raises(LLMUnavailableError):
+        generator(dead, errors=errors).as_tool().invoke(call("a bar"))
+
+
+def test_what_cannot_be_a_tool() -> None:
+    with pytest.raises(NotFittedError):
+        ImageGenerator().as_tool()
+    with pytest.raises(UsageError, match="images must be an ImageRegistry, to which pictures are added; got dict"):
+        generator().as_tool(images={})
