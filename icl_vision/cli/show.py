@@ -6,6 +6,8 @@ One bad file never stops the others: it is named on stderr and the exit code is 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,17 +22,18 @@ if TYPE_CHECKING:
     from icl_vision.viz.pyramid_look import PyramidLook
 
 PAGE, PICTURE = ".html", ".png"
+DEFAULT = "spae-photo-128"  # photographs to words on grids and back, which is what there is most to see of
 
 
 @click.command("show")
 @click.argument("images", nargs=-1, required=True, type=click.Path(), metavar="IMG...")
-@tokenizer_option()
+@tokenizer_option(DEFAULT)
 @click.option(
     "-k",
     "k",
     type=click.IntRange(min=1),
     default=None,
-    help="Words per image. Default: the tokenizer's own (5 for words-photo, every layer of a pyramid), to show all "
+    help="Words per image. Default: the tokenizer's own (every layer of a pyramid, 5 for words-photo), to show all "
     "there is. A pyramid accepts the counts that fill whole layers, e.g. 1, 5, 21, 85.",
 )
 @click.option(
@@ -49,10 +52,10 @@ def command(
 ) -> None:
     """Show images as a tokenizer sees them: words over the image, layer by layer, and what comes back from them.
 
-    With --json the output is {out, images: [{image, k, words, similarity, similarity_to}]}: words and similarity hold
-    one list per layer, and both similarity entries are null where the tokenizer has no word vectors; a file that cannot
-    be used is {image, error} there. Such files are named on stderr too; the others are shown, and the exit code is 1 at
-    the end.
+    With --json the output is {out, images: [{image, k, words, similarity, similarity_to, psnr}]}: words and similarity
+    hold one list per layer, and both similarity entries are null where the tokenizer has no word vectors; psnr holds
+    one number of dB per layer, null where nothing comes back; a file that cannot be used is {image, error} there. Such
+    files are named on stderr too; the others are shown, and the exit code is 1 at the end.
     """
     kind = out.suffix.lower()
     if kind not in (PAGE, PICTURE):
@@ -92,10 +95,23 @@ def _look(images: tuple[str, ...], tokenizer: str, k: int | None) -> list[Pyrami
     results: list[PyramidLook | ImageError] = []
     for path, name in zip(images, _names(images), strict=True):
         try:
-            results.append(look(path, loaded, k=k, name=name))
+            results.append(_measured(look(path, loaded, k=k, name=name)))
         except ImageError as error:
             results.append(error)
     return results
+
+
+def _measured(shown: PyramidLook) -> PyramidLook:
+    """With the PSNR of each reconstruction, where it has the size of what went in."""
+    if not shown.decoded or any(image.size != shown.seen.size for image in shown.decoded):
+        return shown
+    import numpy as np
+
+    from icl_vision.evaluation.image_metrics import psnr
+
+    made = np.stack([np.asarray(image.convert("RGB")) for image in shown.decoded])
+    seen = np.broadcast_to(np.asarray(shown.seen.convert("RGB")), made.shape)
+    return dataclasses.replace(shown, psnr=tuple(psnr(seen, made).tolist()))
 
 
 def _write(out: Path, looks: list[PyramidLook], command: str) -> None:
@@ -126,6 +142,7 @@ def _record(path: str, shown: PyramidLook | ImageError) -> dict[str, Any]:
         "words": [pyramid.words(layer) for layer in range(1, pyramid.layers + 1)],
         "similarity": cosines,
         "similarity_to": None if similarity is None else similarity.reference,
+        "psnr": [round(value, 3) if math.isfinite(value) else None for value in shown.psnr] or None,
     }
 
 

@@ -30,6 +30,8 @@ DEVICE_CHUNK = 1 << 26
 
 _WIDE = 1 << 14
 _BLOCK = 64
+_TRACED = 1 << 11
+"""Words at once in a graph, where the number of points is not known: 256 positions hold 2 MiB of scores an image."""
 
 
 def full_precision(device: torch.device) -> AbstractContextManager[object]:
@@ -66,7 +68,7 @@ def nearest_words(
         normalise: the largest cosine instead of the smallest Euclidean distance.
         chunk: how many scores (points times words) may exist at once, 1 or more; None is 16 MiB of them on a CPU
             and 256 MiB elsewhere. In a traced graph (``torch.export``, ``torch.compile``) only the words are cut up,
-            into parts of 16,384, because the number of points may be unknown there.
+            into parts of 2,048, because the number of points may be unknown there.
         terms: ``word_terms(codebook, normalise=normalise)``, where it is known already.
 
     Returns:
@@ -95,9 +97,9 @@ def nearest_words(
 def _traced(x: Tensor, words: Tensor, terms: Tensor | None, normalise: bool) -> Tensor:
     """The search as a graph: no writing in place, no shape that depends on data, every loop of known length."""
     best, ids = None, None
-    for start in range(0, words.shape[0], _WIDE):
-        part = words[start : start + _WIDE]
-        term = word_terms(part, normalise=normalise) if terms is None else terms[start : start + _WIDE]
+    for start in range(0, words.shape[0], _TRACED):
+        part = words[start : start + _TRACED]
+        term = word_terms(part, normalise=normalise) if terms is None else terms[start : start + _TRACED]
         scores = x @ part.T * term if normalise else x @ part.T - term
         value, place = scores.max(1)
         if best is None or ids is None:

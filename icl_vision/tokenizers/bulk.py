@@ -95,11 +95,11 @@ def _encoded(
     tokenizer: ImageTokenizer, images: list[Image.Image | ImageError], k: int | None, widest: int
 ) -> list[TokenPyramid | ImageError]:
     good = [image for image in images if not isinstance(image, ImageError)]
-    # A few bad files, and those a last chunk lacks, are made up for, so that batches keep their size: for every other
-    # size onnxruntime takes memory.
-    few = 4 * (len(images) - len(good)) <= len(images)
-    whole = good + good[:1] * (widest - len(good) if few else 0)
+    # What a few bad files, or the end of the list, leave of a batch is filled up: for every other size of a batch
+    # onnxruntime takes memory.
     size = tokenizer._checked_batch_size()
+    few = 4 * (len(images) - len(good)) <= len(images)
+    whole = good + good[:1] * (min(widest, -(-len(good) // size) * size) - len(good) if few else 0)
     batches = [whole[start : start + size] for start in range(0, len(whole), size)]
     results: Iterator[TokenPyramid | ImageError]
     try:

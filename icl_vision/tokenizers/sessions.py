@@ -216,10 +216,16 @@ def resolve_providers(providers: str | Sequence[str] | None) -> list[str]:
     return list(dict.fromkeys([*wanted, CPU]))
 
 
-def _usable(wanted: list[str]) -> list[str]:
-    """Those of ``wanted`` worth trying: in this build of onnxruntime, and with a device where they need NVIDIA's."""
+def worth_trying(wanted: list[str]) -> list[str]:
+    """Those of ``resolve_providers`` that this build of onnxruntime has, and that have a device where they need one of
+    NVIDIA's; best first, the CPU always last."""
     available = _onnxruntime().get_available_providers()
-    usable = [name for name in wanted if name in available and (name not in _NVIDIA or cuda_devices() > 0)]
+    return [name for name in wanted if name in available and (name not in _NVIDIA or cuda_devices() > 0)]
+
+
+def _usable(wanted: list[str]) -> list[str]:
+    """``worth_trying``, ready to be tried."""
+    usable = worth_trying(wanted)
     if any(name in _NVIDIA for name in usable):
         _preload_cuda()
     return usable

@@ -36,6 +36,10 @@ SIDE = 640
 COARSEST = 5
 """Words whose mean vector stands for the image where the tokenizer has no vector of the image in the words' space."""
 
+_CHANCE = 0.65
+"""A layer whose middle word has a lower rank among all words is called random in meaning; 0.5 is exactly so, and 64
+random words stay below this 99 times of 100."""
+
 _NARROWEST, _WIDEST = 0.6, 2.5  # longer strips would leave no room for words in their cells
 
 
@@ -43,11 +47,13 @@ _NARROWEST, _WIDEST = 0.6, 2.5  # longer strips would leave no room for words in
 class Similarity:
     """How near each word lies to the image.
 
-    layers: cosines, float32 of each grid's shape. reference: in words, the vector compared with.
+    layers: cosines, float32 of each grid's shape. reference: in words, the vector compared with. vocabulary: the cosine
+    of every word of the codebook, float32 [T] in ascending order, which says what a cosine is worth.
     """
 
     layers: tuple[npt.NDArray[np.float32], ...]
     reference: str
+    vocabulary: npt.NDArray[np.float32]
 
     @property
     def low(self) -> float:
@@ -59,6 +65,23 @@ class Similarity:
         """The greatest cosine of all layers."""
         return max(float(layer.max()) for layer in self.layers)
 
+    @property
+    def chance(self) -> float:
+        """The mean cosine of all words: what words picked at random would have."""
+        return float(self.vocabulary.mean())
+
+    def rank(self, layer: int) -> float:
+        """The share of all words that lie less near than the middle one of a layer's; 0.5 for random words."""
+        middle = np.median(self.layers[layer - 1])
+        return float(np.searchsorted(self.vocabulary, middle)) / len(self.vocabulary)
+
+    def verdict(self, layer: int) -> str:
+        """What that share means for a reader of the layer's words, in one clause."""
+        rank = self.rank(layer)
+        if rank < _CHANCE:
+            return "no nearer to the image than words picked at random: they hold its looks, not its meaning"
+        return f"nearer to the image than {min(99, int(100 * rank))}% of all words"
+
 
 @dataclass(frozen=True, eq=False)
 class PyramidLook:
@@ -68,7 +91,8 @@ class PyramidLook:
     how it takes them, else the image. backdrop: the same part of the image with as many pixels as there are, at most
     ``SIDE``, in the shape to draw in (an image squeezed into a square is drawn in its own shape again).
     framing: one sentence on that. similarity: None where there are no vectors. decoded: the reconstruction from the
-    first 1, 2, ... layers; empty where the tokenizer cannot decode.
+    first 1, 2, ... layers; empty where the tokenizer cannot decode. psnr: how near each of those comes to ``seen``, in
+    dB; empty where nobody measured it.
     """
 
     name: str
@@ -79,6 +103,7 @@ class PyramidLook:
     framing: str
     similarity: Similarity | None
     decoded: tuple[Image.Image, ...] = ()
+    psnr: tuple[float, ...] = ()
 
     @property
     def flat(self) -> bool:
@@ -201,7 +226,7 @@ def measure(pyramid: TokenPyramid, tokenizer: ImageTokenizer, image: Image.Image
     else:
         target, reference = _coarsest(vectors, pyramid)
     cosines = [np.clip(layer @ target, -1, 1).astype(np.float32) for layer in vectors]
-    return Similarity(tuple(cosines), reference)
+    return Similarity(tuple(cosines), reference, np.sort(normalise(codebook) @ target).astype(np.float32))
 
 
 def _coarsest(vectors: list[npt.NDArray[np.float32]], pyramid: TokenPyramid) -> tuple[npt.NDArray[np.float32], str]:
@@ -217,3 +242,27 @@ def _coarsest(vectors: list[npt.NDArray[np.float32]], pyramid: TokenPyramid) -> 
             f"the {len(words)} word{'s' * (len(words) > 1)} of layer{'s 1 to ' + str(layers) if layers > 1 else ' 1'}"
         )
     return normalise(words.mean(axis=0)), f"the mean vector of {which}"
+
+
+def gist(pyramid: TokenPyramid, most: int = 60) -> tuple[list[list[str]], int]:
+    """The words to read first, a list per layer, coarse first, and how many are left out.
+
+    Args:
+        pyramid: the words.
+        most: words to give, at most; the layer that reaches it is cut.
+    """
+    lines: list[list[str]] = []
+    for layer in range(1, pyramid.layers + 1):
+        if most <= 0:
+            break
+        lines.append(pyramid.words(layer)[:most])
+        most -= len(lines[-1])
+    return lines, pyramid.k - sum(map(len, lines))
+
+
+def decibels(shown: PyramidLook, layers: int) -> str:
+    """The PSNR of the reconstruction from so many layers as text; "" where it was not measured."""
+    if not shown.psnr:
+        return ""
+    value = shown.psnr[layers - 1]
+    return f"{value:.1f}\N{NO-BREAK SPACE}dB" if np.isfinite(value) else "no difference"

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from icl_vision._version import __version__
 from icl_vision.errors import UsageError
 from icl_vision.viz.page import document, escape, thumbnail
-from icl_vision.viz.pyramid_look import command_line
+from icl_vision.viz.pyramid_look import command_line, decibels, gist
 from icl_vision.viz.pyramid_marks import INKS, READABLE, SHADES, Cell, cells, cloud, cuts, width
 
 if TYPE_CHECKING:
@@ -119,12 +119,12 @@ def _article(shown: PyramidLook, number: int, count: int) -> str:
     head = f"<h2>{escape(shown.name)}</h2>" if count > 1 else ""
     parts = [f'<article id="i{number}">{head}', _hero(shown)]
     if shown.pyramid.vocabulary is not None and not shown.flat:
-        parts.append(_legend(shown.similarity))
+        parts += [_strip(shown), _legend(shown.similarity)]
         layers = [_layer(shown, layer) for layer in range(1, shown.pyramid.layers + 1)]
         few = sum(count <= _FEW for count in shown.pyramid.layout.counts)
         pairs = " pairs" if few in (1, 2, 4) else ""  # two boards a row where three would leave a hole
         parts.append(f'<div class="layers{pairs}">{"".join(layers)}</div>')
-    parts += [_strip(shown), _text(shown), "</article>"]
+    parts += [_text(shown), "</article>"]
     return "".join(parts)
 
 
@@ -146,11 +146,22 @@ def _hero(shown: PyramidLook) -> str:
     if shown.flat:
         return f'<div class="hero">{original}<div>{_ranks(shown)}{_legend(shown.similarity)}</div></div>'
     if not shown.decoded:
-        return f'<div class="hero">{original}</div>'
+        return f'<div class="hero">{original}{_gist(shown)}</div>'
     words = f"{shown.pyramid.k} word" + "s" * (shown.pyramid.k > 1)
     again = _picture(shown.decoded[-1], f"{shown.name} made again from {words}")
-    made = f"<figure>{again}<figcaption><b>Made again</b> from nothing but its {words}</figcaption></figure>"
-    return f'<div class="hero two">{original}{made}</div>'
+    error = f" ({quality} PSNR)" if (quality := decibels(shown, shown.pyramid.layers)) else ""
+    made = f"<figure>{again}<figcaption><b>Made again</b> from nothing but its {words}{error}</figcaption></figure>"
+    return f'<div class="hero three">{original}{_gist(shown)}{made}</div>'
+
+
+def _gist(shown: PyramidLook) -> str:
+    """The first words as running text, the coarser the larger: what stands between the image and its copy."""
+    lines, left = gist(shown.pyramid)
+    text = "".join(f"<p>{escape(' '.join(words))}</p>" for words in lines)
+    more = f'<p class="more">and {left} more</p>' if left else ""
+    count = shown.pyramid.k
+    caption = f"<b>In words</b> {count} of them, coarse to fine" if count > 1 else "<b>In one word</b>"
+    return f'<figure class="gist"><div class="card">{text}{more}</div><figcaption>{caption}</figcaption></figure>'
 
 
 def _photo(shown: PyramidLook, title: str, note: str) -> str:
@@ -193,7 +204,8 @@ def _legend(similarity: Similarity | None) -> str:
     return (
         f'<p class="legend small"><span class="scale" role="img" aria-label="colours from least to most similar">'
         f"<span>{similarity.low:.2f}</span>{scale}<span>{similarity.high:.2f}</span></span> "
-        f"<span>Colour is similarity: the cosine of a word's vector with {escape(similarity.reference)}. "
+        f"<span>Colour is similarity: the cosine of a word's vector with {escape(similarity.reference)}; "
+        f"all {len(similarity.vocabulary):,} words there are average {similarity.chance:.2f}. "
         "Point at, tap or focus a word for its place and number (arrow keys move).</span></p>"
     )
 
@@ -207,6 +219,8 @@ def _layer(shown: PyramidLook, layer: int) -> str:
     readable = len(found) <= READABLE
     size = "few" if len(found) <= _FEW else "some" if readable else "many"
     heading = f"<h3>Layer {layer} <small>{columns} x {rows}, {len(found)} word{'s' * (len(found) > 1)}</small></h3>"
+    if shown.similarity is not None:
+        heading += f'<p class="small soft">{escape(shown.similarity.verdict(layer).capitalize())}</p>'
     ratio = shown.backdrop.width / shown.backdrop.height
     board = _board(found, (rows, columns), f"layer {layer} on {shown.name}", ratio)
     side = "" if size == "few" else _cloud(found)
@@ -287,11 +301,13 @@ def _strip(shown: PyramidLook) -> str:
     figures = []
     for layers, (count, image) in enumerate(zip(counts, shown.decoded, strict=True), start=1):
         words = f"{count} word{'s' * (count > 1)}"
-        caption = f"<b>{words}</b> {layers} layer{'s' * (layers > 1)}"
+        error = f", {quality}" if (quality := decibels(shown, layers)) else ""
+        caption = f"<b>{words}</b> {layers} layer{'s' * (layers > 1)}{error}"
         figures.append(f"<figure>{_picture(image, f'from {words}')}<figcaption>{caption}</figcaption></figure>")
     seen = _picture(shown.seen, f"{shown.name}, the pixels that went in")
     figures.append(f"<figure>{seen}<figcaption><b>Original</b> {escape(_size(shown.seen))}</figcaption></figure>")
-    return f'<section class="back"><h3>Back from words</h3><div class="strip">{"".join(figures)}</div></section>'
+    unit = " <small>dB is PSNR, the higher the nearer to the original</small>" if shown.psnr else ""
+    return f'<section class="back"><h3>Back from words{unit}</h3><div class="strip">{"".join(figures)}</div></section>'
 
 
 def _text(shown: PyramidLook) -> str:

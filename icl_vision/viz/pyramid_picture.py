@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from icl_vision._version import __version__
-from icl_vision.viz.pyramid_look import command_line
+from icl_vision.viz.pyramid_look import command_line, decibels, gist
 from icl_vision.viz.pyramid_marks import INKS, READABLE, SHADES, Cell, CloudWord, cells, cloud, cuts
 
 if TYPE_CHECKING:
@@ -47,8 +47,9 @@ def draw_pyramid(shown: PyramidLook, *, command: str | None = None) -> Image.Ima
     elif shown.flat:
         _ranks(sheet, shown)
     else:
-        _layers(sheet, shown)
+        _hero(sheet, shown)
         _back(sheet, shown)
+        _layers(sheet, shown)
     _foot(sheet, command or command_line([shown], out="picture.png"))
     picture = Image.new("RGB", (WIDTH, sheet.bottom + _MARGIN), _PAPER)
     for x, y, part in sheet.parts:
@@ -158,8 +159,43 @@ def _head(sheet: _Sheet, shown: PyramidLook) -> None:
     layers = f" in {pyramid.layers} layers, coarse to fine" if pyramid.layers > 1 else ""
     back = ", and back" if shown.decoded else ""
     sheet.row([_text(f"{pyramid.k} {unit}{layers}{back}: tokenizer {shown.tokenizer}", 22, colour=_SOFT)])
-    if shown.similarity is not None:
-        sheet.row([_legend(shown.similarity)])
+
+
+def _hero(sheet: _Sheet, shown: PyramidLook) -> None:
+    """Image, words, image: what the whole sheet is about."""
+    width = _INNER * 10 // 27 - _GAP
+    size = _fitting(shown, width, 560)
+    parts = [_titled("Original", "", _scaled(shown.backdrop, size))]
+    beside = _INNER - (size[0] + _GAP) * (2 if shown.decoded else 1)
+    parts.append(_titled("In words", f"{shown.pyramid.k}, coarse to fine", _gist(shown, min(beside, 640), size[1])))
+    if shown.decoded:
+        note = "from its words alone"
+        if quality := decibels(shown, shown.pyramid.layers):
+            note += f", {quality}"
+        parts.append(_titled("Made again", note, _scaled(shown.decoded[-1], size)))
+    sheet.row(parts)
+
+
+def _gist(shown: PyramidLook, width: int, height: int) -> Image.Image:
+    """The first words as running text, the coarser the larger, as many as there is room for."""
+    image, draw = _canvas(width, max(height, 120))
+    lines, left = gist(shown.pyramid)
+    y, step = 0, 26
+    for number, words in enumerate(lines):
+        font = _font((40, 27, 21, 17)[min(number, 3)])
+        step = round(font.size * 1.3)
+        rows = _wrapped(" ".join(words), font, width)
+        for place, row in enumerate(rows):
+            if y + step > image.height - 26:  # the last line says how many there is no room for
+                left += sum(len(row.split()) for row in rows[place:]) + sum(map(len, lines[number + 1 :]))
+                draw.text((0, y), f"and {left} more", fill=_SOFT, font=_font(17))
+                return image
+            draw.text((0, y), row, fill=_INK, font=font)
+            y += step
+        y += 6
+    if left:
+        draw.text((0, y), f"and {left} more", fill=_SOFT, font=_font(17))
+    return image
 
 
 def _legend(similarity: Similarity) -> Image.Image:
@@ -173,7 +209,7 @@ def _legend(similarity: Similarity) -> Image.Image:
         else:
             draw.rectangle((x, 3, x + 23, 22), fill=text)
             x += 24
-    said = f"colour: cosine of a word's vector with {similarity.reference}"
+    said = f"colour: cosine of a word's vector with {similarity.reference}; all words average {similarity.chance:.2f}"
     draw.text((x + 18, 2), said, fill=_SOFT, font=font)
     return image
 
@@ -266,21 +302,17 @@ def _titled(title: str, note: str, part: Image.Image) -> Image.Image:
 
 
 def _layers(sheet: _Sheet, shown: PyramidLook) -> None:
-    """The layers of few words in rows of two or three, the image first; deeper ones with their cloud beside them."""
+    """The layers of few words in rows of two or three; deeper ones with their cloud beside them."""
+    if shown.similarity is not None:
+        sheet.row([_legend(shown.similarity)])
     counts = shown.pyramid.layout.counts
     few = [layer for layer, count in enumerate(counts, start=1) if count <= _FEW]
-    tiles = 1 + len(few)
-    if shown.decoded and tiles % 3 == 2:
-        tiles += 1
     tall = shown.backdrop.width < 0.8 * shown.backdrop.height
-    columns = (4 if tall else 2) if tiles in (1, 2, 4) else 3
+    columns = (4 if tall else 2) if len(few) in (1, 2, 4) else 3
     size = _fitting(shown, (_INNER - (columns - 1) * _GAP) // columns, 660)
-    waiting = [_titled("Original", "", _scaled(shown.backdrop, size))]
-    if tiles > 1 + len(few):
-        waiting.append(_titled("Made again", "from its words alone", _scaled(shown.decoded[-1], size)))
-    waiting += [_titled(*_heading(shown, layer), _board(shown, layer, size)) for layer in few]
-    for start in range(0, len(waiting), columns):
-        sheet.row(waiting[start : start + columns])
+    tiles = [_layer_tile(shown, layer, _board(shown, layer, size)) for layer in few]
+    for start in range(0, len(tiles), columns):
+        sheet.row(tiles[start : start + columns])
     for layer, count in enumerate(counts, start=1):
         if layer in few:
             continue
@@ -289,7 +321,15 @@ def _layers(sheet: _Sheet, shown: PyramidLook) -> None:
         distinct = cloud(cells(shown.pyramid, layer, shown.similarity))
         words = _cloud(distinct, _INNER - board.width - _GAP, max(board.height, _CLOUD_TALLEST))
         different = f"{len(distinct)} different; size: cells that say it"
-        sheet.row([_titled(*_heading(shown, layer), board), _titled("Its words", different, words)])
+        sheet.row([_layer_tile(shown, layer, board), _titled("Its words", different, words)])
+
+
+def _layer_tile(shown: PyramidLook, layer: int, board: Image.Image) -> Image.Image:
+    """A layer's board with its number, its size, and how near its words are to the image."""
+    tile = _titled(*_heading(shown, layer), board)
+    if shown.similarity is None:
+        return tile
+    return _stacked([tile, _text(shown.similarity.verdict(layer).capitalize(), 16, colour=_SOFT, width=board.width)], 4)
 
 
 def _heading(shown: PyramidLook, layer: int) -> tuple[str, str]:
@@ -306,9 +346,13 @@ def _back(sheet: _Sheet, shown: PyramidLook) -> None:
     """What comes back from the first 1, 2, ... layers, the pixels that went in at the end."""
     if not shown.decoded:
         return
-    sheet.row([_text("Back from words", 24)], after=8)
+    unit = "Back from words" + ("; dB is PSNR, the higher the nearer to the original" if shown.psnr else "")
+    sheet.row([_text(unit, 20)], after=8)
     counts = shown.pyramid.layout.cumulative
-    named = [(f"{count} word{'s' * (count > 1)}", image) for count, image in zip(counts, shown.decoded, strict=True)]
+    named = []
+    for layers, (count, image) in enumerate(zip(counts, shown.decoded, strict=True), start=1):
+        quality = f", {decibels(shown, layers)}" if shown.psnr else ""
+        named.append((f"{count} word{'s' * (count > 1)}{quality}", image))
     named.append(("original", shown.seen))
     for start in range(0, len(named), 7):
         group = named[start : start + 7]

@@ -112,8 +112,49 @@ def test_a_graph_of_other_weights_is_found_out(artefact: Path) -> None:
     files = [(artefact / name).read_bytes() for name in ("encoder.onnx", "decoder.onnx")]
     with pytest.raises(ArtefactError, match="do not compute what the module computes"):
         validate_pyramids.check_pyramids(
-            exporter.EncoderGraph(module), exporter.DecoderGraph(module), *files, pictures(), codebook, batches=(7,)
-        )
+            exporter.EncoderGraph(module), exporter.DecoderGraph(module), *files, pictures(), {"codebook": codebook},
+            batches=(7,),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "regions"
+    config = SpaeConfig(
+        net="photo", side=32, grids=(1, 2, 4, 4), dim=128, width=16, blocks=1, quantizer="projected", projection=6,
+        region_layers=2,
+    )  # fmt: skip
+    module = tiny(config)
+    assert module.regions is not None
+    module.regions.load_packaged()
+    whole = exporter.Export("tiny", Codebook.load(), Preprocessing(32), pictures(), weights="int8")
+    exporter.export_spae(module, folder, whole)
+    return folder
+
+
+@pytest.mark.slow
+def test_regions_and_int8_weights_export_too(regions: Path) -> None:
+    card = json.loads((regions / "card.json").read_text())
+    assert set(card["files"]) == {"classes.txt", "decoder.onnx", "encoder.onnx"}
+    assert (card["weights"], card["features"], card["metrics"]["parity"]["mismatches"]) == ("int8", 128, 0)
+    assert (regions / "encoder.onnx").stat().st_size < 7e6  # 4.9 million weights of the trunk and 1.3 of TAEF2, a byte each
+    check_tokenizer(lambda: OnnxTokenizer(regions, providers="cpu"))
+
+
+@pytest.mark.slow
+def test_an_image_has_a_vector_among_the_words_and_classes_can_be_withheld(regions: Path) -> None:
+    from icl_vision.images import load_image
+
+    folder = Path(__file__).parents[2] / "icl_vision" / "demo_data" / "caltech101-demo12" / "elephant"
+    photo = load_image(sorted(folder.glob("*.jpg"))[0])
+    tokenizer = OnnxTokenizer(regions, providers="cpu")
+    (pyramid,), (vector,) = tokenizer.encode(photo), tokenizer.embed(photo)
+    cosines = tokenizer.codebook @ vector
+    first = int(pyramid.ids[0].ravel()[0])
+    assert (cosines > cosines[first]).mean() < 0.01
+    classes = [line.split("; ")[0] for line in (regions / "classes.txt").read_text().splitlines()]
+    blind = OnnxTokenizer(regions, providers="cpu", withhold=classes[:600])  # all animals, and some things
+    assert blind.encode(photo)[0].words(2) != pyramid.words(2)
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
@@ -121,6 +162,10 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path)
         job(pixels=pictures(3))
     with pytest.raises(UsageError, match="precision must be 'fp32' or 'fp16'; got 'int8'"):
         job(precision="int8")
+    with pytest.raises(UsageError, match="weights must be 'fp16' or 'int8'; got 'int4'"):
+        job(weights="int4")
+    with pytest.raises(UsageError, match="weights of int8 are computed with in fp32"):
+        job(weights="int8", precision="fp16")
     with pytest.raises(UsageError, match="a tokenizer's name is made of letters"):
         exporter.Export("a/b", Codebook.load(), FRAMED, pictures())
     narrow = SPAE(SpaeConfig(net="patches", side=32, channels=1, grids=(1, 2), dim=8, width=16), torch.randn(9, 8))

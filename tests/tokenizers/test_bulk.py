@@ -120,6 +120,9 @@ def test_batches_keep_their_size_though_files_are_bad(tmp_path: Path) -> None:
     tokenizer.batch_size, tokenizer.batches = 10, []
     assert len(list(encode_files(tokenizer, make(tmp_path / "few", 12, bad=tuple(range(6)))))) == 12
     assert tokenizer.batches == [6], "half of them bad: not made up for"
+    tokenizer.batch_size, tokenizer.batches = 8, []
+    assert len(list(encode_files(tokenizer, make(tmp_path / "end", CHUNK + 3)))) == CHUNK + 3
+    assert tokenizer.batches == [8] * 5, "the last batch is made up for, a chunk is not"
 
 
 def test_a_tokenizer_may_refuse_a_readable_image(tmp_path: Path) -> None:
