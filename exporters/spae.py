@@ -200,6 +200,7 @@ def export_spae(spae: SPAE, out: Path, job: Export) -> dict[str, Any]:
         "preprocessing": job.preprocessing.to_dict(),
         "precision": job.precision,
         "weights": job.weights,
+        "draws_from": spae.config.region_layers + 1,
         "model": spae.config.to_dict(),
         **job.card,
         "metrics": metrics,

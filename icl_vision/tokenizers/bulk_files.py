@@ -156,7 +156,8 @@ def tokenize_files(
     except RunMismatchError as error:
         raise RunMismatchError(f"{error} (or delete {str(folder)!r})") from None
     except OSError as error:
-        raise StorageError(f"{str(target)!r} cannot be written: {error.strerror or error}") from error
+        kept = f"; what is done is kept in {str(folder)!r}, go on with --resume" if folder.is_dir() else ""
+        raise StorageError(f"{str(target)!r} cannot be written: {error.strerror or error}{kept}") from error
     _remove(folder)
     return BulkReport(target, images, bad, resumed)
 
@@ -323,6 +324,8 @@ def _finished(target: Path, config: dict[str, Any]) -> BulkReport | None:
         info = json.loads(manifest(target).read_text(encoding="utf-8"))
         images, bad = int(info["results"]["images"]), int(info["results"]["bad"])
         check_config(info, COMMAND, config, target)
+    except RunMismatchError as error:
+        raise RunMismatchError(f"{error} (or leave --resume off: the file is complete, and is replaced)") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         logger.warning("%s cannot be read (%s); %s is made anew", manifest(target), error, target)
         return None

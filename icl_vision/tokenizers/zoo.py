@@ -6,6 +6,7 @@ unless a download is asked for in so many words.
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import logging
 import os
@@ -88,7 +89,9 @@ def card(name: str | os.PathLike[str]) -> Mapping[str, Any]:
 
 def _unknown(name: str) -> str:
     names = ", ".join(available())
-    return f"no tokenizer {name!r}: available are {names}, or an artefact folder (one with a {CARD_FILE})"
+    near = difflib.get_close_matches(name, available(), n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"no tokenizer {name!r}: available are {names}, or an artefact folder (one with a {CARD_FILE}){hint}"
 
 
 def _check_options(kind: type[ImageTokenizer], name: object, options: Mapping[str, Any]) -> None:

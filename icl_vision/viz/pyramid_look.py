@@ -91,7 +91,8 @@ class PyramidLook:
     how it takes them, else the image. backdrop: the same part of the image with as many pixels as there are, at most
     ``SIDE``, in the shape to draw in (an image squeezed into a square is drawn in its own shape again).
     framing: one sentence on that. similarity: None where there are no vectors. decoded: the reconstruction from the
-    first 1, 2, ... layers; empty where the tokenizer cannot decode. psnr: how near each of those comes to ``seen``, in
+    first n layers, n = ``draws_from``, ``draws_from + 1`` ...; empty where there is none. draws_from: the first number
+    of layers that makes a picture (the layers before only name). psnr: how near each of those comes to ``seen``, in
     dB; empty where nobody measured it.
     """
 
@@ -104,6 +105,7 @@ class PyramidLook:
     similarity: Similarity | None
     decoded: tuple[Image.Image, ...] = ()
     psnr: tuple[float, ...] = ()
+    draws_from: int = 1
 
     @property
     def flat(self) -> bool:
@@ -134,10 +136,11 @@ def look(source: ImageSource, tokenizer: ImageTokenizer, *, k: int | None = None
     (pyramid,) = tokenizer.encode(image, k)
     seen, backdrop, framing = frame(image, tokenizer)
     decoded: tuple[Image.Image, ...] = ()
-    if tokenizer.can_decode:
-        decoded = tuple(tokenizer.decode([pyramid.truncate(layers) for layers in range(1, pyramid.layers + 1)]))
+    first = int(tokenizer.card.get("draws_from", 1))
+    if tokenizer.can_decode and first <= pyramid.layers:
+        decoded = tuple(tokenizer.decode([pyramid.truncate(layers) for layers in range(first, pyramid.layers + 1)]))
     similarity = measure(pyramid, tokenizer, image)
-    return PyramidLook(name, tokenizer.name, pyramid, seen, backdrop, framing, similarity, decoded)
+    return PyramidLook(name, tokenizer.name, pyramid, seen, backdrop, framing, similarity, decoded, draws_from=first)
 
 
 def command_line(looks: Sequence[PyramidLook], *, k: int | None = None, tokenizer: str = "", out: str) -> str:
@@ -260,9 +263,16 @@ def gist(pyramid: TokenPyramid, most: int = 60) -> tuple[list[list[str]], int]:
     return lines, pyramid.k - sum(map(len, lines))
 
 
+def beginning(shown: PyramidLook) -> str:
+    """Where pictures begin, as a sentence; "" where they do with the first layer."""
+    if shown.draws_from == 1:
+        return ""
+    return f"Fewer than {shown.draws_from} layers name what is seen and draw nothing."
+
+
 def decibels(shown: PyramidLook, layers: int) -> str:
     """The PSNR of the reconstruction from so many layers as text; "" where it was not measured."""
     if not shown.psnr:
         return ""
-    value = shown.psnr[layers - 1]
-    return f"{value:.1f}\N{NO-BREAK SPACE}dB" if np.isfinite(value) else "no difference"
+    value = shown.psnr[layers - shown.draws_from]
+    return f"{value:.1f} dB" if np.isfinite(value) else "no difference"

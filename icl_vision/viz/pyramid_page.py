@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from icl_vision._version import __version__
 from icl_vision.errors import UsageError
 from icl_vision.viz.page import document, escape, thumbnail
-from icl_vision.viz.pyramid_look import command_line, decibels, gist
+from icl_vision.viz.pyramid_look import beginning, command_line, decibels, gist
 from icl_vision.viz.pyramid_marks import INKS, READABLE, SHADES, Cell, cells, cloud, cuts, width
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def _hero(shown: PyramidLook) -> str:
         return f'<div class="hero">{original}{_gist(shown)}</div>'
     words = f"{shown.pyramid.k} word" + "s" * (shown.pyramid.k > 1)
     again = _picture(shown.decoded[-1], f"{shown.name} made again from {words}")
-    error = f" ({quality} PSNR)" if (quality := decibels(shown, shown.pyramid.layers)) else ""
+    error = f" ({quality} PSNR)" if (quality := _decibels(shown, shown.pyramid.layers)) else ""
     made = f"<figure>{again}<figcaption><b>Made again</b> from nothing but its {words}{error}</figcaption></figure>"
     return f'<div class="hero three">{original}{_gist(shown)}{made}</div>'
 
@@ -205,7 +205,7 @@ def _legend(similarity: Similarity | None) -> str:
         f'<p class="legend small"><span class="scale" role="img" aria-label="colours from least to most similar">'
         f"<span>{similarity.low:.2f}</span>{scale}<span>{similarity.high:.2f}</span></span> "
         f"<span>Colour is similarity: the cosine of a word's vector with {escape(similarity.reference)}; "
-        f"all {len(similarity.vocabulary):,} words there are average {similarity.chance:.2f}. "
+        f"the mean of all {len(similarity.vocabulary):,} words is {similarity.chance:.2f}. "
         "Point at, tap or focus a word for its place and number (arrow keys move).</span></p>"
     )
 
@@ -297,17 +297,24 @@ def _strip(shown: PyramidLook) -> str:
     """What comes back from the first 1, 2, ... layers, beside the pixels that went in."""
     if not shown.decoded:
         return ""
-    counts = shown.pyramid.layout.cumulative
+    first = shown.draws_from
+    counts = shown.pyramid.layout.cumulative[first - 1 :]
     figures = []
-    for layers, (count, image) in enumerate(zip(counts, shown.decoded, strict=True), start=1):
+    for layers, (count, image) in enumerate(zip(counts, shown.decoded, strict=True), start=first):
         words = f"{count} word{'s' * (count > 1)}"
-        error = f", {quality}" if (quality := decibels(shown, layers)) else ""
+        error = f", {quality}" if (quality := _decibels(shown, layers)) else ""
         caption = f"<b>{words}</b> {layers} layer{'s' * (layers > 1)}{error}"
         figures.append(f"<figure>{_picture(image, f'from {words}')}<figcaption>{caption}</figcaption></figure>")
     seen = _picture(shown.seen, f"{shown.name}, the pixels that went in")
     figures.append(f"<figure>{seen}<figcaption><b>Original</b> {escape(_size(shown.seen))}</figcaption></figure>")
     unit = " <small>dB is PSNR, the higher the nearer to the original</small>" if shown.psnr else ""
-    return f'<section class="back"><h3>Back from words{unit}</h3><div class="strip">{"".join(figures)}</div></section>'
+    note = f"<p class='small soft'>{escape(text)}</p>" if (text := beginning(shown)) else ""
+    strip = f'<div class="strip">{"".join(figures)}</div>'
+    return f'<section class="back"><h3>Back from words{unit}</h3>{strip}{note}</section>'
+
+
+def _decibels(shown: PyramidLook, layers: int) -> str:
+    return decibels(shown, layers).replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _text(shown: PyramidLook) -> str:

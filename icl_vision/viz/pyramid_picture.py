@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from icl_vision._version import __version__
-from icl_vision.viz.pyramid_look import command_line, decibels, gist
+from icl_vision.viz.pyramid_look import beginning, command_line, decibels, gist
 from icl_vision.viz.pyramid_marks import INKS, READABLE, SHADES, Cell, CloudWord, cells, cloud, cuts
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _hero(sheet: _Sheet, shown: PyramidLook) -> None:
     if shown.decoded:
         note = "from its words alone"
         if quality := decibels(shown, shown.pyramid.layers):
-            note += f", {quality}"
+            note = f"{note}, {quality}" if size[0] >= 400 else f"{quality} PSNR"
         parts.append(_titled("Made again", note, _scaled(shown.decoded[-1], size)))
     sheet.row(parts)
 
@@ -347,10 +347,11 @@ def _back(sheet: _Sheet, shown: PyramidLook) -> None:
     if not shown.decoded:
         return
     unit = "Back from words" + ("; dB is PSNR, the higher the nearer to the original" if shown.psnr else "")
-    sheet.row([_text(unit, 20)], after=8)
-    counts = shown.pyramid.layout.cumulative
+    sheet.row([_text(" ".join(filter(None, (f"{unit}.", beginning(shown)))), 20)], after=8)
+    first = shown.draws_from
+    counts = shown.pyramid.layout.cumulative[first - 1 :]
     named = []
-    for layers, (count, image) in enumerate(zip(counts, shown.decoded, strict=True), start=1):
+    for layers, (count, image) in enumerate(zip(counts, shown.decoded, strict=True), start=first):
         quality = f", {decibels(shown, layers)}" if shown.psnr else ""
         named.append((f"{count} word{'s' * (count > 1)}{quality}", image))
     named.append(("original", shown.seen))

@@ -38,7 +38,9 @@ def test_a_page_and_its_json(digit: Path, tmp_path: Path) -> None:
     assert [len(layer) for layer in shown["words"]] == [len(layer) for layer in shown["similarity"]] == [1, 4, 16, 16]
     assert shown["similarity_to"] == "the image's own vector"
     assert all(-1 <= value <= 1 for layer in shown["similarity"] for value in layer)
+    assert len(shown["psnr"]) == 4 and all(5 < value < 60 for value in shown["psnr"])
     html = out.read_text(encoding="utf-8")
+    assert f"{shown['psnr'][3]:.1f}\N{NO-BREAK SPACE}dB PSNR" in html
     assert "one.png in words" in html and "icl-vision show one.png --tokenizer spae-digits-32 --out page.html" in html
     assert str(tmp_path) not in html
     first = html.encode()
@@ -77,6 +79,7 @@ def test_a_bad_file_is_named_and_the_others_are_shown(digit: Path, tmp_path: Pat
     images = json.loads(result.stdout)["images"]
     assert [sorted(image) for image in images[1:]] == [["error", "image"]] * 2
     assert images[0]["similarity"] is None and images[0]["similarity_to"] is None and images[0]["k"] == 16
+    assert images[0]["psnr"] is None
     assert out.read_text(encoding="utf-8").count("<article id=") == 1
     out.unlink()
     result = run(bad, "--tokenizer", "ascii", "--out", out, "--json")
@@ -93,7 +96,9 @@ def test_what_show_refuses(digit: Path, tmp_path: Path) -> None:
     wrong = run(digit, *DIGITS, "-k", "6", "--out", tmp_path / "a.html")
     assert wrong.exit_code == 1 and "k must be one of 1, 5, 21, 37" in wrong.output
     unknown = run(digit, "--tokenizer", "nothing", "--out", tmp_path / "a.html")
-    assert unknown.exit_code == 1 and "no tokenizer 'nothing'" in unknown.output
+    assert unknown.exit_code == 1 and "no tokenizer 'nothing': available are ascii, " in unknown.output
+    near = run(digit, "--tokenizer", "spae-digit-32", "--out", tmp_path / "a.html")
+    assert near.exit_code == 1 and "did you mean 'spae-digits-32'?" in near.output and "Traceback" not in near.output
     (tmp_path / "folder.html").mkdir()
     assert run(digit, "--out", tmp_path / "folder.html").exit_code == 2
     blocked = run(digit, *DIGITS, "--out", digit / "a.html")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import os
@@ -29,6 +30,7 @@ from icl_vision.errors import (
     StorageError,
     UsageError,
 )
+from icl_vision.images import list_images
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.runs import Run
 from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
@@ -43,7 +45,7 @@ from icl_vision.tokenizers.bulk_files import (
     unfinished,
     write_rows,
 )
-from icl_vision.tokenizers.bulk_formats import format_of, row_of
+from icl_vision.tokenizers.bulk_formats import JsonLines, format_of, row_of
 from icl_vision.vocabulary import Vocabulary
 
 WORDS = Vocabulary(["dark", "light", "odd"], name="three")
@@ -225,7 +227,7 @@ def test_resume_refuses_what_is_another_run(tmp_path: Path) -> None:
     tokenizer = Levels()
     assert tokenize_files(tokenizer, paths, out, resume=True) == BulkReport(out, 3, 0, resumed=3)
     assert tokenizer.batches == []
-    with pytest.raises(RunMismatchError, match="files, files_hash differ"):
+    with pytest.raises(RunMismatchError, match="files, files_hash differ.*the file is complete, and is replaced"):
         tokenize_files(tokenizer, paths[1:], out, resume=True)
     manifest(out).write_text("{", encoding="utf-8")
     assert tokenize_files(tokenizer, paths, out, resume=True).resumed == 0, "nothing says what it is of: made anew"
@@ -278,6 +280,36 @@ def test_places_and_names_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "words.jsonl").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):
         tokenize_files(Levels(), paths, tmp_path / "words.jsonl")
+
+
+def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths, out = make(tmp_path / "in", 3), tmp_path / "words.jsonl"
+
+    def full(*arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(JsonLines, "write", full)
+        with pytest.raises(
+            StorageError, match=r"No space left.*what is done is kept in .*words\.jsonl\.part.*--resume"
+        ):
+            tokenize_files(Levels(), paths, out)
+    tokenizer = Levels()
+    assert tokenize_files(tokenizer, paths, out, resume=True).resumed == 3 and tokenizer.batches == []
+
+
+def test_files_named_twice_and_loops_of_links(tmp_path: Path) -> None:
+    paths = make(tmp_path / "in", 2)
+    (tmp_path / "in" / "loop.png").symlink_to("loop.png")
+    (tmp_path / "in" / "up").symlink_to("..")  # a folder that holds itself is not entered
+    found = [str(path) for path in list_images(tmp_path / "in")]
+    assert found == [*paths, str(tmp_path / "in" / "loop.png")]
+    files = [paths[0], *found, paths[0]]
+    report = tokenize_files(Levels(), files, tmp_path / "words.jsonl")
+    assert (report.images, report.bad) == (4, 1)  # a file named three times is three rows
+    rows = list(read_all(report, files))
+    assert [row["image"] for row in rows] == files and rows[0] == rows[1] == rows[4]
+    assert rows[3]["error"] == "ImageNotFoundError" and "cannot be read" in rows[3]["message"]
 
 
 def test_rows_made_elsewhere(tmp_path: Path) -> None:

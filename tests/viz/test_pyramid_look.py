@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,8 +12,10 @@ from pyramid_fakes import LAYOUT, VECTORS, Elsewhere, Flat, NoVectors, SixLayers
 from icl_vision.errors import ImageError, PyramidError
 from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
 from icl_vision.tokenizers.pixels import Preprocessing
-from icl_vision.viz.pyramid_look import command_line, frame, look, measure
+from icl_vision.viz.pyramid_look import Similarity, beginning, command_line, decibels, frame, gist, look, measure
 from icl_vision.viz.pyramid_marks import INKS, SHADES, cells, cloud, cuts, width
+from icl_vision.viz.pyramid_page import render_pyramid_page
+from icl_vision.viz.pyramid_picture import draw_pyramid
 
 
 def test_similarity_is_the_cosine_with_the_images_own_vector() -> None:
@@ -149,3 +153,52 @@ def test_words_are_cut_whole_and_in_order() -> None:
     assert list(cuts("abcdef")) == [["abcdef"], ["abc", "def"]] and list(cuts("abcd")) == [["abcd"]]
     assert list(cuts("abcdefghi"))[2] == ["abc", "def", "ghi"]
     assert width("mm") > width("aa") > width("ii") and width("\u4e00") > width("a")
+
+
+def test_a_layer_is_compared_with_words_picked_at_random() -> None:
+    vocabulary = np.linspace(-1, 1, 101, dtype=np.float32)
+    near, far = np.full((2, 2), 0.9, np.float32), np.array([[0.0, 0.1], [-0.1, 0.2]], np.float32)
+    similarity = Similarity((near, far), "the image's own vector", vocabulary)
+    assert similarity.chance == pytest.approx(0, abs=1e-6)
+    assert similarity.rank(1) == pytest.approx(0.95, abs=0.02) and similarity.rank(2) == pytest.approx(0.53, abs=0.02)
+    assert similarity.verdict(1) == "nearer to the image than 94% of all words"
+    assert similarity.verdict(2).startswith("no nearer to the image than words picked at random")
+    shown = look(picture(), SixLayers())
+    assert shown.similarity is not None and shown.similarity.vocabulary.shape == (len(VECTORS),)
+    assert (np.diff(shown.similarity.vocabulary) >= 0).all()
+
+
+def test_the_gist_is_the_coarsest_words() -> None:
+    pyramid = look(picture(), SixLayers()).pyramid
+    lines, left = gist(pyramid)
+    assert [len(line) for line in lines] == [1, 4, 16, 39] and left == 597 - 60
+    assert lines[2] == pyramid.words(3)
+    assert gist(pyramid.truncate(1)) == ([pyramid.words(1)], 0)
+
+
+def test_decibels_are_said_where_they_were_measured() -> None:
+    shown = look(picture(), SixLayers(), k=5)
+    assert decibels(shown, 1) == ""
+    measured = dataclasses.replace(shown, psnr=(7.25, float("inf")))
+    assert decibels(measured, 1) == "7.2 dB" and decibels(measured, 2) == "no difference"
+
+
+class NamesFirst(SixLayers):
+    """Its first three layers only name."""
+
+    @property
+    def card(self) -> dict[str, object]:
+        return {**super().card, "draws_from": 4}
+
+
+def test_layers_that_only_name_are_not_drawn() -> None:
+    shown = look(picture(), NamesFirst())
+    assert len(shown.decoded) == 3
+    assert beginning(shown) == "Fewer than 4 layers name what is seen and draw nothing."
+    measured = dataclasses.replace(shown, psnr=(10.0, 11.0, 12.5))
+    assert decibels(measured, 6) == "12.5 dB"
+    assert look(picture(), NamesFirst(), k=21).decoded == ()
+    assert beginning(look(picture(), SixLayers())) == ""
+    page, drawn = render_pyramid_page([measured]), draw_pyramid(measured)
+    assert "draw nothing" in page and "<b>85 words</b> 4 layers" in page and "<b>21 words</b>" not in page
+    assert drawn.width == 1400

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -70,8 +71,15 @@ def test_every_word_has_its_place_on_the_page(html: str) -> None:
         "icl-vision show beach.jpg --tokenizer six-layers --out page.html",
         "<b>341 words</b> 5 layers",
         "Made by icl-vision ",
+        '<p class="more">and 537 more</p>',
+        "the mean of all 256 words is ",
     ):
         assert text in html, text
+    for layer in range(1, 7):
+        assert escape(shown.similarity.verdict(layer).capitalize()) in html
+    assert " dB" not in html  # nobody measured it
+    better = render_pyramid_page([dataclasses.replace(shown, psnr=(7.0, 8.0, 9.0, 12.0, 20.0, 22.5))])
+    assert "(22.5\N{NO-BREAK SPACE}dB PSNR)" in better and "4 layers, 12.0\N{NO-BREAK SPACE}dB" in better
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 1 + 6 + 1  # made again; 1 to 6 layers; what went in
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from pyramid_fakes import Flat, NoVectors, SixLayers, picture
@@ -47,3 +49,12 @@ def test_shades_and_words_are_in_the_picture_and_it_is_the_same_every_time() -> 
 def test_strange_shapes(size: tuple[int, int]) -> None:
     drawn = draw_pyramid(look(picture(*size), SixLayers(), name="a" * 200))
     assert drawn.width == WIDTH
+
+
+def test_what_was_measured_is_written_and_changes_nothing_else() -> None:
+    shown = look(picture(), SixLayers(), name="beach.jpg")
+    plain = np.asarray(draw_pyramid(shown))
+    measured = np.asarray(draw_pyramid(dataclasses.replace(shown, psnr=(7.0, 8.0, 9.0, 12.0, 20.0, 22.5))))
+    assert measured.shape == plain.shape
+    rows = np.flatnonzero((measured != plain).any((1, 2)))
+    assert 0 < len(rows) < 80 and rows.max() < 800  # the hero's title and the row of reconstructions
