@@ -17,6 +17,7 @@ Knows: folders, journals, locks. Refuses to know: what an item or a result means
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -60,8 +61,12 @@ def versions() -> dict[str, str]:
     return found
 
 
+@functools.cache
 def source_commit() -> str | None:
-    """The git commit of the checkout the package runs from, with "-dirty" where it has changes; None outside one."""
+    """The git commit of the checkout the package runs from, with "-dirty" where it has changes; None outside one.
+
+    Looked up once: what a process runs is the code it loaded, whatever is committed meanwhile.
+    """
     here = Path(__file__).resolve().parent
     try:
         top = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)

@@ -112,6 +112,18 @@ def network_attempts() -> list[str]:
     return _attempts
 
 
+# Disk. ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_fsync() -> Iterator[None]:
+    """Nothing waits for the disk: tests kill processes, whose writes the kernel keeps, and never cut the power."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(os, "fsync", lambda handle: None)
+    yield
+    patch.undo()
+
+
 # Cache. ---------------------------------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.common import (
+    expand,
     json_option,
     llm_option,
     print_json,
@@ -143,7 +144,7 @@ def command(
     after a stop of any kind and asks only what is missing.
     """
     sources, labels = read_support(support)
-    targets = _expand(images)
+    targets = expand(images)
     from icl_vision.tasks import FewShotClassifier
 
     parts = run.connect(llm, tokenizer)
@@ -215,22 +216,6 @@ def read_support(folder: Path) -> tuple[list[Path], list[str]]:
         )
     pairs = [(image, path.name) for path, images in found.items() for image in images]
     return [image for image, _ in pairs], [label for _, label in pairs]
-
-
-def _expand(images: tuple[Path, ...]) -> list[Path]:
-    """Folders become the images in them; a folder without any is a mistake, said at once."""
-    from icl_vision.images import list_images
-
-    targets: list[Path] = []
-    for path in images:
-        if not path.is_dir():
-            targets.append(path)
-            continue
-        found = list_images(path)
-        if not found:
-            raise UsageError(f"the folder {str(path)!r} holds no images")
-        targets.extend(found)
-    return targets
 
 
 def _row(path: Path, result: Classification) -> dict[str, Any]:

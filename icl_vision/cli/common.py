@@ -1,4 +1,4 @@
-"""What several commands share: the options that mean the same everywhere, and JSON output.
+"""What several commands share: the options that mean the same everywhere, image arguments, and JSON output.
 
 Knows: option names, defaults and their reasons. Refuses to know: any one command.
 """
@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+
+from icl_vision.errors import UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,3 +73,23 @@ def say(text: str, *, quiet: bool = False) -> None:
 def progress_wanted(quiet: bool) -> bool:
     """Progress bars only for a person at a terminal."""
     return not quiet and sys.stderr.isatty()
+
+
+def expand(images: Sequence[Path]) -> list[Path]:
+    """Folders become the images in them; a folder without any is a mistake, said at once.
+
+    Raises:
+        UsageError: a folder that holds no images.
+    """
+    from icl_vision.images import list_images
+
+    targets: list[Path] = []
+    for path in images:
+        if not path.is_dir():
+            targets.append(path)
+            continue
+        found = list_images(path)
+        if not found:
+            raise UsageError(f"the folder {str(path)!r} holds no images")
+        targets.extend(found)
+    return targets

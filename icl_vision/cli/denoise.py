@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.classify import _expand as expand
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, seed_option
+from icl_vision.cli.common import expand, json_option, print_json, quiet_option, say, seed_option
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import UsageError
 
 if TYPE_CHECKING:
-    from icl_vision.tasks.image_denoiser import DenoisedImage
+    from icl_vision.tasks.denoising_results import DenoisedImage
 
 
 @click.command("denoise")
@@ -92,7 +91,8 @@ def command(
     """
     from icl_vision.images import list_images
     from icl_vision.storage import write_json
-    from icl_vision.tasks.image_denoiser import LEAK, ImageDenoiser
+    from icl_vision.tasks.denoising_results import LEAK
+    from icl_vision.tasks.image_denoiser import ImageDenoiser
 
     targets = expand(images)
     if protocol == "leak-free" and context is None:

@@ -127,6 +127,7 @@ def command(
     """
     from icl_vision.evaluation.denoising import DenoisingEvaluation
     from icl_vision.runs import Run, versions
+    from icl_vision.tasks.saving import without_secrets
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.tokenizers.wrapping import fingerprint
 
@@ -166,6 +167,7 @@ def command(
         )
     config = {
         **{key: value for key, value in settings.items() if key != "tokenizer"},
+        "llm": without_secrets(llm),
         "corruption": list(corruption),
         "tokenizer": fingerprint(loaded),
         "data": data.name,
@@ -182,7 +184,7 @@ def command(
             "format_version": 1,
             "kind": "denoising",
             "tokenizer": loaded.name,
-            "llm": llm,
+            "llm": without_secrets(llm),
             "config": config,
             **evaluation.summary(run),
             "versions": versions(),

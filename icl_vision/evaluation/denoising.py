@@ -26,7 +26,9 @@ from icl_vision.evaluation.metrics import Z95
 from icl_vision.evaluation.paired_means import METHOD, paired_mean
 from icl_vision.evaluation.reconstruction import Pixels
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.image_denoiser import LEAK, ImageDenoiser, Puzzle
+from icl_vision.tasks.denoising_puzzles import Puzzle
+from icl_vision.tasks.denoising_results import LEAK
+from icl_vision.tasks.image_denoiser import ImageDenoiser
 from icl_vision.tokenizers.base import on_grids
 
 if TYPE_CHECKING:

@@ -29,12 +29,12 @@ from icl_vision.errors import (
     ImageTooLargeError,
     ImageTruncatedError,
     MissingExtraError,
-    PromptError,
     UnknownAnswerError,
     UsageError,
 )
 from icl_vision.images import ImageSource
 from icl_vision.integrations.registry import ImageAccess, ImageRegistry
+from icl_vision.tasks.generation_checks import TEXT_CHARACTERS
 
 try:
     from langchain_core.runnables import RunnableLambda
@@ -57,9 +57,6 @@ _WORDS_SHOWN = 32
 """An image of more words is shown to the model by its first ones; the artifact holds them all."""
 
 _LABELS_SHOWN = 30
-
-_TEXT_CHARACTERS = 300
-"""A longer text to draw is refused: long enough for a sentence, short enough to be shown once for every word."""
 
 # What the model is told about an image that cannot be used. Never the error's own message: it may hold the full path of
 # a file, or its first bytes.
@@ -209,7 +206,7 @@ def generator_tool(
 
     def told(drawn: Any) -> tuple[str, Any]:
         if drawn.error is not None:  # the generator was told to return errors in place
-            if isinstance(drawn.error, AnswerRefusedError | PromptError):
+            if isinstance(drawn.error, AnswerRefusedError):
                 raise _not_drawn(drawn.text) from drawn.error
             raise drawn.error
         id = registry.add(drawn.image)
@@ -219,14 +216,14 @@ def generator_tool(
     def run(text: str) -> tuple[str, Any]:
         try:
             (drawn,) = generator.generate([_drawable(text)])
-        except (AnswerRefusedError, PromptError) as error:
+        except AnswerRefusedError as error:
             raise _not_drawn(text) from error
         return told(drawn)
 
     async def arun(text: str) -> tuple[str, Any]:
         try:
             (drawn,) = await generator.agenerate([_drawable(text)])
-        except (AnswerRefusedError, PromptError) as error:
+        except AnswerRefusedError as error:
             raise _not_drawn(text) from error
         return told(drawn)
 
@@ -234,8 +231,8 @@ def generator_tool(
 
 
 def _drawable(text: str) -> str:
-    if not text.strip() or not text.isprintable() or len(text) > _TEXT_CHARACTERS:
-        raise ToolException(f"the text must be one line of 1 to {_TEXT_CHARACTERS} printable characters")
+    if not text.strip() or not text.isprintable() or len(text) > TEXT_CHARACTERS:
+        raise ToolException(f"the text must be one line of 1 to {TEXT_CHARACTERS} printable characters")
     return text.strip()
 
 

@@ -17,6 +17,7 @@ from typing import Any, Literal, Unpack
 from icl_vision.contracts import Completion, Constraint, Prompt
 from icl_vision.errors import UsageError
 from icl_vision.llms.openai_answers import mapping, read_chat, read_response
+from icl_vision.llms.openai_requests import send
 from icl_vision.llms.profiles import profile_for
 from icl_vision.llms.remote import RemoteLLM, Transport
 from icl_vision.llms.structured import SCHEMA_NAME, check_constraint, constraint_schema, schema_room
@@ -130,9 +131,7 @@ class OpenAILLM(RemoteLLM):
         return fields | self._chat_fields(prompt, most, stop, seed, constraint)
 
     async def _send(self, client: Any, params: dict[str, Any]) -> bytes:
-        endpoint = client.responses if self.profile.api == "responses" else client.chat.completions
-        answer = await endpoint.with_raw_response.create(**params)
-        return bytes(answer.content)
+        return await send(client, "/responses" if self.profile.api == "responses" else "/chat/completions", params)
 
     def _shared_fields(self, prompt: Prompt, temperature: float) -> dict[str, Any]:
         fields: dict[str, Any] = {"model": self.model}

@@ -17,6 +17,7 @@ from icl_vision.llms import dialects
 from icl_vision.llms.echo_scoring import echoed_logprob
 from icl_vision.llms.llama_remote import RemoteLlama, root_of
 from icl_vision.llms.openai_answers import chat_usage, first_choice, read_chat, read_completion
+from icl_vision.llms.openai_requests import send
 from icl_vision.llms.profiles import profile_for
 from icl_vision.llms.redaction import check_url, redacted_url, shown_url
 from icl_vision.llms.remote import RemoteLLM, Transport
@@ -131,15 +132,8 @@ class OpenAICompatibleLLM(RemoteLLM):
 
     async def _send(self, client: Any, params: dict[str, Any]) -> bytes:
         if OWN_ENDPOINT in params:
-            import httpx2
-
-            document = {name: value for name, value in params.items() if name != OWN_ENDPOINT}
-            answer: httpx2.Response = await client.post(params[OWN_ENDPOINT], body=document, cast_to=httpx2.Response)
-            return answer.content
-        endpoint = client.completions if "prompt" in params else client.chat.completions
-        response = await endpoint.with_raw_response.create(**params)
-        content: bytes = response.content
-        return content
+            return await send(client, params[OWN_ENDPOINT], {k: v for k, v in params.items() if k != OWN_ENDPOINT})
+        return await send(client, "/completions" if "prompt" in params else "/chat/completions", params)
 
     def completion_of(
         self, answer: Mapping[str, Any], *, stop: Sequence[str], constraint: Constraint | None

@@ -1,4 +1,4 @@
-"""What a user may pass to an image generator, and the messages where it cannot work.
+"""What a user may pass to a task that draws, and the messages where it cannot work.
 
 Knows: arguments. Refuses to know: what they are used for.
 """
@@ -12,6 +12,9 @@ from icl_vision.contracts import Tokenizer
 from icl_vision.decoding.drawing import Query
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import TokenPyramid
+
+TEXT_CHARACTERS = 300
+"""A longer text is refused: long enough for a sentence, and every example shows its text once for each segment."""
 
 
 def named(query: Query) -> tuple[str, int]:
@@ -28,7 +31,7 @@ def as_texts(texts: object) -> list[str]:
     """The texts as a list, stripped.
 
     Raises:
-        UsageError: not a sequence, none, or something else than one line of text among them.
+        UsageError: not a sequence, none, or something else than one line of at most ``TEXT_CHARACTERS`` among them.
     """
     if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
         raise UsageError(f"texts must be a sequence of strings; got a value of type {type(texts).__name__}")
@@ -39,26 +42,29 @@ def as_texts(texts: object) -> list[str]:
         if len(text.strip().splitlines()) > 1:
             # A second line would read as an example.
             raise UsageError(f"a text must be one line; texts[{place}] is {text[:80]!r}")
+        if len(text.strip()) > TEXT_CHARACTERS:
+            raise UsageError(
+                f"a text may have {TEXT_CHARACTERS} characters; texts[{place}] has {len(text.strip())}: {text[:80]!r}"
+            )
     if not found:
         raise UsageError("there is nothing to draw: give at least one text")
     return [text.strip() for text in found]
 
 
-def drawing_tokenizer(tokenizer: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
+def drawing_tokenizer(given: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
     """The tokenizer of that name, or the one given.
 
     Raises:
-        UsageError: no tokenizer, or one that cannot decode.
+        UsageError: no tokenizer, or one that cannot decode words.
     """
-    found: Tokenizer
-    if isinstance(tokenizer, str | os.PathLike):
-        from icl_vision.tokenizers import ImageTokenizer
+    from icl_vision.tokenizers import ImageTokenizer
 
-        found = ImageTokenizer.from_pretrained(os.fspath(tokenizer))
-    elif not callable(getattr(tokenizer, "decode", None)):
-        raise UsageError(f"tokenizer must be a name, a folder or an ImageTokenizer; got {type(tokenizer).__name__}")
-    else:
-        found = tokenizer
-    if not found.can_decode:
-        raise UsageError(f"the tokenizer {found.name!r} cannot decode words into pictures; use spae-digits-32")
+    found = ImageTokenizer.from_pretrained(os.fspath(given)) if isinstance(given, str | os.PathLike) else given
+    if not isinstance(found, Tokenizer):
+        raise UsageError(f"tokenizer must be a name, a folder or a tokenizer; got {type(given).__name__}")
+    if not found.can_decode or found.vocabulary is None:
+        raise UsageError(
+            f"the tokenizer {found.name!r} cannot decode words into pictures; use spae-digits-32 for digits, "
+            "spae-photo-128 for photographs"
+        )
     return found

@@ -26,6 +26,8 @@ from icl_vision.images import list_images
 
 DIGITS = "digits"
 CAPTIONS = "captions.jsonl"
+MOST_BYTES = 16 * 1024 * 1024
+"""Of captions.jsonl: a hundred thousand pictures and more."""
 TEXT = "an image of {}"
 """The papers' preamble."""
 
@@ -80,7 +82,10 @@ def _captioned(folder: Path) -> list[Captioned]:
     """The pictures that ``captions.jsonl`` names; none outside the folder."""
     file = folder / CAPTIONS
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        size = file.stat().st_size
+        if size > MOST_BYTES:
+            raise UsageError(f"{str(file)!r} has {size:,} bytes, the cap is {MOST_BYTES:,}: give fewer pictures")
+        lines = file.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{str(file)!r} cannot be read: {error}") from error
     root = folder.resolve()
@@ -92,14 +97,18 @@ def _captioned(folder: Path) -> list[Captioned]:
         try:
             entry = json.loads(line)
             name, text = entry["file"], entry["text"]
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise UsageError(f'{where} must be {{"file": ..., "text": ...}}; got {line[:80]!r}') from error
         if not isinstance(name, str) or not isinstance(text, str) or not text.strip():
             raise UsageError(f"{where}: file and text must be strings, and the text not empty; got {line[:80]!r}")
         path = folder / name
-        if not path.resolve().is_relative_to(root):
+        try:
+            inside, there = path.resolve().is_relative_to(root), path.is_file()
+        except (OSError, ValueError) as error:  # too long, or a NUL in it
+            raise UsageError(f"{where} names {name[:80]!r}, which cannot be a file's name") from error
+        if not inside:
             raise UsageError(f"{where} names {name!r}, which lies outside the folder")
-        if not path.is_file():
+        if not there:
             raise UsageError(f"{where} names {name!r}, which is not there")
         found.append(Captioned(path, text.strip()))
     if not found:

@@ -16,7 +16,7 @@ from icl_vision.decoding.drawing import Pair
 from icl_vision.errors import ArtefactError, IclVisionError, StorageError, UsageError
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.storage import write_json
-from icl_vision.tasks.saving import _explained, _without_secrets
+from icl_vision.tasks.saving import Explained, without_secrets
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def save(generator: ImageGenerator, path: str | os.PathLike[str]) -> None:
         "icl_vision": __version__,
         "params": params,
         "llm": {
-            "spec": _without_secrets(llm if isinstance(llm, str) else generator.llm_.profile.name),
+            "spec": without_secrets(llm if isinstance(llm, str) else generator.llm_.profile.name),
             "object": not isinstance(llm, str),
         },
         "tokenizer": {
@@ -86,9 +86,9 @@ def load(
         generator._check()
     except (UsageError, TypeError) as error:
         raise _damaged(path, str(error)) from error
-    with _explained(document, "llm", llm is None):
+    with Explained(document, "llm", llm is None):
         connected = generator._connect_llm()
-    with _explained(document, "tokenizer", tokenizer is None):
+    with Explained(document, "tokenizer", tokenizer is None):
         words = generator._connect_tokenizer()
     if fingerprint(words) != document["tokenizer"]["hash"]:
         raise ArtefactError(

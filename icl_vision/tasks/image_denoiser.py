@@ -9,106 +9,32 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 
 from icl_vision.codebook import Codebook
-from icl_vision.contracts import TextLLM, Tokenizer, Usage
-from icl_vision.decoding.corruption import PAPER_RATES, check_rates, corrupt_words, corruption_rates, shuffle_words
-from icl_vision.decoding.drawing import Drawing, Pair, Query
+from icl_vision.contracts import TextLLM, Tokenizer
+from icl_vision.decoding.corruption import PAPER_RATES, check_rates
+from icl_vision.decoding.drawing import Drawing, Pair
 from icl_vision.decoding.progressive import ProgressiveDecoder
 from icl_vision.decoding.stages import Allowed, Decoding
-from icl_vision.errors import IclVisionError, NotFittedError, UsageError
-from icl_vision.images import ImageSource, load_image
+from icl_vision.errors import NotFittedError, UsageError
+from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
 from icl_vision.llms.loop import hop, run_sync
-from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag
 from icl_vision.tasks.denoising_plan import DenoisingPlan, DenoisingStages, Refine, decided_by, denoising_stages
-from icl_vision.tasks.denoising_tasks import DenoisingTask, Pixels, find_task
+from icl_vision.tasks.denoising_puzzles import Puzzle, PuzzleMaker, number_of, pixels_of
+from icl_vision.tasks.denoising_results import DenoisedImage
+from icl_vision.tasks.denoising_tasks import DenoisingTask, find_task
+from icl_vision.tasks.generation_checks import drawing_tokenizer
 from icl_vision.tasks.params import Parameters
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 Protocol = Literal["leak-free", "paper"]
 PROTOCOLS = ("leak-free", "paper")
-LEAK = "the context holds corrupted copies of the answer itself (the papers' protocol)"
-
-
-@dataclass(frozen=True, slots=True)
-class Puzzle:
-    """One picture to restore. name: in reports. target: the intact picture [S, S, 3] and its words, None where only the
-    degraded picture was given. shown: the condition as a picture. condition: its words. query: what is asked."""
-
-    name: str
-    target: Pixels | None
-    target_words: TokenPyramid | None
-    shown: Pixels
-    condition: TokenPyramid
-    query: Query
-
-
-@dataclass(frozen=True, slots=True)
-class DenoisedImage:
-    """One restored picture.
-
-    image: decoded from ``pyramid``; None where ``error`` says why. puzzle: what was asked. drawing: every segment's
-    words, changes and usage. decided: by layer, whose words they are. leaking: the context held the answer.
-    """
-
-    puzzle: Puzzle
-    task: str
-    protocol: str
-    image: Image.Image | None
-    pyramid: TokenPyramid | None
-    drawing: Drawing
-    decided: tuple[str, ...]
-    leaking: bool
-    error: Exception | None = None
-
-    @property
-    def condition(self) -> Image.Image:
-        """What the LLM was shown, as a picture."""
-        from PIL import Image
-
-        return Image.fromarray(self.puzzle.shown)
-
-    @property
-    def merged(self) -> Image.Image | None:
-        """The condition with its unknown region taken from ``image``; ``image`` itself where all is unknown."""
-        if self.image is None:
-            return None
-        from PIL import Image
-
-        made, pixels = self.puzzle.shown.copy(), np.asarray(self.image)
-        region = find_task(self.task).pixels(made.shape[0])
-        made[region] = pixels[region]
-        return Image.fromarray(made)
-
-    @property
-    def usage(self) -> Usage:
-        """Requests and tokens."""
-        return self.drawing.usage
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form, without pixels."""
-        return {
-            "name": self.puzzle.name,
-            "task": self.task,
-            "protocol": self.protocol,
-            "leaking": self.leaking,
-            "words": None if self.pyramid is None else [self.pyramid.words(n + 1) for n in range(self.pyramid.layers)],
-            "kept_words": len(self.puzzle.query.known),
-            "decided": list(self.decided),
-            "constrained": self.drawing.constrained,
-            "changes": [change.to_dict() for change in self.drawing.changes],
-            "usage": self.usage.to_dict(),
-            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
-        }
 
 
 class ImageDenoiser(Parameters):
@@ -223,7 +149,7 @@ class ImageDenoiser(Parameters):
         """
         task = self._check()
         sources = as_sources(images, single=False)
-        tokenizer, llm = _tokenizer(self.tokenizer), connect(self.llm)
+        tokenizer, llm = drawing_tokenizer(self.tokenizer), connect(self.llm)
         parts = denoising_stages(
             tokenizer.layout,
             layers=self.layers,
@@ -237,11 +163,9 @@ class ImageDenoiser(Parameters):
         chosen: list[ImageSource] = []
         if self.protocol == "leak-free":
             chosen = self._drawn(sources)
-        pictures = _pixels(tokenizer, chosen)
+        self._pictures = pixels_of(tokenizer, chosen)
         self.llm_, self.task_, self.tokenizer_, self.parts_ = llm, task, tokenizer, parts
-        self._pictures = pictures
-        self._targets = tokenizer.encode(list(pictures)) if pictures else []
-        self._pairs = self._leak_free_pairs() if pictures else []
+        self._pairs = self._maker.leak_free_pairs(self._pictures)
         return self
 
     @property
@@ -262,35 +186,7 @@ class ImageDenoiser(Parameters):
             UsageError: names that do not fit, or a picture that is in the context too (leak-free).
         """
         self._check_fitted()
-        pictures = _pixels(self.tokenizer_, as_sources(images, single=True))
-        names = [str(number) for number in range(1, len(pictures) + 1)] if names is None else list(names)
-        if len(names) != len(pictures) or len(set(names)) != len(names):
-            raise UsageError(f"give each of the {len(pictures)} images a name of its own; got {len(set(names))} names")
-        if not pictures:
-            return []
-        for name, picture in zip(names, pictures, strict=True):
-            if any(np.array_equal(picture, other) for other in self._pictures):
-                raise UsageError(
-                    f"image {name!r} is also a context image: its answer would stand in the prompt; take it out of the "
-                    "context"
-                )
-        shown = [self.task_.degrade(picture) for picture in pictures] if self.degrade else pictures
-        conditions = self.tokenizer_.encode(list(shown))
-        targets: Sequence[TokenPyramid | None] = [None] * len(pictures)
-        if self.degrade:
-            targets = self.tokenizer_.encode(list(pictures))
-        if self.task_.in_words:
-            rate = check_rates(self.corruption)[1]
-            # Noise of the query is that of its name, not of its place among others.
-            conditions = [
-                corrupt_words(one, rate, seed=self.seed, number=_number(name))
-                for one, name in zip(conditions, names, strict=True)
-            ]
-            shown = [np.asarray(image) for image in self.tokenizer_.decode(conditions)]
-        return [
-            Puzzle(name, picture if self.degrade else None, target, seen, words, self._query(words, name))
-            for name, picture, target, seen, words in zip(names, pictures, targets, shown, conditions, strict=True)
-        ]
+        return self._maker.puzzles(pixels_of(self.tokenizer_, as_sources(images, single=True)), names, self._pictures)
 
     def plan(self, images: ImageSource | Iterable[ImageSource], names: Sequence[str] | None = None) -> DenoisingPlan:
         """What ``denoise`` would send and cost, and who decides which words; nothing is asked.
@@ -361,17 +257,23 @@ class ImageDenoiser(Parameters):
         """The examples that a puzzle is shown, in order."""
         if not self.leaking:
             return list(self._pairs)
-        assert puzzle.target_words is not None
-        rates = corruption_rates(self.context or 1, check_rates(self.corruption))
-        condition = self._condition(puzzle.condition)
-        start = _number(puzzle.name)
-        copies = [
-            corrupt_words(puzzle.target_words, rate, seed=self.seed, number=start + number)
-            for number, rate in enumerate(rates, start=1)
-        ]
-        return [Pair(condition, self._shown(target, number)) for number, target in enumerate(copies)]
+        return self._maker.leaking_pairs(puzzle, self.context or 1)
 
     # Steps.
+
+    @property
+    def _maker(self) -> PuzzleMaker:
+        return PuzzleMaker(
+            self.task_,
+            self.tokenizer_,
+            self.parts_,
+            corruption=check_rates(self.corruption),
+            keep_known=self.task_.keep_known if self.keep_known is None else self.keep_known,
+            own=self.own,
+            degrade=self.degrade,
+            shuffled=self.shuffled,
+            seed=self.seed,
+        )
 
     def _check(self) -> DenoisingTask:
         task = find_task(self.task)
@@ -414,37 +316,6 @@ class ImageDenoiser(Parameters):
         places = np.random.default_rng([self.seed, 1]).permutation(len(sources))[:wanted]
         return [sources[place] for place in sorted(places.tolist())]
 
-    def _leak_free_pairs(self) -> list[Pair]:
-        shown = [self.task_.degrade(picture) for picture in self._pictures]
-        conditions = self.tokenizer_.encode(list(shown))
-        rates = corruption_rates(len(conditions), check_rates(self.corruption))
-        return [
-            Pair(
-                self._condition(corrupt_words(words, rate, seed=self.seed, number=number)), self._shown(target, number)
-            )
-            for number, (words, rate, target) in enumerate(zip(conditions, rates, self._targets, strict=True))
-        ]
-
-    def _query(self, condition: TokenPyramid, name: str) -> Query:
-        keep = self.task_.keep_known if self.keep_known is None else self.keep_known
-        words = self._cut(condition).words()
-        # Without a region of its own a task has no place that is known.
-        known = {place: words[place] for place in self.task_.known_places(self.parts_.layout)} if keep else {}
-        also = {layer: tuple(dict.fromkeys(condition.words(layer))) for layer in range(1, len(self.parts_.layout) + 1)}
-        return Query(self._condition(condition), known, name, also if self.own else {})
-
-    def _condition(self, words: TokenPyramid) -> TokenPyramid:
-        """What a prompt shows of a condition: as much as its window can name."""
-        return words.truncate(self.parts_.layers) if self.parts_.whole else words
-
-    def _shown(self, target: TokenPyramid, number: int) -> TokenPyramid:
-        """An example's target as the prompts show it."""
-        words = self._cut(target)
-        return shuffle_words(words, seed=self.seed, number=number) if self.shuffled else words
-
-    def _cut(self, words: TokenPyramid) -> TokenPyramid:
-        return words.truncate(len(self.parts_.layout))
-
     def _jobs(self, puzzles: Sequence[Puzzle]) -> list[tuple[list[Pair], list[Puzzle]]]:
         """Puzzles that share their examples."""
         if not self.leaking:
@@ -480,7 +351,7 @@ class ImageDenoiser(Parameters):
             if out is None:
                 found = await decoder.decode(pairs, queries)
             else:
-                folder = Path(out) / ("words" if not self.leaking else f"words-{_number(some[0].name):08x}")
+                folder = Path(out) / ("words" if not self.leaking else f"words-{number_of(some[0].name):08x}")
                 with decoder.open_run(folder, pairs, resume=resume) as run:
                     found = await decoder.decode(pairs, queries, run=run)
             drawings += zip(some, found, strict=True)
@@ -504,47 +375,3 @@ class ImageDenoiser(Parameters):
     def _check_fitted(self) -> None:
         if not hasattr(self, "parts_"):
             raise NotFittedError("call fit(context_images) first (without images for protocol='paper')")
-
-
-def _tokenizer(given: str | os.PathLike[str] | Tokenizer) -> Tokenizer:
-    """A tokenizer that can be drawn with."""
-    from icl_vision.tokenizers import ImageTokenizer
-
-    tokenizer = ImageTokenizer.from_pretrained(os.fspath(given)) if isinstance(given, str | os.PathLike) else given
-    if not isinstance(tokenizer, Tokenizer):
-        raise UsageError(f"tokenizer must be a name, a folder or a tokenizer; got {type(given).__name__}")
-    if not tokenizer.can_decode or tokenizer.vocabulary is None:
-        raise UsageError(
-            f"denoising needs a tokenizer that turns words back into pictures; {tokenizer.name!r} does not: use "
-            "spae-photo-128 for photographs, spae-digits-32 for digits"
-        )
-    return tokenizer
-
-
-def _pixels(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[Pixels]:
-    """Each picture as the tokenizer sees it, uint8 [S, S, 3].
-
-    Raises:
-        ImageError: one cannot be used; the message names its place.
-        UsageError: the tokenizer does not say how it takes pictures.
-    """
-    preprocessing = getattr(tokenizer, "preprocessing", None)
-    if preprocessing is None or not hasattr(preprocessing, "batch"):
-        raise UsageError(
-            f"the tokenizer {tokenizer.name!r} does not say how it takes pictures (no `preprocessing`), so a picture "
-            "cannot be degraded as it would see it"
-        )
-    found: list[Pixels] = []
-    for place, source in enumerate(sources):
-        try:
-            found.append(preprocessing.batch([load_image(source)])[0])
-        except IclVisionError as error:
-            raise type(error)(f"images[{place}]: {error}") from error
-    return found
-
-
-def _number(name: str) -> int:
-    """A number for a name, the same everywhere."""
-    import zlib
-
-    return zlib.crc32(name.encode("utf-8", "backslashreplace"))

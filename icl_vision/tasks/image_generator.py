@@ -6,18 +6,16 @@ Refuses to know: how a segment is asked for (``decoding``), where examples come 
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from icl_vision.contracts import TextLLM, Tokenizer
-from icl_vision.decoding.drawing import Drawing, Pair, Query, plurality
+from icl_vision.decoding.drawing import Pair, Query, plurality
 from icl_vision.decoding.planning import DrawingPlan
 from icl_vision.decoding.progressive import ProgressiveDecoder
 from icl_vision.decoding.segments import Strides
 from icl_vision.decoding.stages import Allowed, Decoding
-from icl_vision.decoding.work import Step
 from icl_vision.errors import NotFittedError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
@@ -26,9 +24,10 @@ from icl_vision.llms.loop import hop, run_sync
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.runs import Run
 from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag
-from icl_vision.tasks.generation_checks import as_texts, drawing_tokenizer, is_list_of_pyramids, named
+from icl_vision.tasks.generation_checks import as_texts, drawing_tokenizer, is_list_of_pyramids
 from icl_vision.tasks.generation_examples import choose
 from icl_vision.tasks.generation_results import GeneratedImage, Preview
+from icl_vision.tasks.generation_session import DrawingSession, close, next_of
 from icl_vision.tasks.generation_stages import TEMPLATE, Passes, drawing_stages
 from icl_vision.tasks.params import Parameters
 
@@ -205,7 +204,7 @@ class ImageGenerator(Parameters):
             PromptTooLongError, LLMError: the LLM cannot answer.
             AnswerRefusedError: words could not be read, with ``errors="raise"``.
         """
-        return run_sync(self._generate(self._queries(queries, n), out, resume, watch))
+        return run_sync(self._session(self._queries(queries, n)).generate(out, resume, watch))
 
     async def agenerate(
         self,
@@ -217,7 +216,7 @@ class ImageGenerator(Parameters):
         watch: Callable[[Preview], None] | None = None,
     ) -> list[GeneratedImage]:
         """``generate`` as a coroutine, for any event loop."""
-        return await hop(self._generate(self._queries(queries, n), out, resume, watch))
+        return await hop(self._session(self._queries(queries, n)).generate(out, resume, watch))
 
     def stream(
         self,
@@ -231,15 +230,15 @@ class ImageGenerator(Parameters):
 
         A reader that stops early should close the iterator (``contextlib.closing``), which ends what is under way.
         """
-        steps = self._stream(self._queries(queries, n), out, resume)
+        steps = self._session(self._queries(queries, n)).stream(out, resume)
         try:
             while True:
                 try:
-                    yield run_sync(_next(steps))
+                    yield run_sync(next_of(steps))
                 except StopAsyncIteration:
                     return
         finally:
-            run_sync(_close(steps))
+            run_sync(close(steps))
 
     async def astream(
         self,
@@ -250,15 +249,15 @@ class ImageGenerator(Parameters):
         resume: bool = False,
     ) -> AsyncIterator[Preview]:
         """``stream`` as an asynchronous iterator, for any event loop."""
-        steps = self._stream(self._queries(queries, n), out, resume)
+        steps = self._session(self._queries(queries, n)).stream(out, resume)
         try:
             while True:
                 try:
-                    yield await hop(_next(steps))
+                    yield await hop(next_of(steps))
                 except StopAsyncIteration:
                     return
         finally:
-            await hop(_close(steps))
+            await hop(close(steps))
 
     def plan(self, queries: str | Iterable[str], n: int = 1, *, run: Run | None = None) -> DrawingPlan:
         """What ``generate`` would send and cost; nothing is asked. run: open; what it has does not count."""
@@ -401,61 +400,5 @@ class ImageGenerator(Parameters):
             raise UsageError(f"the query {twice!r} is given twice; use n=2 for two pictures of it")
         return [Query(text, name=f"{text} #{number}") for text in texts for number in range(1, n + 1)]
 
-    async def _generate(
-        self,
-        queries: list[Query],
-        out: str | os.PathLike[str] | None,
-        resume: bool,
-        watch: Callable[[Preview], None] | None,
-    ) -> list[GeneratedImage]:
-        decoder = self._own_decoder()
-
-        def step(found: Step) -> None:
-            if watch is not None:
-                watch(self._preview(found, queries))
-
-        if out is None:
-            drawings = await decoder.decode(self.pairs_, queries, step=step)
-        else:
-            with decoder.open_run(out, self.pairs_, resume=resume) as run:
-                drawings = await decoder.decode(self.pairs_, queries, run=run, step=step)
-        return await asyncio.to_thread(self._images, drawings)
-
-    async def _stream(
-        self, queries: list[Query], out: str | os.PathLike[str] | None, resume: bool
-    ) -> AsyncIterator[Preview]:
-        decoder = self._own_decoder()
-        run = None if out is None else decoder.open_run(out, self.pairs_, resume=resume)
-        try:
-            async for step in decoder.stream(self.pairs_, queries, run=run):
-                yield self._preview(step, queries)
-        finally:
-            if run is not None:
-                run.close()
-
-    def _preview(self, step: Step, queries: Sequence[Query]) -> Preview:
-        shown = step.drawing.preview(self._filling)
-        assert shown is not None  # every place can be filled
-        (image,) = self.tokenizer_.decode([shown])
-        text, number = named(queries[step.query])
-        return Preview(step.query, text, number, step, image, step.drawing.complete)
-
-    def _images(self, drawings: Sequence[Drawing]) -> list[GeneratedImage]:
-        whole = [one for one in drawings if one.complete and one.error is None]
-        decoded = iter(self.tokenizer_.decode([one.pyramid for one in whole]) if whole else [])
-        found = []
-        for one in drawings:
-            text, number = named(one.query)
-            if one.complete and one.error is None:
-                found.append(GeneratedImage(text, number, next(decoded), one.pyramid, one))
-            else:
-                found.append(GeneratedImage(text, number, None, None, one, one.error))
-        return found
-
-
-async def _next(steps: AsyncIterator[Preview]) -> Preview:
-    return await steps.__anext__()
-
-
-async def _close(steps: Any) -> None:
-    await steps.aclose()
+    def _session(self, queries: list[Query]) -> DrawingSession:
+        return DrawingSession(self._own_decoder(), self.tokenizer_, self.pairs_, queries, self._filling)

@@ -50,7 +50,7 @@ def save(classifier: FewShotClassifier, path: str | os.PathLike[str]) -> None:
         "icl_vision": __version__,
         "params": {name: _plain(value) for name, value in params.items()},
         "llm": {
-            "spec": _without_secrets(llm if isinstance(llm, str) else classifier.llm_.profile.name),
+            "spec": without_secrets(llm if isinstance(llm, str) else classifier.llm_.profile.name),
             "object": not isinstance(llm, str),
         },
         "tokenizer": {
@@ -91,9 +91,9 @@ def load(
         check_options(classifier.get_params())
     except (UsageError, TypeError) as error:
         raise _damaged(path, str(error)) from error
-    with _explained(document, "llm", llm is None):
+    with Explained(document, "llm", llm is None):
         connected = classifier._connect_llm()
-    with _explained(document, "tokenizer", tokenizer is None):
+    with Explained(document, "tokenizer", tokenizer is None):
         words = classifier._connect_tokenizer()
     if fingerprint(words) != document["tokenizer"]["hash"]:
         raise ArtefactError(
@@ -109,8 +109,11 @@ def load(
     return classifier
 
 
-class _explained:
-    """Says, where a saved name leads nowhere, that the thing itself can be passed."""
+class Explained:
+    """A context that says, where a saved name leads nowhere, that the thing itself can be passed.
+
+    document: as read. what: "llm" or "tokenizer". from_file: whether the name is the document's, not the caller's.
+    """
 
     def __init__(self, document: Mapping[str, Any], what: str, from_file: bool) -> None:
         self.saved, self.what, self.from_file = document[what], what, from_file
@@ -177,7 +180,7 @@ def _plain(value: Any) -> Any:
     return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
 
 
-def _without_secrets(spec: str) -> str:
+def without_secrets(spec: str) -> str:
     """A connect string without a user, password or query, which may be keys."""
     return _QUERY.sub("", _CREDENTIALS.sub("", spec))
 

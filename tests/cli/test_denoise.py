@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from icl_vision.cli import main
+from icl_vision.llms.fake import FakeLLM
 
 COMMON = ("--tokenizer", "spae-digits-32", "--llm", "fake")
 
@@ -118,3 +119,14 @@ def test_bad_input_of_a_measured_run(data: Path, tmp_path: Path) -> None:
     assert odd.exit_code == 2 and "'half' is neither a number of words nor 'rows'" in odd.output
     tight = run(*base, "--n", 2, "--examples", 4, "--tasks", "rotation", "--max-tokens", 10)
     assert tight.exit_code == 1 and "the budget is 10" in tight.output
+
+
+def test_a_measured_run_keeps_no_key(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("icl_vision.tasks.image_denoiser.connect", lambda spec: FakeLLM("no such words"))
+    out = tmp_path / "run"
+    spec = "openai-compatible:m@http://user:sk-canary@127.0.0.1:9/v1?key=sk-canary"
+    result = run("eval", "denoising", "--data", data, "--tasks", "rotation", "--n", 1, "--examples", 2, "--control",
+                 "none", "--no-lpips", "--out", out, *COMMON, "--llm", spec)  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert json.loads((out / "results.json").read_text())["llm"] == "openai-compatible:m@http://127.0.0.1:9/v1"
+    assert not [file for file in out.rglob("*") if file.is_file() and b"sk-canary" in file.read_bytes()]

@@ -14,7 +14,7 @@ pytest.importorskip("langchain_core")
 from langchain_core.messages import ToolMessage
 
 from icl_vision import ImageGenerator
-from icl_vision.errors import LLMUnavailableError, NotFittedError, UsageError
+from icl_vision.errors import LLMUnavailableError, NotFittedError, PromptTooLongError, UsageError
 from icl_vision.integrations.langchain import ImageRegistry
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.tasks.image_generator import GeneratedImage
@@ -63,6 +63,9 @@ def test_what_cannot_be_drawn_is_told_and_a_dead_llm_is_raised(errors: Any) -> N
     dead = FakeLLM([LLMUnavailableError("gone")], scores_text=False)
     with pytest.raises(LLMUnavailableError):
         generator(dead, errors=errors).as_tool().invoke(call("a bar"))
+    # Examples that fill the window are the program's to mend, as with a classifier's tool: no other text would help.
+    with pytest.raises(PromptTooLongError):
+        generator(drawing_llm(context_window=9), errors=errors).as_tool().invoke(call("a bar"))
 
 
 def test_what_cannot_be_a_tool() -> None:

@@ -56,12 +56,17 @@ def test_captions(tmp_path: Path) -> None:
         ('{"file": "../x.png", "text": "a"}', "outside the folder"),
         ('{"file": "y.png", "text": "a"}', "which is not there"),
         ("\n", "names no pictures"),
+        ('{"file": "x\\u0000.png", "text": "a"}', "cannot be a file's name"),
+        ('{"file": "link.png", "text": "a"}', "outside the folder"),
+        ("[" * 100_000, "line 1 must be"),
+        (" " * (16 * 1024 * 1024 + 1), "the cap is 16,777,216"),
     ],
 )
 def test_captions_that_cannot_be_used(tmp_path: Path, lines: str, said: str) -> None:
     make(tmp_path / "in" / "x.png")
     (tmp_path / "in" / "captions.jsonl").write_text(lines)
     make(tmp_path / "x.png")
+    (tmp_path / "in" / "link.png").symlink_to(tmp_path / "x.png")
     with pytest.raises(UsageError, match=said):
         read_examples(tmp_path / "in")
 

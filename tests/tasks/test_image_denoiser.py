@@ -373,7 +373,7 @@ def test_other_bad_input() -> None:
         fitted().denoise(QUERIES, ["a", "a", "b"])
     with pytest.raises(UsageError, match="there is nothing to restore"):
         fitted().plan([])
-    with pytest.raises(UsageError, match="turns words back into pictures; 'ascii' does not"):
+    with pytest.raises(UsageError, match="the tokenizer 'ascii' cannot decode words into pictures"):
         ImageDenoiser(FakeLLM(), "ascii").fit(pictures(6))
     with pytest.raises(UsageError, match="tokenizer must be a name, a folder or a tokenizer; got float"):
         ImageDenoiser(FakeLLM(), 3.5).fit(pictures(6))  # type: ignore[arg-type]

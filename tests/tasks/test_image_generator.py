@@ -286,6 +286,8 @@ def test_examples_and_queries_that_cannot_be_used(make: Any) -> None:
         generator.fit(images, texts[1:])
     with pytest.raises(UsageError, match=r"texts\[0\] is 3"):
         generator.fit(images, [3, *texts[1:]])  # type: ignore[list-item]
+    with pytest.raises(UsageError, match=r"may have 300 characters; texts\[0\] has 301: 'xxx"):
+        generator.fit(images, ["x" * 301, *texts[1:]])
     fitted = make()
     with pytest.raises(UsageError, match="need a temperature above 0"):
         fitted.generate("a", n=2)
