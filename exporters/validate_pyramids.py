@@ -159,7 +159,9 @@ def _compare(encoder: EncoderGraph, pixels: Tensor, ids: npt.NDArray[Any], codeb
                 if layer <= len(given):
                     near = _equally_likely(scores[image, starts[layer - 1] + int(place)], pair)
                 else:
-                    near = _equally_near(target[:, place].double(), _vectors(spae, layer, pair, codebook), spae)
+                    near = _equally_near(
+                        target[:, place].double(), _vectors(spae, layer, pair, codebook), spae.quantizer.normalise
+                    )
                 counts["ties" if near else "mismatches"] += 1
                 tied = True  # either way the words that follow start from another one
                 if layer <= len(given):
@@ -186,8 +188,8 @@ def _by_layer(quantized: Any, layers: Sequence[Any], image: int) -> Iterator[tup
         yield truth[image].flatten().numpy(), target[image].flatten(1), found[image]
 
 
-def _equally_near(target: Tensor, words: Tensor, spae: SPAE) -> bool:
-    if spae.quantizer.normalise:
+def _equally_near(target: Tensor, words: Tensor, normalise: bool) -> bool:
+    if normalise:
         scores = torch.nn.functional.cosine_similarity(words, target[None])
         return bool((scores[0] - scores[1]).abs() <= EPSILON)
     distances = (words - target).square().sum(1)

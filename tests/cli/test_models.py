@@ -19,8 +19,14 @@ def test_list_names_tokenizers_and_llms() -> None:
     assert "  words-photo\n" in plain.stdout
     assert "  local\n" in plain.stdout
     document = json.loads(run("list", "--json").stdout)
-    assert [row["name"] for row in document["tokenizers"]] == ["ascii", "spae-digits-32", "words-photo"]
-    assert document["tokenizers"][2]["licence"] == "Apache-2.0"
+    assert [row["name"] for row in document["tokenizers"]] == [
+        "ascii",
+        "spae-digits-32",
+        "spae-photo-128",
+        "words-photo",
+    ]
+    assert document["tokenizers"][3]["licence"] == "Apache-2.0"
+    assert "MIT" in document["tokenizers"][2]["licence"]  # what comes from TAEF2
     assert "replay:FILE" in [row["spec"] for row in document["llms"]]
 
 
@@ -38,7 +44,9 @@ def test_info_shows_the_whole_card() -> None:
 def test_info_of_an_unknown_name_lists_what_exists() -> None:
     result = run("info", "words-foto")
     assert result.exit_code == 1
-    assert "no tokenizer 'words-foto': available are ascii, spae-digits-32, words-photo" in result.stderr
+    assert (
+        "no tokenizer 'words-foto': available are ascii, spae-digits-32, spae-photo-128, words-photo" in result.stderr
+    )
     assert result.stdout == ""
 
 

@@ -159,8 +159,8 @@ def test_it_stops_on_numbers_that_are_none_and_keeps_the_checkpoint(
 
     plain = step_module.GeneratorStep.forward
 
-    def broken(self, images, labels, number, depth):
-        parts = plain(self, images, labels, number, depth)
+    def broken(self, images, labels, number, depth, frozen):
+        parts = plain(self, images, labels, number, depth, frozen)
         return {**parts, "total": parts["total"] * float("nan")} if number == 4 else parts
 
     monkeypatch.setattr(step_module.GeneratorStep, "forward", broken)
