@@ -1,11 +1,12 @@
 """Accuracy against the number of words an image is said in (the paper's Fig. 3), from finished few-shot runs.
 
-    python benchmarks/layers_plot.py RUN... --svg docs/images/accuracy_layers.svg --out benchmarks/results/layers.json
+    python benchmarks/layers_plot.py RUN... --page accuracy_layers.html --out benchmarks/results/layers.json
 
 Each RUN is a folder of `icl-vision eval few-shot --out RUN` with one tokenizer and one -k. A line is a tokenizer with a
 row (the LLM's likelihood, or the words prototype, which asks no LLM) in one setting; x is the number of layers that the
-pyramid tokenizer has at that k. Points carry 95% Wilson intervals. The runs must be of the same episodes, or the script
-says which are not.
+pyramid tokenizer has at that k. Points carry 95% Wilson intervals. The runs should be of the same episodes (the same
+seed and data); where their numbers of episodes or of shots differ, one's are the first of the other's, and the script
+names such groups of runs.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--pyramid", default="spae-photo-128", help="tokenizer whose layers are the x axis")
     parser.add_argument("--setting", default="5w-1s-0r-i")
-    parser.add_argument("--svg", type=Path, default=None, help="a page with the chart")
+    parser.add_argument("--page", "--svg", type=Path, default=None, help="an HTML page with the chart")
     parser.add_argument("--out", type=Path, default=None)
     options = parser.parse_args()
 
@@ -61,6 +62,12 @@ def main() -> None:
             if setting == options.setting:
                 layers = cumulative.index(run["k"]) + 1
                 lines[run["tokenizer"], row].append({"layers": layers, "k": run["k"], "accuracy": accuracy})
+    groups: dict[str, list[str]] = defaultdict(list)
+    for run in found:
+        groups[json.dumps(run["config"]["questions"])].append(run["run"])
+    if len(groups) > 1:
+        apart = "; ".join(", ".join(names) for names in groups.values())
+        print(f"these runs are not of one set of episodes: {apart}", file=sys.stderr)
     rows = []
     print(f"{options.setting}, {found[0]['config']['data']}, {found[0]['config']['llm']}")
     for (tokenizer, row), points in sorted(lines.items()):
@@ -73,7 +80,7 @@ def main() -> None:
                 f"{tokenizer:18} {ROWS[row]:16} {point['layers']} layers, {point['k']:3} words: "
                 f"{100 * accuracy['accuracy']:.1f}% [{low:.1f}, {high:.1f}], n = {accuracy['n']}"
             )
-    if options.svg is not None:
+    if options.page is not None:
         series = [
             Series(
                 f"{line['tokenizer']}, {ROWS[line['row']]}",
@@ -85,10 +92,12 @@ def main() -> None:
             for line in rows
         ]
         title = f"Accuracy against layers, {options.setting}"
-        chart = line_chart(series, title=title, axis="layers of the pyramid (1, 5, 21, 85 words)", level=0.2)
+        used = sorted({point["k"] for line in rows for point in line["points"]})
+        axis = f"layers of the pyramid ({', '.join(map(str, used))} words)"
+        chart = line_chart(series, title=title, axis=axis, level=0.2)
         page = f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{CSS}{STYLE}</style>"
         body = f"<h3>{title}</h3>{chart}{legend([line.name for line in series])}"
-        options.svg.write_text(f"{page}<div style='max-width:640px'>{body}</div>\n", encoding="utf-8")
+        options.page.write_text(f"{page}<div style='max-width:640px'>{body}</div>\n", encoding="utf-8")
     if options.out is not None:
         episodes = {run["run"]: run["config"]["questions"] for run in found}
         write(options.out, {**header(0), "setting": options.setting, "rows": rows, "questions": episodes})

@@ -44,7 +44,8 @@ def smallest_loss(pixels: Pixels, kind: str, size: int) -> tuple[Pixels, int]:
         data = io.BytesIO()
         Image.fromarray(pixels).save(data, kind, quality=quality, **({"optimize": True} if kind == "JPEG" else {}))
         length = data.tell()
-        if best is None or length <= size:
+        # Where nothing fits, the search goes down to the worst quality, and the last look is it.
+        if length <= size or best is None or best[1] > size:
             best = (np.asarray(Image.open(data).convert("RGB")), length)
         low, high = (quality + 1, high) if length <= size else (low, quality - 1)
     assert best is not None

@@ -140,7 +140,7 @@ def export_spae(spae: SPAE, out: Path, job: Export) -> dict[str, Any]:
     """Round, export, compare and write one artefact folder; it appears only when everything holds.
 
     Args:
-        spae: trained; its weights are rounded to fp16 in place (kept as fp32).
+        spae: trained; its weights are rounded in place (kept as fp32): to fp16, kernels and matrices perhaps to int8.
         out: the folder.
         job: what to say about it.
 
@@ -261,11 +261,11 @@ def _check_signatures(encoder: bytes, decoder: bytes, spae: SPAE, constants: Map
 class Wishes:
     """What a user may say about an export; the rest is known from the checkpoint.
 
-    name: None takes the folder's. licence: of the weights. data: what they were trained on, for the
-    card. limits: what a user should know before believing it, for the card. precision: of
-    the nets' arithmetic. resize: how images become squares. margin: black border around a squashed image. pictures:
-    folder or .npz to compare graphs and module on; None takes packaged photographs. metrics: results.json of
-    ``icl-vision eval reconstruction`` on this very tokenizer, for the card. ema: export the averaged weights.
+    name: None takes the folder's. licence: of the weights. data: what they were trained on, for the card. limits: what
+    a user should know before believing it, for the card. precision: of the nets' arithmetic. resize: how images become
+    squares. margin: black border around a squashed image. pictures: folder or .npz to compare graphs and module on;
+    None takes packaged photographs. metrics: results.json of ``icl-vision eval reconstruction`` on this very tokenizer,
+    for the card. ema: export the averaged weights. weights: how kernels and matrices are stored, see ``Export``.
     """
 
     name: str | None = None

@@ -53,6 +53,9 @@ class RegionWords(nn.Module):
         side: S.
         dim: c.
         classes: C.
+
+    Raises:
+        UsageError: a side or grids over which the trunk's last map cannot be shared out.
     """
 
     class_vectors: Tensor

@@ -44,6 +44,8 @@ logger = logging.getLogger(__name__)
 MEMORY_FILE = "memory.safetensors"
 
 _MEASURED = 8
+"""Held-out images at which the latents' metric is measured: positions, of which each has 256, are what counts."""
+
 _COUNTED = 10
 """Batches whose words are counted in a log interval: enough for a perplexity, and the device is not waited for."""
 
@@ -92,6 +94,8 @@ class Loop:
         loss = build_loss(config, self.model, self.codebook, data.classes)
         stored = None if data.pixels is None else len(data.pixels.values)
         self.memory = Memory(stored) if config.remember and stored else None
+        if config.remember and self.memory is None:
+            logger.warning("remember does nothing: the images are more than data.cache_mb holds")
         self.stepper = Stepper(fabric, config, self.model, loss, self.memory)
         self._measure()
         self.ema = Ema(self.model, config.ema) if config.ema.decay else None
@@ -145,8 +149,10 @@ class Loop:
             return
         assert isinstance(decoder, PhotoDecoder) and isinstance(encoder, PhotoEncoder)  # the config's checks
         images = self.data.held_out.images[:_MEASURED].to(self.fabric.device).float() / 255
-        if len(images):
-            decoder.measure(encoder.features(images)[:, :LATENT_CHANNELS])
+        if not len(images):
+            logger.warning("no image is held out to measure the latents' metric with: all their channels count alike")
+            return
+        decoder.measure(encoder.features(images)[:, :LATENT_CHANNELS])
 
     def close(self) -> None:
         """Close the log."""

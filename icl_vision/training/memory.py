@@ -7,14 +7,17 @@ Half precision holds the features: TAEF2's latents are about 1 in size, and a tr
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+logger = logging.getLogger(__name__)
 
 Look = Callable[[Tensor], tuple[Tensor, ...]]
 
@@ -44,13 +47,20 @@ class Memory:
         os.replace(temporary, file)
 
     def load(self, file: Path, of: str) -> bool:
-        """Take up what ``save`` kept. False, and nothing changes, where there is none or it is of other data."""
+        """Take up what ``save`` kept. False, and nothing changes, where there is none or it is of other data.
+
+        A damaged file is passed over with a warning in the log: all that it held can be looked at again.
+        """
         if not file.is_file():
             return False
-        with safe_open(file, framework="pt") as stored:
-            if (stored.metadata() or {}).get("of") != of:
-                return False
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        try:
+            with safe_open(file, framework="pt") as stored:
+                if (stored.metadata() or {}).get("of") != of:
+                    return False
+                tensors = {name: stored.get_tensor(name) for name in stored.keys()}
+        except SafetensorError as error:
+            logger.warning("%s is damaged (%s); every image is looked at again", file, error)
+            return False
         known = tensors.pop("known")
         if len(known) != len(self._known):
             return False

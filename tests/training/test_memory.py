@@ -60,3 +60,13 @@ def test_it_goes_on_from_its_file_and_from_no_other(tmp_path: Path) -> None:
     assert resumed.load(file, "these images")
     assert resumed.recall(torch.tensor([2]), images(9), look)[0].tolist() == [[2.0, 2.0]]
     assert look.batches == 1
+
+
+def test_a_damaged_file_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "memory.safetensors"
+    memory = Memory(4)
+    memory.recall(torch.tensor([2]), images(2), Look())
+    memory.save(file, "these images")
+    file.write_bytes(file.read_bytes()[:-3])
+    assert not Memory(4).load(file, "these images")
+    assert "memory.safetensors is damaged" in caplog.text
