@@ -14,6 +14,7 @@ import click
 
 from icl_vision.cli.common import llm_option, seed_option, tokenizer_option
 from icl_vision.cli.reconstruct import DECODER
+from icl_vision.cli.runs import LIMITS, check_limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -134,8 +135,7 @@ def budget_options(function: F) -> F:
         budget_cost: float | None,
         **kwargs: Any,
     ) -> Any:
-        if budget_cost is not None and prices is None:
-            raise click.UsageError("--budget-cost needs --prices FILE: without a price no cost is known")
+        check_limits(budget_cost, prices)
         from icl_vision.llms import Budget, PriceTable
 
         limits = (budget_requests, budget_tokens, budget_cost)
@@ -145,32 +145,6 @@ def budget_options(function: F) -> F:
         }
         return function(*args, budget=found, **kwargs)
 
-    for option in (
-        click.option(
-            "--budget-cost",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="AMOUNT",
-            help="Stop before it costs more than this, in the currency of --prices. Default: no limit.",
-        ),
-        click.option(
-            "--budget-tokens",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Stop before more tokens than this, prompts and answers together. Default: no limit.",
-        ),
-        click.option(
-            "--budget-requests",
-            type=click.IntRange(min=1),
-            metavar="N",
-            help="Stop before more requests than this. Default: no limit.",
-        ),
-        click.option(
-            "--prices",
-            metavar="FILE",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="YAML file of prices per million tokens: MODEL: {input, output, cache_read, cache_write}. Default: "
-            "none, and costs are unknown; no price is built in, since prices change.",
-        ),
-    ):
+    for option in reversed(LIMITS):
         command = option(command)
     return command  # type: ignore[return-value]

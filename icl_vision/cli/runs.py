@@ -24,29 +24,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_OPTIONS = (
-    click.option(
-        "--out",
-        metavar="RUN",
-        type=click.Path(file_okay=False, path_type=Path),
-        help="Keep every answer in this run folder as soon as it is there. Default: none, results are only printed.",
-    ),
-    click.option(
-        "--resume",
-        is_flag=True,
-        help="Go on with the run in --out: what has an answer is not asked again. Same images, same options.",
-    ),
-    click.option(
-        "--cache/--no-cache",
-        default=True,
-        show_default=True,
-        help="With --out: keep answers and words of images in the user's cache too, so that nothing is paid for twice.",
-    ),
-    click.option(
-        "--dry-run",
-        is_flag=True,
-        help="Print requests, tokens and cost instead of asking. The LLM is not needed for it, nor a key.",
-    ),
+LIMITS = (
     click.option(
         "--prices",
         metavar="FILE",
@@ -73,6 +51,39 @@ _OPTIONS = (
         help="Stop before it costs more than this, in the currency of --prices. Default: no limit.",
     ),
 )
+"""Prices and budgets, for any command that asks an LLM."""
+
+_OPTIONS = (
+    click.option(
+        "--out",
+        metavar="RUN",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Keep every answer in this run folder as soon as it is there. Default: none, results are only printed.",
+    ),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on with the run in --out: what has an answer is not asked again. Same images, same options.",
+    ),
+    click.option(
+        "--cache/--no-cache",
+        default=True,
+        show_default=True,
+        help="With --out: keep answers and words of images in the user's cache too, so that nothing is paid for twice.",
+    ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Print requests, tokens and cost instead of asking. The LLM is not needed for it, nor a key.",
+    ),
+    *LIMITS,
+)
+
+
+def check_limits(budget_cost: float | None, prices: Path | None) -> None:
+    """Raises click.UsageError for a limit that could not be kept."""
+    if budget_cost is not None and prices is None:
+        raise click.UsageError("--budget-cost needs --prices FILE: without a price no cost is known")
 
 
 def run_options(function: F) -> F:
@@ -93,8 +104,7 @@ def run_options(function: F) -> F:
     ) -> Any:
         if resume and out is None:
             raise click.UsageError("--resume needs --out RUN, the folder of the run to go on with")
-        if budget_cost is not None and prices is None:
-            raise click.UsageError("--budget-cost needs --prices FILE: without a price no cost is known")
+        check_limits(budget_cost, prices)
         run = RunOptions(out, resume, cache, dry_run, prices, budget_requests, budget_tokens, budget_cost)
         return function(*args, run=run, **kwargs)
 

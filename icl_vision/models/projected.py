@@ -38,7 +38,7 @@ from torch.nn import functional
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.models.nearest import full_precision, nearest_words
 from icl_vision.models.places import Fill
-from icl_vision.models.quantizer import Quantized, Quantizer
+from icl_vision.models.quantizer import Quantized, Quantizer, flat, shaped
 from icl_vision.pyramid import PyramidLayout
 
 _SCALE, _SHRINKING = 0.33, 0.6
@@ -124,7 +124,7 @@ class ProjectedQuantizer(Quantizer):
         self._check_input(z)
         with full_precision(z.device):
             z = z.float()
-            points, places = z.flatten(2).transpose(1, 2), self.places
+            points, places = flat(z), self.places
             ids = self.encode_ids(z, given=given)
             total = torch.zeros_like(points)
             targets, partial, commitment = [], [], []
@@ -142,11 +142,9 @@ class ProjectedQuantizer(Quantizer):
                     commitment.append(
                         functional.mse_loss(points.index_select(1, covered), total.index_select(1, covered))
                     )
-                targets.append(_shaped(target, self.layout.grids[layer - 1]))
-                partial.append(_shaped(places.filled(total, layer), self.layout.finest))
-            worded = (places.held(last) > 0).to(points.dtype)
-            through = _shaped(places.filled(points * worded, last), self.layout.finest)
-            quantized = partial[last - 1] + (through - through.detach())
+                targets.append(shaped(target, self.layout.grids[layer - 1]))
+                partial.append(shaped(places.filled(total, layer), self.layout.finest))
+            quantized = self._straight_through(points, partial[last - 1], last)
         return Quantized(quantized, ids, tuple(targets), tuple(partial), tuple(commitment), codebook_loss)
 
     def encode_ids(self, z: Tensor, codebook: Tensor | None = None, given: Sequence[Tensor] = ()) -> tuple[Tensor, ...]:
@@ -156,7 +154,7 @@ class ProjectedQuantizer(Quantizer):
             raise PyramidError(f"the words of the first {self.given} layers must be given; got those of {len(given)}")
         with torch.no_grad(), full_precision(z.device):
             words = self._own(codebook)
-            points, places = z.detach().float().flatten(2).transpose(1, 2), self.places
+            points, places = flat(z.detach().float()), self.places
             drawn: Tensor | None = None
             searched = words
             if self.training and self.candidates:
@@ -200,7 +198,7 @@ class ProjectedQuantizer(Quantizer):
                     placed = placed * (depth >= layer)
                 total = placed if total is None else total + placed
             assert total is not None  # _check_ids refuses no layers
-            return _shaped(self.places.filled(total, depth), self.layout.finest)
+            return shaped(self.places.filled(total, depth), self.layout.finest)
 
     def nearness(self, layer: int, ids: Sequence[int], codebook: Tensor) -> Tensor:
         """The vectors by which a layer compares words, [n, d]; for telling ties from mistakes."""
@@ -236,8 +234,3 @@ def _open_dimensions(layout: PyramidLayout, width: int) -> Tensor:
         share = 1 + sum(one < layer for one in finest) if layer in finest else 1
         opened[layer, math.ceil(width * share / len(finest)) :] = 0
     return opened
-
-
-def _shaped(points: Tensor, grid: Sequence[int]) -> Tensor:
-    """[B, n, d] -> [B, d, h, w]."""
-    return points.transpose(1, 2).reshape(points.shape[0], points.shape[2], *grid)

@@ -133,7 +133,7 @@ class Quantizer(nn.Module):
         with full_precision(z.device):
             z = z.float()
             ids = self.encode_ids(z)
-            points, places = _flat(z), self.places
+            points, places = flat(z), self.places
             total = torch.zeros_like(points)
             targets, partial, commitment = [], [], []
             codebook_loss = points.new_zeros(())
@@ -151,12 +151,9 @@ class Quantizer(nn.Module):
                 commitment.append(
                     functional.mse_loss(points.index_select(1, covered), estimate.index_select(1, covered))
                 )
-                targets.append(_shaped(target, self.layout.grids[layer - 1]))
-                partial.append(_shaped(places.filled(estimate, layer), self.layout.finest))
-            # Adding z - sg(z), exactly 0, leaves the words' value untouched to the last digit.
-            worded = (places.held(last) > 0).to(points.dtype)
-            through = _shaped(places.filled(points * worded, last), self.layout.finest)
-            quantized = partial[last - 1] + (through - through.detach())
+                targets.append(shaped(target, self.layout.grids[layer - 1]))
+                partial.append(shaped(places.filled(estimate, layer), self.layout.finest))
+            quantized = self._straight_through(points, partial[last - 1], last)
         return Quantized(quantized, ids, tuple(targets), tuple(partial), tuple(commitment), codebook_loss)
 
     def encode_ids(self, z: Tensor, codebook: Tensor | None = None) -> tuple[Tensor, ...]:
@@ -174,7 +171,7 @@ class Quantizer(nn.Module):
         self._check_input(z)
         with torch.no_grad(), full_precision(z.device):
             words, terms = self._words_and_terms(codebook)
-            points, places = _flat(z.detach().float()), self.places
+            points, places = flat(z.detach().float()), self.places
             total = torch.zeros_like(points)
             ids: list[Tensor] = []
             for number, layers in enumerate(places.groups):
@@ -223,13 +220,20 @@ class Quantizer(nn.Module):
                 total = placed if total is None else total + placed
             assert total is not None  # _check_ids refuses no layers
             estimate = self._estimate(total, self.places.held(depth))
-            return _shaped(self.places.filled(estimate, depth), self.layout.finest)
+            return shaped(self.places.filled(estimate, depth), self.layout.finest)
 
     def extra_repr(self) -> str:
         return (
             f"{self.layout}, {self.words} {'learned' if self.learned else 'frozen'} words of width {self.dimension}, "
             f"normalise={self.normalise}, fill={self.fill!r}"
         )
+
+    def _straight_through(self, points: Tensor, estimate: Tensor, depth: int) -> Tensor:
+        """The words' estimate [B, c, H, W], with the gradient of the points [B, P, c] it stands for."""
+        # Adding z - sg(z), exactly 0, leaves the words' value untouched to the last digit.
+        worded = (self.places.held(depth) > 0).to(points.dtype)
+        through = shaped(self.places.filled(points * worded, depth), self.layout.finest)
+        return estimate + (through - through.detach())
 
     # -- checks
 
@@ -279,11 +283,11 @@ class Quantizer(nn.Module):
         return depth
 
 
-def _flat(z: Tensor) -> Tensor:
+def flat(z: Tensor) -> Tensor:
     """[B, c, H, W] -> [B, P, c]."""
     return z.flatten(2).transpose(1, 2)
 
 
-def _shaped(points: Tensor, grid: Sequence[int]) -> Tensor:
+def shaped(points: Tensor, grid: Sequence[int]) -> Tensor:
     """[B, n, c] -> [B, c, h, w]."""
     return points.transpose(1, 2).reshape(points.shape[0], points.shape[2], *grid)
