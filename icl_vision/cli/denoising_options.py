@@ -48,10 +48,9 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--refine",
         type=click.Choice(["agnostic", "task", "none"]),
-        default="agnostic",
-        show_default=True,
         help="The deeper layers. agnostic: from the words near by, as in the paper; task: with the condition's words "
-        "at the same places too; none: left out, and the picture is decoded from the upper layers.",
+        "at the same places too; none: left out, and the picture is decoded from the upper layers. Default: agnostic; "
+        "task for pictures of a large vocabulary (1,000 words or more) of which no part is intact.",
     ),
     click.option(
         "--examples",
@@ -70,19 +69,24 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     ),
     click.option(
         "--allowed",
-        type=click.Choice(["place", "layer", "context", "vocabulary"]),
-        default="place",
-        show_default=True,
-        help="Words that may be answered, beside the condition's own on the same layer: those the examples have at "
-        "that place, on that layer, anywhere, or all. The narrower, the more the choice helps the LLM: compare with "
-        "the baseline 'random allowed'.",
+        type=click.Choice(["shown", "own", "place", "layer", "context", "vocabulary"]),
+        help="Words that may be answered. shown: the condition's, of the same row; own: the picture's own on that "
+        "layer, its known ones where some are; place, layer, context: those and what the examples have at that place, "
+        "on that layer, anywhere; vocabulary: all. The narrower, the more the choice helps the LLM: compare with the "
+        "baseline 'random allowed'. Default: place; with a large vocabulary own where words are kept, else shown.",
+    ),
+    click.option(
+        "--most-uses",
+        type=click.IntRange(min=1),
+        help="So often the LLM may write one word on a layer, in a row and those it is shown. Default: any number; 1 "
+        "with a large vocabulary, where a small LLM else repeats one word for ever.",
     ),
     click.option(
         "--guidance",
         type=click.FloatRange(min=0),
         help="Weight of what the condition changes in the LLM's probabilities; 1 takes them as they are, the cheapest; "
-        "more heeds the condition more. Default: 3 for deblurring and reconstruction where the LLM gives "
-        "log-probabilities, else 1.",
+        "more heeds the condition more. Default: 1; with a small vocabulary 3 for deblurring and reconstruction where "
+        "the LLM gives log-probabilities.",
     ),
     click.option(
         "--max-tokens",

@@ -108,10 +108,11 @@ def command(
     protocol: str,
     layers: int | None,
     window: str,
-    refine: str,
+    refine: str | None,
     examples: int,
     corruption: tuple[float, float],
-    allowed: str,
+    allowed: str | None,
+    most_uses: int | None,
     guidance: float | None,
     max_tokens: int | None,
     seed: int,
@@ -136,7 +137,7 @@ def command(
     settings = {
         "llm": llm, "tokenizer": loaded, "protocol": protocol, "layers": layers, "window": window, "refine": refine,
         "context": examples, "corruption": corruption, "allowed": allowed,
-        "guidance": guidance, "seed": seed,
+        "most_uses": most_uses, "guidance": guidance, "seed": seed,
     }  # fmt: skip
     notes: dict[str, str] = {}
     evaluation = DenoisingEvaluation(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from inspect import isawaitable
@@ -41,9 +42,10 @@ class Question:
 
     prompt: as built. places: the words allowed at each of its places. decoding: settings of its stage. key: names query
     and segment, for seeds. max_tokens: for an unrestricted answer of the whole segment. known: given words, by place
-    from 0. before: the words shown last, for the control of repetition. marks: beginnings of the prompt's lines.
-    filling: a word for each place that may stand in for one that is not answered; () where none may. context: whatever
-    an injected score needs to know. against: the prompt without the condition, where there is guidance.
+    from 0. before: the words shown last, for the control of repetition. used: how often each word was written on the
+    layer already, for the same. marks: beginnings of the prompt's lines. filling: a word for each place that may stand
+    in for one that is not answered; () where none may. context: whatever an injected score needs to know. against: the
+    prompt without the condition, where there is guidance.
     """
 
     prompt: Prompt
@@ -53,6 +55,7 @@ class Question:
     max_tokens: int
     known: Mapping[int, str] = field(default_factory=dict)
     before: tuple[str, ...] = ()
+    used: Mapping[str, int] = field(default_factory=dict)
     marks: tuple[str, ...] = ()
     filling: tuple[str, ...] = ()
     context: Any = None
@@ -121,7 +124,7 @@ class SegmentAsker:
 
     def check(self, decoding: Decoding) -> None:
         """Raise CapabilityError where candidates could not be compared, or nothing can guide."""
-        if decoding.guidance != 1 and not (self.llm.profile.scores_text and self.constrain != "never"):
+        if decoding.guidance != 1 and not self._scores_words:
             raise CapabilityError(
                 f"guidance={decoding.guidance:g} chooses among the allowed words by their log-probabilities, which "
                 f"{self.llm.profile.name!r} does not give (or constrain='never' forbids): use guidance=1"
@@ -167,23 +170,29 @@ class SegmentAsker:
     async def _candidate(self, question: Question, number: int) -> SegmentAnswer:
         """Ask until every word is there or no request is left."""
         state = _Try([question.known.get(place) for place in range(len(question.places))])
-        barred: dict[int, WordSet] = {}
-        for attempt in range(self.asks):
+        asks, barred = self.asks, dict[int, str]()
+        limited = question.decoding.most_uses is not None
+        if limited:
+            # Each of these requests settles one more place at least.
+            asks += len(question.places)
+        # Where words can be chosen one by one, those that are used up are left out instead of asked about again.
+        one_by_one = question.against is not None or (limited and self._scores_words)
+        for attempt in range(asks):
             if None not in state.words:
                 break
-            last = attempt + 1 == self.asks
+            last = attempt + 1 == asks
             # A word that repeats too often is better than none: the last request may have it.
-            places = [one if last else barred.get(place, one) for place, one in enumerate(question.places)]
+            places = list(question.places) if last else _left(question, state, barred)
             key = f"{question.key}/{number}/{attempt}"
-            if question.against is not None:
+            if one_by_one:
                 await self._guide(question, state, places, key, again=attempt > 0)
             else:
                 await self._request(question, state, places, key, again=attempt > 0)
-            at = self._run_end(question, state)
+            at = _repetition(question, state)
             if at is not None:
                 word = state.words[at] or ""
                 if not last and len(places[at]) > 1:
-                    barred[at] = places[at].without(word)
+                    barred[at] = word
                     state.words[at:] = [question.known.get(place) for place in range(at, len(state.words))]
                 state.changes.append(Change("run", at + 1, word, state.words[at] or ""))
         return self._finish(question, state)
@@ -191,25 +200,31 @@ class SegmentAsker:
     async def _guide(
         self, question: Question, state: _Try, places: Sequence[WordSet], key: str, *, again: bool
     ) -> None:
-        """The words from the first missing one on, chosen with guidance: nothing else can come out, nothing to read."""
+        """The words from the first missing one on, chosen one by one: nothing else can come out, nothing to read."""
         start = next(place for place, word in enumerate(state.words) if word is None)
         said = [word for word in state.words[:start] if word is not None]
-        assert question.against is not None
         given, without = (
-            replace(one, query=" ".join([one.query, *said])) for one in (question.prompt, question.against)
+            one and replace(one, query=" ".join([one.query, *said])) for one in (question.prompt, question.against)
         )
+        assert given is not None
         decoding = question.decoding
         temperature = max(decoding.temperature, REASK_TEMPERATURE) if again else decoding.temperature
         allowed = [
             (question.known[place],) if place in question.known else places[place].words
             for place in range(start, len(places))
         ]
+        guidance = Guidance(decoding.guidance, temperature, decoding.most_uses)
         words, usage = await self._guided.write(
-            given, without, allowed, Guidance(decoding.guidance, temperature), seed_of(decoding.seed, key)
+            given, without, allowed, guidance, seed_of(decoding.seed, key), question.used
         )
         state.words[start:] = words
         state.texts.append(" " + " ".join(words))
         state.usage += usage
+
+    @property
+    def _scores_words(self) -> bool:
+        """Whether allowed words can be chosen by their log-probabilities."""
+        return self.llm.profile.scores_text and self.constrain != "never"
 
     @property
     def _continues(self) -> bool:
@@ -290,20 +305,6 @@ class SegmentAsker:
             return None
         return None if self._cannot and constraint.allowed in self._cannot else constraint
 
-    def _run_end(self, question: Question, state: _Try) -> int | None:
-        """The first answered place whose word stands there too many times in a row; None where none does."""
-        most = question.decoding.longest_run
-        if most is None:
-            return None
-        run, last = 0, None
-        for place, word in enumerate([*question.before, *state.words], start=-len(question.before)):
-            run, last = (run + 1 if word == last else 1), word
-            if word is None:
-                return None
-            if place >= 0 and run > most and place not in question.known:
-                return place
-        return None
-
     def _finish(self, question: Question, state: _Try) -> SegmentAnswer:
         if None in state.words and question.filling:
             for place, word in enumerate(state.words):
@@ -320,6 +321,40 @@ class SegmentAsker:
             state.usage,
             "" if whole else f"{state.problem or 'no answer'} (after {len(state.texts)} requests)",
         )
+
+
+def _repetition(question: Question, state: _Try) -> int | None:
+    """The first answered place whose word stands too many times in a row or on its layer; None where none does."""
+    longest, most = question.decoding.longest_run, question.decoding.most_uses
+    uses = Counter(question.used)
+    run, last = 0, None
+    for place, word in enumerate([*question.before, *state.words], start=-len(question.before)):
+        run, last = (run + 1 if word == last else 1), word
+        if word is None:
+            return None
+        if place < 0 or place in question.known:
+            continue
+        if longest is not None and run > longest:
+            return place
+        if most is not None and uses[word] >= most and any(uses[one] < most for one in question.places[place].words):
+            return place
+        uses[word] += 1
+    return None
+
+
+def _left(question: Question, state: _Try, barred: Mapping[int, str]) -> list[WordSet]:
+    """The words allowed at each place, without those that may not be repeated there."""
+    most = question.decoding.most_uses
+    worn: tuple[str, ...] = ()
+    if most is not None:
+        uses = Counter(question.used)
+        uses.update(word for place, word in enumerate(state.words) if word is not None and place not in question.known)
+        worn = tuple(word for word, count in uses.items() if count >= most)
+    sets = {id(one): one.without(*worn) for one in question.places}  # places that share a set go on sharing it
+    return [
+        sets[id(one)].without(barred[place]) if place in barred else sets[id(one)]
+        for place, one in enumerate(question.places)
+    ]
 
 
 def seed_of(seed: int, key: str) -> int:

@@ -1,4 +1,6 @@
-"""Words chosen by what the condition changes in an LLM's probabilities.
+"""Words chosen one by one by an LLM's probabilities, where writing them in one answer does not do.
+
+With guidance, by what the condition changes in those probabilities:
 
     log q(w)  =  log p(w | no condition)  +  g * ( log p(w | u)  -  log p(w | no condition) )
 
@@ -6,12 +8,15 @@ Classifier-free guidance for language models (Sanchez et al., arXiv 2306.17806):
 more than 1 turns away from what the LLM would write whatever is asked for, such as the word of the background. "No
 condition" is the same prompt, examples and all, whose query line has none.
 
+With a limit to how often a word may be written, by the LLM's own distribution among the words that are left.
+
 Knows: probabilities of the words allowed at a place, for several prompts. Refuses to know: pyramids, templates, repair.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,10 +30,12 @@ _KEPT = 4096
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """How to choose. weight: g. temperature: 0 takes the likeliest word of q; else q, divided by it, is sampled."""
+    """How to choose. weight: g. temperature: 0 takes the likeliest word of q; else q, divided by it, is sampled.
+    most_uses: so often a word may be written; None for any number."""
 
-    weight: float
+    weight: float = 1.0
     temperature: float = 0.0
+    most_uses: int | None = None
 
 
 @dataclass(slots=True)
@@ -44,36 +51,44 @@ class GuidedWriter:
     async def write(
         self,
         prompt: Prompt,
-        against: Prompt,
+        against: Prompt | None,
         places: Sequence[tuple[str, ...]],
         guidance: Guidance,
         seed: int,
+        used: Mapping[str, int] | None = None,
     ) -> tuple[tuple[str, ...], Usage]:
         """A word for each place, and what it took.
 
         Args:
             prompt: with the condition u; it ends where the first word begins.
-            against: the same prompt without it.
+            against: the same prompt without it; None without guidance.
             places: the words allowed at each place; a place with a single word is not asked about.
             guidance: how to choose.
             seed: for sampling.
+            used: how often words were written before, for ``most_uses``.
 
         Raises:
             LLMError, PromptTooLongError: the LLM cannot answer.
         """
         generator = np.random.default_rng(seed)
         words: list[str] = []
-        spent = Usage()
+        spent, uses = Usage(), Counter(used or {})
         for allowed in places:
             if len(allowed) == 1:
                 words.append(allowed[0])
                 continue
-            without, usage = await self._logs(_after(against, words), allowed)
+            guided, usage = await self._logs(_after(prompt, words), allowed)
             spent += usage
-            given, usage = await self._logs(_after(prompt, words), allowed)
-            spent += usage
-            guided = without + guidance.weight * (given - without)
+            if against is not None:
+                without, usage = await self._logs(_after(against, words), allowed)
+                spent += usage
+                guided = without + guidance.weight * (guided - without)
+            if guidance.most_uses is not None:
+                worn = np.array([uses[word] >= guidance.most_uses for word in allowed])
+                # Where every word is used up, any of them is better than none.
+                guided = guided if worn.all() else np.where(worn, -np.inf, guided)
             words.append(allowed[_choose(guided, guidance.temperature, generator)])
+            uses[words[-1]] += 1
         return tuple(words), spent
 
     async def _logs(self, prompt: Prompt, allowed: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], Usage]:

@@ -164,19 +164,27 @@ def plan_of(
             tokens, written = dry.count_prompt(prompt), questions.answer_tokens(step)
             fixed, longest = dry.count(prompt.prefix) if prompt.prefix else 0, max(longest, tokens)
             against = questions.stand_in_against(step, questions.queries[number])
-            if against is not None:
-                # The prompt is read, then two requests give the probabilities of all words of a place.
-                new = {prompt.text, against.text} - guided
+            limited = questions.stages[step.stage].decoding.most_uses is not None and profile.scores_text
+            if against is not None or limited:
+                # Word by word: two requests give the probabilities of all words of a place. A prompt without words
+                # of its own before it is shared by all queries that say the same.
+                texts = {one.text for one in (prompt, against) if one is not None}
+                new = texts if step.shown else texts - guided
                 guided |= new
-                asks = 3 * len(new) * len(step.segment) * best_of
-                used += Usage(asks, asks * tokens, 0, asks)
+                query = questions.queries[number]
+                places = sum(place not in query.known for place in step.segment.places)
+                asks = 2 * len(new) * places * best_of
+                # Beyond the fixed part a prompt is read once; each word then adds itself.
+                read_once = len(new) * (tokens - fixed) + asks
+                used += Usage(asks, asks * tokens, max(0, asks * tokens - read_once) if kept else 0, asks)
                 continue
             used += Usage(best_of, tokens * best_of, 0, written * best_of)
             if scored and best_of > 1:
                 continuation = " " + " ".join(questions.answer(step))
                 used += sum((dry.scored(prompt, [continuation]) for _ in range(best_of)), Usage())
         if kept and used.requests > 1 and fixed >= profile.prompt_cache_minimum:
-            used = replace(used, cached_tokens=max(used.cached_tokens, fixed * (used.requests - 1)))
+            held = max(used.cached_tokens, fixed * (used.requests - 1))
+            used = replace(used, cached_tokens=min(held, used.prompt_tokens - fixed))
         usage += used
         passes.append(
             PassPlan(

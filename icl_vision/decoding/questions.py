@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -159,6 +160,7 @@ class Questions:
             while place in shown and (word := words[place]) is not None and word == (before or [word])[0]:
                 before.append(word)
                 place -= 1
+        used = self._used(step, query, words)
         return Question(
             prompt=self.prompt(step, query, words),
             places=self._places(step, number),
@@ -167,11 +169,22 @@ class Questions:
             max_tokens=fixed.max_tokens,
             known={place - start: query.known[place] for place in step.segment.places if place in query.known},
             before=tuple(before),
+            used=used,
             marks=fixed.prepared.template.literals,
             filling=fixed.filling,
             context=Asked(number, step, tuple(words)),
             against=self.against(step, query, words),
         )
+
+    def _used(self, step: Pass, query: Query, words: Sequence[str | None]) -> Mapping[str, int]:
+        """How often the LLM wrote each word on the segment's layer, where the control of repetition asks for it. Only
+        places that the segment is shown count, so that no order of work matters."""
+        if self.stages[step.stage].decoding.most_uses is None:
+            return {}
+        first = first_place(self.layout, step.segment.layer)
+        layer = range(first, first_place(self.layout, step.segment.layer + 1))
+        written = (words[place] for place in step.shown if place in layer and place not in query.known)
+        return Counter(word for word in written if word is not None)
 
     def against(self, step: Pass, query: Query, words: Sequence[str | None]) -> Prompt | None:
         """The prompt of a pass without the query's condition; None where no guidance is asked for."""
@@ -181,19 +194,24 @@ class Questions:
         return self._prompt(step, "", words)
 
     def _places(self, step: Pass, number: int) -> tuple[WordSet, ...]:
-        """The words allowed at each place of a segment: those of its stage, and the query's own."""
-        places, also = self.fixed(step).places, self.queries[number].also
-        if not also:
+        """The words allowed at each place of a segment: those of its stage, the query's own, or both."""
+        stage, query, places = self.stages[step.stage], self.queries[number], self.fixed(step).places
+        shown = stage.allowed == "shown" and stage.condition == "same"
+        alone = stage.allowed in ("shown", "own")
+        if not (query.also or shown):
             return places
         found: list[WordSet] = []
         merged: dict[tuple[int, int], WordSet] = {}  # places with the same words go on sharing one set
         for place, words in zip(step.segment.places, places, strict=True):
             layer = layer_of(self.layout, place)
-            own = also.get(layer, ())
             key = (id(words), layer)
             if key not in merged:
-                both = sorted({*words.words, *own}, key=self.vocabulary.id)
-                merged[key] = words if len(both) == len(words) else WordSet(both, self.codebook)
+                own: Sequence[str] = query.also.get(layer, ())
+                if shown:
+                    same = [one for one in step.segment.places if layer_of(self.layout, one) == layer]
+                    own = condition_words(query.condition, same).split()
+                names = sorted({*(() if alone and own else words.words), *own}, key=self.vocabulary.id)
+                merged[key] = words if names == list(words.words) else WordSet(names, self.codebook)
             found.append(merged[key])
         return tuple(found)
 

@@ -19,9 +19,15 @@ from icl_vision.decoding.windows import Given, given_document, shown_places
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 
-Allowed = Literal["place", "layer", "context", "vocabulary"]
-"""Words an answer may hold: those the examples have at that place, on that layer, anywhere, or the whole vocabulary."""
-ALLOWED = ("place", "layer", "context", "vocabulary")
+Allowed = Literal["shown", "own", "place", "layer", "context", "vocabulary"]
+"""Words an answer may hold.
+
+- "shown": the words of the query's condition at the segment's places (with condition "same"; else as "own").
+- "own": the query's own on that layer (``Query.also``); where it has none, as "place".
+- "place", "layer", "context": those the examples have at that place, on that layer, anywhere; and the query's own.
+- "vocabulary": all words.
+"""
+ALLOWED = ("shown", "own", "place", "layer", "context", "vocabulary")
 ConditionShown = Literal["all", "same", "none"]
 CONDITIONS = ("all", "same", "none")
 
@@ -32,7 +38,9 @@ class Decoding:
 
     temperature: 0 takes the likeliest words. seed: for sampling; every segment of every query gets one of its own made
     from it, so that results depend neither on order nor on concurrency. longest_run: repetition control, so many times
-    one word may stand in a row; longer runs are asked again. None for any length. best_of: answers sampled of which
+    one word may stand in a row; longer runs are asked again. None for any length. most_uses: repetition control over a
+    layer: so many times the LLM may write one word there, in this segment and those it is shown; more are asked again.
+    Known words do not count. None for any number. best_of: answers sampled of which
     the best is kept, by likelihood or by the decoder's own score. guidance: weight of what the condition changes in the
     LLM's probabilities, see ``decoding.guided``; 1 takes them as they are.
     """
@@ -42,6 +50,7 @@ class Decoding:
     longest_run: int | None = None
     best_of: int = 1
     guidance: float = 1.0
+    most_uses: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.guidance, bool) or not 0 <= self.guidance < float("inf"):
@@ -50,8 +59,9 @@ class Decoding:
             raise UsageError(f"temperature must be 0 or more; got {self.temperature!r}")
         for name, least in (("seed", 0), ("best_of", 1)):
             _check_count(name, getattr(self, name), least)
-        if self.longest_run is not None:
-            _check_count("longest_run", self.longest_run, 1)
+        for name in ("longest_run", "most_uses"):
+            if getattr(self, name) is not None:
+                _check_count(name, getattr(self, name), 1)
         if self.best_of > 1 and not self.temperature:
             raise UsageError(
                 f"best_of={self.best_of} with temperature=0 gives one answer again and again; set one, like 0.7"

@@ -63,10 +63,10 @@ class WordSet:
     def __len__(self) -> int:
         return len(self.words)
 
-    def without(self, word: str) -> WordSet:
-        """The set without a word; the set itself where nothing would be left."""
-        rest = [one for one in self.words if one != word]
-        return WordSet(rest, self._codebook) if rest else self
+    def without(self, *words: str) -> WordSet:
+        """The set without some words; the set itself where nothing would change, or nothing be left."""
+        rest = [one for one in self.words if one not in words]
+        return WordSet(rest, self._codebook) if 0 < len(rest) < len(self.words) else self
 
     def find(self, piece: str, *, near: bool = True) -> Found | None:
         """The word that a piece of text means, by the strictest rung that finds one; None where none does.

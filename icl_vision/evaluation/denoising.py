@@ -26,6 +26,7 @@ from icl_vision.evaluation.metrics import Z95
 from icl_vision.evaluation.paired_means import METHOD, paired_mean
 from icl_vision.evaluation.reconstruction import Pixels
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tasks.denoising_puzzles import Puzzle
 from icl_vision.tasks.denoising_results import LEAK
 from icl_vision.tasks.image_denoiser import ImageDenoiser
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from icl_vision.evaluation.pictures import Picture
     from icl_vision.runs import Run
 
-LLM_ROW, CEILING, INPUT, KNOWN = "llm", "ceiling", "corrupted input", "nearest known word"
+LLM_ROW, CEILING, INPUT, KNOWN, ALIGNED = "llm", "ceiling", "corrupted input", "nearest known word", "aligned words"
 CONTROLS: dict[str, dict[str, Any]] = {"single pass": {"single_pass": True}, "shuffled words": {"shuffled": True}}
 METRICS = {"psnr": True, "ssim": True, "lpips": False}
 """Each metric, and whether higher is better."""
@@ -108,8 +109,11 @@ class DenoisingEvaluation:
         """Everything to be measured, in order."""
         found = []
         for task in self.tasks:
-            # Without known words nothing can be copied from one.
-            without = () if any(puzzle.query.known for puzzle in self.puzzles(task)) else (KNOWN,)
+            puzzles = self.puzzles(task)
+            # Without known words nothing can be copied from one, and what was not moved is in its place.
+            without: tuple[str, ...] = () if any(puzzle.query.known for puzzle in puzzles) else (KNOWN,)
+            if self._denoiser(Cell(task, LLM_ROW, self.strides[0]))[0].alignment_ == Alignment():
+                without += (ALIGNED,)
             found += [Cell(task, row) for row in (CEILING, INPUT, *BASELINES) if row not in without]
             found += [Cell(task, LLM_ROW, stride) for stride in self.strides]
             found += [Cell(task, control, self.strides[0]) for control in self.controls]
@@ -227,7 +231,21 @@ class DenoisingEvaluation:
         for puzzle in puzzles:
             pairs = denoiser.pairs_for(puzzle)
             vectors, upper = denoiser.tokenizer_.codebook, denoiser.parts_.layers
-            made.append(make(Task(pairs, puzzle.condition, puzzle.query, vectors, denoiser.seed, upper)))
+            first = denoiser.parts_.stages[0]
+            made.append(
+                make(
+                    Task(
+                        pairs,
+                        puzzle.condition,
+                        puzzle.query,
+                        vectors,
+                        denoiser.seed,
+                        upper,
+                        first.allowed,
+                        first.decoding.most_uses,
+                    )
+                )
+            )
         return made, report
 
     def _ask(self, cell: Cell, run: Run) -> tuple[list[TokenPyramid | None], dict[str, Any]]:

@@ -7,6 +7,8 @@ In every one of these the known words are kept just as the LLM's rows keep them,
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +17,7 @@ import numpy.typing as npt
 
 from icl_vision.decoding.drawing import Pair, Query, plurality
 from icl_vision.decoding.segments import first_place
+from icl_vision.decoding.stages import Allowed
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.base import on_grids
 from icl_vision.vocabulary import Vocabulary
@@ -23,7 +26,8 @@ from icl_vision.vocabulary import Vocabulary
 @dataclass(frozen=True, slots=True)
 class Task:
     """What a baseline sees: the examples, the condition's words [all layers], the query, the codebook if any. upper:
-    the layers that are decided first, where each place has its own allowed words."""
+    the layers that are decided first, where each place has its own allowed words. allowed, most_uses: of the first
+    stage, see ``decoding.stages``."""
 
     pairs: Sequence[Pair]
     condition: TokenPyramid
@@ -31,6 +35,8 @@ class Task:
     vectors: npt.NDArray[np.float32] | None
     seed: int = 0
     upper: int = 99
+    allowed: Allowed = "place"
+    most_uses: int | None = None
 
     @property
     def layout(self) -> PyramidLayout:
@@ -90,19 +96,49 @@ def nearest_known_word(task: Task) -> TokenPyramid | None:
     return _picture(task, words)
 
 
+def aligned_words(task: Task) -> TokenPyramid | None:
+    """The condition's own words where they belong in the intact picture; None where nothing was moved, or where the
+    query shows the upper layers only."""
+    shown = task.query.condition
+    assert isinstance(shown, TokenPyramid)
+    if len(shown.layout) < len(task.layout) or shown.truncate(len(task.layout)) == condition_words(task):
+        return None
+    return shown.truncate(len(task.layout))
+
+
 def random_allowed(task: Task) -> TokenPyramid:
-    """At each place any of the words that the LLM may answer there by default: those of the examples at that place (on
-    that layer, in the deeper layers), and the condition's on that layer. What the restriction alone gives."""
+    """At each place any of the words that the LLM may answer there, no more often than it may: what the restriction
+    alone gives."""
     draw = np.random.default_rng([task.seed, *task.query.name.encode()])
-    targets = [pair.target.words() for pair in task.pairs]
-    words = []
-    for number in range(1, len(task.layout) + 1):
-        start, stop = first_place(task.layout, number), first_place(task.layout, number + 1)
-        wide = {word for one in targets for word in one[start:stop]} if number > task.upper else set()
-        for place in range(start, stop):
-            allowed = sorted(wide | {one[place] for one in targets} | {*task.query.also.get(number, ())})
+    words: list[str] = []
+    for number, grid in enumerate(task.layout.grids, start=1):
+        start = first_place(task.layout, number)
+        uses: Counter[str] = Counter()
+        for place in range(start, start + math.prod(grid)):
+            row = start + (place - start) // grid[-1] * grid[-1]
+            allowed = _allowed(task, number, range(row, row + grid[-1]), place)
+            if task.most_uses is not None:
+                allowed = [word for word in allowed if uses[word] < task.most_uses] or allowed
             words.append(allowed[int(draw.integers(len(allowed)))])
+            uses[words[-1]] += place not in task.query.known
     return _picture(task, words)
+
+
+def _allowed(task: Task, layer: int, row: range, place: int) -> list[str]:
+    """Words that the LLM may answer at a place when it is asked for its row."""
+    own = {*task.query.also.get(layer, ())}
+    if task.allowed == "shown":
+        shown = task.query.condition
+        assert isinstance(shown, TokenPyramid)
+        if row.stop <= sum(map(math.prod, shown.layout.grids)):
+            words = shown.words()
+            return sorted({words[at] for at in row})
+    if task.allowed in ("shown", "own") and own:
+        return sorted(own)
+    targets = [pair.target.words() for pair in task.pairs]
+    start, stop = first_place(task.layout, layer), first_place(task.layout, layer + 1)
+    wide = {word for one in targets for word in one[start:stop]} if layer > task.upper else set()
+    return sorted(wide | {one[place] for one in targets} | own)
 
 
 BASELINES: dict[str, tuple[Callable[[Task], TokenPyramid | None], str]] = {
@@ -111,6 +147,7 @@ BASELINES: dict[str, tuple[Callable[[Task], TokenPyramid | None], str]] = {
     "nearest known word": (nearest_known_word, "each unknown word copied from the nearest known place of its layer"),
     "random allowed": (random_allowed, "any of the words that the LLM may choose from by default"),
     "condition words": (condition_words, "the condition itself, through the tokenizer"),
+    "aligned words": (aligned_words, "the condition's words, moved to where they belong in the intact picture"),
 }
 
 

@@ -99,7 +99,9 @@ async def score_pairs(server: TokenServer, pairs: Sequence[TokenPair], *, fresh:
     logprobs: dict[tuple[tuple[int, ...], int], float] = {}
     usage = Usage()
     async with server.slot(list(nodes[0][0])) as slot:
-        if fresh or common_prefix(slot.tokens, shared) < len(shared):
+        # Where all pairs go on from the same tokens, the first question evaluates those and nothing else by itself.
+        alone = all(prefix == nodes[0][0] for prefix, _ in nodes)
+        if fresh or (not alone and common_prefix(slot.tokens, shared) < len(shared)):
             usage += (await _ask(server, slot, shared, cache=not fresh))[1]
         for prefix, group in groupby(nodes, key=itemgetter(0)):
             found, spent = await _next_tokens(server, slot, list(prefix), [token for _, token in group])

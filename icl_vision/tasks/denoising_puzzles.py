@@ -15,9 +15,11 @@ import numpy as np
 from icl_vision.contracts import Tokenizer
 from icl_vision.decoding.corruption import corrupt_words, corruption_rates, shuffle_words
 from icl_vision.decoding.drawing import Pair, Query
+from icl_vision.decoding.segments import first_place
 from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.images import ImageSource, load_image
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tasks.denoising_plan import DenoisingStages
 from icl_vision.tasks.denoising_tasks import DenoisingTask, Pixels
 
@@ -40,13 +42,15 @@ class PuzzleMaker:
     """Makes puzzles and their examples; the same for the same values, whatever else is made.
 
     task, tokenizer, parts: what is done, by which words, decoded how. corruption: rates of the first and the last
-    example. keep_known, own, degrade, shuffled, seed: as for ``ImageDenoiser``.
+    example. alignment: what the degradation moves, undone wherever a condition's words are shown. keep_known, own,
+    degrade, shuffled, seed: as for ``ImageDenoiser``.
     """
 
     task: DenoisingTask
     tokenizer: Tokenizer
     parts: DenoisingStages
     corruption: tuple[float, float]
+    alignment: Alignment
     keep_known: bool
     own: bool
     degrade: bool
@@ -121,11 +125,18 @@ class PuzzleMaker:
         words = self._cut(condition).words()
         # Without a region of its own a task has no place that is known.
         known = {place: words[place] for place in self.task.known_places(self.parts.layout)} if self.keep_known else {}
-        also = {layer: tuple(dict.fromkeys(condition.words(layer))) for layer in range(1, len(self.parts.layout) + 1)}
+        also = {}
+        for layer in range(1, len(self.parts.layout) + 1):
+            start, found = first_place(self.parts.layout, layer), condition.words(layer)
+            # Where some words are known, the others stand for what covers the picture: grey, mostly.
+            kept = [word for place, word in enumerate(found, start) if place in known] if known else found
+            if kept:
+                also[layer] = tuple(dict.fromkeys(kept))
         return Query(self._condition(condition), known, name, also if self.own else {})
 
     def _condition(self, words: TokenPyramid) -> TokenPyramid:
-        """What a prompt shows of a condition: as much as its window can name."""
+        """What a prompt shows of a condition: as much as its window can name, where it belongs."""
+        words = self.alignment.undo(words)
         return words.truncate(self.parts.layers) if self.parts.whole else words
 
     def _shown(self, target: TokenPyramid, number: int) -> TokenPyramid:

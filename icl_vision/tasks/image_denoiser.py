@@ -26,6 +26,8 @@ from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag
+from icl_vision.tasks.denoising_alignment import Alignment
+from icl_vision.tasks.denoising_defaults import Defaults
 from icl_vision.tasks.denoising_plan import DenoisingPlan, DenoisingStages, Refine, decided_by, denoising_stages
 from icl_vision.tasks.denoising_puzzles import Puzzle, PuzzleMaker, number_of, pixels_of
 from icl_vision.tasks.denoising_results import DenoisedImage
@@ -49,21 +51,26 @@ class ImageDenoiser(Parameters):
         layers: that the LLM decides with the condition; None for those of the first 85 words. See ``refine``.
         stride: words asked for at a time there; None for a row of the layer's grid.
         window: what those prompts show: "near" or "all"; see ``denoising_stages``.
-        refine: the deeper layers: "agnostic", "task" or "none"; see ``denoising_stages``.
+        refine: the deeper layers: "agnostic", "task" or "none"; see ``denoising_stages``. For None, here and below, see
+            ``denoising_defaults``.
         context: examples in each prompt. Of more context pictures so many are drawn by ``seed``; None shows all.
         corruption: share of random words in the first and the last example's condition (in its target, with
             protocol "paper"). The query of "reconstruction" has the last rate.
         keep_known: keep the condition's words wherever they stand for known pixels only. None: True for outpainting
             and inpainting, where part of the picture is intact; False elsewhere.
-        allowed: words that may be answered: those the examples have at that "place", on that "layer", anywhere
-            ("context"), or the whole "vocabulary". For the deeper layers "place" is widened to "layer": a request then
-            asks for a row, not for a word.
-        own: allow the words of the query's own condition (on the same layer) too.
+        allowed: words that may be answered: those of the condition that the segment is "shown", all of the query's
+            "own" on that layer (the known ones, where some are), or those the examples have at that "place", on that
+            "layer", anywhere ("context"), or the whole "vocabulary". For the deeper layers "place" is widened to
+            "layer": a request then asks for a row, not for a word.
+        own: with "place", "layer" and "context", allow the query's own too.
+        align: show a condition's words where they belong in the intact picture, by the turn, mirroring and shift under
+            which the context pictures' degraded and intact forms agree (leak-free, and where no words are kept).
         degrade: images given to ``denoise`` are intact and the task is done to them first; False: they are degraded
             already (leak-free only, and not for "reconstruction").
         guidance: weight of what the condition changes in the LLM's probabilities in the first stage; 1 takes them as
             they are, more makes the condition count for more at several times the requests (log-probabilities are
-            needed). None: 3 for deblurring and reconstruction where the LLM gives log-probabilities, else 1.
+            needed).
+        most_uses: so often the LLM may write one word on a layer, in a segment and those it is shown.
         temperature, longest_run: see ``icl_vision.decoding.Decoding``.
         constrain: see ``ProgressiveDecoder``.
         max_tokens: stop before more prompt and answer tokens than this, for one call of ``denoise``.
@@ -73,13 +80,15 @@ class ImageDenoiser(Parameters):
         single_pass: ask for all words of the first stage at once (the baseline that the papers report to fail).
         shuffled: a control: each layer of every example's target in random order.
 
-    The constructor only stores; ``fit`` checks. After ``fit``: ``task_``, ``tokenizer_``, ``llm_``, ``parts_``.
+    The constructor only stores; ``fit`` checks. After ``fit``: ``task_``, ``tokenizer_``, ``llm_``, ``parts_``,
+    ``alignment_``.
     """
 
     task_: DenoisingTask
     tokenizer_: Tokenizer
     llm_: TextLLM
     parts_: DenoisingStages
+    alignment_: Alignment
 
     def __init__(
         self,
@@ -91,16 +100,18 @@ class ImageDenoiser(Parameters):
         layers: int | None = None,
         stride: int | None = None,
         window: Literal["near", "all"] = "near",
-        refine: Refine = "agnostic",
+        refine: Refine | None = None,
         context: int | None = 10,
         corruption: tuple[float, float] = PAPER_RATES,
         keep_known: bool | None = None,
-        allowed: Allowed = "place",
+        allowed: Allowed | None = None,
         own: bool = True,
+        align: bool = True,
         degrade: bool = True,
         guidance: float | None = None,
         temperature: float = 0.0,
         longest_run: int | None = None,
+        most_uses: int | None = None,
         constrain: Literal["auto", "always", "never"] = "auto",
         max_tokens: int | None = None,
         concurrency: int | None = None,
@@ -122,10 +133,12 @@ class ImageDenoiser(Parameters):
         self.keep_known = keep_known
         self.allowed = allowed
         self.own = own
+        self.align = align
         self.degrade = degrade
         self.guidance = guidance
         self.temperature = temperature
         self.longest_run = longest_run
+        self.most_uses = most_uses
         self.constrain = constrain
         self.max_tokens = max_tokens
         self.concurrency = concurrency
@@ -150,20 +163,27 @@ class ImageDenoiser(Parameters):
         task = self._check()
         sources = as_sources(images, single=False)
         tokenizer, llm = drawing_tokenizer(self.tokenizer), connect(self.llm)
+        chosen = self._chosen(task, tokenizer, llm)
         parts = denoising_stages(
             tokenizer.layout,
             layers=self.layers,
             stride=self.stride,
             window=self.window,
-            refine=self.refine,
-            allowed=self.allowed,
-            decoding=Decoding(self.temperature, self.seed, self.longest_run, guidance=self._guidance(task, llm)),
+            refine=chosen.refine,
+            allowed=chosen.allowed,
+            decoding=Decoding(
+                self.temperature,
+                self.seed,
+                self.longest_run,
+                guidance=chosen.guidance,
+                most_uses=chosen.most_uses,
+            ),
             single_pass=self.single_pass,
         )
-        chosen: list[ImageSource] = []
-        if self.protocol == "leak-free":
-            chosen = self._drawn(sources)
-        self._pictures = pixels_of(tokenizer, chosen)
+        self._pictures = pixels_of(tokenizer, [] if self.leaking else self._drawn(sources))
+        self.alignment_ = Alignment()
+        if self.align and not self._keeps(task):
+            self.alignment_ = Alignment.of([task.degrade(picture) for picture in self._pictures], self._pictures)
         self.llm_, self.task_, self.tokenizer_, self.parts_ = llm, task, tokenizer, parts
         self._pairs = self._maker.leak_free_pairs(self._pictures)
         return self
@@ -268,7 +288,8 @@ class ImageDenoiser(Parameters):
             self.tokenizer_,
             self.parts_,
             corruption=check_rates(self.corruption),
-            keep_known=self.task_.keep_known if self.keep_known is None else self.keep_known,
+            alignment=self.alignment_,
+            keep_known=self._keeps(self.task_),
             own=self.own,
             degrade=self.degrade,
             shuffled=self.shuffled,
@@ -284,6 +305,7 @@ class ImageDenoiser(Parameters):
         check_count("max_tokens", self.max_tokens, least=1, none="no limit")
         check_flag("keep_known", self.keep_known, none=True)
         check_flag("own", self.own)
+        check_flag("align", self.align)
         check_flag("degrade", self.degrade)
         check_flag("single_pass", self.single_pass)
         check_flag("shuffled", self.shuffled)
@@ -297,11 +319,21 @@ class ImageDenoiser(Parameters):
             raise UsageError("task='reconstruction' adds noise to words; images cannot hold it already (degrade=False)")
         return task
 
-    def _guidance(self, task: DenoisingTask, llm: TextLLM) -> float:
-        """The weight of the condition."""
-        if self.guidance is not None:
-            return self.guidance
-        return task.guidance if llm.profile.scores_text and self.constrain != "never" else 1.0
+    def _chosen(self, task: DenoisingTask, tokenizer: Tokenizer, llm: TextLLM) -> Defaults:
+        """What was asked for, and what to do where nothing was."""
+        found = Defaults.of(
+            task,
+            words=0 if tokenizer.vocabulary is None else len(tokenizer.vocabulary),
+            keeps=self._keeps(task),
+            leaking=self.leaking,
+            whole=self.window == "all",
+            scores=llm.profile.scores_text and self.constrain != "never",
+        )
+        asked = {name: getattr(self, name) for name in ("allowed", "refine", "guidance", "most_uses")}
+        return replace(found, **{name: value for name, value in asked.items() if value is not None})
+
+    def _keeps(self, task: DenoisingTask) -> bool:
+        return task.keep_known if self.keep_known is None else self.keep_known
 
     def _drawn(self, sources: Sequence[ImageSource]) -> list[ImageSource]:
         """The context pictures, in the order given."""

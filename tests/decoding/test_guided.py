@@ -75,11 +75,11 @@ def test_guidance_of_one_asks_as_before_and_a_stage_without_condition_has_none()
     ProgressiveDecoder(FakeLLM(constraint="logit_bias"), [stage]).decode_sync(pairs(3), [Query()])
 
 
-def test_the_plan_counts_three_requests_a_distribution() -> None:
+def test_the_plan_counts_two_requests_a_distribution() -> None:
     llm = FakeLLM()
     queries = [Query("an image of 1"), Query("an image of 2")]
     decoder = ProgressiveDecoder(llm, [Stage(stride=1, given="none", decoding=Decoding(guidance=2.0))])
-    assert decoder.plan(pairs(3), queries).usage.requests == 37 * 3 * 3
+    assert decoder.plan(pairs(3), queries).usage.requests == 37 * 3 * 2
 
 
 def test_what_cannot_guide_is_refused() -> None:

@@ -133,7 +133,10 @@ def test_two_stages_are_those_of_the_paper():
         (lambda: split(SMALL, 1, (2, 3)), "1 <= first <= last <= 2; got 2, 3"),
         (lambda: layer_of(SMALL, 5), "place 5 lies outside this pyramid, whose places are 0 to 4"),
         (lambda: Near(-1), r"Near\(last=\) must be 0 or more words; got -1"),
-        (lambda: Stage(allowed="some"), "allowed must be one of place, layer, context, vocabulary; got 'some'"),
+        (
+            lambda: Stage(allowed="some"),
+            "allowed must be one of shown, own, place, layer, context, vocabulary; got 'some'",
+        ),
         (lambda: Stage(condition="x"), "condition must be one of all, same, none; got 'x'"),
         (lambda: Decoding(temperature=-1), "temperature must be 0 or more; got -1"),
         (lambda: Decoding(best_of=0), "best_of must be a whole number, 1 or more; got 0"),

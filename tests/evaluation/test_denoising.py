@@ -147,8 +147,9 @@ def test_a_run_has_every_row_on_the_same_pictures(tokenizer: OnnxTokenizer, tmp_
         results = one.summary(run)
         page = denoising_page(one, run, results | {"tokenizer": "t", "llm": "<l>", "config": {}})
     rows = [(row["task"], row["row"], row["stride"]) for row in results["rows"]]
-    assert len(rows) == len(set(rows)) == 2 * (2 + len(BASELINES) + 2 + len(CONTROLS)) - 1
+    assert len(rows) == len(set(rows)) == 2 * (2 + len(BASELINES) + 2 + len(CONTROLS)) - 2
     assert ("rotation", "nearest known word", None) not in rows
+    assert ("rotation", "aligned words", None) in rows and ("outpainting", "aligned words", None) not in rows
     assert all(row["psnr"]["n"] == 2 for row in results["rows"])
     by_name = {(row["task"], row["row"], row["stride"]): row for row in results["rows"]}
     ceiling, shown = by_name["rotation", "ceiling", None], by_name["rotation", "corrupted input", None]

@@ -348,7 +348,7 @@ def test_a_digits_layers_are_all_decided_with_the_condition() -> None:
         ({"context": 7}, "context=7 examples were asked for and 6 images given; give more, or set context=6"),
         ({"corruption": 0.5}, "corruption must be two rates"),
         ({"keep_known": "yes"}, "keep_known must be True or False or None; got 'yes'"),
-        ({"allowed": "any"}, "allowed must be one of place, layer, context, vocabulary; got 'any'"),
+        ({"allowed": "any"}, "allowed must be one of shown, own, place, layer, context, vocabulary; got 'any'"),
         ({"max_tokens": 0}, "max_tokens must be a whole number of 1 or more"),
         ({"errors": "ignore"}, "errors must be one of 'raise', 'return'"),
         ({"seed": -1}, "seed must be a whole number of 0 or more; got -1"),
