@@ -94,3 +94,43 @@ def test_the_prompt_of_a_segment() -> None:
     assert decoder.prompt(pairs(2), Query("an image of 1")).query == "C: an image of 1\nA:"
     with pytest.raises(UsageError, match="there are segments 1 to 37; got 0"):
         decoder.prompt(pairs(2), Query("an image of 1"), 0)
+
+
+# A limit to how often a word is written -------------------------------------------------------------------------------
+
+
+def limited(most: int, places: int, used: dict[str, int] | None = None) -> tuple[str, ...]:
+    """Words of a writer who likes a, b and c in that order, whatever comes before."""
+    llm = FakeLLM(score=lambda prompt, continuation: -ord(continuation.strip()) / 10)
+    writer = GuidedWriter(llm)
+    chosen = [("a", "b", "c")] * places
+    return asyncio.run(writer.write(GIVEN, None, chosen, Guidance(most_uses=most), 0, used))[0]
+
+
+def test_a_word_that_is_used_up_is_left_out() -> None:
+    assert limited(1, 3) == ("a", "b", "c")
+    assert limited(2, 5) == ("a", "a", "b", "b", "c")
+    assert limited(1, 2, {"a": 1}) == ("b", "c")
+    assert limited(1, 4) == ("a", "b", "c", "a")  # where all are used up any is better than none
+
+
+def test_segments_that_see_each_other_share_the_limit() -> None:
+    shown = pairs(6)
+    # By their probabilities, or, of an LLM that gives none, by asking again.
+    for llm in (FakeLLM(), FakeLLM(constraint="logit_bias", scores_text=False)):
+        free, limited = (
+            ProgressiveDecoder(llm, par(4, allowed="layer", decoding=Decoding(most_uses=most))).decode_sync(
+                shown, [Query("an image of 2")]
+            )[0]
+            for most in (None, 1)
+        )
+        for layer in range(1, 5):
+            allowed = {word for pair in shown for word in pair.target.words(layer)}
+            words = limited.pyramid.words(layer)
+            assert len(set(words)) == min(len(words), len(allowed))
+        assert len(set(free.pyramid.words(4))) < len(set(limited.pyramid.words(4)))
+
+
+def test_most_uses_is_checked() -> None:
+    with pytest.raises(UsageError, match="most_uses must be a whole number, 1 or more; got 0"):
+        Decoding(most_uses=0)

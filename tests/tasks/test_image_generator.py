@@ -175,8 +175,8 @@ def test_a_stopped_run_goes_on_in_mid_picture(make: Any, tmp_path: Path) -> None
 def test_the_plan_and_the_budget(make: Any) -> None:
     plan = make(guidance=1.0).plan(TEXTS)
     assert plan.usage.requests == 74 and len(plan.passes) == 37
-    # With guidance three requests a distribution: two texts and none.
-    assert make().plan(TEXTS).usage.requests == 37 * 3 * 3
+    # With guidance two requests a distribution: two texts and none.
+    assert make().plan(TEXTS).usage.requests == 37 * 3 * 2
     with pytest.raises(BudgetExceededError, match="the budget is 10"):
         make(budget=Budget(requests=10)).generate(TEXTS)
 
