@@ -47,8 +47,9 @@ def line(tokenizer: Any, task: str, name: str, intact: np.ndarray, results: dict
         if row == "corrupted input":
             whole.append(shown)
             continue
-        made = shown.copy()
-        made[region] = drawn(tokenizer, results[f"{task}/{row}"]["pictures"][name]["words"])[region]
+        words, made = results[f"{task}/{row}"]["pictures"][name]["words"], shown.copy()
+        if words is not None:  # else nothing was made
+            made[region] = drawn(tokenizer, words)[region]
         whole.append(made)
     return whole
 

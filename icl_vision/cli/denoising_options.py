@@ -33,7 +33,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--layers",
         type=click.IntRange(min=1),
-        help="Layers that the LLM decides with the condition in view; deeper ones are refined without it. Default: "
+        help="Layers that the LLM decides with the condition in view; deeper ones are refined (--refine). Default: "
         "those of the first 85 words, four of a photograph, since prompts of 597 words fit no small window.",
     ),
     click.option(
@@ -50,7 +50,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         type=click.Choice(["agnostic", "task", "none"]),
         help="The deeper layers. agnostic: from the words near by, as in the paper; task: with the condition's words "
         "at the same places too; none: left out, and the picture is decoded from the upper layers. Default: agnostic; "
-        "task for pictures of a large vocabulary (1,000 words or more) of which no part is intact.",
+        "task for pictures of a large vocabulary (1,000 words or more) of which no part is intact (leak-free, --window "
+        "near).",
     ),
     click.option(
         "--examples",
@@ -73,13 +74,14 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         help="Words that may be answered. shown: the condition's, of the same row; own: the picture's own on that "
         "layer, its known ones where some are; place, layer, context: those and what the examples have at that place, "
         "on that layer, anywhere; vocabulary: all. The narrower, the more the choice helps the LLM: compare with the "
-        "baseline 'random allowed'. Default: place; with a large vocabulary own where words are kept, else shown.",
+        "baseline 'random allowed'. Default: place; leak-free with a large vocabulary own where a part is intact, else "
+        "shown.",
     ),
     click.option(
         "--most-uses",
         type=click.IntRange(min=1),
         help="So often the LLM may write one word on a layer, in a row and those it is shown. Default: any number; 1 "
-        "with a large vocabulary, where a small LLM else repeats one word for ever.",
+        "leak-free with a large vocabulary, where a small LLM else repeats one word for ever.",
     ),
     click.option(
         "--guidance",

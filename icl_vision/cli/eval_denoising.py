@@ -122,9 +122,9 @@ def command(
     """Measure restored pictures: PSNR, SSIM and LPIPS on the unknown region, with baselines and paired differences.
 
     Baselines on the same pictures: the most frequent word of each place, the nearest example, the nearest known word,
-    random words of those allowed, the condition through the tokenizer and as it is, and the intact picture through the
-    tokenizer (a ceiling). With --json the output is what results.json of the run folder holds; report.html shows every
-    picture of every row, failures included.
+    random words of those allowed, the condition through the tokenizer, moved back where it belongs, and as it is, and
+    the intact picture through the tokenizer (a ceiling). With --json the output is what results.json of the run folder
+    holds; report.html shows every picture of every row, failures included.
     """
     from icl_vision.evaluation.denoising import DenoisingEvaluation
     from icl_vision.runs import Run, versions

@@ -171,22 +171,25 @@ class SegmentAsker:
         """Ask until every word is there or no request is left."""
         state = _Try([question.known.get(place) for place in range(len(question.places))])
         asks, barred = self.asks, dict[int, str]()
-        limited = question.decoding.most_uses is not None
-        if limited:
+        if question.decoding.most_uses is not None and self._continues:
             # Each of these requests settles one more place at least.
             asks += len(question.places)
-        # Where words can be chosen one by one, those that are used up are left out instead of asked about again.
-        one_by_one = question.against is not None or (limited and self._scores_words)
+        one_by_one = self.one_by_one(question.decoding, question.against is not None)
         for attempt in range(asks):
             if None not in state.words:
                 break
             last = attempt + 1 == asks
-            # A word that repeats too often is better than none: the last request may have it.
-            places = list(question.places) if last else _left(question, state, barred)
+            # A word that repeats too often is better than none: whom nothing restricts may have it at last.
+            lifted = last and (self.constrain == "never" or self.llm.profile.constraint is None)
+            places = [
+                one.without(barred[place]) if place in barred and not lifted else one
+                for place, one in enumerate(question.places)
+            ]
             key = f"{question.key}/{number}/{attempt}"
             if one_by_one:
                 await self._guide(question, state, places, key, again=attempt > 0)
             else:
+                places = places if lifted else _left(question, state, places)
                 await self._request(question, state, places, key, again=attempt > 0)
             at = _repetition(question, state)
             if at is not None:
@@ -214,16 +217,24 @@ class SegmentAsker:
             for place in range(start, len(places))
         ]
         guidance = Guidance(decoding.guidance, temperature, decoding.most_uses)
+        used = Counter(question.used)
+        used.update(word for place, word in enumerate(state.words[:start]) if word and place not in question.known)
+        known = frozenset(place - start for place in question.known)
         words, usage = await self._guided.write(
-            given, without, allowed, guidance, seed_of(decoding.seed, key), question.used
+            given, without, allowed, guidance, seed_of(decoding.seed, key), used=used, known=known
         )
         state.words[start:] = words
         state.texts.append(" " + " ".join(words))
         state.usage += usage
 
+    def one_by_one(self, decoding: Decoding, guided: bool) -> bool:
+        """Whether words are chosen one by one, by their log-probabilities: with guidance, and where a limit to
+        repetition can so leave words out instead of asking about them again, at no great price."""
+        limited = decoding.most_uses is not None and self.llm.profile.scores_bags
+        return self._scores_words and (guided or limited)
+
     @property
     def _scores_words(self) -> bool:
-        """Whether allowed words can be chosen by their log-probabilities."""
         return self.llm.profile.scores_text and self.constrain != "never"
 
     @property
@@ -342,19 +353,24 @@ def _repetition(question: Question, state: _Try) -> int | None:
     return None
 
 
-def _left(question: Question, state: _Try, barred: Mapping[int, str]) -> list[WordSet]:
-    """The words allowed at each place, without those that may not be repeated there."""
+def _left(question: Question, state: _Try, places: Sequence[WordSet]) -> list[WordSet]:
+    """The words allowed at each place, without those that were written often enough before it."""
     most = question.decoding.most_uses
-    worn: tuple[str, ...] = ()
-    if most is not None:
-        uses = Counter(question.used)
-        uses.update(word for place, word in enumerate(state.words) if word is not None and place not in question.known)
+    if most is None:
+        return list(places)
+    uses = Counter(question.used)
+    found: list[WordSet] = []
+    made: dict[tuple[int, tuple[str, ...]], WordSet] = {}  # places that share a set go on sharing it
+    for place, one in enumerate(places):
         worn = tuple(word for word, count in uses.items() if count >= most)
-    sets = {id(one): one.without(*worn) for one in question.places}  # places that share a set go on sharing it
-    return [
-        sets[id(one)].without(barred[place]) if place in barred else sets[id(one)]
-        for place, one in enumerate(question.places)
-    ]
+        key = (id(one), worn)
+        if key not in made:
+            made[key] = one.without(*worn)
+        found.append(made[key])
+        word = state.words[place]
+        if word is not None and place not in question.known:
+            uses[word] += 1
+    return found
 
 
 def seed_of(seed: int, key: str) -> int:

@@ -16,7 +16,7 @@ Knows: probabilities of the words allowed at a place, for several prompts. Refus
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -55,7 +55,9 @@ class GuidedWriter:
         places: Sequence[tuple[str, ...]],
         guidance: Guidance,
         seed: int,
+        *,
         used: Mapping[str, int] | None = None,
+        known: Collection[int] = (),
     ) -> tuple[tuple[str, ...], Usage]:
         """A word for each place, and what it took.
 
@@ -65,7 +67,7 @@ class GuidedWriter:
             places: the words allowed at each place; a place with a single word is not asked about.
             guidance: how to choose.
             seed: for sampling.
-            used: how often words were written before, for ``most_uses``.
+            used: how often words were written before, for ``most_uses``. known: places of ``places`` that do not count.
 
         Raises:
             LLMError, PromptTooLongError: the LLM cannot answer.
@@ -73,9 +75,15 @@ class GuidedWriter:
         generator = np.random.default_rng(seed)
         words: list[str] = []
         spent, uses = Usage(), Counter(used or {})
-        for allowed in places:
-            if len(allowed) == 1:
-                words.append(allowed[0])
+        for place, allowed in enumerate(places):
+            left = allowed
+            if guidance.most_uses is not None:
+                # Where every word is used up, those that were used least are better than none.
+                most = max(guidance.most_uses, 1 + min(uses[word] for word in allowed))
+                left = tuple(word for word in allowed if uses[word] < most)
+            if len(left) == 1:
+                words.append(left[0])
+                uses[left[0]] += place not in known
                 continue
             guided, usage = await self._logs(_after(prompt, words), allowed)
             spent += usage
@@ -83,10 +91,8 @@ class GuidedWriter:
                 without, usage = await self._logs(_after(against, words), allowed)
                 spent += usage
                 guided = without + guidance.weight * (guided - without)
-            if guidance.most_uses is not None:
-                worn = np.array([uses[word] >= guidance.most_uses for word in allowed])
-                # Where every word is used up, any of them is better than none.
-                guided = guided if worn.all() else np.where(worn, -np.inf, guided)
+            if len(left) < len(allowed):
+                guided = np.where(np.isin(allowed, left), guided, -np.inf)
             words.append(allowed[_choose(guided, guidance.temperature, generator)])
             uses[words[-1]] += 1
         return tuple(words), spent

@@ -14,6 +14,7 @@ from typing import Any
 
 from icl_vision.contracts import TextLLM, Usage
 from icl_vision.decoding.questions import Questions, item_of
+from icl_vision.decoding.stages import Decoding
 from icl_vision.errors import BudgetExceededError
 from icl_vision.llms.cost import Budget, Cost, PriceTable
 from icl_vision.llms.dry import DryLLM
@@ -131,6 +132,7 @@ def plan_of(
     questions: Questions,
     llm: TextLLM,
     *,
+    one_by_one: Callable[[Decoding, bool], bool],
     scored: bool = True,
     prices: PriceTable | None = None,
     done: Callable[[str], bool] = lambda item: False,
@@ -139,6 +141,7 @@ def plan_of(
 
     Args:
         llm: who would be asked; it is not.
+        one_by_one: whether words are chosen one by one, from the settings and whether there is guidance.
         scored: whether the best of several candidates is chosen by likelihood, which asks once more for each.
         prices: of models, by name; None knows none.
         done: whether a run folder has the answer of an item already.
@@ -164,16 +167,14 @@ def plan_of(
             tokens, written = dry.count_prompt(prompt), questions.answer_tokens(step)
             fixed, longest = dry.count(prompt.prefix) if prompt.prefix else 0, max(longest, tokens)
             against = questions.stand_in_against(step, questions.queries[number])
-            limited = questions.stages[step.stage].decoding.most_uses is not None and profile.scores_text
-            if against is not None or limited:
-                # Word by word: two requests give the probabilities of all words of a place. A prompt without words
-                # of its own before it is shared by all queries that say the same.
+            if one_by_one(questions.stages[step.stage].decoding, against is not None):
+                # Word by word: two requests give the probabilities of all words of a place, or each has one of its
+                # own. A prompt without words of its own before it is shared by all queries that say the same.
                 texts = {one.text for one in (prompt, against) if one is not None}
                 new = texts if step.shown else texts - guided
                 guided |= new
-                query = questions.queries[number]
-                places = sum(place not in query.known for place in step.segment.places)
-                asks = 2 * len(new) * places * best_of
+                asked_for = (2 if profile.scores_bags else size for size in questions.choices(step, number))
+                asks = len(new) * sum(asked_for) * best_of
                 # Beyond the fixed part a prompt is read once; each word then adds itself.
                 read_once = len(new) * (tokens - fixed) + asks
                 used += Usage(asks, asks * tokens, max(0, asks * tokens - read_once) if kept else 0, asks)

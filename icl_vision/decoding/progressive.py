@@ -263,7 +263,14 @@ class ProgressiveDecoder:
 
     def _plan(self, questions: Questions, run: Run | None) -> DrawingPlan:
         done = (lambda item: item in run.done) if run is not None else (lambda item: False)
-        return plan_of(questions, self.llm, scored=self._asker.score is None, prices=self.prices, done=done)
+        return plan_of(
+            questions,
+            self.llm,
+            one_by_one=self._asker.one_by_one,
+            scored=self._asker.score is None,
+            prices=self.prices,
+            done=done,
+        )
 
     def _work(
         self,

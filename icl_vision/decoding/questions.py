@@ -193,6 +193,12 @@ class Questions:
             return None
         return self._prompt(step, "", words)
 
+    def choices(self, step: Pass, number: int) -> list[int]:
+        """How many words there are to choose from at each place of a segment that has a choice."""
+        known = self.queries[number].known
+        places = zip(step.segment.places, self._places(step, number), strict=True)
+        return [len(words) for place, words in places if place not in known and len(words) > 1]
+
     def _places(self, step: Pass, number: int) -> tuple[WordSet, ...]:
         """The words allowed at each place of a segment: those of its stage, the query's own, or both."""
         stage, query, places = self.stages[step.stage], self.queries[number], self.fixed(step).places
@@ -209,7 +215,8 @@ class Questions:
                 own: Sequence[str] = query.also.get(layer, ())
                 if shown:
                     same = [one for one in step.segment.places if layer_of(self.layout, one) == layer]
-                    own = condition_words(query.condition, same).split()
+                    # A single word would be no choice.
+                    own = condition_words(query.condition, same).split() if len(same) > 1 else own
                 names = sorted({*(() if alone and own else words.words), *own}, key=self.vocabulary.id)
                 merged[key] = words if names == list(words.words) else WordSet(names, self.codebook)
             found.append(merged[key])

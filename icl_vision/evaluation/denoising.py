@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,6 +191,7 @@ class DenoisingEvaluation:
             "pairs": pairs,
             "methods": {"interval": METHOD},
             "decided": {task: self._decided(task) for task in self.tasks},
+            "settings": {task: self._settings(task) for task in self.tasks},
             "usage": usage.to_dict(),
             "notes": dict(self.notes),
         }
@@ -230,21 +231,9 @@ class DenoisingEvaluation:
         made = []
         for puzzle in puzzles:
             pairs = denoiser.pairs_for(puzzle)
-            vectors, upper = denoiser.tokenizer_.codebook, denoiser.parts_.layers
-            first = denoiser.parts_.stages[0]
+            vectors, stages = denoiser.tokenizer_.codebook, denoiser.parts_.stages
             made.append(
-                make(
-                    Task(
-                        pairs,
-                        puzzle.condition,
-                        puzzle.query,
-                        vectors,
-                        denoiser.seed,
-                        upper,
-                        first.allowed,
-                        first.decoding.most_uses,
-                    )
-                )
+                make(Task(pairs, puzzle.condition, puzzle.query, vectors, denoiser.seed, stages, denoiser.alignment_))
             )
         return made, report
 
@@ -295,6 +284,14 @@ class DenoisingEvaluation:
         else:
             self.notes["lpips"] = "not where the unknown region has fewer than 31 pixels a side"
         return values
+
+    def _settings(self, task: str) -> dict[str, Any]:
+        """What was done, defaults included."""
+        denoiser, _ = self._denoiser(Cell(task, LLM_ROW, self.strides[0]))
+        return {
+            "stages": [stage.to_dict() for stage in denoiser.parts_.stages],
+            "alignment": asdict(denoiser.alignment_),
+        }
 
     def _decided(self, task: str) -> list[str]:
         from icl_vision.tasks.denoising_plan import decided_by

@@ -7,36 +7,36 @@ In every one of these the known words are kept just as the LLM's rows keep them,
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.contracts import Profile
 from icl_vision.decoding.drawing import Pair, Query, plurality
+from icl_vision.decoding.questions import Questions
 from icl_vision.decoding.segments import first_place
-from icl_vision.decoding.stages import Allowed
+from icl_vision.decoding.stages import Stage, pnar
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
+from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tokenizers.base import on_grids
 from icl_vision.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What a baseline sees: the examples, the condition's words [all layers], the query, the codebook if any. upper:
-    the layers that are decided first, where each place has its own allowed words. allowed, most_uses: of the first
-    stage, see ``decoding.stages``."""
+    """What a baseline sees: the examples, the condition's words [all layers], the query, the codebook if any, and how
+    the LLM would be asked: by which stages, and what of the condition is moved back where it belongs."""
 
     pairs: Sequence[Pair]
     condition: TokenPyramid
     query: Query
     vectors: npt.NDArray[np.float32] | None
     seed: int = 0
-    upper: int = 99
-    allowed: Allowed = "place"
-    most_uses: int | None = None
+    stages: tuple[Stage, ...] = pnar(allowed="place")
+    alignment: Alignment = field(default_factory=Alignment)
 
     @property
     def layout(self) -> PyramidLayout:
@@ -97,55 +97,39 @@ def nearest_known_word(task: Task) -> TokenPyramid | None:
 
 
 def aligned_words(task: Task) -> TokenPyramid | None:
-    """The condition's own words where they belong in the intact picture; None where nothing was moved, or where the
-    query shows the upper layers only."""
-    shown = task.query.condition
-    assert isinstance(shown, TokenPyramid)
-    if len(shown.layout) < len(task.layout) or shown.truncate(len(task.layout)) == condition_words(task):
+    """The condition's own words where they belong in the intact picture; None where nothing was moved."""
+    if task.alignment == Alignment():
         return None
-    return shown.truncate(len(task.layout))
+    return task.alignment.undo(task.condition).truncate(len(task.layout))
 
 
 def random_allowed(task: Task) -> TokenPyramid:
     """At each place any of the words that the LLM may answer there, no more often than it may: what the restriction
     alone gives."""
     draw = np.random.default_rng([task.seed, *task.query.name.encode()])
-    words: list[str] = []
-    for number, grid in enumerate(task.layout.grids, start=1):
-        start = first_place(task.layout, number)
-        uses: Counter[str] = Counter()
-        for place in range(start, start + math.prod(grid)):
-            row = start + (place - start) // grid[-1] * grid[-1]
-            allowed = _allowed(task, number, range(row, row + grid[-1]), place)
-            if task.most_uses is not None:
-                allowed = [word for word in allowed if uses[word] < task.most_uses] or allowed
-            words.append(allowed[int(draw.integers(len(allowed)))])
-            uses[words[-1]] += place not in task.query.known
-    return _picture(task, words)
-
-
-def _allowed(task: Task, layer: int, row: range, place: int) -> list[str]:
-    """Words that the LLM may answer at a place when it is asked for its row."""
-    own = {*task.query.also.get(layer, ())}
-    if task.allowed == "shown":
-        shown = task.query.condition
-        assert isinstance(shown, TokenPyramid)
-        if row.stop <= sum(map(math.prod, shown.layout.grids)):
-            words = shown.words()
-            return sorted({words[at] for at in row})
-    if task.allowed in ("shown", "own") and own:
-        return sorted(own)
-    targets = [pair.target.words() for pair in task.pairs]
-    start, stop = first_place(task.layout, layer), first_place(task.layout, layer + 1)
-    wide = {word for one in targets for word in one[start:stop]} if layer > task.upper else set()
-    return sorted(wide | {one[place] for one in targets} | own)
+    questions = Questions(task.stages, task.pairs, (task.query,), {}, Profile("no LLM"))
+    words = questions.canvas(questions.queries[0])
+    for step in questions.passes:
+        asked = questions.question(step, 0, words)
+        uses = Counter(asked.used)
+        for place, one in enumerate(asked.places):
+            if place in asked.known:
+                continue
+            left = list(one.words)
+            if asked.decoding.most_uses is not None:
+                most = max(asked.decoding.most_uses, 1 + min(uses[word] for word in left))
+                left = [word for word in left if uses[word] < most]
+            word = left[int(draw.integers(len(left)))]
+            words[step.segment.start + place] = word
+            uses[word] += 1
+    return _picture(task, [word or "" for word in words])
 
 
 BASELINES: dict[str, tuple[Callable[[Task], TokenPyramid | None], str]] = {
     "plurality": (plurality_vote, "the most frequent word of each place in the context"),
     "nearest example": (nearest_example, "the words of the example whose condition is nearest by its words"),
     "nearest known word": (nearest_known_word, "each unknown word copied from the nearest known place of its layer"),
-    "random allowed": (random_allowed, "any of the words that the LLM may choose from by default"),
+    "random allowed": (random_allowed, "any of the words that the LLM may choose from"),
     "condition words": (condition_words, "the condition itself, through the tokenizer"),
     "aligned words": (aligned_words, "the condition's words, moved to where they belong in the intact picture"),
 }

@@ -43,7 +43,7 @@ class FakeLLM(BaseLLM):
         answers: one text for every prompt; or several, given out one after the other (an exception among them is
             raised); or a function of the prompt's text; None answers by word overlap with the prompt's examples.
         score: function of (prompt, continuation) that gives a log-probability; None scores by word overlap.
-        scores_text: False imitates a provider without log-probabilities.
+        scores_text: False imitates a provider without log-probabilities. scores_bags: see ``Profile``.
         constraint: the kind of constraint it claims to keep; None imitates a provider that keeps none.
         context_window: tokens, counted as words and marks; a longer prompt raises PromptTooLongError.
         api: endpoint it claims to answer on.
@@ -58,6 +58,7 @@ class FakeLLM(BaseLLM):
         *,
         score: Score | None = None,
         scores_text: bool = True,
+        scores_bags: bool = False,
         constraint: Literal["logit_bias", "grammar", "json_schema", "choice"] | None = None,
         context_window: int | None = None,
         api: Literal["completions", "chat"] = "completions",
@@ -78,6 +79,7 @@ class FakeLLM(BaseLLM):
             context_window=context_window,
             api=api,
             scores_text=scores_text,
+            scores_bags=scores_bags,
             constraint=constraint,
             seed=True,
             prefix_cache=False,

@@ -15,7 +15,8 @@ What makes it fast, all of it exact:
 - tokens asked after the same prefix (words scored as a bag) take two requests, however many they are: one reports
   their shares among themselves (all lifted by the same bias, probabilities after it), one the raw probability of the
   likeliest. Agreement with one request a token: 0.00001 nats;
-- the part that all pairs share (the support set) is evaluated first and alone. This also makes the numbers
+- the part that all pairs share (the support set) is evaluated first, alone or (where all go on from the same token)
+  with the first question. This also makes the numbers
   repeatable: quantised arithmetic rounds differently when the same tokens are evaluated in other batches.
 
 Two alternatives were measured and dropped: forcing a whole continuation in one request, and decoding the labels side

@@ -22,6 +22,9 @@ from icl_vision.tasks.denoising_tasks import Pixels
 EIGHTHS = range(-4, 5)
 """Shifts tried, down and to the right, in eighths of the side."""
 
+LEAST = 4
+"""Examples: in fewer an accident can look like a shift."""
+
 _SIDE = 32
 """Pixels a side at which pictures are compared."""
 
@@ -41,8 +44,10 @@ class Alignment:
         """The alignment under which the conditions go best with the targets: the largest covariance of their grey
         values, where a place that left the picture counts as none.
 
-        conditions, targets: as many, uint8 [S, S, 3]. Without any, and among equals, nothing was done.
+        conditions, targets: as many, uint8 [S, S, 3]. From fewer than ``LEAST``, and among equals, nothing was done.
         """
+        if len(conditions) < LEAST:
+            return cls()
         before, after = _small(conditions), _small(targets)
         best, highest = cls(), float((before * after).sum())
         for mirrored in (False, True):
@@ -91,5 +96,6 @@ def _small(pictures: Sequence[Pixels]) -> npt.NDArray[np.float64]:
         np.asarray(Image.fromarray(one).convert("L").resize((_SIDE, _SIDE), Image.Resampling.BOX), dtype=np.float64)
         for one in pictures
     ]
-    values = np.stack(resized) if resized else np.zeros((0, _SIDE, _SIDE))
-    return values - values.mean((1, 2), keepdims=True) if resized else values
+    values: npt.NDArray[np.float64] = np.stack(resized)
+    values -= values.mean((1, 2), keepdims=True)
+    return values

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from icl_vision.decoding.stages import Allowed
 from icl_vision.tasks.denoising_plan import Refine
-from icl_vision.tasks.denoising_tasks import DenoisingTask
+from icl_vision.tasks.denoising_tasks import WHOLE, DenoisingTask
 
 LARGE = 1000
 """Words; see above."""
@@ -30,18 +30,18 @@ class Defaults:
     most_uses: int | None
 
     @classmethod
-    def of(cls, task: DenoisingTask, *, words: int, keeps: bool, leaking: bool, whole: bool, scores: bool) -> Defaults:
+    def of(cls, task: DenoisingTask, *, words: int, own: bool, leaking: bool, whole: bool, scores: bool) -> Defaults:
         """The defaults.
 
         Args:
             words: of the tokenizer's vocabulary.
-            keeps: whether known words are kept.
+            own: whether the condition's words may be answered.
             leaking: whether the examples are copies of the query's target, whose words they then share.
             whole: whether prompts show the whole condition.
             scores: whether the LLM gives log-probabilities, which guidance needs.
         """
-        if words < LARGE or leaking:
+        if words < LARGE or leaking or not own:
             return cls("place", "agnostic", task.guidance if scores else 1.0, None)
-        # With known words the others are continued from them; else each place has a word of the condition.
-        told: Refine = "agnostic" if keeps or whole else "task"
-        return cls("own" if keeps else "shown", told, 1.0, 1)
+        # Where a part is missing it is continued from the others; else each place has a word of the condition.
+        partial = task.box != WHOLE
+        return cls("own" if partial else "shown", "agnostic" if partial or whole else "task", 1.0, 1)

@@ -2,14 +2,14 @@
 
 Knows: layers, strides, windows, and what a plan says before anything is asked. Refuses to know: pictures, LLM clients.
 
-Stage 1 has the task's condition and decides the upper layers. Stage 2, where there are deeper ones, is the
-task-agnostic refinement of SPAE (section 3.2): no condition, only words around the segment.
+Stage 1 has the task's condition and decides the upper layers. Stage 2, where there are deeper ones, is a refinement:
+task-agnostic as in SPAE (section 3.2), without the condition and with the words around the segment, or with both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from icl_vision.contracts import Usage
@@ -64,8 +64,9 @@ def denoising_stages(
         refine: the deeper layers: "agnostic" as in the paper, "task" with the condition's words at the same places,
             "none" leaves them out, and the picture is decoded from what there is.
         allowed: words that may be answered, see ``stages.Allowed``; for stage 2 "place" is widened to "layer".
-        decoding: settings of both stages; guidance is for stage 1, the refinement has no condition.
-        single_pass: everything of stage 1 in one segment, without words before it: the baseline of infinite stride.
+        decoding: settings of both stages; guidance has no effect where the refinement has no condition.
+        single_pass: everything of stage 1 in one segment, without words before it: the baseline of infinite stride,
+            without ``most_uses``.
 
     Raises:
         UsageError: a value out of range, or a layout with frames.
@@ -87,6 +88,8 @@ def denoising_stages(
     if whole and refine == "task":
         raise UsageError("window='all' shows the upper layers' condition only; refine='task' needs window='near'")
     decoding = decoding or Decoding()
+    # One answer for all layers: a limit to a word's uses on one of them would be a limit on all.
+    first_decoding = replace(decoding, most_uses=None) if single_pass else decoding
     rows = [grid[1] for grid in layout.grids]
     first = Stage(
         layers=(1, upper),
@@ -94,7 +97,7 @@ def denoising_stages(
         given="none" if single_pass else ("all" if whole else Near(last=max(rows[:upper]))),
         condition="all" if whole else "same",
         allowed=allowed,
-        decoding=decoding,
+        decoding=first_decoding,
     )
     if refine == "none":
         return DenoisingStages((first,), upper, refine, whole, decoded)
@@ -124,6 +127,8 @@ def decided_by(parts: DenoisingStages, query: Query, layers: int) -> tuple[str, 
         if layer > parts.layers and parts.refine == "agnostic":
             who = "the LLM, task-agnostic refinement from the words near by"
         rest = stop - start - kept
+        if rest == 1 == stop - start and parts.stages[0].allowed == "shown":
+            who = "nobody: the condition's is the only one allowed"
         told = [f"{kept} of {stop - start} words kept from the condition"] if kept else []
         told += [f"{rest} by {who}"] if rest else []
         lines.append(f"layer {layer}: " + ", ".join(told))

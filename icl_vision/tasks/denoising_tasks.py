@@ -28,6 +28,9 @@ GREY = 128
 BLUR = 1 / 32
 """Standard deviation of the blur, as a share of the picture's side: 4 pixels of 128."""
 
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""The box of a task that leaves nothing intact."""
+
 
 @dataclass(frozen=True, slots=True)
 class DenoisingTask:
@@ -43,7 +46,7 @@ class DenoisingTask:
     name: str
     what: str
     degrade: Callable[[Pixels], Pixels]
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    box: tuple[float, float, float, float] = WHOLE
     keep_known: bool = False
     in_words: bool = False
     guidance: float = 1.0

@@ -64,7 +64,8 @@ class ImageDenoiser(Parameters):
             "layer": a request then asks for a row, not for a word.
         own: with "place", "layer" and "context", allow the query's own too.
         align: show a condition's words where they belong in the intact picture, by the turn, mirroring and shift under
-            which the context pictures' degraded and intact forms agree (leak-free, and where no words are kept).
+            which the context pictures' degraded and intact forms agree (leak-free, from four pictures on, and where no
+            words are kept).
         degrade: images given to ``denoise`` are intact and the task is done to them first; False: they are degraded
             already (leak-free only, and not for "reconstruction").
         guidance: weight of what the condition changes in the LLM's probabilities in the first stage; 1 takes them as
@@ -182,7 +183,8 @@ class ImageDenoiser(Parameters):
         )
         self._pictures = pixels_of(tokenizer, [] if self.leaking else self._drawn(sources))
         self.alignment_ = Alignment()
-        if self.align and not self._keeps(task):
+        square = all(rows == columns for rows, columns in tokenizer.layout.grids)
+        if self.align and square and not self._keeps(task):
             self.alignment_ = Alignment.of([task.degrade(picture) for picture in self._pictures], self._pictures)
         self.llm_, self.task_, self.tokenizer_, self.parts_ = llm, task, tokenizer, parts
         self._pairs = self._maker.leak_free_pairs(self._pictures)
@@ -315,6 +317,8 @@ class ImageDenoiser(Parameters):
                 "protocol='paper' shows corrupted copies of the answer: it needs intact images (degrade=True) and a "
                 "number of copies (context=10)"
             )
+        if self.allowed == "own" and not self.own:
+            raise UsageError("allowed='own' allows nothing but the condition's own words, which own=False forbids")
         if task.in_words and not self.degrade:
             raise UsageError("task='reconstruction' adds noise to words; images cannot hold it already (degrade=False)")
         return task
@@ -324,7 +328,7 @@ class ImageDenoiser(Parameters):
         found = Defaults.of(
             task,
             words=0 if tokenizer.vocabulary is None else len(tokenizer.vocabulary),
-            keeps=self._keeps(task),
+            own=self.own,
             leaking=self.leaking,
             whole=self.window == "all",
             scores=llm.profile.scores_text and self.constrain != "never",

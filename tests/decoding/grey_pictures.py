@@ -13,6 +13,7 @@ from icl_vision.vocabulary import Vocabulary
 
 SIDE = 32
 SHADES = Vocabulary([f"shade{letter}" for letter in "abcdefghijklmnop"], name="shades")
+MANY = Vocabulary([f"shade{number:04d}" for number in range(1024)], name="many shades")
 LAYOUT = PyramidLayout(((1, 1), (2, 2), (4, 4)))
 Pixels = npt.NDArray[np.uint8]
 
@@ -23,8 +24,10 @@ class GreyTokenizer(ImageTokenizer):
     name = "greys"
     can_decode = True
 
-    def __init__(self, layout: PyramidLayout = LAYOUT) -> None:
+    def __init__(self, layout: PyramidLayout = LAYOUT, *, large: bool = False) -> None:
+        """large: a vocabulary of 1,024 words, where a grey has another word at every place of a layer."""
         self._layout = layout
+        self._large = large
         self.preprocessing = Preprocessing(SIDE)
 
     @property
@@ -33,7 +36,7 @@ class GreyTokenizer(ImageTokenizer):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        return SHADES
+        return MANY if self._large else SHADES
 
     def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
         layout = self.layout if k is None else self.layout_for(k)
@@ -44,13 +47,15 @@ class GreyTokenizer(ImageTokenizer):
                 grey.reshape(rows, SIDE // rows, columns, SIDE // columns).mean((1, 3)).astype(np.int32) // 16
                 for rows, columns in layout.grids
             ]
-            found.append(TokenPyramid(tuple(layers), layout, SHADES))
+            if self._large:
+                layers = [ids + 16 * np.arange(ids.size, dtype=np.int32).reshape(ids.shape) for ids in layers]
+            found.append(TokenPyramid(tuple(layers), layout, self.vocabulary))
         return found
 
     def _decode(self, pyramids: list[TokenPyramid]) -> list[Image.Image]:
         made = []
         for one in pyramids:
-            ids = one.ids[-1]
+            ids = one.ids[-1] % 16
             grey = np.kron(ids, np.ones((SIDE // ids.shape[0], SIDE // ids.shape[1]))) * 16 + 8
             made.append(Image.fromarray(np.repeat(grey[..., None], 3, 2).astype(np.uint8)))
         return made

@@ -76,7 +76,7 @@ def test_guidance_of_one_asks_as_before_and_a_stage_without_condition_has_none()
 
 
 def test_the_plan_counts_two_requests_a_distribution() -> None:
-    llm = FakeLLM()
+    llm = FakeLLM(scores_bags=True)
     queries = [Query("an image of 1"), Query("an image of 2")]
     decoder = ProgressiveDecoder(llm, [Stage(stride=1, given="none", decoding=Decoding(guidance=2.0))])
     assert decoder.plan(pairs(3), queries).usage.requests == 37 * 3 * 2
@@ -104,20 +104,22 @@ def limited(most: int, places: int, used: dict[str, int] | None = None) -> tuple
     llm = FakeLLM(score=lambda prompt, continuation: -ord(continuation.strip()) / 10)
     writer = GuidedWriter(llm)
     chosen = [("a", "b", "c")] * places
-    return asyncio.run(writer.write(GIVEN, None, chosen, Guidance(most_uses=most), 0, used))[0]
+    return asyncio.run(writer.write(GIVEN, None, chosen, Guidance(most_uses=most), 0, used=used))[0]
 
 
 def test_a_word_that_is_used_up_is_left_out() -> None:
     assert limited(1, 3) == ("a", "b", "c")
     assert limited(2, 5) == ("a", "a", "b", "b", "c")
     assert limited(1, 2, {"a": 1}) == ("b", "c")
-    assert limited(1, 4) == ("a", "b", "c", "a")  # where all are used up any is better than none
+    # Where all are used up, the least used are better than none.
+    assert limited(1, 7) == ("a", "b", "c", "a", "b", "c", "a")
+    assert limited(1, 3, {"a": 2, "b": 1, "c": 1}) == ("b", "c", "a")
 
 
 def test_segments_that_see_each_other_share_the_limit() -> None:
     shown = pairs(6)
     # By their probabilities, or, of an LLM that gives none, by asking again.
-    for llm in (FakeLLM(), FakeLLM(constraint="logit_bias", scores_text=False)):
+    for llm in (FakeLLM(scores_bags=True), FakeLLM(constraint="logit_bias")):
         free, limited = (
             ProgressiveDecoder(llm, par(4, allowed="layer", decoding=Decoding(most_uses=most))).decode_sync(
                 shown, [Query("an image of 2")]
@@ -129,6 +131,17 @@ def test_segments_that_see_each_other_share_the_limit() -> None:
             words = limited.pyramid.words(layer)
             assert len(set(words)) == min(len(words), len(allowed))
         assert len(set(free.pyramid.words(4))) < len(set(limited.pyramid.words(4)))
+
+
+def test_an_llm_that_chats_is_kept_from_repeating_as_far_as_its_requests_go() -> None:
+    shown = pairs(6)
+    for most, kinds in ((None, {1}), (1, {2, 3, 4})):
+        llm = FakeLLM(constraint="logit_bias", api="chat")
+        stages = par(4, allowed="layer", decoding=Decoding(most_uses=most))
+        (drawing,) = ProgressiveDecoder(llm, stages).decode_sync(shown, [Query("an image of 2")])
+        row = drawing.pyramid.words(2)
+        assert len(set(row)) in kinds and len(llm.calls) <= 3 * 10
+        assert bool(drawing.changes) is (most == 1)
 
 
 def test_most_uses_is_checked() -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from icl_vision.decoding import Pair, Query
+from icl_vision.decoding import Decoding, Pair, Query, Stage
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.denoising import CONTROLS, Cell, DenoisingEvaluation
 from icl_vision.evaluation.denoising_baselines import BASELINES, Task
@@ -19,6 +20,7 @@ from icl_vision.evaluation.pictures import Picture
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.runs import Run
+from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tokenizers.base import on_grids
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 from icl_vision.vocabulary import Vocabulary
@@ -69,6 +71,27 @@ def test_random_words_are_among_the_allowed() -> None:
     for place, word in enumerate(made.words()):
         assert word in {pair.target.words()[place] for pair in PAIRS}
     assert BASELINES["random allowed"][0](asked("ash ash ash ash ash")) == made
+
+
+def test_random_words_keep_to_what_the_llm_may_answer() -> None:
+    shown = words("ash bay cob dew elm")
+    once = Decoding(most_uses=1)
+    rows = (Stage(stride=(1, 2), condition="same", allowed="shown", decoding=once),)
+    made = BASELINES["random allowed"][0](Task(PAIRS, shown, Query(shown, {}, "one"), None, stages=rows))
+    assert made is not None
+    rest = made.words()[1:]
+    assert (sorted(rest[:2]), sorted(rest[2:])) == (["bay", "cob"], ["dew", "elm"])
+    own = (Stage(stride=(1, 2), condition="same", allowed="own", decoding=once),)
+    query = Query(shown, {1: "elm"}, "one", {2: ("elm", "ash")})
+    made = BASELINES["random allowed"][0](Task(PAIRS, shown, query, None, stages=own))
+    assert made is not None and made.words()[1] == "elm" and {*made.words()[1:]} <= {"elm", "ash"}
+
+
+def test_aligned_words_are_moved_back_and_only_where_something_moved() -> None:
+    task = asked("ash bay cob dew elm")
+    assert BASELINES["aligned words"][0](task) is None
+    made = BASELINES["aligned words"][0](replace(task, alignment=Alignment(turns=1)))
+    assert made is not None and made.words() == ["ash", "cob", "elm", "bay", "dew"]
 
 
 def test_the_conditions_words_are_themselves() -> None:

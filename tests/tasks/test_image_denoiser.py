@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from grey_pictures import LAYOUT, SIDE, GreyTokenizer, pictures
 
+from icl_vision.contracts import Scores
 from icl_vision.decoding import Pair
 from icl_vision.errors import (
     AnswerRefusedError,
@@ -251,6 +253,70 @@ def test_the_condition_counts_for_more_where_it_says_much_of_the_answer() -> Non
     assert fitted(blind, task="deblurring").parts_.stages[0].decoding.guidance == 1
     with pytest.raises(CapabilityError, match="guidance=2"):
         fitted(blind, guidance=2.0).denoise(QUERIES[:1])
+
+
+# A large vocabulary ---------------------------------------------------------------------------------------------------
+
+
+def large(task: str, llm: FakeLLM | None = None, **options: Any) -> ImageDenoiser:
+    llm = llm or FakeLLM(constraint="logit_bias")
+    tokenizer = GreyTokenizer(large=True)
+    return ImageDenoiser(llm, tokenizer, task, **{"context": 4, **options}).fit(pictures(6))
+
+
+def test_a_large_vocabulary_has_defaults_of_its_own() -> None:
+    for task, allowed, refine in (("inpainting", "own", "agnostic"), ("deblurring", "shown", "task")):
+        first, second = large(task, layers=2).parts_.stages
+        assert (first.allowed, first.decoding.most_uses, first.decoding.guidance) == (allowed, 1, 1.0)
+        assert second.condition == ("none" if refine == "agnostic" else "same")
+    assert large("outpainting", keep_known=False).parts_.stages[0].allowed == "own"
+    assert large("deblurring", window="all", layers=2).parts_.refine == "agnostic"
+    for other in (large("deblurring", own=False), large("deblurring", protocol="paper"), fitted(task="deblurring")):
+        assert other.parts_.stages[0].allowed == "place" and other.parts_.stages[0].decoding.most_uses is None
+    assert large("deblurring", allowed="layer", most_uses=2).parts_.stages[0].decoding.most_uses == 2
+
+
+def test_known_words_are_the_only_ones_and_each_is_used_once() -> None:
+    denoiser = large("outpainting")
+    (puzzle,) = denoiser.puzzles(QUERIES[:1])
+    result = denoiser.denoise(QUERIES[:1])[0]
+    assert result.pyramid is not None
+    words = result.pyramid.words(3)
+    known = puzzle.condition.words(3)[:8]
+    assert words[:8] == known and set(words[8:]) <= set(known)
+    # A row and the one before it are seen: no word twice among them.
+    assert len(set(words[8:])) == 8
+
+
+def test_a_row_has_the_words_that_its_condition_shows() -> None:
+    denoiser = large("rotation")
+    (puzzle,) = denoiser.puzzles(QUERIES[:1])
+    result = denoiser.denoise(QUERIES[:1])[0]
+    shown = puzzle.query.condition
+    assert isinstance(shown, TokenPyramid) and result.pyramid is not None
+    for row in range(4):
+        at = slice(4 * row, 4 * row + 4)
+        assert sorted(result.pyramid.words(3)[at]) == sorted(shown.words(3)[at])
+    assert "the condition's is the only one allowed" in result.decided[0]
+
+
+@pytest.mark.parametrize("task", ["outpainting", "deblurring", "rotation"])
+@pytest.mark.parametrize("options", [{}, {"layers": 2}, {"guidance": 2.0}])
+def test_a_plan_of_words_chosen_one_by_one_is_what_is_asked(task: str, options: dict[str, Any]) -> None:
+    class Bags(FakeLLM):
+        """Two requests for a distribution, as the embedded LLM has."""
+
+        async def _score(self, pairs: Any, *, terminator: str) -> Scores:
+            found = await super()._score(pairs, terminator=terminator)
+            return replace(found, usage=replace(found.usage, requests=2))
+
+    denoiser = large(task, Bags(scores_bags=True), **options)
+    plan = denoiser.plan(QUERIES)
+    asked = sum(one.usage.requests for one in denoiser.denoise(QUERIES))
+    # Words that are used up are not asked about, which no plan can know.
+    assert 0.6 * plan.usage.requests <= asked <= plan.usage.requests
+    open_ended = large(task, Bags(scores_bags=True), **(options | {"constrain": "never", "guidance": 1.0}))
+    assert open_ended.plan(QUERIES).usage.requests <= 7 * len(QUERIES)  # a request a segment
 
 
 # Stages ---------------------------------------------------------------------------------------------------------------

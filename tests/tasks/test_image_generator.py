@@ -176,7 +176,8 @@ def test_the_plan_and_the_budget(make: Any) -> None:
     plan = make(guidance=1.0).plan(TEXTS)
     assert plan.usage.requests == 74 and len(plan.passes) == 37
     # With guidance two requests a distribution: two texts and none.
-    assert make().plan(TEXTS).usage.requests == 37 * 3 * 2
+    bags = drawing_llm(scores_bags=True)
+    assert make(bags).plan(TEXTS).usage.requests == 37 * 3 * 2
     with pytest.raises(BudgetExceededError, match="the budget is 10"):
         make(budget=Budget(requests=10)).generate(TEXTS)
 
