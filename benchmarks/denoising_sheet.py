@@ -66,7 +66,8 @@ def main() -> int:
     for folder in options.runs:
         results = dict(read_results(folder))
         for task in dict.fromkeys(item.partition("/")[0] for item in results):
-            for name in list(results[f"{task}/ceiling"]["pictures"])[: options.pictures]:
+            names = list(results[f"{task}/ceiling"]["pictures"])
+            for name in names[len(names) // 4 :: -(-len(names) // options.pictures)]:  # of different classes
                 (intact,) = pixels_of(tokenizer, [options.data / name])
                 lines.append((task, line(tokenizer, task, name, intact, results)))
     side = lines[0][1][0].shape[0] + GAP
