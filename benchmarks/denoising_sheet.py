@@ -17,11 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from icl_vision import ImageTokenizer
-from icl_vision.pyramid import TokenPyramid
 from icl_vision.runs import read_results
 from icl_vision.tasks.denoising_puzzles import pixels_of
 from icl_vision.tasks.denoising_tasks import find_task
-from icl_vision.tokenizers.base import on_grids
 
 COLUMNS = {
     "intact": "", "shown": "corrupted input", "LLM": "llm/rows", "random allowed": "random allowed",
@@ -29,13 +27,6 @@ COLUMNS = {
 }  # fmt: skip
 """Titles, and the rows of the run."""
 GAP, TITLE = 6, 20
-
-
-def drawn(tokenizer: Any, words: list[str]) -> np.ndarray:
-    """Pixels of some words."""
-    layout = tokenizer.layout.truncate(tokenizer.layout.layers_for(len(words)))
-    ids = np.asarray(tokenizer.vocabulary.ids(words), dtype=np.int32)
-    return np.asarray(tokenizer.decode([TokenPyramid(on_grids(ids, layout), layout, tokenizer.vocabulary)])[0])
 
 
 def line(tokenizer: Any, task: str, name: str, intact: np.ndarray, results: dict[str, Any]) -> list[np.ndarray]:
@@ -49,7 +40,7 @@ def line(tokenizer: Any, task: str, name: str, intact: np.ndarray, results: dict
             continue
         words, made = results[f"{task}/{row}"]["pictures"][name]["words"], shown.copy()
         if words is not None:  # else nothing was made
-            made[region] = drawn(tokenizer, words)[region]
+            made[region] = np.asarray(tokenizer.decode([tokenizer.from_text(" ".join(words))])[0])[region]
         whole.append(made)
     return whole
 

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.contracts import Prompt, TextLLM, Usage
+from icl_vision.decoding.wordsets import unused
 
 _KEPT = 4096
 """Distributions remembered: queries of one call ask for the same ones."""
@@ -76,11 +77,7 @@ class GuidedWriter:
         words: list[str] = []
         spent, uses = Usage(), Counter(used or {})
         for place, allowed in enumerate(places):
-            left = allowed
-            if guidance.most_uses is not None:
-                # Where every word is used up, those that were used least are better than none.
-                most = max(guidance.most_uses, 1 + min(uses[word] for word in allowed))
-                left = tuple(word for word in allowed if uses[word] < most)
+            left = allowed if guidance.most_uses is None else unused(allowed, uses, guidance.most_uses)
             if len(left) == 1:
                 words.append(left[0])
                 uses[left[0]] += place not in known

@@ -6,7 +6,7 @@ Knows: spelling, and nearness of vectors where there is a codebook. Refuses to k
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -36,6 +36,15 @@ class Found(NamedTuple):
 
     word: str
     rung: Rung
+
+
+def unused(words: Sequence[str], uses: Mapping[str, int], most: int) -> tuple[str, ...]:
+    """The words that were written fewer than ``most`` times; where none was, those that were written least.
+
+    words: at least one.
+    """
+    bound = max(most, 1 + min(uses.get(word, 0) for word in words))
+    return tuple(word for word in words if uses.get(word, 0) < bound)
 
 
 class WordSet:

@@ -30,7 +30,6 @@ from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tasks.denoising_puzzles import Puzzle
 from icl_vision.tasks.denoising_results import LEAK
 from icl_vision.tasks.image_denoiser import ImageDenoiser
-from icl_vision.tokenizers.base import on_grids
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.pictures import Picture
@@ -112,7 +111,7 @@ class DenoisingEvaluation:
             puzzles = self.puzzles(task)
             # Without known words nothing can be copied from one, and what was not moved is in its place.
             without: tuple[str, ...] = () if any(puzzle.query.known for puzzle in puzzles) else (KNOWN,)
-            if self._denoiser(Cell(task, LLM_ROW, self.strides[0]))[0].alignment_ == Alignment():
+            if self._first(task)[0].alignment_ == Alignment():
                 without += (ALIGNED,)
             found += [Cell(task, row) for row in (CEILING, INPUT, *BASELINES) if row not in without]
             found += [Cell(task, LLM_ROW, stride) for stride in self.strides]
@@ -144,7 +143,7 @@ class DenoisingEvaluation:
 
     def puzzles(self, task: str) -> list[Puzzle]:
         """The puzzles of a task, as every row of it sees them."""
-        return self._denoiser(Cell(task, LLM_ROW, self.strides[0]))[1]
+        return self._first(task)[1]
 
     def picture_of(self, cell: Cell, puzzle: Puzzle, words: Sequence[str] | None) -> Pixels | None:
         """What a row made of a picture, from the words in its journal; None where it made nothing."""
@@ -153,10 +152,7 @@ class DenoisingEvaluation:
         if words is None:
             return None
         tokenizer = self._denoiser(cell)[0].tokenizer_
-        layout = tokenizer.layout.truncate(tokenizer.layout.layers_for(len(words)))
-        assert tokenizer.vocabulary is not None
-        ids = np.asarray(tokenizer.vocabulary.ids(words), dtype=np.int32)
-        return np.asarray(tokenizer.decode([TokenPyramid(on_grids(ids, layout), layout, tokenizer.vocabulary)])[0])
+        return np.asarray(tokenizer.decode([tokenizer.from_text(" ".join(words))])[0])
 
     def summary(self, run: Run) -> dict[str, Any]:
         """{rows: [...], pairs: [...], usage}: means with 95% intervals, and the LLM against each other row, paired."""
@@ -217,11 +213,15 @@ class DenoisingEvaluation:
             self._fitted[key] = (denoiser, puzzles)
         return self._fitted[key]
 
+    def _first(self, task: str) -> tuple[ImageDenoiser, list[Puzzle]]:
+        """The denoiser of a task's rows without an LLM, and of whatever is the same for all its rows."""
+        return self._denoiser(Cell(task, LLM_ROW, self.strides[0]))
+
     def _restore(self, cell: Cell, run: Run) -> tuple[list[TokenPyramid | None], dict[str, Any]]:
         """The words of a row for each picture, and what is known of how they came to be."""
         if cell.asks:
             return self._ask(cell, run)
-        denoiser, puzzles = self._denoiser(Cell(cell.task, LLM_ROW, self.strides[0]))
+        denoiser, puzzles = self._first(cell.task)
         report: dict[str, Any] = {"usage": Usage().to_dict()}
         if cell.row == INPUT:
             return [None] * len(puzzles), report
@@ -259,7 +259,7 @@ class DenoisingEvaluation:
 
     def _measured(self, cell: Cell, pyramids: Sequence[TokenPyramid | None]) -> dict[str, Any]:
         """For each picture its words and measures, or that there is none."""
-        denoiser, puzzles = self._denoiser(cell if cell.asks else Cell(cell.task, LLM_ROW, self.strides[0]))
+        denoiser, puzzles = self._denoiser(cell) if cell.asks else self._first(cell.task)
         found: dict[str, Any] = {}
         for puzzle, pyramid in zip(puzzles, pyramids, strict=True):
             if pyramid is None and cell.row != INPUT:
@@ -287,7 +287,7 @@ class DenoisingEvaluation:
 
     def _settings(self, task: str) -> dict[str, Any]:
         """What was done, defaults included."""
-        denoiser, _ = self._denoiser(Cell(task, LLM_ROW, self.strides[0]))
+        denoiser, _ = self._first(task)
         return {
             "stages": [stage.to_dict() for stage in denoiser.parts_.stages],
             "alignment": asdict(denoiser.alignment_),
@@ -296,7 +296,7 @@ class DenoisingEvaluation:
     def _decided(self, task: str) -> list[str]:
         from icl_vision.tasks.denoising_plan import decided_by
 
-        denoiser, puzzles = self._denoiser(Cell(task, LLM_ROW, self.strides[0]))
+        denoiser, puzzles = self._first(task)
         return list(decided_by(denoiser.parts_, puzzles[0].query, len(denoiser.tokenizer_.layout)))
 
 

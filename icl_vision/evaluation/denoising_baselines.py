@@ -19,6 +19,7 @@ from icl_vision.decoding.drawing import Pair, Query, plurality
 from icl_vision.decoding.questions import Questions
 from icl_vision.decoding.segments import first_place
 from icl_vision.decoding.stages import Stage, pnar
+from icl_vision.decoding.wordsets import unused
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tokenizers.base import on_grids
@@ -115,10 +116,8 @@ def random_allowed(task: Task) -> TokenPyramid:
         for place, one in enumerate(asked.places):
             if place in asked.known:
                 continue
-            left = list(one.words)
-            if asked.decoding.most_uses is not None:
-                most = max(asked.decoding.most_uses, 1 + min(uses[word] for word in left))
-                left = [word for word in left if uses[word] < most]
+            most = asked.decoding.most_uses
+            left = one.words if most is None else unused(one.words, uses, most)
             word = left[int(draw.integers(len(left)))]
             words[step.segment.start + place] = word
             uses[word] += 1
