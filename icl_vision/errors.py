@@ -50,9 +50,75 @@ One warning stands beside it: DroppedGuaranteeWarning (UserWarning), something a
 
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 
 class IclVisionError(Exception):
-    """Base of every error raised on purpose by icl_vision."""
+    """Base of every error raised on purpose by icl_vision.
+
+    Each of them survives a pickle, so that a process pool hands it on: message, attributes, notes and causes. A cause
+    of another library comes out as a plain ``Exception`` that quotes it, since such an object may hold a request with
+    its key, or be impossible to read back.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Not by calling the class again, as exceptions do by themselves: what its constructor takes is its own affair.
+        links = (_portable(self.__cause__), _portable(self.__context__), self.__suppress_context__)
+        return _revived, (type(self), self.args), (self._facts(), links)
+
+    def __setstate__(self, state: Any) -> None:
+        facts, (cause, context, suppressed) = state
+        for name, value in facts.items():
+            setattr(self, name, value)
+        self.__cause__, self.__context__, self.__suppress_context__ = cause, context, suppressed
+
+    def __copy__(self) -> IclVisionError:
+        twin = _revived(type(self), self.args)
+        twin.__setstate__((self._facts(), (self.__cause__, self.__context__, self.__suppress_context__)))
+        return twin
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> IclVisionError:
+        # Causes are shared: those of other libraries need not be such that they can be copied.
+        twin = _revived(type(self), copy.deepcopy(self.args, memo))
+        links = (self.__cause__, self.__context__, self.__suppress_context__)
+        twin.__setstate__((copy.deepcopy(self._facts(), memo), links))
+        return twin
+
+    def _facts(self) -> dict[str, Any]:
+        """Attributes: our own, notes, and those that a builtin ancestor keeps elsewhere (an ImportError its name)."""
+        names = [name for kind, found in _BUILTIN_FACTS.items() if isinstance(self, kind) for name in found]
+        kept = {name: getattr(self, name, None) for name in names}
+        return {name: value for name, value in kept.items() if value is not None} | self.__dict__
+
+
+_BUILTIN_FACTS: dict[type[Exception], tuple[str, ...]] = {
+    ImportError: ("name", "path"),
+    OSError: ("errno", "strerror", "filename", "filename2"),
+}
+
+
+def _revived(kind: type[IclVisionError], args: tuple[Any, ...]) -> IclVisionError:
+    base: type = kind
+    while base.__module__ != "builtins":  # whose object it is in memory; __new__ of another ancestor would refuse
+        assert base.__base__ is not None
+        base = base.__base__
+    error: IclVisionError = base.__new__(kind, *args)
+    error.args = args
+    return error
+
+
+def _portable(cause: BaseException | None) -> BaseException | None:
+    if cause is None or isinstance(cause, IclVisionError):
+        return cause
+    known = type(cause).__module__ == "builtins" and not isinstance(cause, BaseExceptionGroup)
+    if known and _plain(cause.args) and not set(vars(cause)) - {"__notes__"}:
+        return cause
+    return Exception(f"{type(cause).__module__}.{type(cause).__qualname__}: {cause}")
+
+
+def _plain(args: tuple[Any, ...]) -> bool:
+    return all(one is None or isinstance(one, str | bytes | int | float) for one in args)
 
 
 class UsageError(IclVisionError, ValueError):
