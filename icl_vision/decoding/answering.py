@@ -26,6 +26,7 @@ from icl_vision.decoding.repair import Change, printable, read_words
 from icl_vision.decoding.stages import Decoding
 from icl_vision.decoding.wordsets import WordSet
 from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
+from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,12 @@ class SegmentAsker:
         else:
             pairs = [(one.question.prompt, " " + " ".join(one.words)) for one in candidates]
             answer = await self.llm.score(pairs, terminator="")
-            scores, spent = list(answer.logprobs), answer.usage
+            scores, spent = list(checked_logprobs(answer, len(pairs), self.llm.profile.name)), answer.usage
+            if all_impossible(scores):
+                raise LLMResponseError(
+                    f"{self.llm.profile.name!r} holds all {len(scores)} candidates impossible (log-probability -inf), "
+                    "so none is the likeliest; use best_of=1, or give a score= of your own"
+                )
         if len(scores) != len(candidates) or any(score != score for score in scores):
             raise LLMResponseError(f"{len(candidates)} candidates need as many scores, all numbers; got {scores}")
         return scores, spent

@@ -8,6 +8,10 @@ Classifier-free guidance for language models (Sanchez et al., arXiv 2306.17806):
 more than 1 turns away from what the LLM would write whatever is asked for, such as the word of the background. "No
 condition" is the same prompt, examples and all, whose query line has none.
 
+A word that the LLM holds impossible after u (log-probability -inf) is impossible for q, whatever it would be without u:
+q has g of the one to none of the other. Where a word is impossible without the condition alone, its ratio has no bound:
+it then counts as likely there as the least likely word that is possible, so that it cannot become certain by that.
+
 With a limit to how often a word may be written, by the LLM's own distribution among the words that are left.
 
 Knows: probabilities of the words allowed at a place, for several prompts. Refuses to know: pyramids, templates, repair.
@@ -24,6 +28,8 @@ import numpy.typing as npt
 
 from icl_vision.contracts import Prompt, TextLLM, Usage
 from icl_vision.decoding.wordsets import unused
+from icl_vision.errors import LLMResponseError
+from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
 
 _KEPT = 4096
 """Distributions remembered: queries of one call ask for the same ones."""
@@ -72,6 +78,7 @@ class GuidedWriter:
 
         Raises:
             LLMError, PromptTooLongError: the LLM cannot answer.
+            LLMResponseError: it holds every word allowed at a place impossible.
         """
         generator = np.random.default_rng(seed)
         words: list[str] = []
@@ -87,21 +94,30 @@ class GuidedWriter:
             if against is not None:
                 without, usage = await self._logs(_after(against, words), allowed)
                 spent += usage
-                guided = without + guidance.weight * (guided - without)
+                guided = _guided(guided, without, guidance.weight)
             if len(left) < len(allowed):
+                # Words that are possible go before those that were written less often.
+                able = tuple(word for word, log in zip(allowed, guided.tolist(), strict=True) if log > -np.inf)
+                left = left if set(left) & set(able) else unused(able, uses, guidance.most_uses or 1)
                 guided = np.where(np.isin(allowed, left), guided, -np.inf)
             words.append(allowed[_choose(guided, guidance.temperature, generator)])
             uses[words[-1]] += 1
         return tuple(words), spent
 
     async def _logs(self, prompt: Prompt, allowed: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], Usage]:
-        """log p of each word among those allowed."""
+        """log p of each word among those allowed; -inf where it is impossible, but not for all of them."""
         key = (prompt.text, allowed)
         known = self._known.get(key)
         if known is not None:
             return known, Usage()
         scores = await self.llm.score([(prompt, " " + word) for word in allowed], terminator="")
-        logs = np.asarray(scores.logprobs, dtype=np.float64)
+        logs = np.asarray(checked_logprobs(scores, len(allowed), self.llm.profile.name), dtype=np.float64)
+        if all_impossible(scores.logprobs):
+            raise LLMResponseError(
+                f"{self.llm.profile.name!r} holds each of {len(allowed)} allowed words impossible after "
+                f"{prompt.query[-60:]!r} (log-probability -inf): {', '.join(map(repr, allowed[:5]))}"
+                f"{' ...' if len(allowed) > 5 else ''}; allow other words"
+            )
         logs = logs - np.logaddexp.reduce(logs)
         if len(self._known) >= _KEPT:
             self._known.pop(next(iter(self._known)))
@@ -113,8 +129,22 @@ def _after(prompt: Prompt, words: Sequence[str]) -> Prompt:
     return replace(prompt, query=" ".join([prompt.query, *words])) if words else prompt
 
 
+def _guided(given: npt.NDArray[np.float64], without: npt.NDArray[np.float64], weight: float) -> npt.NDArray[np.float64]:
+    """log q, up to a constant, of log p with the condition and without it; one at least is finite."""
+    if not weight:
+        return without
+    floor = np.maximum(without, without[np.isfinite(without)].min())
+    possible = np.isfinite(given)
+    mixed = floor[possible] + weight * (given[possible] - floor[possible])
+    guided = np.full_like(given, -np.inf)
+    guided[possible] = mixed
+    return guided
+
+
 def _choose(logs: npt.NDArray[np.float64], temperature: float, generator: np.random.Generator) -> int:
     if not temperature:
         return int(np.argmax(logs))
     # Gumbel's trick: one draw a word, so that the choice depends on nothing but the seed and the place.
-    return int(np.argmax(logs / temperature + generator.gumbel(size=len(logs))))
+    # From the likeliest down, which a division by a very small temperature leaves where it is.
+    with np.errstate(over="ignore"):
+        return int(np.argmax((logs - logs.max()) / temperature + generator.gumbel(size=len(logs))))

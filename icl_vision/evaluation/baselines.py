@@ -30,6 +30,7 @@ import numpy.typing as npt
 
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.linear_probe import linear_probe
+from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM
@@ -252,8 +253,8 @@ def blind(llm: TextLLM, prepared: PreparedPrompt, labels: Sequence[str]) -> str 
     """What the LLM answers when the query's words are withheld (``WITHHELD`` stands in their place).
 
     The answer cannot depend on the query, so one call serves a whole episode. With log-probabilities
-    each label is scored after the direct prompt; without, the answer is read as free text, and None
-    (counted as wrong) means that it names no label.
+    each label is scored after the direct prompt; without, the answer is read as free text. None (counted as wrong)
+    means that it names no label, or holds every label impossible.
 
     Args:
         llm: the LLM under test.
@@ -263,7 +264,8 @@ def blind(llm: TextLLM, prepared: PreparedPrompt, labels: Sequence[str]) -> str 
     prompt = prepared.query(words=WITHHELD)
     if llm.profile.scores_text:
         scores = llm.score_sync([(prompt, " " + label) for label in labels])
-        return labels[int(np.argmax(scores.logprobs))]
+        logprobs = checked_logprobs(scores, len(labels), llm.profile.name)
+        return None if all_impossible(logprobs) else labels[int(np.argmax(logprobs))]
     from icl_vision.evaluation.metrics import prefix_match
 
     answer = llm.complete_sync(prompt, stop=("\n",)).text

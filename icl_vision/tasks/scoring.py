@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from icl_vision.contracts import Constraint, Profile, Prompt, ScoringMethod, TextLLM, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
+from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
 from icl_vision.prompting import PreparedPrompt, PromptBuilder
 from icl_vision.tasks.ensemble import Ensemble, pool
 
@@ -179,19 +180,13 @@ async def score(llm: TextLLM, questions: Sequence[Question]) -> list[Answer]:
     """
     pairs = [pair for question in questions for pair in question.pairs]
     scores = await llm.score(pairs, terminator=questions[0].terminator)
-    if len(scores.logprobs) != len(pairs):
-        raise LLMResponseError(
-            f"{llm.profile.name!r} gave {len(scores.logprobs)} scores for {len(pairs)} continuations"
-        )
-    wrong = [value for value in scores.logprobs if math.isnan(value) or value == math.inf]
-    if wrong:
-        raise LLMResponseError(f"{llm.profile.name!r} gave {wrong[0]} as a log-probability")
+    logprobs = checked_logprobs(scores, len(pairs), llm.profile.name)
     answers: list[Answer] = []
     shares = _shares(scores.usage, len(questions))
     start = 0
     for question, usage in zip(questions, shares, strict=True):
         end = start + len(question.pairs)
-        answers.append(Answer(question.weigh(scores.logprobs[start:end]), "", usage))
+        answers.append(Answer(question.weigh(logprobs[start:end]), "", usage))
         start = end
     return answers
 
@@ -220,8 +215,18 @@ def log_bias(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
     """What the prompt alone says of each label: log of its mean probability over inputs without content.
 
     Zhao et al. 2021, section 5: subtracting it from a query's log-probabilities is their W = diag(p_cf)^-1, b = 0.
-    rows: log-probabilities [inputs, labels]. Returns finite values [labels].
+    rows: log-probabilities [inputs, labels]; one that holds every label impossible says nothing and is left out.
+    Returns finite values [labels].
+
+    Raises:
+        LLMResponseError: every row is such a one.
     """
+    rows = [row for row in rows if not all_impossible(row)]
+    if not rows:
+        raise LLMResponseError(
+            "the LLM holds every label impossible for inputs without content, so there is nothing to calibrate by; use "
+            "calibration=None"
+        )
     # In log space: noisy-channel scores of different labels lie so far apart that probabilities would underflow.
     logs = np.asarray([log_softmax(row) for row in rows], dtype=np.float64)
     bias = np.logaddexp.reduce(logs, axis=0) - math.log(len(logs))
@@ -230,8 +235,6 @@ def log_bias(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
 
 
 def log_softmax(logprobs: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Log-probabilities of continuations, normalised over labels; uniform where every label is impossible (-inf)."""
+    """Log-probabilities of continuations, normalised over labels. logprobs: one finite at least."""
     values = np.asarray(logprobs, dtype=np.float64)
-    if np.isneginf(values).all():
-        values = np.zeros_like(values)
     return np.asarray(values - np.logaddexp.reduce(values), dtype=np.float64)

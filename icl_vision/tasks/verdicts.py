@@ -11,7 +11,8 @@ import numpy as np
 
 from icl_vision.contracts import Classification, ScoringMethod
 from icl_vision.decoding.parsing import parse_label
-from icl_vision.errors import UnknownAnswerError
+from icl_vision.errors import LLMResponseError, UnknownAnswerError
+from icl_vision.llms.checked_scores import all_impossible
 from icl_vision.tasks.scoring import Answer, log_softmax
 
 
@@ -25,11 +26,18 @@ def verdict(
 ) -> Classification:
     """The likeliest label (of equals the first), or the one that the text names.
 
-    An exception, and with ``unknown_is_error`` a text that names no label, becomes the classification's ``error``.
+    An exception, and with ``unknown_is_error`` a text that names no label, becomes the classification's ``error``; so
+    does an answer that holds every label impossible: no label is then likelier than another.
     """
     if isinstance(answer, Exception):
         return Classification(None, None, words, None, error=answer)
     if answer.logprobs is not None:
+        if all_impossible(answer.logprobs):
+            nothing = LLMResponseError(
+                f"the LLM holds every label impossible (log-probability -inf): {', '.join(map(repr, labels))}; there "
+                "is nothing to choose by"
+            )
+            return Classification(None, None, words, method, usage=answer.usage, error=nothing)
         shares = np.exp(log_softmax(answer.logprobs)).tolist()
         best = labels[int(np.argmax(answer.logprobs))]
         return Classification(best, dict(zip(labels, shares, strict=True)), words, method, usage=answer.usage)

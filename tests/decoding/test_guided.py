@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from drawn_pictures import pairs, picture
+from drawn_pictures import SMALL, pairs, picture
 
 from icl_vision.contracts import Prompt
 from icl_vision.decoding import Decoding, ProgressiveDecoder, Query, Stage, par
 from icl_vision.decoding.guided import Guidance, GuidedWriter
-from icl_vision.errors import CapabilityError, UsageError
+from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
 from icl_vision.llms.fake import FakeLLM
 
 GIVEN, WITHOUT = Prompt("", "", "u ->"), Prompt("", "", "->")
@@ -147,3 +147,69 @@ def test_an_llm_that_chats_is_kept_from_repeating_as_far_as_its_requests_go() ->
 def test_most_uses_is_checked() -> None:
     with pytest.raises(UsageError, match="most_uses must be a whole number, 1 or more; got 0"):
         Decoding(most_uses=0)
+
+
+# Words that the LLM holds impossible ---------------------------------------------------------------------------------
+
+NO = -math.inf
+
+
+def impossible(given: dict[str, float], without: dict[str, float], **settings: Any) -> list[str]:
+    """The words chosen by several seeds, greedily and sampled, of log-probabilities with the condition and without."""
+    logs = {GIVEN.text: given, WITHOUT.text: without}
+    llm = FakeLLM(score=lambda prompt, continuation: logs[prompt.text][continuation.strip()])
+    return [
+        asyncio.run(
+            GuidedWriter(llm).write(
+                GIVEN, WITHOUT if without else None, [tuple(given)], Guidance(temperature=temperature, **settings), seed
+            )
+        )[0][0]
+        for seed in range(20)
+        for temperature in (0.0, 1.0, 50.0, 1e-320)
+    ]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5, 1.0, 1.5, 4.0])
+def test_a_word_that_is_impossible_with_and_without_the_condition_never_wins(weight: float) -> None:
+    assert set(impossible({"a": NO, "b": -9.0}, {"a": NO, "b": -1.0}, weight=weight)) == {"b"}
+    assert set(impossible({"b": -9.0, "a": NO}, {"b": -1.0, "a": NO}, weight=weight)) == {"b"}
+
+
+@pytest.mark.parametrize("weight", [0.5, 1.0, 1.5, 4.0])
+def test_a_word_that_is_impossible_after_the_condition_never_wins(weight: float) -> None:
+    assert set(impossible({"a": NO, "b": -9.0}, {"a": -1.0, "b": NO}, weight=weight)) == {"b"}
+    assert set(impossible({"a": NO, "b": -9.0}, {}, weight=weight)) == {"b"}
+
+
+def test_a_word_that_is_impossible_only_without_the_condition_does_not_become_certain() -> None:
+    given, without = {"a": math.log(0.2), "b": math.log(0.5), "c": math.log(0.3)}, {"a": NO, "b": -1.0, "c": -2.0}
+    # As if it were as likely without the condition as c: it then stands to c as .2 to .3.
+    chosen = [word for word in impossible(given, without, weight=1.5) if word]
+    assert set(chosen) == {"a", "b", "c"} and chosen.count("a") < chosen.count("c")
+
+
+def test_a_place_without_any_possible_word_is_an_error_that_names_it() -> None:
+    for given, without in (({"a": NO, "b": NO}, {"a": -1.0, "b": -1.0}), ({"a": -1.0, "b": -1.0}, {"a": NO, "b": NO})):
+        with pytest.raises(LLMResponseError, match=r"'fake' holds each of 2 allowed words impossible after .*'a', 'b'"):
+            impossible(given, without, weight=2.0)
+    with pytest.raises(LLMResponseError, match="'fake' gave nan as a log-probability"):
+        impossible({"a": math.nan, "b": -1.0}, {}, weight=1.0)
+
+
+def test_a_possible_word_goes_before_one_that_was_written_less_often() -> None:
+    assert set(impossible({"a": -1.0, "b": NO, "c": NO}, {}, most_uses=1)) == {"a"}
+    logs = {" a": -1.0, " b": NO, " c": NO}
+    llm = FakeLLM(score=lambda prompt, continuation: logs[continuation])
+    words, _ = asyncio.run(GuidedWriter(llm).write(GIVEN, None, [("a", "b", "c")] * 3, Guidance(most_uses=1), 0))
+    assert words == ("a", "a", "a")
+
+
+def test_candidates_that_are_all_impossible_are_not_told_apart() -> None:
+    target = picture(3, SMALL).words()
+    stages = (Stage(layers=(2, 2), stride=4, decoding=Decoding(temperature=0.7, best_of=2)),)
+    answers = [" ".join(target[1:][::-1]), " ".join(target[1:])]
+    query = Query("an image of 3", known={0: target[0]})
+    with pytest.raises(LLMResponseError, match="'fake' holds all 2 candidates impossible"):
+        ProgressiveDecoder(FakeLLM(answers, score=lambda *_: NO), stages).decode_sync(pairs(5, SMALL), [query])
+    with pytest.raises(LLMResponseError, match="gave nan as a log-probability"):
+        ProgressiveDecoder(FakeLLM(answers, score=lambda *_: math.nan), stages).decode_sync(pairs(5, SMALL), [query])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from icl_vision.contracts import Completion, Profile, Prompt, Scores
-from icl_vision.errors import UsageError
+from icl_vision.errors import LLMResponseError, UsageError
 from icl_vision.evaluation import baselines
+from icl_vision.llms.fake import FakeLLM
 from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.vocabulary import Vocabulary
@@ -104,6 +106,13 @@ def test_blind_withholds_the_words_of_the_query_only(scores: bool) -> None:
     assert baselines.blind(llm, prepared, ["cat", "dog"]) == "dog"
     assert len(llm.asked) == (2 if scores else 1)
     assert all("fur whisker" in text and text.count(baselines.WITHHELD) == 1 for text in llm.asked)
+
+
+def test_blind_scores_that_say_nothing() -> None:
+    prepared = PromptBuilder().prepare([Example("fur", "cat"), Example("bark", "dog")], ["cat", "dog"])
+    assert baselines.blind(FakeLLM(score=lambda *_: -math.inf), prepared, ["cat", "dog"]) is None
+    with pytest.raises(LLMResponseError, match="'fake' gave nan as a log-probability"):
+        baselines.blind(FakeLLM(score=lambda *_: math.nan), prepared, ["cat", "dog"])
 
 
 def test_blind_answer_that_names_no_label_is_none() -> None:

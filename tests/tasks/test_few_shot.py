@@ -462,10 +462,22 @@ def test_scores_that_are_none(make, picture, value, message):
         clf.predict([picture("red")])
 
 
-def test_impossible_labels_are_no_numbers_trouble(make, picture):
-    clf = make(calibration="contextual")
+@pytest.mark.parametrize(("calibration", "message"), [(None, "every label impossible"), ("contextual", "calibrate by")])
+def test_where_every_label_is_impossible_none_is_chosen(make, picture, calibration, message):
+    clf = make(calibration=calibration)
     clf.llm_._likeness = lambda prompt, continuation: float("-inf")
-    assert clf.predict_proba([picture("red")]) == pytest.approx(np.full((1, 3), 1 / 3))
+    with pytest.raises(LLMResponseError, match=message):
+        clf.predict_proba([picture("red")])
+    (one,) = clf.set_params(errors="return").classify([picture("red")])
+    assert one.label is None and one.probabilities is None and message in str(one.error)
+
+
+def test_an_impossible_label_is_never_chosen(make, picture):
+    for calibration in (None, "contextual"):
+        clf = make(calibration=calibration)
+        clf.llm_._likeness = lambda prompt, continuation: -1.0 if "wet" in prompt.query else float("-inf")
+        shares = dict(zip(clf.classes_, clf.predict_proba([picture("red")])[0], strict=True))
+        assert shares == {"leafy": 0.0, "warm": 0.0, "wet": 1.0}
 
 
 def test_unknown_answers_abstain_raise_or_return(make, picture, queries):

@@ -12,11 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_vision.contracts import Profile
+from icl_vision.contracts import Profile, Usage
+from icl_vision.errors import LLMResponseError
 from icl_vision.tasks.ensemble import pool
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.scheduling import fan_out
-from icl_vision.tasks.scoring import log_bias, log_softmax
+from icl_vision.tasks.scoring import Answer, log_bias, log_softmax
+from icl_vision.tasks.verdicts import verdict
 
 finite = st.floats(-1000, 0)
 
@@ -45,7 +47,23 @@ def test_calibration_of_zhao_et_al_by_hand():
 def test_a_label_impossible_for_inputs_without_content_does_not_become_certain():
     bias = log_bias([[-1.0, -math.inf, -2.0]])
     assert np.isfinite(bias).all() and bias[1] == bias[2]
-    assert log_softmax([-math.inf, -math.inf]) == pytest.approx(np.log([0.5, 0.5]))
+
+
+def test_inputs_that_make_every_label_impossible_say_nothing():
+    some = [math.log(0.9), math.log(0.1)]
+    assert log_bias([some, [-math.inf, -math.inf]]) == pytest.approx(log_bias([some]))
+    with pytest.raises(LLMResponseError, match="every label impossible for inputs without content"):
+        log_bias([[-math.inf, -math.inf]])
+
+
+def test_an_image_whose_labels_are_all_impossible_is_not_classified():
+    one = verdict(
+        Answer((-math.inf, -math.inf), "", Usage(2)), (("cat",),), "direct", ["a", "b"], unknown_is_error=False
+    )
+    assert (one.label, one.probabilities, one.usage) == (None, None, Usage(2))
+    assert isinstance(one.error, LLMResponseError) and "impossible (log-probability -inf): 'a', 'b'" in str(one.error)
+    one = verdict(Answer((-math.inf, -2.0), "", Usage()), (("cat",),), "direct", ["a", "b"], unknown_is_error=False)
+    assert (one.label, one.probabilities, one.error) == ("b", {"a": 0.0, "b": 1.0}, None)
 
 
 def jobs(log, groups, fail=()):
