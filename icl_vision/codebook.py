@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
+from icl_vision.reading import MOST_WEIGHTS, member, read_bytes
 from icl_vision.storage import atomic_path, sha256_file, write_json, write_text
 from icl_vision.vocabulary import CARD_FILE, FORMAT_VERSION, WORDS_FILE, Vocabulary, read_card
 
@@ -232,7 +233,7 @@ def _read_tensors(path: Path, expected: str) -> dict[str, Any]:
     from safetensors.numpy import load
 
     try:
-        data = (path / CODEBOOK_FILE).read_bytes()
+        data = read_bytes(member(path, CODEBOOK_FILE), most=MOST_WEIGHTS)
     except FileNotFoundError:
         raise ArtefactDamagedError(f"{str(path)!r} has no {CODEBOOK_FILE}; fetch or build the folder again") from None
     except OSError as error:
@@ -245,8 +246,13 @@ def _read_tensors(path: Path, expected: str) -> dict[str, Any]:
         )
     try:
         tensors: dict[str, Any] = load(data)
-    except (SafetensorError, KeyError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, AttributeError, MemoryError) as error:
         raise ArtefactDamagedError(f"{CODEBOOK_FILE} in {str(path)!r} is not a safetensors file ({error})") from error
+    for name, tensor in tensors.items():
+        if tensor.dtype not in (np.float16, np.float32):
+            raise ArtefactDamagedError(
+                f"{CODEBOOK_FILE} in {str(path)!r} holds {name!r} as {tensor.dtype}, not as float16 or float32"
+            )
     return tensors
 
 

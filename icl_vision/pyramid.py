@@ -35,6 +35,8 @@ IdArray = npt.NDArray[np.int32]
 
 _FORMAT = 1
 _LAST_CODE_POINT = 0x10FFFF
+_MOST_LAYERS = 256  # far beyond any picture's, and so few that a damaged file cannot keep anybody busy
+_MOST_CELLS = 2**22
 
 
 def _whole_number(value: object, what: str) -> int:
@@ -74,7 +76,7 @@ def _grid(value: object, what: str) -> tuple[int, ...]:
     given = _sequence(value, f"{what} must be (rows, columns) or (frames, rows, columns)")
     sizes = tuple(_whole_number(size, f"each size of {what}") for size in given)
     if len(sizes) not in (2, 3) or min(sizes) < 1:
-        raise PyramidError(f"{what} must be two or three sizes of 1 or more; got {sizes}")
+        raise PyramidError(f"{what} must be two or three sizes of 1 or more; got {_short(sizes)}")
     return sizes
 
 
@@ -89,7 +91,8 @@ class PyramidLayout:
             grid; a truncated pyramid keeps that of the whole one, because its words still own the same cells.
 
     Raises:
-        PyramidError: no layers, sizes below 1, grids of mixed rank, shrinking, or not dividing the finest.
+        PyramidError: no layers, sizes below 1, grids of mixed rank, shrinking, or not dividing the finest; more than
+            256 layers, or more than 4,194,304 cells in a grid.
 
     SPAE for photographs is ``PyramidLayout(((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (16, 16)))``; a flat list
     of ``k`` words is ``PyramidLayout.flat(k)``, the same as ``PyramidLayout(((1, k),))``.
@@ -100,10 +103,16 @@ class PyramidLayout:
 
     def __post_init__(self) -> None:
         given = _sequence(self.grids, "a layout's grids must be a sequence of grids, coarse first")
+        if len(given) > _MOST_LAYERS:
+            raise PyramidError(f"a layout may have {_MOST_LAYERS} layers; got {len(given):,} grids")
         grids = tuple(_grid(grid, f"the grid of layer {number}") for number, grid in enumerate(given, start=1))
         if not grids:
             raise PyramidError("a layout needs at least one layer; got no grids")
         finest = _grid(self.finest, "the finest grid") if len(self.finest) else grids[-1]
+        for number, grid in enumerate([*grids, finest], start=1):
+            if math.prod(grid) > _MOST_CELLS:
+                which = f"layer {number}" if number <= len(grids) else "the finest grid"
+                raise PyramidError(f"a grid may have {_MOST_CELLS:,} cells; {which} is {_short(grid)}")
         for number, grid in enumerate(grids, start=1):
             if len(grid) != len(finest):
                 raise PyramidError(f"all grids must have as many axes as {finest}; layer {number} is {grid}")

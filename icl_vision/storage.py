@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from icl_vision.errors import StorageError
+from icl_vision.reading import checked_path, opened
 
 
 def cache_dir() -> Path:
@@ -43,8 +44,9 @@ def cache_dir() -> Path:
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside ``target`` to write to; moved over it when the block ends well, removed otherwise.
 
-    A kill leaves at most a ``.tmp-`` file that no reader looks at.
+    A kill leaves at most a ``.tmp-`` file that no reader looks at. Raises OSError where it cannot be written.
     """
+    checked_path(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".tmp-{target.name}-", dir=target.parent)
     os.close(handle)
@@ -71,7 +73,8 @@ def write_json(target: Path, document: Any) -> None:
     write_text(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def sha256_file(path: Path) -> str:
-    """Hex sha256 of a file's bytes, read in chunks."""
-    with path.open("rb") as handle:
+def sha256_file(path: Path, *, most: int = 2**63) -> str:
+    """Hex sha256 of a regular file's bytes, read in chunks. Raises OSError where it is none, or has more than ``most``
+    bytes."""
+    with opened(path, most=most) as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

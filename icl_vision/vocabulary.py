@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import logging
 import operator
 import unicodedata
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UnknownWordError, VocabularyError
+from icl_vision.reading import MOST_CARD, member, read_json, read_text
 from icl_vision.storage import write_json, write_text
 
 if TYPE_CHECKING:
@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 WORDS_FILE = "words.txt"
 CARD_FILE = "card.json"
 FORMAT_VERSION = 1
+
+MOST_WORDS = 64 * 2**20
+"""Bytes of a list of words."""
 
 _MAX_WORD_LENGTH = 128
 
@@ -245,8 +248,8 @@ class Vocabulary:
         card = read_card(path)
         expected = card.get("vocabulary_hash")
         try:
-            # Text mode: a checkout that turned line ends into CRLF still holds the same words.
-            words = (path / WORDS_FILE).read_text(encoding="utf-8").splitlines()
+            # Line ends do not count: a checkout that turned them into CRLF still holds the same words.
+            words = read_text(member(path, WORDS_FILE), most=MOST_WORDS).splitlines()
         except FileNotFoundError:
             raise ArtefactDamagedError(f"{str(path)!r} has no {WORDS_FILE}; fetch or build the folder again") from None
         except UnicodeDecodeError as error:
@@ -260,7 +263,10 @@ class Vocabulary:
                 f"the card says {str(expected)[:12]}...; fetch or build the folder again"
             )
         name = card.get("vocabulary_name", card.get("name", path.name))
-        return cls(words, name=str(name))
+        try:
+            return cls(words, name=str(name))
+        except VocabularyError as error:  # its card has the hash of words that cannot be
+            raise ArtefactDamagedError(f"{WORDS_FILE} in {str(path)!r} is no list of words: {error}") from error
 
     def _unknown(self, word: object, where: str = "") -> str:
         if not isinstance(word, str):
@@ -275,12 +281,13 @@ def read_card(folder: Path) -> dict[str, Any]:
 
     Raises:
         ArtefactNotFoundError: no such folder.
-        ArtefactDamagedError: no card in it, or one that is not a JSON object or of a later format.
+        ArtefactDamagedError: no card in it, or one that is not a JSON object or of a later format; or in its place a
+            pipe, a device, a link that leads out of the folder, or a file too large for a card.
     """
     if not folder.is_dir():
         raise ArtefactNotFoundError(f"there is no folder {str(folder)!r}")
     try:
-        card = json.loads((folder / CARD_FILE).read_text(encoding="utf-8"))
+        card = read_json(member(folder, CARD_FILE), most=MOST_CARD)
     except FileNotFoundError:
         raise ArtefactDamagedError(f"{str(folder)!r} has no {CARD_FILE}; fetch or build the folder again") from None
     except OSError as error:

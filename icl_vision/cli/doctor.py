@@ -227,9 +227,13 @@ def _fault(folder: Path) -> str | None:
     if not isinstance(files, dict) or not files:
         return "its card lists no files"
     for name, expected in files.items():
-        if not (folder / name).is_file():
+        try:
+            found = sha256_file(folder / name)
+        except FileNotFoundError:
             return f"{name} is missing"
-        if sha256_file(folder / name) != expected:
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+        if found != expected:
             return f"{name} is not the file its card describes (sha256 differs)"
     return None
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.errors import ArtefactDamagedError
-from icl_vision.tokenizers.artefact import verify_files
+from icl_vision.tokenizers.artefact import read_file, verify_files
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import GraphSession
 from icl_vision.vocabulary import read_card
@@ -48,7 +48,7 @@ class DigitReader:
             raise ArtefactDamagedError(f"{str(self.folder)!r} holds no digit reader; fetch or build the folder again")
         verify_files(self.folder, self.card, required=READER_FILE)
         self._preprocessing = Preprocessing.from_card(self.card.get("preprocessing"))
-        data = (self.folder / READER_FILE).read_bytes()
+        data = read_file(self.folder, self.card, READER_FILE)
         self._session = GraphSession(data, self.name, providers="cpu", threads=threads)
 
     def read(self, images: Sequence[Image.Image]) -> list[str]:

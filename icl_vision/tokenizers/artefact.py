@@ -13,6 +13,8 @@ from typing import Any
 
 from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import ArtefactDamagedError
+from icl_vision.reading import MOST_WEIGHTS, member, read_bytes
+from icl_vision.storage import sha256_file
 from icl_vision.vocabulary import CARD_FILE
 
 ENCODER_FILE = "encoder.onnx"
@@ -33,7 +35,7 @@ def verify_files(folder: Path, card: Mapping[str, Any], *, required: str = ENCOD
         if not isinstance(name, str) or Path(name).name != name:
             raise ArtefactDamagedError(f"{CARD_FILE} in {str(folder)!r} lists {name!r}, which is no plain file name")
         try:
-            found = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+            found = sha256_file(member(folder, name), most=MOST_WEIGHTS)
         except FileNotFoundError:
             raise ArtefactDamagedError(f"{str(folder)!r} has no {name}; fetch or build the folder again") from None
         except OSError as error:
@@ -43,6 +45,25 @@ def verify_files(folder: Path, card: Mapping[str, Any], *, required: str = ENCOD
                 f"{name} in {str(folder)!r} is not the file its card describes: its sha256 is {found[:12]}..., "
                 f"the card says {str(expected)[:12]}...; fetch or build the folder again"
             )
+
+
+def read_file(folder: Path, card: Mapping[str, Any], name: str) -> bytes:
+    """The bytes of a file that a card lists, which must still be the one that ``verify_files`` has seen.
+
+    Raises:
+        ArtefactDamagedError: it is not listed, cannot be read, or is another one.
+    """
+    files = card.get("files")
+    expected = files.get(name) if isinstance(files, Mapping) else None
+    try:
+        data = read_bytes(member(folder, name), most=MOST_WEIGHTS)
+    except OSError as error:
+        raise ArtefactDamagedError(f"{name} in {str(folder)!r} cannot be read ({error.strerror})") from error
+    if hashlib.sha256(data).hexdigest() != expected:
+        raise ArtefactDamagedError(
+            f"{str(folder)!r} cannot be used: {name} was changed since it was checked; fetch or build it again"
+        )
+    return data
 
 
 def find_codebook(folder: Path, card: Mapping[str, Any]) -> Codebook:

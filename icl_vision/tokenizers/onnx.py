@@ -20,7 +20,6 @@ of its ``layout``.
 from __future__ import annotations
 
 import difflib
-import hashlib
 import logging
 import os
 import threading
@@ -33,7 +32,14 @@ import numpy.typing as npt
 
 from icl_vision.errors import ArtefactDamagedError, PyramidError, UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
-from icl_vision.tokenizers.artefact import CLASSES_FILE, DECODER_FILE, ENCODER_FILE, find_codebook, verify_files
+from icl_vision.tokenizers.artefact import (
+    CLASSES_FILE,
+    DECODER_FILE,
+    ENCODER_FILE,
+    find_codebook,
+    read_file,
+    verify_files,
+)
 from icl_vision.tokenizers.base import ImageTokenizer, on_grids
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, GraphSession, checked_threads, resolve_providers, worth_trying
@@ -48,6 +54,8 @@ FLAT, PYRAMID = "words", "pyramid"
 KINDS = (FLAT, PYRAMID)
 OPSETS = range(13, 24)  # main-domain opsets this code was written for
 _WITHHELD = np.float32(-1e9)
+_LONGEST_NAME = 200
+_WIDEST = 2**20  # of the vectors of "features"
 _BATCH, _BATCH_CPU = 32, 8
 
 
@@ -126,13 +134,17 @@ class OnnxTokenizer(ImageTokenizer):
         if card["opset"] not in OPSETS:
             known = f"{OPSETS[0]} to {OPSETS[-1]}"
             raise self._damaged(f"its graph has opset {card['opset']!r}; this icl-vision reads {known}")
-        self.name = str(card["name"])
+        if not isinstance(card["name"], str) or not 0 < len(card["name"]) <= _LONGEST_NAME:
+            raise self._damaged(f"its card's name must be a string of 1 to {_LONGEST_NAME} characters")
+        self.name = card["name"]
         self.preprocessing = Preprocessing.from_card(card.get("preprocessing"))
         self._flat = kind == FLAT
-        self.embedding_width = self._whole("features", card.get("features", 0), least=0)
+        self.embedding_width = self._whole("features", card.get("features", 0), least=0, most=_WIDEST)
         if self._flat:
-            self.k_max = self._whole("k_max", card["k_max"])
-            self._layout = PyramidLayout.flat(self._whole("default_k", card.get("default_k", 5)))
+            self.k_max = self._whole("k_max", card["k_max"], most=_WIDEST)
+            self._layout = PyramidLayout.flat(
+                self._whole("default_k", card.get("default_k", min(5, self.k_max)), most=self.k_max)
+            )
         else:
             try:
                 self._layout = PyramidLayout.from_dict(card["layout"])
@@ -140,9 +152,13 @@ class OnnxTokenizer(ImageTokenizer):
                 raise self._damaged(f"its card's layout cannot be: {error}") from error
             self.k_max = self._layout.cumulative[-1]
 
-    def _whole(self, key: str, value: object, *, least: int = 1) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise self._damaged(f"its card says {key} = {value!r}")
+    def _whole(self, key: str, value: object, *, least: int = 1, most: int) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            shown = repr(value)
+            raise self._damaged(
+                f"its card says {key} = {shown if len(shown) <= 60 else shown[:57] + '...'}, which must be a whole "
+                f"number from {least} to {most:,}"
+            )
         return value
 
     def _damaged(self, what: str) -> ArtefactDamagedError:
@@ -187,11 +203,20 @@ class OnnxTokenizer(ImageTokenizer):
     def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
         layout = self._layout if k is None else self.layout_for(k)
         chosen = self._run(ENCODER_FILE, {"pixels": self.preprocessing.batch(images)}, "ids")
-        chosen = chosen.astype(np.int32, copy=False)[:, : layout.cumulative[-1]]
+        wanted = layout.cumulative[-1]
+        if chosen.dtype.kind not in "iu" or chosen.ndim != 2 or len(chosen) != len(images) or chosen.shape[1] < wanted:
+            raise self._gave("ids", chosen, f"whole numbers [{len(images)}, {wanted} or more]")
+        if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < len(self.vocabulary):
+            raise self._damaged(
+                f"its encoder gives ids from {chosen.min()} to {chosen.max()} of {len(self.vocabulary)} words"
+            )
+        chosen = chosen.astype(np.int32, copy=False)[:, :wanted]
         return [TokenPyramid(on_grids(row, layout), layout, self.vocabulary) for row in chosen]
 
     def _embed(self, images: list[Image.Image]) -> npt.NDArray[np.float32]:
         features = self._run(ENCODER_FILE, {"pixels": self.preprocessing.batch(images)}, "features")
+        if features.dtype.kind != "f" or features.shape != (len(images), self.embedding_width):
+            raise self._gave("features", features, f"floats [{len(images)}, {self.embedding_width}]")
         return features.astype(np.float32, copy=False)
 
     def _decode(self, pyramids: list[TokenPyramid]) -> list[Image.Image]:
@@ -205,6 +230,8 @@ class OnnxTokenizer(ImageTokenizer):
                 flat = np.concatenate([layer.ravel() for layer in pyramids[place].ids])
                 ids[row, : flat.size] = flat
             pixels = self._run(DECODER_FILE, {"ids": ids, "layers": np.array([layers], dtype=np.int64)}, "pixels")
+            if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(places) or pixels.shape[3] != 3:
+                raise self._gave("pixels", pixels, f"uint8 [{len(places)}, height, width, 3]")
             for place, picture in zip(places, pixels, strict=True):
                 decoded[place] = Image.fromarray(picture)
         return decoded
@@ -215,6 +242,9 @@ class OnnxTokenizer(ImageTokenizer):
         (value,) = self._graph(file).run(feeds, [output])
         return np.asarray(value)
 
+    def _gave(self, output: str, value: npt.NDArray[Any], wanted: str) -> ArtefactDamagedError:
+        return self._damaged(f"its graph gives {output} as {value.dtype} {list(value.shape)}, not as {wanted}")
+
     def _graph(self, file: str) -> GraphSession:
         if file not in self._sessions:
             with self._lock:
@@ -223,9 +253,7 @@ class OnnxTokenizer(ImageTokenizer):
         return self._sessions[file]
 
     def _start(self, file: str) -> GraphSession:
-        data = (self.folder / file).read_bytes()
-        if hashlib.sha256(data).hexdigest() != self._card["files"][file]:
-            raise self._damaged(f"{file} was changed since it was checked")
+        data = read_file(self.folder, self._card, file)
         constants: dict[str, npt.NDArray[Any]] = {"codebook": self._codebook.vectors}
         if file == ENCODER_FILE:
             fed, needed = {"pixels"}, {"ids", "features"} if self.can_embed else {"ids"}
@@ -258,7 +286,10 @@ class OnnxTokenizer(ImageTokenizer):
             if withhold:
                 raise UsageError(f"the tokenizer {self.name!r} recognises no fixed classes, so none can be withheld")
             return None
-        lines = (self.folder / CLASSES_FILE).read_text(encoding="utf-8").splitlines()
+        try:
+            lines = read_file(self.folder, self._card, CLASSES_FILE).decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise self._damaged(f"{CLASSES_FILE} is not UTF-8 text ({error.reason})") from error
         places: dict[str, list[int]] = {}
         for index, line in enumerate(lines):
             for name in line.split("; "):

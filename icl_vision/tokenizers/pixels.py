@@ -48,7 +48,7 @@ class Preprocessing:
             raise ArtefactDamagedError(f"preprocessing: size must be 1 to {_MAX_SIDE}; got {self.size!r}")
         if self.resize not in ("squash", "crop"):
             raise ArtefactDamagedError(f"preprocessing: resize must be 'squash' or 'crop'; got {self.resize!r}")
-        if self.filter not in FILTERS:
+        if not isinstance(self.filter, str) or self.filter not in FILTERS:
             known = ", ".join(FILTERS)
             raise ArtefactDamagedError(f"preprocessing: filter must be one of {known}; got {self.filter!r}")
         if self.resize == "crop" and not self.size <= self.short <= _MAX_SIDE:

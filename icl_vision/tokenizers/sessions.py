@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactError, MissingExtraError, ProviderError, UsageError
+from icl_vision.tokenizers.graphs import reads_beside
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,8 @@ class GraphSession:
     """One graph, ready to run.
 
     Args:
-        model: the ONNX file's bytes (already checked against their hash); external data is refused.
+        model: the ONNX file's bytes (already checked against their hash); a graph that would read anything else is
+            refused, see ``graphs.py``.
         name: for messages.
         constants: inputs that never change, by name; held on the device for the life of the session.
         providers: None, "cpu", "cuda", an onnxruntime provider name, or a sequence of these, best first.
@@ -51,7 +53,7 @@ class GraphSession:
     Raises:
         ProviderError: ``strict`` and another provider in use.
         UsageError: a provider onnxruntime does not know, or ``threads`` below 1.
-        ArtefactDamagedError: onnxruntime cannot read the graph.
+        ArtefactDamagedError: onnxruntime cannot read the graph, or the graph would read other files.
     """
 
     def __init__(
@@ -79,14 +81,13 @@ class GraphSession:
         # use_tf32=0: words must not differ between CPU and GPU because convolutions were rounded to 10 bits
         capture = {"enable_cuda_graph": "1"} if fixed_batch is not None and CUDA in usable else {}
         options = [{"use_tf32": "0", **capture} if provider == CUDA else {} for provider in usable]
+        _check_whole(ort, model, name)
+        settings.add_session_config_entry("session.load_model_format", "ONNX")
         try:
             with _quiet(ort) if usable != [CPU] else contextlib.nullcontext():
                 self._session = ort.InferenceSession(model, settings, providers=usable, provider_options=options)
         except _errors(ort) as error:
-            raise ArtefactDamagedError(
-                f"onnxruntime {ort.__version__} cannot read the graph of {name!r} ({_first_line(error)}); "
-                "fetch or build it again, or upgrade onnxruntime if the graph is newer"
-            ) from error
+            raise _unreadable(ort, name, error) from error
         self._run_errors: tuple[type[Exception], ...] = (ValueError, RuntimeError, *_errors(ort))
         self.provider = str(self._session.get_providers()[0])
         self._report(wanted, asked=providers is not None, strict=strict)
@@ -271,6 +272,26 @@ def _errors(ort: Any) -> tuple[type[Exception], ...]:
 def _first_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return lines[0][:300] if lines else type(error).__name__
+
+
+def _unreadable(ort: Any, name: str, error: Exception) -> ArtefactDamagedError:
+    return ArtefactDamagedError(
+        f"onnxruntime {ort.__version__} cannot read the graph of {name!r} ({_first_line(error)}); "
+        "fetch or build it again, or upgrade onnxruntime if the graph is newer"
+    )
+
+
+def _check_whole(ort: Any, model: bytes, name: str) -> None:
+    """Refuse a graph that would read other files: nobody checked those, and they may be the user's own."""
+    try:
+        read = reads_beside(model)
+    except ValueError as error:
+        raise _unreadable(ort, name, error) from error
+    if read is not None:
+        raise ArtefactDamagedError(
+            f"the graph of {name!r} would read {read} (external data), and only files that a card lists are read; "
+            "build it again with everything inside the one .onnx file"
+        )
 
 
 def _preload_cuda() -> None:
