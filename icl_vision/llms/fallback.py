@@ -14,6 +14,7 @@ from typing import TypeVar
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM
 from icl_vision.errors import (
     CapabilityError,
+    IclVisionError,
     LLMError,
     LLMStatusError,
     LLMTimeoutError,
@@ -22,6 +23,7 @@ from icl_vision.errors import (
 )
 from icl_vision.llms import wrapped
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.foreign_errors import failure_of
 from icl_vision.llms.resilience import QUOTA_CODES, is_retryable
 
 logger = logging.getLogger(__name__)
@@ -115,12 +117,12 @@ class FallbackLLM(BaseLLM):
         return any(wrapped.marks_prefix(llm, prompt) for llm in self.llms)
 
     async def _first(self, ask: Callable[[TextLLM], Awaitable[T]]) -> tuple[T, str]:
-        failures: list[tuple[str, LLMError]] = []
+        failures: list[tuple[str, Exception]] = []
         for llm in self.llms:
             name = llm.profile.name
             try:
                 answer = await ask(llm)
-            except LLMError as error:
+            except Exception as error:
                 if not another_may_answer(error):
                     raise
                 failures.append((name, error))
@@ -130,7 +132,7 @@ class FallbackLLM(BaseLLM):
                     self._answered[name] += 1
                 return answer, name
         said = "; ".join(f"{name!r}: {type(error).__name__}: {error}" for name, error in failures)
-        slow = all(isinstance(error, LLMTimeoutError) for _, error in failures)
+        slow = all(isinstance(error, TimeoutError) for _, error in failures)
         raise (LLMTimeoutError if slow else LLMUnavailableError)(f"none of {len(failures)} LLMs could answer: {said}")
 
     async def _close(self) -> None:
@@ -140,11 +142,19 @@ class FallbackLLM(BaseLLM):
                 await close()
 
 
-def another_may_answer(error: LLMError) -> bool:
+def another_may_answer(error: Exception) -> bool:
     """Whether the failure lies with the provider and not with the request."""
-    if is_retryable(error):
-        return True
-    return isinstance(error, LLMStatusError) and (error.code in _UNPAID or error.status == 402)
+    if isinstance(error, LLMError):
+        if is_retryable(error):
+            return True
+        return isinstance(error, LLMStatusError) and (error.code in _UNPAID or error.status == 402)
+    if isinstance(error, IclVisionError):
+        return False
+    # An LLM of the user's own raises what it likes.
+    found = failure_of(error)
+    if found.status is None:
+        return bool(found.kind)
+    return found.status in (402, 408, 409, 429) or found.status >= 500
 
 
 def _common(profiles: Sequence[Profile]) -> Profile:

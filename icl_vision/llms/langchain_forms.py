@@ -11,8 +11,8 @@ from typing import Any
 
 from icl_vision.contracts import Profile, Prompt, Usage
 from icl_vision.errors import LLMError, LLMTimeoutError, LLMUnavailableError, PromptTooLongError
+from icl_vision.llms.foreign_errors import failure_of
 from icl_vision.llms.redaction import quote, redacted_url, shown_url
-from icl_vision.llms.resilience import parse_retry_after
 from icl_vision.llms.sdk_errors import SHORTER, Translator, error_detail
 from icl_vision.llms.tokens import count_tokens
 
@@ -47,18 +47,15 @@ def translated(error: Exception, inner: Any, profile: Profile, prompt: Prompt) -
     text = quote(without_keys(str(error)), hidden)
     message = f"{profile.name!r} failed with {type(error).__name__}: {text}"
     kinds = {base.__name__ for base in type(error).__mro__}
-    response = getattr(error, "response", None)
-    status = whole(getattr(error, "status_code", None)) or whole(getattr(response, "status_code", None))
-    if status is not None:
-        detail = error_detail(getattr(error, "body", None))
+    found = failure_of(error)
+    if found.status is not None:
+        detail = error_detail(found.body)
         said = without_keys(str(detail.get("message") or error))
-        headers = getattr(response, "headers", None)
-        wait = parse_retry_after(headers) if isinstance(headers, Mapping) else None
         translator = Translator(profile.name, "", "the model's key", profile.context_window)
-        return translator.status_error(status, detail, said, hidden, prompt.text, wait)
-    if isinstance(error, TimeoutError) or kinds & {"APITimeoutError", "ModelTimeoutError", "TimeoutException"}:
+        return translator.status_error(found.status, detail, said, hidden, prompt.text, found.retry_after)
+    if found.kind == "timeout":
         return LLMTimeoutError(message)
-    if isinstance(error, ConnectionError) or kinds & {"APIConnectionError", "ModelConnectionError", "TransportError"}:
+    if found.kind == "connection":
         return LLMUnavailableError(message)
     if "ContextOverflowError" in kinds and profile.context_window is not None:
         return PromptTooLongError(count_tokens(prompt.text, model_name(inner)).tokens, profile.context_window, SHORTER)

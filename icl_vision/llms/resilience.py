@@ -3,8 +3,10 @@
 The SDKs' own retries are off: retries in two places multiply. Here:
 
 - 408, 409, 429, 5xx (529 among them), connection errors and attempt timeouts are tried again, with
-  jittered exponential waits, or after what the provider asks for (``retry-after-ms``, then
-  ``retry-after`` in seconds or as an HTTP date), capped. An exhausted quota and every other 4xx are final.
+  jittered exponential waits, or after what the provider asks for (``retry_hints`` reads it), capped.
+  An exhausted quota and every other 4xx are final.
+- Limits are counted by the minute, so the waits after 429s grow faster: with the default policy they last
+  one to two minutes together. The same where a provider's own "try again in 6 ms" proves too short.
 - A provider's "retry after" pauses every caller of the same limiter, not only the one that failed.
 - The limiter starts slowly, grows while it is saturated and shrinks only on 429.
 - A prompt larger than the whole token budget of a minute is let through alone instead of never.
@@ -18,17 +20,17 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import email.utils
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import tenacity
 
 from icl_vision.errors import LLMError, LLMStatusError, LLMTimeoutError, LLMUnavailableError, UsageError
+from icl_vision.llms.retry_hints import parse_retry_after as parse_retry_after
 
 logger = logging.getLogger(__name__)
 
@@ -48,33 +50,6 @@ QUOTA_CODES = frozenset(
 )
 
 
-def parse_retry_after(headers: Mapping[str, str], *, now: float | None = None) -> float | None:
-    """Seconds a provider asks to wait, from its response headers; None where it does not say or says nonsense.
-
-    headers: case-insensitive mapping, or lower-case names. Order: ``retry-after-ms`` (milliseconds), ``retry-after`` as
-    seconds, ``retry-after`` as an HTTP date (``now``: Unix time to measure it from). Never negative.
-    """
-    milliseconds = headers.get("retry-after-ms")
-    if milliseconds is not None:
-        with contextlib.suppress(ValueError):
-            return _sane(float(milliseconds) / 1000)
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    with contextlib.suppress(ValueError):
-        return _sane(float(value))
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except (TypeError, ValueError, IndexError, OverflowError):
-        return None
-    return _sane(max(0.0, moment.timestamp() - (time.time() if now is None else now)))
-
-
-def _sane(seconds: float) -> float | None:
-    # NaN and infinities parse as floats; "wait for ever" is no answer.
-    return seconds if 0 <= seconds < float("inf") else None
-
-
 def is_retryable(error: BaseException) -> bool:
     """Whether asking again can help: see the module docstring."""
     if isinstance(error, LLMStatusError):
@@ -90,7 +65,8 @@ class RetryPolicy:
 
     attempts: tries in all, 1 or more. attempt_timeout, total_timeout: seconds for one try and for the whole call, waits
     between tries included; the time until the limiter lets the first one go does not count. wait_initial, wait_maximum:
-    seconds; the n-th wait is uniform in [0, min(maximum, initial * 2**n)], full jitter. retry_after_maximum: cap in
+    seconds; the wait after the n-th try is uniform in [0, min(maximum, initial * 2**(n-1))], full jitter; after a 429
+    that names no time it is between half and all of min(2 * maximum, initial * 4**(n-1)). retry_after_maximum: cap in
     seconds on what a provider may ask for.
     """
 
@@ -304,12 +280,16 @@ class Resilience:
         def wait(state: tenacity.RetryCallState) -> float:
             error = state.outcome.exception() if state.outcome is not None else None
             asked = error.retry_after if isinstance(error, LLMStatusError) else None
-            most = min(policy.wait_maximum, policy.wait_initial * 2 ** (state.attempt_number - 1))
+            throttled = isinstance(error, LLMStatusError) and error.status == 429
+            tried = state.attempt_number
+            most = min(policy.wait_maximum, policy.wait_initial * 2 ** min(tried - 1, 30))
             jitter = self._random.uniform(0, most)
             if asked is not None:
                 # The limiter holds everyone back for the time asked; a little jitter spreads the crowd afterwards.
-                return (self._capped(asked) or 0.0) + min(jitter, 1.0)
-            return jitter
+                told = (self._capped(asked) or 0.0) + min(jitter, 1.0)
+                # Twice what the provider said was not enough: its limit is somewhere else than it thinks.
+                return max(told, self._throttled_wait(tried - 2)) if throttled and tried > 2 else told
+            return self._throttled_wait(tried) if throttled else jitter
 
         def note(state: tenacity.RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome is not None else None
@@ -353,6 +333,11 @@ class Resilience:
             before_sleep=note,
             reraise=True,
         )
+
+    def _throttled_wait(self, tried: int) -> float:
+        """After so many 429s: never short by chance, since the limit's minute has to pass."""
+        most = min(2 * self.policy.wait_maximum, self.policy.wait_initial * 4 ** min(tried - 1, 30))
+        return self._random.uniform(most / 2, most)
 
     def _capped(self, seconds: float | None) -> float | None:
         return None if seconds is None else min(seconds, self.policy.retry_after_maximum)

@@ -23,7 +23,7 @@ from icl_vision.errors import (
     PromptTooLongError,
 )
 from icl_vision.llms.redaction import quote
-from icl_vision.llms.resilience import parse_retry_after
+from icl_vision.llms.retry_hints import hint_of
 from icl_vision.llms.tokens import estimate_tokens
 
 SHORTER = "use fewer shots, ways, inner shots or repeats, or fewer words per image"
@@ -84,9 +84,8 @@ class Translator:
         status = int(error.status_code)
         detail = error_detail(error.body)
         message = str(detail.get("message") or error.response.text or error.response.reason_phrase)
-        return self.status_error(
-            status, detail, message, secrets, prompt_text, parse_retry_after(error.response.headers)
-        )
+        asked = hint_of(status, [error.response.headers], [error.body, message])
+        return self.status_error(status, detail, message, secrets, prompt_text, asked)
 
     def status_error(
         self,
@@ -97,7 +96,10 @@ class Translator:
         prompt_text: str,
         retry_after: float | None = None,
     ) -> Exception:
-        """Our error for a status and the provider's error object."""
+        """Our error for a status and the provider's error object.
+
+        retry_after: seconds it asks to wait, where something else than the error object says so.
+        """
         code = error_code(detail)
         if status in (400, 413, 422) and (code in CONTEXT_CODES or _TOO_LONG.search(message)):
             too_long = self._too_long(detail, message, prompt_text)
@@ -108,7 +110,7 @@ class Translator:
             f"{self.name!r} answered with status {status}: {quote(message, secrets)}{hint}",
             status,
             code=code,
-            retry_after=retry_after,
+            retry_after=hint_of(status, (), [detail, message]) if retry_after is None else retry_after,
         )
 
     def _too_long(self, detail: Mapping[str, Any], message: str, prompt_text: str) -> PromptTooLongError | None:

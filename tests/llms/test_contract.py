@@ -144,6 +144,32 @@ def test_retry_after_in_all_its_forms(adapter):
             llm.close()
 
 
+@pytest.mark.parametrize("adapter", OURS_AND_LANGCHAIN, ids=str)
+def test_limits_that_say_when_they_are_filled_again(adapter):
+    reset = email.utils.formatdate(time.time() + 100, usegmt=True)
+    forms = (
+        (429, {"x-ratelimit-reset-requests": "38s"}, "busy", 38),
+        (429, {"x-ratelimit-reset-tokens": "1m3.2s", "x-ratelimit-remaining-tokens": "0"}, "busy", 63.2),
+        (429, {"anthropic-ratelimit-requests-reset": reset}, "busy", 100),
+        (429, {"ratelimit-reset": "38", "retry-after-ms": "nan"}, "busy", 38),
+        (503, {"x-ratelimit-reset": str(time.time() + 100)}, "busy", 100),
+        (529, {}, "Overloaded, please try again in 2 minutes", 120),
+        (429, {}, "Rate limit reached. Please try again in 38.5s. See the docs", 38.5),
+        (429, {"x-ratelimit-reset-requests": "38s", "x-ratelimit-remaining-requests": "9"}, "busy", None),
+        (500, {"x-ratelimit-reset-requests": "38s"}, "try again in 38s", None),
+        (429, {}, "try again later", None),
+    )
+    with LoopbackServer(adapter.provider()) as server:
+        for status, headers, message, seconds in forms:
+            server.faults.append(Fault(status=status, headers=headers, message=message))
+            llm = adapter.llm(server, resilience=quick(attempts=1))
+            with pytest.raises(LLMStatusError) as caught:
+                llm.complete_sync(PROMPT)
+            asked = caught.value.retry_after
+            assert asked is None if seconds is None else seconds - 40 * (seconds == 100) <= asked <= seconds + 1
+            llm.close()
+
+
 @pytest.mark.parametrize("served", OURS_AND_LANGCHAIN, indirect=True, ids=str)
 async def test_an_exhausted_quota_is_final(served):
     _, server, llm = served

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -344,6 +344,32 @@ class TestErrors:
         with pytest.raises(LLMStatusError) as found:
             connect(Chat(reply=StatusError(429, body, {"retry-after": "7"})), attempts=1).complete_sync("x")
         assert (found.value.status, found.value.code, found.value.retry_after) == (429, "rate_limit_exceeded", 7.0)
+
+    def test_a_status_is_found_wherever_the_package_keeps_it(self) -> None:
+        class Throttled(Exception):
+            code = 429
+            details: ClassVar[Any] = {"error": {"code": 429, "details": [{"retryDelay": "0.001s"}]}}
+
+        class Wrapping(Exception):
+            pass
+
+        def wrapped() -> Exception:
+            error = Wrapping(f"the model failed with {CANARY}")
+            error.__cause__ = StatusError(503, {}, {"retry-after-ms": "1"})
+            return error
+
+        metadata = {"HTTPStatusCode": 429, "HTTPHeaders": {"retry-after": "0.001"}}
+        amazon = Exception("An error occurred (ThrottlingException)")
+        amazon.response = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": metadata}  # type: ignore[attr-defined]
+        inside = ValueError({"message": "try again in 1ms", "code": 429})  # as ChatOpenAI tells of an error in a 200
+        for error, status in ((Throttled("busy"), 429), (wrapped(), 503), (amazon, 429), (inside, 429)):
+            model = Chat(reply=lambda call, error=error: error if call == 1 else "cat")
+            assert connect(model).complete_sync("x").text == "cat"
+            assert len(model.calls) == 2
+            with pytest.raises(LLMStatusError) as found:
+                connect(Chat(reply=error), attempts=1).complete_sync("x")
+            assert (found.value.status, found.value.retry_after) == (status, 0.001)
+            assert CANARY not in str(found.value)
 
     def test_a_prompt_too_long(self) -> None:
         said = {"error": {"message": "maximum context length is 8192 tokens, resulted in 9000 tokens"}}
