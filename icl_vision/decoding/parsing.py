@@ -7,11 +7,13 @@ The ladder, strictest first (``Rung``):
 
 - exact: the first line of the answer, without spaces at its ends, is the label.
 - folded: the same up to case, underscores, spaces and compatibility characters; then also without
-  quotes, brackets and punctuation around it, and without a lead-in such as "Output:" or "This is a".
+  quotes, brackets and punctuation around it, without a lead-in such as "The answer is:" or "This is a", and without the
+  mark of a list's item. What is inside a fence, a JSON document or an answer tag counts as such.
 - prefix: the answer starts with the label and goes on with something else ("lion, because ...";
-  the longest such label), provided that the line names no other label; or the answer is the cut-off
-  beginning of exactly one label ("golden retr", three characters or more), as a small ``max_tokens`` gives.
-- nearest: the answer resembles one label closely, and no other nearly as closely (a typing slip).
+  the longest such label), provided that the line names no other label and does not take it back ("lion is not ...");
+  or the answer is the cut-off beginning of exactly one label ("golden retr", three characters or more), as a small
+  ``max_tokens`` gives.
+- nearest: the answer resembles one label closely, and no other nearly as closely (a typing slip), and negates nothing.
 
 The papers' own scorers are narrower: exact with end of text (Frozen, section 4), prefix (V2L Tokenizer's
 script), substring (a public re-evaluation of FROMAGe); ``icl_vision.evaluation`` keeps those apart.
@@ -21,11 +23,21 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
+from icl_vision.decoding.answer_forms import (
+    EDGES,
+    LEAD_IN,
+    LIST_MARK,
+    excludes,
+    negates,
+    straight,
+    unwrap,
+    without_heading,
+)
 from icl_vision.errors import UsageError
-from icl_vision.prompting.labels import fold
 
 Rung = Literal["exact", "folded", "prefix", "nearest"]
 
@@ -35,14 +47,11 @@ NEAREST_MARGIN = 0.05
 """How much nearer the best label must be than the second."""
 
 _MAX_ANSWER = 500
-"""Characters of the first line that are read; similarity takes quadratic time."""
+"""Characters of a line that are read; similarity takes quadratic time."""
 _MIN_CUT = 3
 """Shortest answer that counts as the cut-off beginning of a label."""
-_EDGES = " \t\"'`\u00b4\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb.,;:!?*#()[]{}<>|~-\u2013\u2014"
-_LEAD_IN = re.compile(
-    r"^(?:(?:the )?(?:final )?(?:output|answer|label|class|category)(?:\s*:\s*|(?: is)?\s+))?"
-    r"(?:(?:this|it|that)(?: is|'s)\s+)?(?:(?:an?|the)\s+)?"
-)
+_LEADING_LINES = 3
+"""Lines that may lead in an answer and hold nothing of it."""
 
 
 class ParsedLabel(NamedTuple):
@@ -56,7 +65,8 @@ def parse_label(answer: str, labels: Sequence[str], *, threshold: float = NEARES
     """The label that an answer means, or None.
 
     Args:
-        answer: any text. Only its first line with visible characters is read, up to a "###".
+        answer: any text, up to a "###" that is no label's. Of fences, JSON and answer tags what is inside; of anything
+            else the first line with visible characters, or the next one where that only leads in ("The answer is:").
         labels: the labels that can be answered, distinct.
         threshold: least similarity for the nearest rung, 0 to 1; 1 switches that rung off.
 
@@ -64,53 +74,106 @@ def parse_label(answer: str, labels: Sequence[str], *, threshold: float = NEARES
         UsageError: ``answer`` is no string, ``labels`` is a bare string or empty, ``threshold`` out of range.
     """
     _check(answer, labels, threshold)
-    line = next((part.strip() for part in answer.split("###")[0].splitlines() if part.strip()), "")[:_MAX_ANSWER]
-    if not line:
-        return ParsedLabel(None, None)
-    if line in labels:
-        return ParsedLabel(line, "exact")
+    answer = without_heading(unicodedata.normalize("NFC", answer))
+    own = {label: unicodedata.normalize("NFC", label) for label in labels}
+    if not any("###" in label for label in own.values()):
+        answer = answer.split("###")[0]
+    first = next((line.strip() for line in answer.splitlines() if line.strip()), "")[:_MAX_ANSWER]
+    exact = [label for label, text in own.items() if text == first]
+    if len(exact) == 1:
+        return ParsedLabel(exact[0], "exact")
+    inside = unwrap(answer)
+    if inside.settled:
+        found = [_read(text[:_MAX_ANSWER].strip(), own, threshold) for text in inside.texts]
+        said = {one.label for one in found}
+        if len(said) != 1 or None in said:
+            return ParsedLabel(None, None)
+        return found[0] if found[0].rung != "exact" else ParsedLabel(found[0].label, "folded")
+    for place, line in enumerate(inside.texts[:_LEADING_LINES]):
+        if _leads_in(line):
+            continue
+        return _of_line(line[:_MAX_ANSWER], inside.texts[place + 1 :], own, threshold)
+    return ParsedLabel(None, None)
+
+
+def _of_line(line: str, later: Sequence[str], own: dict[str, str], threshold: float) -> ParsedLabel:
+    found = _read(line, own, threshold)
+    if found.label is not None and LIST_MARK.match(line):
+        # A list of several labels names none of them.
+        others = [_read(LIST_MARK.sub("", one)[:_MAX_ANSWER], own, 1.0).label for one in later if LIST_MARK.match(one)]
+        if set(others) - {None, found.label}:
+            return ParsedLabel(None, None)
+    return found
+
+
+def _read(line: str, own: dict[str, str], threshold: float) -> ParsedLabel:
+    """One line, by the ladder. own: labels and their composed forms."""
+    exact = [label for label, text in own.items() if text == line]
+    if len(exact) == 1:
+        return ParsedLabel(exact[0], "exact")
     # Each reading changes answer and labels alike, so that a label such as "Yahoo!" still meets itself.
-    for reading in _READINGS:
-        found = [label for label in labels if reading(label) and reading(label) == reading(line)]
+    mark = LIST_MARK.match(line)
+    lettered = mark is not None and any(_bare(text) == _bare(mark[0]) for text in own.values())
+    # "b. dog" among the labels a, b and dog: a list's mark or an answer.
+    readings = [one for one in _READINGS if not (lettered and one is _without_mark)]
+    for reading in readings:
+        found = [label for label, text in own.items() if reading(text) and reading(text) == reading(line)]
         if len(found) == 1:
             return ParsedLabel(found[0], "folded")
         if found:
             return ParsedLabel(None, None)
-    for reading in _READINGS:
-        label, certain = _prefix(reading(line), {label: reading(label) for label in labels})
+    for reading in readings:
+        label, certain = _prefix(reading(line), {label: reading(text) for label, text in own.items()})
         if label is not None or certain:
             return ParsedLabel(label, None if label is None else "prefix")
-    nearest = _nearest(_bare(line), labels, threshold)
+    nearest = _nearest(_without_mark(line), own, threshold)
     return ParsedLabel(nearest, None if nearest is None else "nearest")
+
+
+def _leads_in(line: str) -> bool:
+    """Whether a line is nothing but the beginning of a sentence whose end is the answer: "The answer is:"."""
+    return line.rstrip(" *_\"'`").endswith((":", "\uff1a")) and not LEAD_IN.sub("", straight(line), count=1).strip(
+        EDGES
+    )
 
 
 def _bare(text: str) -> str:
     """Folded, without quotes and punctuation at its ends."""
-    return fold(text).strip(_EDGES)
+    return straight(text).strip(EDGES)
 
 
 def _without_lead_in(text: str) -> str:
     """Bare, without "Output:", "This is a", "the" ... at the start; such words alone stay as they are."""
     bare = _bare(text)
-    return _LEAD_IN.sub("", bare, count=1).strip(_EDGES) or bare
+    return LEAD_IN.sub("", bare, count=1).strip(EDGES) or bare
 
 
-_READINGS: tuple[Callable[[str], str], ...] = (fold, _bare, _without_lead_in)
+def _without_mark(text: str) -> str:
+    """Bare, without the mark of a list's item at the start, and then without a lead-in."""
+    return _without_lead_in(LIST_MARK.sub("", straight(text), count=1)) or _bare(text)
+
+
+_READINGS: tuple[Callable[[str], str], ...] = (straight, _bare, _without_lead_in, _without_mark)
 
 
 def _prefix(line: str, folded: dict[str, str]) -> tuple[str | None, bool]:
     """The label at the start of ``line``, and whether the matter is settled (an ambiguous start settles on None)."""
     starts = [label for label, text in folded.items() if text and _begins(line, text)]
+    longer = [label for label, text in folded.items() if text.startswith(line)] if len(line) >= _MIN_CUT else []
     if starts:
         longest = max(len(folded[label]) for label in starts)
         best = [label for label in starts if len(folded[label]) == longest]
+        if len(longer) == 1 and longer[0] not in best:
+            return longer[0], True  # "car p": the beginning of "car park", not a "car" with something behind it
+        if any(len(text) > longest and line.startswith(text) for text in folded.values()):
+            return None, False  # "car parks": another label with letters behind it is nearer
         rest = line[longest:]
         others = [text for label, text in folded.items() if label not in best and text and _names(rest, text)]
-        return (best[0], True) if len(best) == 1 and not others else (None, True)
-    if len(line) >= _MIN_CUT:
-        longer = [label for label, text in folded.items() if text.startswith(line)]
-        if len(longer) == 1:
-            return longer[0], True
+        if len(best) != 1 or others or excludes(rest):
+            return None, True
+        return best[0], True
+    if len(longer) == 1:
+        return longer[0], True
     return None, False
 
 
@@ -122,14 +185,19 @@ def _names(rest: str, text: str) -> bool:
     return re.search(r"(?<!\w)" + re.escape(text) + r"(?!\w)", rest) is not None
 
 
-def _nearest(line: str, labels: Sequence[str], threshold: float) -> str | None:
+def _nearest(line: str, labels: dict[str, str], threshold: float) -> str | None:
     if not line or threshold >= 1:
         return None
     ranked = sorted(
-        ((difflib.SequenceMatcher(None, line, _bare(label), autojunk=False).ratio(), label) for label in labels),
+        (
+            (difflib.SequenceMatcher(None, line, _bare(text), autojunk=False).ratio(), label)
+            for label, text in labels.items()
+        ),
         key=lambda pair: -pair[0],
     )
     (best, label), second = ranked[0], (ranked[1][0] if len(ranked) > 1 else 0.0)
+    if negates(line) and not negates(_bare(labels[label])):
+        return None  # "not dog" is no slip for "hot dog"
     return label if best >= threshold and best - second >= NEAREST_MARGIN else None
 
 
