@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +27,6 @@ from icl_vision.storage import atomic_path, sha256_file, write_json, write_text
 from icl_vision.vocabulary import CARD_FILE, FORMAT_VERSION, WORDS_FILE, Vocabulary, read_card
 
 if TYPE_CHECKING:
-    import os
-
     import numpy.typing as npt
 
 logger = logging.getLogger(__name__)
@@ -195,7 +194,7 @@ class Codebook:
         path = Path(source)
         if isinstance(source, str) and source in packaged_codebooks():
             path = _PACKAGED / source
-        elif not path.is_dir():
+        elif not os.path.isdir(path):
             raise ArtefactNotFoundError(
                 f"no codebook {str(source)!r}: neither a folder nor one of the packaged {packaged_codebooks()}"
             )

@@ -193,7 +193,7 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
         ImageNotFoundError: not a folder, or not readable.
     """
     root = Path(folder)
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise ImageNotFoundError(f"{str(root)!r} is not a folder; pass a folder of images")
     found: list[Path] = []
 

@@ -19,9 +19,13 @@ import json
 import math
 import os
 import stat
+import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 MOST_CARD: Final = 4 * 2**20
 """Bytes of a card, configuration or other file that people write."""
@@ -29,6 +33,8 @@ MOST_DOCUMENT: Final = 256 * 2**20
 """Bytes of a file that a task or a run wrote as one document."""
 MOST_WEIGHTS: Final = 2**31
 """Bytes of a graph or of vectors: what one protobuf message can hold."""
+MOST_ARRAYS: Final = 2**34
+"""Bytes of arrays that are read into memory at once."""
 MOST_DEPTH: Final = 64
 """Objects and lists inside one another."""
 MOST_VALUES: Final = 100_000
@@ -107,19 +113,56 @@ def read_text(path: str | os.PathLike[str], *, most: int) -> str:
     return read_bytes(path, most=most).decode("utf-8").replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_json(path: str | os.PathLike[str], *, most: int = MOST_DOCUMENT) -> Any:
+def read_json(path: str | os.PathLike[str], *, most: int = MOST_DOCUMENT, finite: bool = True) -> Any:
     """A regular file's JSON document. Raises as ``opened`` and ``loads``; UnicodeDecodeError."""
-    return loads(read_text(path, most=most))
+    return loads(read_text(path, most=most), finite=finite)
 
 
-def loads(text: str | bytes) -> Any:
-    """``json.loads`` for text from outside.
+def read_yaml(path: str | os.PathLike[str], *, most: int = MOST_CARD) -> Any:
+    """A regular file's YAML document. Raises as ``opened`` and ``load_yaml``; UnicodeDecodeError."""
+    return load_yaml(read_text(path, most=most))
+
+
+def read_arrays(path: str | os.PathLike[str], *names: str) -> tuple[dict[str, npt.NDArray[Any]], list[str]]:
+    """The arrays of these names in an .npz file, as many as there are, and the names of all that it holds.
 
     Raises:
-        ValueError: no JSON; a key said twice; NaN, Infinity or a number beyond floats; more than ``MOST_DEPTH`` levels.
+        OSError: as ``opened``.
+        ValueError: no .npz file of plain arrays, damaged, or arrays of more than ``MOST_ARRAYS`` bytes together.
     """
+    import zipfile
+    import zlib
+
+    import numpy as np
+
+    with opened(path, most=MOST_ARRAYS) as handle:
+        try:
+            with zipfile.ZipFile(handle) as archive:
+                sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
+                if sum(sizes.get(name, 0) for name in names) > MOST_ARRAYS:
+                    raise ValueError(f"its arrays have more than the {MOST_ARRAYS:,} bytes that are read into memory")
+                found = {}
+                for name in names:
+                    if name in sizes:
+                        with archive.open(f"{name}.npy") as stored:
+                            found[name] = np.lib.format.read_array(stored, allow_pickle=False)
+            return found, list(sizes)
+        except (zipfile.BadZipFile, zlib.error, LookupError, EOFError, NotImplementedError, RuntimeError, MemoryError,
+                struct.error, ArithmeticError, TypeError, SyntaxError) as error:  # fmt: skip
+            raise ValueError(str(error) or type(error).__name__) from error
+
+
+def loads(text: str | bytes, *, finite: bool = True) -> Any:
+    """``json.loads`` for text from outside.
+
+    finite: refuse NaN, Infinity and numbers beyond floats, which JSON has not but Python writes.
+
+    Raises:
+        ValueError: no JSON; a key said twice; such numbers; more than ``MOST_DEPTH`` levels.
+    """
+    constants: dict[str, Any] = {"parse_constant": _constant, "parse_float": _float} if finite else {}
     try:
-        document = json.loads(text, object_pairs_hook=_object, parse_constant=_constant, parse_float=_float)
+        document = json.loads(text, object_pairs_hook=_object, **constants)
     except RecursionError:
         raise ValueError(_DEEP) from None
     check_depth(document)

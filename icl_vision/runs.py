@@ -17,6 +17,7 @@ Knows: folders, journals, locks. Refuses to know: what an item or a result means
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib.metadata
@@ -31,6 +32,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from icl_vision.errors import RunError, RunLockedError, RunMismatchError, UsageError
+from icl_vision.reading import checked_path, loads, opened, read_json
 from icl_vision.storage import write_json
 
 logger = logging.getLogger(__name__)
@@ -120,7 +122,7 @@ class Run:
         path = Path(folder)
         digest = config_hash(command, config)
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            checked_path(path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"the run folder {str(path)!r} cannot be made: {error.strerror}") from error
         lock = filelock.FileLock(path / "lock")
@@ -130,10 +132,15 @@ class Run:
             raise RunLockedError(
                 f"another process is writing to the run {str(path)!r}; wait for it, or choose another folder"
             ) from None
+        except OSError as error:  # "lock" is a folder, say
+            raise RunError(f"the run folder {str(path)!r} cannot be locked: {error.strerror or error}") from error
         try:
             info = cls._info(path, command, dict(config), digest, seed, resume)
             done = _recover(path / "journal.jsonl")
-            journal = (path / "journal.jsonl").open("ab")
+            try:
+                journal = (path / "journal.jsonl").open("ab")
+            except OSError as error:
+                raise _unusable(path / "journal.jsonl", error) from error
         except BaseException:
             lock.release()
             raise
@@ -218,7 +225,7 @@ def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:
     """run.json of a folder, checked. Raises RunError where there is none or it cannot be read."""
     target = Path(folder) / "run.json"
     try:
-        info = json.loads(target.read_text(encoding="utf-8"))
+        info = read_json(target)
     except FileNotFoundError:
         raise RunError(f"{str(folder)!r} holds no run (no run.json)") from None
     except (OSError, ValueError) as error:
@@ -258,14 +265,29 @@ def read_results(folder: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
             yield line["id"], line["result"]
 
 
+@contextlib.contextmanager
+def _journal(path: Path) -> Iterator[IO[bytes]]:
+    """The journal, open for reading. Raises RunError where it is no file, or cannot be read."""
+    try:
+        with opened(path, most=2**63) as handle:
+            yield handle
+    except OSError as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(journal: Path, error: OSError) -> RunError:
+    why = error.strerror or error
+    return RunError(f"the journal {str(journal)!r} cannot be used: {why}; restore it, or choose another folder")
+
+
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
     """Lines of a journal; None for one that cannot be read (logged), a half last line ends the reading."""
-    with path.open("rb") as handle:
+    with _journal(path) as handle:
         for number, raw in enumerate(handle, start=1):
             if not raw.endswith(b"\n"):
                 return
             try:
-                line = json.loads(raw)
+                line = loads(raw, finite=False)
                 if not isinstance(line, dict) or not isinstance(line.get("id"), str):
                     raise ValueError("not a journal line")
             except ValueError as error:
@@ -279,12 +301,16 @@ def _recover(path: Path) -> set[str]:
     """Cut a half last line off the journal and give the ids of the finished items."""
     if not path.exists():
         return set()
-    with path.open("rb+") as handle:
-        data_end = 0
+    data_end, half = 0, False
+    with _journal(path) as handle:
         for raw in handle:
-            if not raw.endswith(b"\n"):
-                logger.warning("%s ends in half a line; it is cut off and its item will be done again", path)
-                handle.truncate(data_end)
+            if half := not raw.endswith(b"\n"):
                 break
             data_end += len(raw)
+    if half:
+        logger.warning("%s ends in half a line; it is cut off and its item will be done again", path)
+        try:
+            os.truncate(path, data_end)
+        except OSError as error:
+            raise _unusable(path, error) from error
     return {line["id"] for line in _lines(path) if line is not None and "result" in line}

@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import logging
 import operator
+import os
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -28,8 +29,6 @@ from icl_vision.reading import MOST_CARD, member, read_json, read_text
 from icl_vision.storage import write_json, write_text
 
 if TYPE_CHECKING:
-    import os
-
     import numpy.typing as npt
 
 logger = logging.getLogger(__name__)
@@ -284,7 +283,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         ArtefactDamagedError: no card in it, or one that is not a JSON object or of a later format; or in its place a
             pipe, a device, a link that leads out of the folder, or a file too large for a card.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ArtefactNotFoundError(f"there is no folder {str(folder)!r}")
     try:
         card = read_json(member(folder, CARD_FILE), most=MOST_CARD)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -159,3 +160,44 @@ def test_a_journal_without_its_run_is_nobodys(tmp_path: Path) -> None:
 
 def test_hash_ignores_key_order() -> None:
     assert config_hash("c", {"a": 1, "b": 2}) == config_hash("c", {"b": 2, "a": 1})
+
+
+# Things in place of files ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["run.json", "journal.jsonl", "lock"])
+@pytest.mark.parametrize("put", [Path.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_a_folder_or_pipe_in_place_of_a_file_is_a_run_error(tmp_path: Path, name: str, put: Any) -> None:
+    with Run.open(tmp_path / "run", "test", {"a": 1}) as run:
+        run.record("one", 1)
+    (tmp_path / "run" / name).unlink()
+    put(tmp_path / "run" / name)
+    if name == "lock" and put is os.mkfifo:
+        return  # a pipe can be locked like a file, and is
+    with pytest.raises(RunError, match="cannot be (read|used|locked)"):
+        Run.open(tmp_path / "run", "test", {"a": 1}, resume=True)
+    if name == "journal.jsonl":
+        with pytest.raises(RunError, match="cannot be used: it is a (folder|pipe)"):
+            list(read_results(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"config": NaN}', '{"config": {}, "config": {}}', "\0", "[]"])
+def test_a_run_description_that_cannot_be_meant(tmp_path: Path, text: str) -> None:
+    (tmp_path / "run.json").write_text(text)
+    with pytest.raises(RunError, match=r"cannot be read|is not a run description"):
+        Run.open(tmp_path, "test", {}, resume=True)
+
+
+def test_a_journal_line_that_nests_without_end_is_done_again(tmp_path: Path) -> None:
+    with Run.open(tmp_path, "test", {}) as run:
+        run.record("one", 1)
+    with (tmp_path / "journal.jsonl").open("a") as journal:
+        journal.write('{"id": "two", "result": ' + "[" * 100_000 + "]" * 100_000 + "}\n")
+    with Run.open(tmp_path, "test", {}, resume=True) as run:
+        assert run.done == {"one"}
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "\ud800"])
+def test_a_run_folder_that_cannot_be(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(RunError, match="cannot be made: its path holds a"):
+        Run.open(tmp_path / folder, "test", {})

@@ -201,7 +201,8 @@ def codebook_command(
 
 def _vocabulary(words_file: Path | None, folder: Path | None) -> Vocabulary:
     from icl_vision.codebook import Codebook
-    from icl_vision.vocabulary import Vocabulary
+    from icl_vision.reading import read_text
+    from icl_vision.vocabulary import MOST_WORDS, Vocabulary
 
     if words_file is not None and folder is not None:
         raise click.UsageError("--words and --vocabulary exclude each other; give one of them")
@@ -210,7 +211,7 @@ def _vocabulary(words_file: Path | None, folder: Path | None) -> Vocabulary:
     if words_file is None:
         return Codebook.load().vocabulary
     try:
-        lines = words_file.read_text(encoding="utf-8").splitlines()
+        lines = read_text(words_file, most=MOST_WORDS).splitlines()
     except OSError as error:
         raise UsageError(f"the words file {str(words_file)!r} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:

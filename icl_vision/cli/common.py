@@ -6,6 +6,7 @@ Knows: option names, defaults and their reasons. Refuses to know: any one comman
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -85,7 +86,7 @@ def expand(images: Sequence[Path]) -> list[Path]:
 
     targets: list[Path] = []
     for path in images:
-        if not path.is_dir():
+        if not os.path.isdir(path):
             targets.append(path)
             continue
         found = list_images(path)

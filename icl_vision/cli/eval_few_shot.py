@@ -313,7 +313,7 @@ def _named(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _options(texts: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
+    from icl_vision.reading import load_yaml
 
     found = {}
     for text in texts:
@@ -321,8 +321,8 @@ def _options(texts: tuple[str, ...]) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"--option must be NAME=VALUE; got {text!r}")
         try:
-            found[name.strip().replace("-", "_")] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            found[name.strip().replace("-", "_")] = load_yaml(value)
+        except ValueError as error:
             raise UsageError(f"--option {text!r}: the value is not YAML: {error}") from error
     return found
 
@@ -333,11 +333,11 @@ def _read_config(path: Path, command: click.Command) -> dict[str, Any]:
     Raises:
         UsageError: not a mapping, or a key that is no option.
     """
-    import yaml
+    from icl_vision.reading import read_yaml
 
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"--config {str(path)!r} cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise UsageError(f"--config {str(path)!r} must be a mapping of option names to values")

@@ -148,7 +148,7 @@ def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
     found: list[str] = []
     problems: list[dict[str, Any]] = []
     for name in images:
-        if not Path(name).is_dir():
+        if not os.path.isdir(name):
             found.append(name)
             continue
         try:

@@ -6,7 +6,7 @@ Refuses to know: which archive it is.
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from icl_vision.errors import UsageError
+from icl_vision.reading import read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Entry:
         outside = clean.is_absolute() or ".." in clean.parts or ":" in path
         if outside or not (root / clean).resolve().is_relative_to(root.resolve()):
             raise self.wrong(f"{key!r} leads outside the archive: {path!r}")
-        if not (root / clean).is_file():
+        if not os.path.isfile(root / clean):
             raise self.wrong(f"{key!r} names {path!r}, which is no file in {str(root)!r}")
         return str(clean)
 
@@ -97,8 +98,8 @@ def read_entries(file: Path) -> list[Entry]:
         UsageError: not readable, not JSON, or of another form.
     """
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        document = read_json(file)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{str(file)!r} cannot be read as JSON: {error}") from error
     if not isinstance(document, list) or not all(isinstance(row, dict) for row in document):
         raise UsageError(f"{str(file)!r} must be a list of objects; got {type(document).__name__}")

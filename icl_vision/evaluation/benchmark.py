@@ -131,7 +131,7 @@ class FewShotBenchmark:
             loaded = [load_archive(data, ways=ways, seed=seed) for ways in self.config.shots]
             save_episodes(target, (episode for episodes, _ in loaded for episode in episodes))
             return asking.read(target, loaded[0][1])
-        if data.is_dir():
+        if os.path.isdir(data):
             count = self.config.episodes or DRAWN
             return asking.draw(ImageFolder(data), target, shots=self.config.shots, episodes=count, seed=seed)
         return asking.read(data, images)

@@ -7,6 +7,7 @@ Refuses to know: how episodes are drawn, and what is asked.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, TextIO
 
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.episodes import Episode
+from icl_vision.reading import MOST_WEIGHTS, loads, opened
 from icl_vision.storage import atomic_path
 
 FORMAT_VERSION = 1
@@ -74,8 +76,8 @@ def stream_episodes(source: str | Path) -> Iterator[Episode]:
             if line == "],\n":
                 return
             try:
-                row = json.loads(line.rstrip(",\n"))
-            except json.JSONDecodeError as error:
+                row = loads(line.rstrip(",\n"))
+            except ValueError as error:
                 raise UsageError(f"the episode file {str(source)!r} cannot be read: {error}") from error
             yield Episode.from_dict(row)
     if not streamed:
@@ -124,8 +126,8 @@ def read_episode_file(source: str | Path) -> EpisodeFileInfo:
 @contextlib.contextmanager
 def _opened(source: str | Path) -> Iterator[TextIO]:
     try:
-        with Path(source).open(encoding="utf-8") as handle:
-            yield handle
+        with opened(source, most=MOST_WEIGHTS) as handle, io.TextIOWrapper(handle, encoding="utf-8") as text:
+            yield text
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"the episode file {str(source)!r} cannot be read: {error}") from error
 
@@ -137,8 +139,8 @@ def _document(source: str | Path) -> dict[str, Any]:
 
 def _parsed(text: str, source: str | Path) -> dict[str, Any]:
     try:
-        document = json.loads(text)
-    except json.JSONDecodeError as error:
+        document = loads(text)
+    except ValueError as error:
         raise UsageError(f"the episode file {str(source)!r} cannot be read: {error}") from error
     known = isinstance(document, dict) and document.get("format_version") == FORMAT_VERSION
     if not isinstance(document, dict) or not known or not isinstance(document.get("episodes"), list):

@@ -11,6 +11,7 @@ episodes on every version.
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -159,7 +160,7 @@ class ImageFolder:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        if not self.root.is_dir():
+        if not os.path.isdir(self.root):
             raise UsageError(f"{str(self.root)!r} is not a folder; give one with a sub-folder of images per class")
         self.classes: dict[str, tuple[str, ...]] = {}
         folders: dict[str, str] = {}

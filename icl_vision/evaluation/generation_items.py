@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from icl_vision.errors import UsageError
 from icl_vision.images import load_image
+from icl_vision.reading import read_arrays
 from icl_vision.tasks.generation_examples import DIGITS, TEXT, read_examples
 
 CLASSES = 10
@@ -96,8 +97,8 @@ class DigitPool:
             UsageError: no such arrays, or not digits.
         """
         try:
-            with np.load(path, allow_pickle=False) as file:
-                images, labels = file["x_train"], file["y_train"]
+            found, _ = read_arrays(path, "x_train", "y_train")
+            images, labels = found["x_train"], found["y_train"]
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(f"{os.fspath(path)!r} must be an .npz file with x_train and y_train ({error})") from error
         if images.ndim != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:

@@ -24,6 +24,7 @@ Every image must be there and lie inside the archive.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -104,16 +105,16 @@ def detect(path: str | Path) -> Archive | None:
         UsageError: one of Frozen's tar files, which must be extracted first; or files of several archives in a folder.
     """
     place = Path(path)
-    if place.name.removesuffix(".tar.gz") in FROZEN_TASKS and place.is_file():
+    if place.name.removesuffix(".tar.gz") in FROZEN_TASKS and os.path.isfile(place):
         raise UsageError(f"{str(path)!r} is an archive still packed: extract it (tar -xzf) and give the folder")
-    if place.is_dir() and all((place / name).is_file() for name in _VL_ICL_FILES):
+    if os.path.isdir(place) and all((place / name).is_file() for name in _VL_ICL_FILES):
         rows = read_entries(place / _VL_ICL_FILES[0])
         own_support = bool(rows) and isinstance(rows[0].fields.get("support"), dict) and "answer" in rows[0].fields
         kind: Kind = "vl-icl-classes" if own_support else "vl-icl-questions"
         return Archive(kind, place, {place / name: (0, None) for name in _VL_ICL_FILES})
     found: dict[Path, tuple[int, int | None]] = {}
     tasks = set()
-    for file in sorted(place.glob("*_all_questions.json")) if place.is_dir() else [place]:
+    for file in sorted(place.glob("*_all_questions.json")) if os.path.isdir(place) else [place]:
         match = _FROZEN_FILE.fullmatch(file.name)
         if match and match["task"] in FROZEN_TASKS and file.is_file():
             found[file] = (int(match["shots"]), int(match["ways"]) if match["ways"] else None)
@@ -122,7 +123,7 @@ def detect(path: str | Path) -> Archive | None:
         raise UsageError(f"{str(path)!r} holds files of {', '.join(sorted(tasks))}: keep one archive in a folder")
     if not found:
         return None
-    return Archive(FROZEN_TASKS[tasks.pop()], place if place.is_dir() else place.parent, found)
+    return Archive(FROZEN_TASKS[tasks.pop()], place if os.path.isdir(place) else place.parent, found)
 
 
 def load_archive(

@@ -6,6 +6,7 @@ Refuses to know: tokenizers, metrics, training.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.episodes import Draw, display_label
 from icl_vision.images import ImageSource, list_images
+from icl_vision.reading import read_arrays
 
 ARRAYS = (("x_test", "y_test"), ("images", "labels"))
 """Names of pictures and labels looked for in an .npz file, in this order; the second is optional."""
@@ -45,9 +47,9 @@ def list_pictures(source: str | Path, *, limit: int | None = None, seed: int = 0
     path = Path(source)
     if limit is not None and limit < 1:
         raise UsageError(f"limit must be 1 or more pictures, or None for all; got {limit}")
-    if path.is_dir():
+    if os.path.isdir(path):
         found = [_from_file(file, path) for file in list_images(path)]
-    elif path.suffix == ".npz" and path.is_file():
+    elif path.suffix == ".npz" and os.path.isfile(path):
         found = _from_arrays(path)
     else:
         raise UsageError(f"{str(path)!r} is neither a folder of images nor an .npz file")
@@ -66,16 +68,17 @@ def _from_file(file: Path, root: Path) -> Picture:
 
 def _from_arrays(path: Path) -> list[Picture]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            names = next((pair for pair in ARRAYS if pair[0] in file.files), None)
-            if names is None:
-                raise UsageError(f"{str(path)!r} holds {', '.join(file.files) or 'nothing'}; expected x_test or images")
-            images: Any = file[names[0]]
-            labels: Any = file[names[1]] if names[1] in file.files else None
-    except (OSError, ValueError, EOFError) as error:
+        _, inside = read_arrays(path)
+        names = next((pair for pair in ARRAYS if pair[0] in inside), None)
+        if names is None:
+            raise UsageError(f"{str(path)!r} holds {', '.join(inside) or 'nothing'}; expected x_test or images")
+        found, _ = read_arrays(path, *names)
+    except (OSError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{str(path)!r} cannot be read as an .npz file: {error}") from error
+    images: Any = found[names[0]]
+    labels: Any = found.get(names[1])
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
         raise UsageError(
             f"{names[0]} in {str(path)!r} must be uint8 [N, H, W] or [N, H, W, 3]; got {images.dtype} "

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -116,7 +117,7 @@ def read(source: str | Path, images: str | Path | None = None) -> Questions:
     if not info.sizes:
         raise UsageError(f"the episode file {str(source)!r} holds no episodes")
     root = Path(images) if images is not None else Path(info.root) if info.root else path.parent
-    if not root.is_dir():
+    if not os.path.isdir(root):
         raise UsageError(
             f"the images of {str(source)!r} should lie in {str(root)!r}, which is no folder; say where they are with "
             "images= (--images DIR)"

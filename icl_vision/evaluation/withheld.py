@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from icl_vision.contracts import Tokenizer
 from icl_vision.errors import UsageError
 from icl_vision.prompting.labels import fold
-from icl_vision.tokenizers.artefact import CLASSES_FILE
+from icl_vision.tokenizers.artefact import CLASSES_FILE, read_file
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 from icl_vision.tokenizers.wrapping import WrappedTokenizer
 
@@ -48,8 +48,9 @@ def class_lines(tokenizer: Tokenizer) -> list[str]:
     inner = unwrapped(tokenizer)
     if not isinstance(inner, OnnxTokenizer):
         return []
-    path = inner.folder / CLASSES_FILE
-    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if CLASSES_FILE not in inner.card["files"]:  # a file that the card does not list is not looked at
+        return []
+    return read_file(inner.folder, inner.card, CLASSES_FILE).decode("utf-8").splitlines()
 
 
 def match_classes(labels: Iterable[str], lines: Sequence[str]) -> dict[str, tuple[str, ...]]:

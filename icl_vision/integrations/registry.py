@@ -118,7 +118,7 @@ class ImageAccess:
         if root is not None and not isinstance(root, str | os.PathLike):
             raise UsageError(f"root must be a folder; got a {type(root).__name__}")
         folder = None if root is None else Path(root).expanduser().resolve()
-        if folder is not None and not folder.is_dir():
+        if folder is not None and not os.path.isdir(folder):
             raise UsageError(f"root must be a folder that exists; got {str(root)!r}")
         self.images: Mapping[str, ImageSource] = ImageRegistry() if images is None else images
         self.root = folder

@@ -12,11 +12,11 @@ import os
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from icl_vision.contracts import Usage
 from icl_vision.errors import BudgetExceededError, UsageError
+from icl_vision.reading import read_yaml
 
 MILLION = 1_000_000
 
@@ -71,11 +71,9 @@ class PriceTable:
 
         Raises UsageError where the file cannot be read or an entry is not of that form.
         """
-        import yaml
-
         try:
-            document = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            document = read_yaml(path)
+        except (OSError, ValueError) as error:
             raise UsageError(f"the price table {str(path)!r} cannot be read: {error}") from error
         if not isinstance(document, dict):
             raise UsageError(f"the price table {str(path)!r} must be a mapping of model names to prices")

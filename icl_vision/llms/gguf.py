@@ -9,6 +9,7 @@ import hashlib
 import importlib
 import logging
 import mmap
+import os
 import struct
 import time
 from collections.abc import Mapping
@@ -45,11 +46,11 @@ def read_info(path: Path) -> GGUFInfo:
     Raises:
         LLMUnavailableError: no such file, not a GGUF file, or its header is damaged.
     """
-    if not path.exists():
+    if not os.path.exists(path):
         raise LLMUnavailableError(
             f"no model file at {str(path)!r}; connect('local:PATH.gguf') needs an existing GGUF file"
         )
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise LLMUnavailableError(f"{str(path)!r} is not a file; connect('local:PATH.gguf') needs one GGUF file")
     try:
         with path.open("rb") as handle:

@@ -23,6 +23,7 @@ from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
 from icl_vision.errors import LLMResponseError, StorageError, UsageError
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.wrapped import WrappedLLM
+from icl_vision.reading import MOST_WEIGHTS, loads, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ _ANSWER_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
 def _read(path: Path) -> tuple[Profile, dict[str, list[dict[str, Any]]]]:
     """The profile and the answers of a recording, by request."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path, most=MOST_WEIGHTS)
     except FileNotFoundError as error:
         raise StorageError(f"no recording at {str(path)!r}; make one with icl_vision.llms.record(llm, file)") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -212,7 +213,7 @@ def _read(path: Path) -> tuple[Profile, dict[str, list[dict[str, Any]]]]:
     lines = text.split("\n")
     lines.pop()  # after the last newline: nothing, or a line that a kill left unfinished
     try:
-        header = json.loads(lines[0]) if lines else None
+        header = loads(lines[0]) if lines else None
         if not isinstance(header, dict) or header.get("format") != FORMAT:
             raise ValueError("its first line is not the header of a recording")
         if header.get("version") != VERSION:
@@ -223,7 +224,7 @@ def _read(path: Path) -> tuple[Profile, dict[str, list[dict[str, Any]]]]:
     answers: dict[str, list[dict[str, Any]]] = {}
     for number, line in enumerate(lines[1:], 2):
         try:
-            document = json.loads(line)
+            document = loads(line, finite=False)
             request, answer = document["request"], document["answer"]
             for name, kind in _ANSWER_FIELDS[request["kind"]].items():
                 if not isinstance(answer[name], kind):

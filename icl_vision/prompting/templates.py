@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision.errors import TemplateError
 from icl_vision.prompting.labels import forbidden_character
+from icl_vision.reading import opened
 
 if TYPE_CHECKING:
     import jinja2
@@ -56,8 +57,8 @@ class TemplateInfo:
             TemplateError: unreadable, larger than ``MAX_TEMPLATE_BYTES``, or not UTF-8.
         """
         try:
-            with self.path.open("rb") as handle:
-                raw = handle.read(MAX_TEMPLATE_BYTES + 1)
+            with opened(self.path, most=2**63) as handle:
+                raw = handle.read(MAX_TEMPLATE_BYTES + 1) or b""
         except OSError as error:
             raise TemplateError(f"{self.path}: the template cannot be read ({error.strerror})") from error
         if len(raw) > MAX_TEMPLATE_BYTES:

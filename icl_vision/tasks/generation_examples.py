@@ -12,7 +12,6 @@ A folder is read in the first of these ways that fits:
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ import numpy as np
 
 from icl_vision.errors import UsageError
 from icl_vision.images import list_images
+from icl_vision.reading import loads, read_text
 
 DIGITS = "digits"
 CAPTIONS = "captions.jsonl"
@@ -56,7 +56,7 @@ def read_examples(source: str | os.PathLike[str], text: str = TEXT) -> list[Capt
     if "{}" not in text or text.count("{") != 1 or "\n" in text:
         raise UsageError(f"the text of an example must be one line that holds {{}} for its name; got {text!r}")
     folder = _PACKAGED / DIGITS if source == DIGITS else Path(source)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UsageError(f"examples must be 'digits' or a folder of pictures; there is no folder {str(folder)!r}")
     if (folder / CAPTIONS).is_file():
         return _captioned(folder)
@@ -85,7 +85,7 @@ def _captioned(folder: Path) -> list[Captioned]:
         size = file.stat().st_size
         if size > MOST_BYTES:
             raise UsageError(f"{str(file)!r} has {size:,} bytes, the cap is {MOST_BYTES:,}: give fewer pictures")
-        lines = file.read_text(encoding="utf-8").split("\n")
+        lines = read_text(file, most=MOST_BYTES).split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{str(file)!r} cannot be read: {error}") from error
     root = folder.resolve()
@@ -95,9 +95,9 @@ def _captioned(folder: Path) -> list[Captioned]:
             continue
         where = f"{str(file)!r}, line {number}"
         try:
-            entry = json.loads(line)
+            entry = loads(line)
             name, text = entry["file"], entry["text"]
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise UsageError(f'{where} must be {{"file": ..., "text": ...}}; got {line[:80]!r}') from error
         if not isinstance(name, str) or not isinstance(text, str) or not text.strip():
             raise UsageError(f"{where}: file and text must be strings, and the text not empty; got {line[:80]!r}")

@@ -7,6 +7,7 @@ Knows: ``card.json``, sha256, where codebooks lie. Refuses to know: graphs, sess
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -80,7 +81,7 @@ def find_codebook(folder: Path, card: Mapping[str, Any]) -> Codebook:
         )
     places: list[str | Path] = [folder / name, folder.parent / name]
     found = []
-    for place in [*(place for place in places if Path(place).is_dir()), *({name} & set(packaged_codebooks()))]:
+    for place in [*(place for place in places if os.path.isdir(place)), *({name} & set(packaged_codebooks()))]:
         codebook = Codebook.load(place)
         if codebook.hash == wanted:
             return codebook

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import re
@@ -31,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import RunError, RunMismatchError, StorageError, UsageError
+from icl_vision.reading import read_json
 from icl_vision.runs import Run, check_config, config_hash, read_results, source_commit, versions
 from icl_vision.storage import write_json
 from icl_vision.tokenizers.bulk import CHUNK, encode_chunks
@@ -321,7 +321,7 @@ def _finished(target: Path, config: dict[str, Any]) -> BulkReport | None:
     if not target.exists() or not manifest(target).exists():
         return None
     try:
-        info = json.loads(manifest(target).read_text(encoding="utf-8"))
+        info = read_json(manifest(target))
         images, bad = int(info["results"]["images"]), int(info["results"]["bad"])
         check_config(info, COMMAND, config, target)
     except RunMismatchError as error:

@@ -72,9 +72,9 @@ def find(name: str | os.PathLike[str], *, download: bool = False) -> Path:
     if text in available() and text != ASCII:
         return _PACKAGED / text
     path = Path(text).expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         return path
-    if path.is_file():
+    if os.path.isfile(path):
         hint = f"; did you mean its folder, {str(path.parent)!r}?" if (path.parent / CARD_FILE).is_file() else ""
         raise ArtefactNotFoundError(f"a tokenizer is a folder, and {text!r} is a file{hint}")
     if _HUB_ID.fullmatch(text):

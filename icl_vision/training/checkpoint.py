@@ -12,7 +12,6 @@ Knows: files. Refuses to know: models, optimisers, what the numbers mean.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -28,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from icl_vision.errors import StorageError
+from icl_vision.reading import read_json
 from icl_vision.storage import atomic_path, sha256_file, write_json
 
 logger = logging.getLogger(__name__)
@@ -124,7 +124,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     """
     path = folder / STATE_FILE
     try:
-        state = json.loads(path.read_text(encoding="utf-8"))
+        state = read_json(path, finite=False)
     except FileNotFoundError:
         raise StorageError(f"{str(folder)!r} is no checkpoint: it has no {STATE_FILE}") from None
     except (OSError, ValueError) as error:
@@ -140,6 +140,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             f"{str(path)!r} has format {state.get('format_version')!r}; this version reads format {FORMAT_VERSION}"
         )
     for name, entry in state["files"].items():
+        if Path(name).name != name or not isinstance(entry, dict) or not {"bytes", "sha256"} <= set(entry):
+            raise StorageError(f"{str(path)!r} does not describe a checkpoint: its entry {name!r} is {entry!r}")
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != entry["bytes"]:
             found = "missing" if size is None else f"{size} bytes long, not {entry['bytes']}"

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from icl_vision.errors import UsageError
 from icl_vision.models.losses import LossConfig
 from icl_vision.models.spae_config import SpaeConfig
+from icl_vision.reading import load_yaml, read_yaml
 from icl_vision.runs import config_hash
 from icl_vision.training.data import DataConfig
 from icl_vision.training.ema import EmaConfig
@@ -223,14 +224,12 @@ def load_config(
 
 
 def _read(source: str | os.PathLike[str], seen: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
     path = _find(source)
     if str(path) in seen:
         raise UsageError(f"the configuration {str(source)!r} is its own base: {' -> '.join((*seen, str(path)))}")
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_yaml(path)
+    except (OSError, ValueError) as error:
         raise UsageError(f"the configuration {str(path)!r} cannot be read as YAML: {error}") from error
     if document is None:
         document = {}
@@ -242,7 +241,7 @@ def _read(source: str | os.PathLike[str], seen: tuple[str, ...]) -> dict[str, An
     if not isinstance(base, str):
         raise UsageError(f"{BASE} in {str(path)!r} must be a configuration's name or file; got {base!r}")
     beside = path.parent / base
-    return _laid_over(_read(beside if beside.is_file() else base, (*seen, str(path))), document)
+    return _laid_over(_read(beside if os.path.isfile(beside) else base, (*seen, str(path))), document)
 
 
 def _find(source: str | os.PathLike[str]) -> Path:
@@ -251,7 +250,7 @@ def _find(source: str | os.PathLike[str]) -> Path:
     if text in names:
         return Path(str(importlib.resources.files("icl_vision.training") / "configs" / f"{text}.yaml"))
     path = Path(source)
-    if path.is_file():
+    if os.path.isfile(path):
         return path
     near = difflib.get_close_matches(text, names, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
@@ -267,15 +266,13 @@ def _laid_over(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _apply(document: dict[str, Any], override: str) -> None:
-    import yaml
-
     key, equals, text = override.partition("=")
     parts = key.strip().split(".")
     if not equals or not all(parts):
         raise UsageError(f"an override must be KEY=VALUE with a dotted key, such as loss.gan=0; got {override!r}")
     try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        value = load_yaml(text)
+    except ValueError as error:
         raise UsageError(f"the value of {override!r} is not YAML: {error}") from error
     place = document
     for number, part in enumerate(parts[:-1], start=1):

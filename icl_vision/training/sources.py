@@ -9,11 +9,12 @@ Labels come from folder names (the folder an image lies in), or from the npz fil
 from __future__ import annotations
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,7 @@ from PIL import Image
 
 from icl_vision.errors import ImageTooLargeError, UsageError
 from icl_vision.images import IMAGE_SUFFIXES, MAX_BYTES, list_images, load_image
+from icl_vision.reading import read_arrays
 
 
 class ImageFiles(Protocol):
@@ -97,10 +99,10 @@ def open_source(path: Path, *, part: str = "train") -> Folder | Shards | ImageAr
 
     Raises UsageError where there is nothing that can be trained on; the message says what was looked for.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         shards = sorted(path.glob("*.tar"))
         return _shards(shards) if shards else _folder(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UsageError(f"there is no training data at {str(path)!r}; give a folder of images, a .tar or an .npz file")
     if path.suffix == ".npz":
         return _array(path, part)
@@ -141,14 +143,10 @@ def _shards(shards: list[Path]) -> Shards:
 
 
 def _array(path: Path, part: str) -> ImageArray:
-    arrays: dict[str, npt.NDArray[Any]] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            for name in (f"x_{part}", f"y_{part}"):
-                if name in file.files:
-                    arrays[name] = file[name]
-            inside = ", ".join(file.files)
-    except (OSError, ValueError, EOFError) as error:
+        arrays, names = read_arrays(path, f"x_{part}", f"y_{part}")
+        inside = ", ".join(names)
+    except (OSError, ValueError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as an npz file of arrays: {error}") from error
     pixels = arrays.get(f"x_{part}")
     if pixels is None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from icl_vision.errors import RunError
+from icl_vision.reading import read_json
 from icl_vision.viz.few_shot_page import HUES
 
 BLOCK = 32
@@ -49,7 +50,7 @@ class Results:
         """
         target = folder / "results.json"
         try:
-            document = json.loads(target.read_text(encoding="utf-8"))
+            document = read_json(target, finite=False)
         except FileNotFoundError:
             raise RunError(
                 f"{str(folder)!r} has no results.json: no run, or one that is not finished; finish it with --resume"

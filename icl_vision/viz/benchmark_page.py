@@ -10,6 +10,7 @@ anywhere, and the page's policy forbids it; only the script whose hash the polic
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -52,7 +53,7 @@ def write_report(
     folder = Path(folder)
     results = Results.read(folder)
     other = [_like(results, Path(one)) for one in others]
-    if images is not None and not Path(images).is_dir():
+    if images is not None and not os.path.isdir(images):
         raise UsageError(f"images must be the folder that the run's image paths are in; {str(images)!r} is no folder")
     place = Path(images) if images is not None else _images_of(results)
     target = folder / "report.html"
