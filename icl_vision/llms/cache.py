@@ -5,8 +5,8 @@ the answer: the model's identity, the prompt, the decoding settings and the repe
 the fifth sample of a prompt is not the first one again. Never in the key: timeouts, retries,
 concurrency, keys. Never in a row: errors, keys, headers.
 
-A row that cannot be read back is logged, deleted and counts as a miss. Identical requests that
-are in flight at the same time share one call.
+A row that cannot be read back is logged, deleted and counts as a miss. Identical completions that
+are in flight at the same time share one call. Of a scoring call that fails, what came back is kept.
 
 Knows: keys, rows, hits. Refuses to know: how an answer is made.
 """
@@ -20,11 +20,13 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import StorageError, UsageError
+from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrapped import WrappedLLM
 from icl_vision.rows import JsonRows
 from icl_vision.storage import cache_dir
@@ -158,13 +160,27 @@ class CachedLLM(WrappedLLM):
                 missing[key] = pair
         usage, method = Usage(), "cached"
         if missing:
-            scores = await self.llm.score(list(missing.values()), terminator=terminator)
+            try:
+                scores = await self.llm.score(list(missing.values()), terminator=terminator)
+            except Exception as error:
+                # What came back before it is paid for: kept here, and handed on with what was known already.
+                partial = take(error)
+                asked = list(missing)
+                found |= {asked[place]: value for place, value in partial.logprobs.items()}
+                self._store_scores({asked[place]: value for place, value in partial.logprobs.items()}, partial.method)
+                there = {place: found[key] for place, key in enumerate(keys) if key in found}
+                attach(error, replace(partial, logprobs=there))
+                raise
             usage, method = scores.usage, scores.method
-            for key, value in zip(missing, scores.logprobs, strict=True):
-                found[key] = value
-                if _mode.get() != "off":
-                    self._store(key, {"logprob": value})
+            new = dict(zip(missing, scores.logprobs, strict=True))
+            found |= new
+            self._store_scores(new, method)
         return Scores(tuple(found[key] for key in keys), usage, method)
+
+    def _store_scores(self, logprobs: Mapping[str, float], method: str) -> None:
+        if _mode.get() != "off":
+            for key, value in logprobs.items():
+                self._store(key, {"logprob": value})
 
     async def _cached(self, key: str, ask: Any, fields: tuple[str, ...]) -> dict[str, Any]:
         mode = _mode.get()

@@ -20,10 +20,15 @@ def checked_logprobs(scores: Scores, count: int, name: str) -> tuple[float, ...]
     """
     if len(scores.logprobs) != count:
         raise LLMResponseError(f"{name!r} gave {len(scores.logprobs)} scores for {count} continuations")
-    wrong = [value for value in scores.logprobs if math.isnan(value) or value == math.inf]
+    wrong = [value for value in scores.logprobs if not is_logprob(value)]
     if wrong:
         raise LLMResponseError(f"{name!r} gave {wrong[0]} as a log-probability")
     return scores.logprobs
+
+
+def is_logprob(value: float) -> bool:
+    """Whether a number can be one: no NaN and not infinitely likely."""
+    return not (math.isnan(value) or value == math.inf)
 
 
 def all_impossible(logprobs: Sequence[float]) -> bool:

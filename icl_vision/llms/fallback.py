@@ -24,6 +24,7 @@ from icl_vision.errors import (
 from icl_vision.llms import wrapped
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.foreign_errors import failure_of
+from icl_vision.llms.partial_scores import take
 from icl_vision.llms.resilience import QUOTA_CODES, is_retryable
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,7 @@ class FallbackLLM(BaseLLM):
             try:
                 answer = await ask(llm)
             except Exception as error:
+                take(error)  # scores of this one and of another, put together from a cache, could not be compared
                 if not another_may_answer(error):
                     raise
                 failures.append((name, error))

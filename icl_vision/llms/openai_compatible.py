@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal, Unpack
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, Usage
@@ -18,6 +19,7 @@ from icl_vision.llms.echo_scoring import echoed_logprob
 from icl_vision.llms.llama_remote import RemoteLlama, root_of
 from icl_vision.llms.openai_answers import chat_usage, first_choice, read_chat, read_completion
 from icl_vision.llms.openai_requests import send
+from icl_vision.llms.partial_scores import score_each
 from icl_vision.llms.profiles import profile_for
 from icl_vision.llms.redaction import check_url, redacted_url, shown_url
 from icl_vision.llms.remote import RemoteLLM, Transport
@@ -155,22 +157,8 @@ class OpenAICompatibleLLM(RemoteLLM):
             )
         if not self._echo and self._dialect == "llama.cpp":
             return await self._score_by_tokens(pairs, terminator)
-        # The first alone: requests sent at once do not see what each other put into the server's prefix cache.
-        results = [await self._score_one(*pairs[0], terminator)]
-        others = [asyncio.create_task(self._score_one(*pair, terminator)) for pair in pairs[1:]]
-        try:
-            results += await asyncio.gather(*others)
-        except BaseException:
-            # The scores are of use only together: what still waits for its turn must not be sent, and paid for.
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            raise
-        usage = Usage()
-        for _, spent in results:
-            usage += spent
         method = "prompt_logprobs" if self._echo == "prompt_logprobs" else "echo"
-        return Scores(tuple(logprob for logprob, _ in results), usage, method)
+        return await score_each([partial(self._score_one, *pair, terminator) for pair in pairs], method=method)
 
     async def _score_by_tokens(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
         assert self._base_url is not None

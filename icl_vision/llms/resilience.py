@@ -30,6 +30,7 @@ from typing import TypeVar
 import tenacity
 
 from icl_vision.errors import LLMError, LLMStatusError, LLMTimeoutError, LLMUnavailableError, UsageError
+from icl_vision.llms.attempts import requested, sending
 from icl_vision.llms.retry_hints import parse_retry_after as parse_retry_after
 
 logger = logging.getLogger(__name__)
@@ -253,6 +254,7 @@ class Resilience:
         """
         policy = self.policy
         last: list[BaseException] = []
+        requested()
 
         async def attempt() -> T:
             async with self.limiter.slot(tokens, again=total.when() is not None):
@@ -260,8 +262,9 @@ class Resilience:
                     # From here on: one of ten thousand calls may wait an hour for its turn with nothing being wrong.
                     total.reschedule(asyncio.get_running_loop().time() + policy.total_timeout)
                 try:
-                    async with asyncio.timeout(policy.attempt_timeout):
-                        result = await ask()
+                    with sending():
+                        async with asyncio.timeout(policy.attempt_timeout):
+                            result = await ask()
                 except TimeoutError as error:
                     if isinstance(error, LLMError):
                         raise
