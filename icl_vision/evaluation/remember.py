@@ -48,6 +48,14 @@ class RememberingTokenizer(WrappedTokenizer):
         self._vectors: _Recent[npt.NDArray[np.float32]] = _Recent(vectors_kept)
         self._lock = threading.Lock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Where it is unpickled it remembers anew: there may be other files, and a lock stays where it is.
+        return {"inner": self.inner, "kept": (self._words.size, self._vectors.size)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        words, vectors = state["kept"]
+        self.__init__(state["inner"], words_kept=words, vectors_kept=vectors)  # type: ignore[misc]
+
     def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
         """As the wrapped tokenizer's, without encoding a path twice for the same ``k``."""
         images, paths = _paths(images)

@@ -32,6 +32,7 @@ from icl_vision.tokenizers.onnx import OnnxTokenizer
 if TYPE_CHECKING:
     from PIL import Image
 
+    from icl_vision.contracts import Tokenizer
     from icl_vision.pyramid import TokenPyramid
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,13 @@ Shrink = Callable[["Image.Image"], "Image.Image"]
 
 
 def encode_files(
-    tokenizer: ImageTokenizer, paths: Iterable[str], k: int | None = None, *, workers: int = 0
+    tokenizer: Tokenizer, paths: Iterable[str], k: int | None = None, *, workers: int = 0
 ) -> Generator[tuple[str, TokenPyramid | ImageError], None, None]:
     """Each file with its words, or with what is wrong with it; in the order given, a bad file stops nothing.
 
     Args:
-        tokenizer: the one that encodes; its ``batch_size`` bounds what the graph takes at once.
+        tokenizer: the one that encodes; its ``batch_size`` bounds what the graph takes at once. A wrapper (a cache of
+            words, say) is given the files themselves, and nothing is read ahead for it.
         paths: image files; read lazily, so that an iterator of millions is as good as a list.
         k: words per image, as for ``ImageTokenizer.encode``.
         workers: processes that read and shrink; 0 takes threads of this process, which is as fast unless there are many
@@ -70,9 +72,14 @@ def encode_files(
 
 
 def encode_chunks(
-    tokenizer: ImageTokenizer, chunks: Iterable[Sequence[str]], k: int | None = None, *, workers: int = 0
+    tokenizer: Tokenizer, chunks: Iterable[Sequence[str]], k: int | None = None, *, workers: int = 0
 ) -> Generator[tuple[Sequence[str], list[TokenPyramid | ImageError]], None, None]:
     """``encode_files`` by chunks: each chunk of files with a result for each, in order."""
+    if not isinstance(tokenizer, ImageTokenizer):  # a wrapper, which wants the files themselves
+        _checked_workers(workers)
+        for chunk in chunks:
+            yield chunk, _encoded_by(tokenizer, chunk, k)
+        return
     widest = 0
     with _readers(workers) as readers:
         for chunk, images in _read_ahead(readers, chunks, _shrinking(tokenizer)):
@@ -108,6 +115,21 @@ def _encoded(
         # A tokenizer of a user's may refuse an image that could be read: find out which.
         results = iter([_alone(tokenizer, image, k) for image in good])
     return [image if isinstance(image, ImageError) else next(results) for image in images]
+
+
+def _encoded_by(tokenizer: Tokenizer, paths: Sequence[str], k: int | None) -> list[TokenPyramid | ImageError]:
+    """A chunk's results from a tokenizer that reads for itself: all at once, one by one where a file is bad."""
+    try:
+        return [*tokenizer.encode(paths, k)]
+    except ImageError:
+        results: list[TokenPyramid | ImageError] = []
+        for path in paths:
+            try:
+                results += tokenizer.encode([path], k)
+            except ImageError as error:
+                plain = type(error)(str(error).removeprefix("images[0]: "))
+                results.append(plain)
+        return results
 
 
 def _alone(tokenizer: ImageTokenizer, image: Image.Image, k: int | None) -> TokenPyramid | ImageError:
@@ -155,11 +177,15 @@ def read_part(paths: Sequence[str], *, shrink: Shrink) -> list[Image.Image | Ima
     return images
 
 
+def _checked_workers(workers: object) -> None:
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise UsageError(f"workers counts processes and must be a whole number of 0 or more; got {workers!r}")
+
+
 @contextlib.contextmanager
 def _readers(workers: int) -> Iterator[Executor]:
     """Threads or processes that read; what they have not begun is dropped when the block is left."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise UsageError(f"workers counts processes and must be a whole number of 0 or more; got {workers!r}")
+    _checked_workers(workers)
     executor: Executor
     if workers:
         # Not fork: onnxruntime's threads may hold locks at that moment.

@@ -65,7 +65,6 @@ class CachedTokenizer(WrappedTokenizer):
                 "version, so nothing would tell when its words change"
             )
         self.cache = WordsCache() if cache is None else cache  # (an empty one is false)
-        self.batch_size = int(getattr(inner, "batch_size", 32))
         # The whole card, preprocessing and options among it: better encoded once too often than once too seldom.
         card = json.dumps(dict(inner.card), sort_keys=True, default=str)
         self._identity = hashlib.sha256(f"{FORMAT}/{__version__}/{fingerprint(inner)}/{card}".encode()).hexdigest()
