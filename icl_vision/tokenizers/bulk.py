@@ -16,12 +16,12 @@ import itertools
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import ImageError, StorageError, UsageError
@@ -152,17 +152,39 @@ def _read_ahead(
     while True:
         for chunk in itertools.islice(remaining, AHEAD + 1 - len(waiting)):
             parts = [chunk[start : start + _PART] for start in range(0, len(chunk), _PART)]
-            waiting.append((chunk, [readers.submit(task, part) for part in parts]))
+            with _readers_alive(starting=True):
+                waiting.append((chunk, [readers.submit(task, part) for part in parts]))
         if not waiting:
             return
         chunk, futures = waiting.popleft()
-        try:
-            yield chunk, [image for future in futures for image in future.result()]
-        except BrokenProcessPool as error:
-            raise StorageError(
-                "a process that reads images died (no memory left, killed, or a script without the "
-                'if __name__ == "__main__": guard); go on with --resume, with fewer --workers or without'
-            ) from error
+        with _readers_alive():
+            images = [image for future in futures for image in future.result()]
+        yield chunk, images
+
+
+@contextlib.contextmanager
+def _readers_alive(*, starting: bool = False) -> Iterator[None]:
+    """A reader's death as an error of ours, wherever it shows: when work is given to it, or when its result is due."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise StorageError(
+            "a process that reads images died (no memory left, killed, or a script without the "
+            'if __name__ == "__main__": guard); go on with --resume, with fewer --workers or without'
+        ) from error
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        if "pickle" not in str(error):
+            raise
+        raise UsageError(
+            f"the tokenizer cannot be sent to the processes that read images ({error}); use workers=0, which takes "
+            "threads of this process"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        if not starting:  # what the tokenizer's own code raised in a reader
+            raise
+        raise StorageError(
+            f"no more readers of images can be started ({error}); go on with --resume, with fewer --workers or without"
+        ) from error
 
 
 def read_part(paths: Sequence[str], *, shrink: Shrink) -> list[Image.Image | ImageError]:
