@@ -20,7 +20,7 @@ HEAVY = ("torch", "openai", "anthropic", "langchain", "langchain_core", "sklearn
 ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split())
     for group in (
-        "_version errors",
+        "_version errors cores",
         "contracts",
         "images reading vocabulary storage runs rows codebook portable screening",
         "pyramid",

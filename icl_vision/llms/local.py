@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
+from icl_vision.cores import usable_cores
 from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLongError, UsageError
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.gguf import packaged_gemma, read_info
 from icl_vision.llms.grammar import constraint_grammar
 from icl_vision.llms.llama_places import write_places
 from icl_vision.llms.llama_scoring import TokenPair, score_pairs, usage_of
-from icl_vision.llms.llama_server import LlamaServer, ServerOptions, require_xllamacpp, shared_server, usable_cores
+from icl_vision.llms.llama_server import LlamaServer, ServerOptions, require_xllamacpp, shared_server
 from icl_vision.llms.profiles import GEMMA_3_270M_CONTEXT, GEMMA_3_270M_NAME
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.cores import usable_cores
 from icl_vision.errors import ImageError, StorageError, UsageError
 from icl_vision.images import load_image
 from icl_vision.tokenizers.base import ImageTokenizer
@@ -214,7 +215,7 @@ def _readers(workers: int) -> Iterator[Executor]:
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
     else:
-        executor = ThreadPoolExecutor(min(cores(), _MOST_THREADS), thread_name_prefix="icl-vision-read")
+        executor = ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS), thread_name_prefix="icl-vision-read")
     try:
         yield executor
     finally:
@@ -231,9 +232,3 @@ def _quiet_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
