@@ -32,6 +32,7 @@ from typing import Any, Literal
 from icl_vision import errors
 from icl_vision.contracts import Completion, Constraint, Usage
 from icl_vision.errors import IclVisionError, LLMError, RunError
+from icl_vision.llms.answers import may_be_kept
 from icl_vision.runs import Run
 from icl_vision.storage import atomic_path
 
@@ -272,6 +273,8 @@ class BatchFolder:
         if line is None:
             return None
         answer = line["answer"]
+        if not may_be_kept(answer["text"], answer["finish_reason"]):
+            return None  # kept by version 0.1.0: nothing was answered, so it may be asked again
         return Completion(answer["text"], answer["finish_reason"], Usage(**answer["usage"]), answer["raw"])
 
     def error(self, key: str) -> IclVisionError | None:

@@ -19,7 +19,7 @@ import math
 from collections.abc import Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
-from icl_vision.errors import UsageError
+from icl_vision.errors import LLMNoAnswerError, UsageError
 from icl_vision.llms.attempts import Account, account, may_be_billed
 from icl_vision.llms.cost import Meter
 from icl_vision.llms.partial_scores import attach, take
@@ -69,7 +69,7 @@ class MeteredLLM(WrappedLLM):
                 spent = answer.usage + _times(estimate, tried.unsure)
                 return answer
             except BaseException as error:
-                spent = _spent(error, tried, estimate, estimate, Usage())
+                spent = _spent(error, tried, estimate, estimate, _told(error))
                 raise
             finally:
                 self.meter.settle(self.name, estimate, spent)
@@ -125,6 +125,13 @@ def _spent(error: BaseException, tried: Account, whole: Usage, one: Usage, known
     spent = known + _times(one, max(0, tried.billed - known.requests)) + Usage(requests=int(refused))
     # Whatever was sent is a request at least: refusals, say, until the time was up.
     return spent if spent.requests or not tried.sent else Usage(requests=1)
+
+
+def _told(error: BaseException) -> Usage:
+    """What an error says that it cost: where the LLM was asked and answered with nothing."""
+    if not isinstance(error, LLMNoAnswerError):
+        return Usage()
+    return Usage(error.requests, error.prompt_tokens, 0, error.completion_tokens)
 
 
 def _times(usage: Usage, times: int) -> Usage:

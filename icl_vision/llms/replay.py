@@ -21,6 +21,7 @@ from typing import Any
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMResponseError, StorageError, UsageError
+from icl_vision.llms.answers import check
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrapped import WrappedLLM
@@ -158,7 +159,9 @@ class ReplayLLM(BaseLLM):
         constraint: Constraint | None,
     ) -> Completion:
         answer = self._next(_completion_request(prompt, max_tokens, stop, temperature, seed, constraint))
-        return Completion(str(answer["text"]), str(answer["finish_reason"]), Usage(**answer["usage"]))
+        found = Completion(str(answer["text"]), str(answer["finish_reason"]), Usage(**answer["usage"]))
+        # Version 0.1.0 recorded what was no answer, too: it is the same error now as from the LLM itself.
+        return check(found, self._profile.name)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         answers = [self._next(_score_request(prompt, text, terminator)) for prompt, text in pairs]

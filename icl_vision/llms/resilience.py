@@ -2,8 +2,8 @@
 
 The SDKs' own retries are off: retries in two places multiply. Here:
 
-- 408, 409, 429, 5xx (529 among them), connection errors and attempt timeouts are tried again, with
-  jittered exponential waits, or after what the provider asks for (``retry_hints`` reads it), capped.
+- 408, 409, 429, 5xx (529 among them), connection errors, attempt timeouts and bodies that are no JSON are
+  tried again, with jittered exponential waits, or after what the provider asks for (``retry_hints`` reads it), capped.
   An exhausted quota and every other 4xx are final.
 - Limits are counted by the minute, so the waits after 429s grow faster: with the default policy they last
   one to two minutes together. The same where a provider's own "try again in 6 ms" proves too short.
@@ -29,7 +29,14 @@ from typing import TypeVar
 
 import tenacity
 
-from icl_vision.errors import LLMError, LLMStatusError, LLMTimeoutError, LLMUnavailableError, UsageError
+from icl_vision.errors import (
+    LLMError,
+    LLMGarbledError,
+    LLMStatusError,
+    LLMTimeoutError,
+    LLMUnavailableError,
+    UsageError,
+)
 from icl_vision.llms.attempts import requested, sending
 from icl_vision.llms.retry_hints import parse_retry_after as parse_retry_after
 
@@ -57,7 +64,7 @@ def is_retryable(error: BaseException) -> bool:
         if error.code in QUOTA_CODES:
             return False
         return error.status in (408, 409, 429) or error.status >= 500
-    return isinstance(error, LLMUnavailableError | LLMTimeoutError)
+    return isinstance(error, LLMUnavailableError | LLMTimeoutError | LLMGarbledError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ import numpy.typing as npt
 
 from icl_vision.contracts import Constraint, Profile, Prompt, ScoringMethod, TextLLM, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
+from icl_vision.llms.answers import check
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs, is_logprob
 from icl_vision.llms.partial_scores import PartialScores, take
 from icl_vision.prompting import PreparedPrompt, PromptBuilder
@@ -177,7 +178,7 @@ async def score(llm: TextLLM, questions: Sequence[Question]) -> list[Answer]:
     questions: of one kind, one at least.
 
     Raises:
-        LLMResponseError: the LLM gave another number of scores, or one that is not a number.
+        LLMResponseError: the LLM gave another number of scores, or one that is no log-probability.
     """
     pairs = [pair for question in questions for pair in question.pairs]
     scores = await llm.score(pairs, terminator=questions[0].terminator)
@@ -245,7 +246,11 @@ async def _asked(
 
 
 async def complete(llm: TextLLM, question: Question, *, max_tokens: int, seed: int) -> Answer:
-    """The answer the LLM writes, greedily, up to the end of the line; restricted to the labels for "constrained"."""
+    """The answer the LLM writes, greedily, up to the end of the line; restricted to the labels for "constrained".
+
+    Raises:
+        LLMNoAnswerError: it answered with nothing, only with thoughts, or withheld its answer.
+    """
     constraint = Constraint(question.labels) if question.method == "constrained" else None
     answer = await llm.complete(
         question.pairs[0][0],
@@ -255,6 +260,7 @@ async def complete(llm: TextLLM, question: Question, *, max_tokens: int, seed: i
         seed=seed if llm.profile.seed else None,
         constraint=constraint,
     )
+    check(answer, llm.profile.name)  # again, for an LLM that is not one of this library's
     return Answer(None, answer.text, answer.usage)
 
 
