@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
+from icl_vision.forks import ForkLock
 from icl_vision.llms import wrapped
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.foreign_errors import failure_of
@@ -60,7 +60,7 @@ class FallbackLLM(BaseLLM):
                 raise UsageError(f"a fallback holds LLM objects, see connect(); got {type(llm).__name__}")
         self.llms = llms
         self._answered = dict.fromkeys((llm.profile.name for llm in llms), 0)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._profile = _common([llm.profile for llm in llms])
 
     @property
