@@ -21,7 +21,7 @@ from torch import Tensor
 
 from icl_vision.errors import ArtefactError
 from icl_vision.models.projected import ProjectedQuantizer
-from icl_vision.tokenizers.sessions import CPU, cpu_settings
+from icl_vision.tokenizers.sessions import CPU
 
 if TYPE_CHECKING:
     from icl_vision.models.spae import SPAE
@@ -130,7 +130,8 @@ def agreement(
 
 
 def _session(data: bytes) -> Any:
-    settings = cpu_settings()
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 3
     return ort.InferenceSession(data, settings, providers=[CPU])
 
 

@@ -209,6 +209,8 @@ class Classification:
     the method gives none. words: the image's words, a list per layer. method: the
     rung of the scoring ladder that answered. text: the raw answer (parse,
     constrained) or "". error: the exception, where ``errors="return"``.
+    calibrated: whether the probabilities went through a calibrated map, or are
+    the LLM's own (raw), which are mostly too sure.
     """
 
     label: str | None
@@ -218,12 +220,14 @@ class Classification:
     text: str = ""
     usage: Usage = field(default_factory=Usage)
     error: Exception | None = None
+    calibrated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form: label, probabilities, words (a list per layer), method, text, usage, error."""
+        """JSON-ready form: label, probabilities, calibrated, words (a list per layer), method, text, usage, error."""
         return {
             "label": self.label,
             "probabilities": None if self.probabilities is None else dict(self.probabilities),
+            "calibrated": self.calibrated,
             "words": [list(layer) for layer in self.words],
             "method": self.method,
             "text": self.text,

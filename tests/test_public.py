@@ -20,13 +20,14 @@ HEAVY = ("torch", "openai", "anthropic", "langchain", "langchain_core", "sklearn
 ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split())
     for group in (
-        "_version errors cores",
+        "_version errors",
         "contracts",
-        "forks images reading vocabulary storage runs rows codebook portable screening",
+        "images reading vocabulary storage runs rows codebook portable screening",
         "pyramid",
         "tokenizers llms",
         "prompting",
         "decoding",
+        "probabilities",
         "tasks",
         "viz",
         "evaluation integrations testing",

@@ -83,6 +83,14 @@ if TYPE_CHECKING:
     "prefers, needs it less than it costs.",
 )
 @click.option(
+    "--probabilities",
+    type=click.Choice(["calibrated", "raw"]),
+    default="calibrated",
+    show_default=True,
+    help="calibrated: as sure as the answers turn out right, where a map is known (local with the packaged prompts and "
+    "tokenizers); elsewhere, and with raw, the LLM's own, which are mostly far too sure. Labels are the same.",
+)
+@click.option(
     "--repeats",
     type=click.IntRange(min=0),
     default=0,
@@ -124,6 +132,7 @@ def command(
     scoring: str,
     ensemble: str,
     calibration: str,
+    probabilities: str,
     repeats: int,
     induction: bool,
     template: str,
@@ -137,8 +146,8 @@ def command(
     """Classify images from a folder of labelled examples.
 
     Each sub-folder of --support is a class. Prints, for every IMG (a file, or a folder of images), its label, how
-    probable it is, and the words that the LLM saw. An image that cannot be used is reported and the others go on; the
-    exit status is then 1.
+    probable it is (~ before a raw per cent, which is not calibrated), and the words that the LLM saw. An image that
+    cannot be used is reported and the others go on; the exit status is then 1.
 
     With --out every answer is journalled in a run folder as soon as it is there; the same command with --resume goes on
     after a stop of any kind and asks only what is missing.
@@ -159,6 +168,7 @@ def command(
         scoring=scoring,  # type: ignore[arg-type]
         ensemble=None if ensemble == "none" else ensemble,  # type: ignore[arg-type]
         calibration=None if calibration == "none" else calibration,  # type: ignore[arg-type]
+        probabilities=probabilities,  # type: ignore[arg-type]
         order_seed=seed,
         template=template,
         templates=templates,
@@ -221,7 +231,7 @@ def read_support(folder: Path) -> tuple[list[Path], list[str]]:
 def _row(path: Path, result: Classification) -> dict[str, Any]:
     row = {"image": str(path)}
     known = result.to_dict()
-    row.update({key: known[key] for key in ("label", "probabilities", "words", "method")})
+    row.update({key: known[key] for key in ("label", "probabilities", "words", "method", "calibrated")})
     if result.error is not None:
         row["error"] = known["error"]
     return row
@@ -236,6 +246,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
         else:
             label = row["label"] if row["label"] is not None else "unknown"
             share = "" if row["probabilities"] is None else f"{100 * row['probabilities'][row['label']]:.0f}%"
+            # A raw share is no per cent of anything that will turn out right.
+            share = share if row["calibrated"] or not share else f"~{share}"
         words = " / ".join(" ".join(layer) for layer in row["words"])
         cells.append((row["image"], label, share, words if len(words) <= 100 else words[:97] + "..."))
     widths = [max(len(row[column]) for row in cells) for column in range(3)]

@@ -46,6 +46,7 @@ from icl_vision.evaluation.settings import Setting
 from icl_vision.evaluation.shared_answers import UnaskedLLM
 from icl_vision.evaluation.tally import RowInfo, Tally, means
 from icl_vision.evaluation.variants import Variant, prepare_variants
+from icl_vision.probabilities.packaged import knows_llm
 from icl_vision.runs import Run, check_config, read_info, read_results, versions
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tokenizers.wrapping import fingerprint
@@ -159,7 +160,13 @@ class FewShotBenchmark:
             "control_scorer": config.control_scorer,
             "options": config.classifier,
             "prompt": prompt_hash(config.options),
+            **({"probabilities": "calibrated"} if self._calibrates() else {}),
         }
+
+    def _calibrates(self) -> bool:
+        """Whether a row's probabilities may be calibrated ones; where not, they are raw whatever the option says."""
+        wanted = self.config.options.get("probabilities", "calibrated") == "calibrated"
+        return wanted and knows_llm(str(getattr(self.llm, "identity", self.llm.profile.name)))
 
     def estimate(self, out: str | os.PathLike[str] | None = None) -> Estimate:
         """What a run would ask, without asking anything: the first episode of each series is prepared as it would be.

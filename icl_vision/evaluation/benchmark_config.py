@@ -41,8 +41,9 @@ class BenchmarkConfig:
     tokenizer's default. labels: "real" names or "nonsense" ones. scorers: rows of ``LLM_ROWS``. baselines: rows of
     ``ROWS``. controls: of ``CONTROLS``. control_episodes: controls and the untrained row are asked in the first so
     many episodes. control_scorer: the row of ``LLM_ROWS`` that they are asked and judged by. options: of
-    ``FewShotClassifier``, for the likelihood row; template, templates and order_seed hold for every row of the LLM.
-    quoted: put the figures of publications beside the measured ones, marked as quoted.
+    ``FewShotClassifier``, for the likelihood row; template, templates and order_seed hold for every row of the LLM,
+    probabilities ("calibrated" or "raw") for every row that gives any. quoted: put the figures of publications beside
+    the measured ones, marked as quoted.
 
     Raises:
         UsageError: a value that cannot work, named.
@@ -85,10 +86,11 @@ class BenchmarkConfig:
     def classifier(self) -> dict[str, Any]:
         """Every option of the likelihood row, those left at their defaults too: a default that changes is another run.
 
-        Where templates lie is left out, since it decides nothing; what they say does (``prompt_hash``).
+        Where templates lie is left out, since it decides nothing; what they say does (``prompt_hash``). Probabilities
+        are apart: only where a map may be in use is the run another one than a raw one.
         """
         every = FewShotClassifier(**self.options).get_params()
-        return {name: every[name] for name in open_options() if name != "templates"}
+        return {name: every[name] for name in open_options() if name not in ("templates", "probabilities")}
 
     @property
     def shots(self) -> dict[int, int]:

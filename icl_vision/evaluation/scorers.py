@@ -54,6 +54,9 @@ OPEN_ENDED = ("exact", "exact_normalised", "prefix", "substring")
 PROMPT_OPTIONS = ("template", "templates", "order_seed")
 """Options of ``FewShotClassifier`` that change prompts and so hold for every row of the LLM."""
 
+SHARED_OPTIONS = (*PROMPT_OPTIONS, "probabilities")
+"""The same, and what holds for every row that gives probabilities."""
+
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
@@ -61,6 +64,7 @@ class RowAnswer:
 
     label: the label it names, None for none. right: whether the row's rule counts it as right. raw: the text written,
     None where none was. probabilities: label -> share, None where the row gives none. calls: prompts it needed.
+    calibrated: whether the probabilities are, see ``Classification``.
     """
 
     label: str | None
@@ -68,15 +72,17 @@ class RowAnswer:
     raw: str | None = None
     probabilities: Mapping[str, float] | None = None
     calls: int = 0
+    calibrated: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: {label, right, raw, probabilities, calls}."""
+        """JSON-ready: {label, right, raw, probabilities, calls, calibrated}."""
         return {
             "label": self.label,
             "right": self.right,
             "raw": self.raw,
             "probabilities": None if self.probabilities is None else dict(self.probabilities),
             "calls": self.calls,
+            "calibrated": self.calibrated,
         }
 
 
@@ -130,8 +136,13 @@ class Task:
 
     @property
     def prompt_options(self) -> dict[str, Any]:
-        """The options that hold for every row."""
+        """The options that hold for every row's prompts."""
         return {name: self.options[name] for name in PROMPT_OPTIONS if name in self.options}
+
+    @property
+    def shared_options(self) -> dict[str, Any]:
+        """The options that hold for every row that asks a classifier."""
+        return {name: self.options[name] for name in SHARED_OPTIONS if name in self.options}
 
     @property
     def size(self) -> PromptSize:
@@ -206,17 +217,17 @@ def likelihood(task: Task) -> Found:
 
 def direct(task: Task) -> Found:
     """The likelihood of each label after the query's words."""
-    return _classified(task, "direct", scoring="direct", **task.prompt_options)
+    return _classified(task, "direct", scoring="direct", **task.shared_options)
 
 
 def calibrated(task: Task) -> Found:
     """``direct`` with contextual calibration (Zhao et al. 2021)."""
-    return _classified(task, "calibrated", scoring="direct", calibration="contextual", **task.prompt_options)
+    return _classified(task, "calibrated", scoring="direct", calibration="contextual", **task.shared_options)
 
 
 def constrained(task: Task) -> Found:
     """The label that the LLM writes when it can write nothing else."""
-    return _classified(task, "constrained", scoring="constrained", **task.prompt_options)
+    return _classified(task, "constrained", scoring="constrained", **task.shared_options)
 
 
 CLASSIFIED: Mapping[str, Callable[[Task], Found]] = {
@@ -239,7 +250,8 @@ def _classified(task: Task, row: str, **options: Any) -> Found:
 
 
 def _row_answer(answer: Classification, truth: str, calls: int) -> RowAnswer:
-    return RowAnswer(answer.label, answer.label == truth, answer.text or None, answer.probabilities, calls)
+    right = answer.label == truth
+    return RowAnswer(answer.label, right, answer.text or None, answer.probabilities, calls, answer.calibrated)
 
 
 def _no_logprobs(llm: SharedAnswers) -> CapabilityError:

@@ -257,7 +257,9 @@ def _report(found: Classification, image: str, labels: Sequence[str]) -> tuple[s
     if found.label is None:
         text = f"none of the known labels fits ({_shortened(labels, _LABELS_SHOWN)})"
     elif found.probabilities is not None:
-        text = f"{found.label} (confidence {found.probabilities[found.label]:.2f})"
+        # An LLM's own shares are mostly far too sure, and the model that reads this should know which they are.
+        raw = "" if found.calibrated else ", not calibrated"
+        text = f"{found.label} (confidence {found.probabilities[found.label]:.2f}{raw})"
     else:
         text = found.label
     words = [word for layer in found.words for word in layer]

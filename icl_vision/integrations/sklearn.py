@@ -38,8 +38,8 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
     or int labels.
 
     Args:
-        llm, tokenizer, k, shots, repeats, induction, selection, scoring, ensemble, calibration, order_seed, template,
-            templates, batch_size, concurrency, progress: as for ``FewShotClassifier``.
+        llm, tokenizer, k, shots, repeats, induction, selection, scoring, ensemble, calibration, probabilities,
+            order_seed, template, templates, batch_size, concurrency, progress: as for ``FewShotClassifier``.
         abstain_label: what ``predict`` gives where the LLM's answer is no label; None takes "" for text labels and -1
             for int labels. It must not be a class, so every metric counts it as a mistake.
 
@@ -68,6 +68,7 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         scoring: Literal["auto", "channel", "direct", "constrained", "parse"] = "auto",
         ensemble: Literal["auto", "examples"] | None = "auto",
         calibration: Literal["contextual"] | None = None,
+        probabilities: Literal["calibrated", "raw"] = "calibrated",
         order_seed: int | None = 0,
         template: str = "classification",
         templates: str | os.PathLike[str] | None = None,
@@ -86,6 +87,7 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         self.scoring = scoring
         self.ensemble = ensemble
         self.calibration = calibration
+        self.probabilities = probabilities
         self.order_seed = order_seed
         self.template = template
         self.templates = templates
@@ -117,6 +119,12 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
     def predict_proba(self, X: Iterable[ImageSource]) -> npt.NDArray[np.float64]:
         """Probabilities, float64 [N, classes], columns as ``classes_``. CapabilityError where the LLM gives none."""
         return self._fitted().predict_proba(_images(X))
+
+    def calibrate_probabilities(self, X: Iterable[ImageSource], y: Iterable[Label]) -> Self:
+        """Fit the map from scores to probabilities to images that are not in the support set; see
+        ``FewShotClassifier.calibrate_probabilities``."""
+        self._fitted().calibrate_probabilities(_images(X), as_labels(y))
+        return self
 
     @staticmethod
     def _check_abstain_label(wanted: Any, labels: Sequence[Label]) -> Label:

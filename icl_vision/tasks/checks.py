@@ -57,6 +57,7 @@ def check_options(options: Mapping[str, Any]) -> None:
     check_choice("scoring", options["scoring"], SCORINGS)
     check_choice("ensemble", options["ensemble"], (None, "auto", "examples"))
     check_choice("calibration", options["calibration"], (None, "contextual"))
+    check_choice("probabilities", options["probabilities"], ("calibrated", "raw"))
     check_count("order_seed", options["order_seed"], least=0, none="the order given")
     check_choice("on_unknown", options["on_unknown"], ("abstain", "raise"))
     check_choice("errors", options["errors"], ("raise", "return"))

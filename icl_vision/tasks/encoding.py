@@ -36,7 +36,7 @@ def encode(
     """
     words: list[TokenPyramid | Exception] = []
     for start in range(0, len(sources), batch_size):
-        batch = [_rereadable(source) for source in sources[start : start + batch_size]]
+        batch = [rereadable(source) for source in sources[start : start + batch_size]]
         try:
             words.extend(tokenizer.encode(batch, k))
         except Exception as error:
@@ -66,7 +66,7 @@ def _one_by_one(
     return words
 
 
-def _rereadable(source: ImageSource) -> ImageSource:
+def rereadable(source: ImageSource) -> ImageSource:
     """A stream that can be read only once is read now: a failed batch is read again, image by image."""
     read, seekable = getattr(source, "read", None), getattr(source, "seekable", None)
     if not callable(read) or (callable(seekable) and seekable()):

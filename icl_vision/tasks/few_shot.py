@@ -21,7 +21,9 @@ from icl_vision.errors import CapabilityError, NotFittedError, UsageError
 from icl_vision.images import ImageSource, is_image_source
 from icl_vision.llms import connect
 from icl_vision.llms.loop import hop, run_sync
+from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import Example, PromptBuilder, PromptSize
+from icl_vision.tasks import calibrating
 from icl_vision.tasks import scoring as ladder
 from icl_vision.tasks import selection as choosing
 from icl_vision.tasks.asking import Asker
@@ -29,6 +31,7 @@ from icl_vision.tasks.checks import (
     Label,
     as_labels,
     as_sources,
+    check_choice,
     check_options,
     check_support,
     sorted_classes,
@@ -81,6 +84,10 @@ class FewShotClassifier(Parameters):
             which many words after one prompt cost little more than one (local, a llama.cpp server), else None.
         calibration: None, or "contextual": subtract what the prompt says of each label for inputs without content
             (Zhao et al. 2021). Needs a scoring by log-probabilities; costs a few questions more per prompt.
+        probabilities: "calibrated": as sure as they turn out right, where a map is known: for the embedded LLM with
+            the packaged prompts and tokenizers, and for any LLM after ``calibrate_probabilities``; elsewhere, and with
+            "raw", the LLM's own, which are mostly far too sure. ``Classification.calibrated`` says which they are;
+            labels are the same (docs/probabilities.md). Read at each call: it may be changed after ``fit``.
         order_seed: order of the examples in the prompt (classes interleaved; None keeps the order given), and the
             draw of "random".
         template: prompt template, by name (``icl-vision prompts list``).
@@ -93,7 +100,8 @@ class FewShotClassifier(Parameters):
         progress: show a progress bar on stderr; None only at a terminal.
 
     The constructor only stores; ``fit`` checks. Attributes after ``fit``: ``classes_`` (list of labels, sorted),
-    ``examples_`` (the support set as words), ``llm_``, ``tokenizer_``, ``method_`` (the rung in use).
+    ``examples_`` (the support set as words), ``llm_``, ``tokenizer_``, ``method_`` (the rung in use),
+    ``probability_map_`` (what calibrates probabilities, None where nothing does).
 
     >>> clf = FewShotClassifier(llm="local", k=5).fit(images, labels)  # doctest: +SKIP
     >>> clf.predict(["unknown.jpg"])  # doctest: +SKIP
@@ -105,6 +113,7 @@ class FewShotClassifier(Parameters):
     llm_: TextLLM
     tokenizer_: Tokenizer
     method_: ScoringMethod
+    probability_map_: ProbabilityMap | None
 
     def __init__(
         self,
@@ -119,6 +128,7 @@ class FewShotClassifier(Parameters):
         scoring: Scoring = "auto",
         ensemble: EnsembleOption = "auto",
         calibration: Literal["contextual"] | None = None,
+        probabilities: Literal["calibrated", "raw"] = "calibrated",
         order_seed: int | None = 0,
         template: str = "classification",
         templates: str | os.PathLike[str] | None = None,
@@ -138,6 +148,7 @@ class FewShotClassifier(Parameters):
         self.scoring = scoring
         self.ensemble = ensemble
         self.calibration = calibration
+        self.probabilities = probabilities
         self.order_seed = order_seed
         self.template = template
         self.templates = templates
@@ -174,11 +185,13 @@ class FewShotClassifier(Parameters):
         builder, _ = self._plan(llm, len(classes))
         texts = [str(label) for label in classes]
         builder.prepare([Example("word", text) for text in texts], texts)
+        known = [calibrating.known_content(source) for source in sources]
+        sources = [source for _, source in known]
         with progress_bar(len(sources), "words", self.progress) as done:
             pyramids = encode(tokenizer, sources, self.k, batch_size=self.batch_size, keep_errors=False, done=done)
         examples = [
-            SupportExample(pyramid, tokenizer.to_text(pyramid), classes.index(label))
-            for pyramid, label in zip(pyramids, names, strict=True)
+            SupportExample(pyramid, tokenizer.to_text(pyramid), classes.index(label), digest)
+            for pyramid, label, (digest, _) in zip(pyramids, names, known, strict=True)
             if not isinstance(pyramid, Exception)  # none is: errors were not kept
         ]
         self._finish(llm, tokenizer, classes, examples)
@@ -208,13 +221,24 @@ class FewShotClassifier(Parameters):
             chosen = choosing.random_of_each(examples, self.shots, self.order_seed)
         else:
             chosen = choosing.first_of_each(examples, self.shots)
-        prepared = _prepare(builder, chosen, texts, alone=ladder.choose_ensemble(self.ensemble, method, llm.profile))
+        alone = ladder.choose_ensemble(self.ensemble, method, llm.profile)
+        prepared = _prepare(builder, chosen, texts, alone=alone)
         if neighbours is None:
             asker.shared = prepared
         longest = max((example.text for example in examples), key=len)
         run_sync(asker.prepare(asker.question(prepared, longest)))
         self.llm_, self.tokenizer_, self.method_ = llm, tokenizer, method
         self.classes_, self.examples_ = classes, examples
+        self.probability_map_ = calibrating.packaged_map(
+            llm,
+            tokenizer,
+            builder,
+            chosen,
+            method=method,
+            ensemble=alone,
+            contextual=self.calibration is not None,
+            selection=self.selection,
+        )
         # What set_params changes afterwards must not reach into a fitted state: words of one k, queries of another.
         self._builder, self._asker, self._neighbours, self._fitted = builder, asker, neighbours, self.get_params()
 
@@ -269,6 +293,61 @@ class FewShotClassifier(Parameters):
             for one in self.classify(images)
         ]
         return np.asarray(rows, dtype=np.float64) if rows else table
+
+    def calibrate_probabilities(
+        self,
+        images: Iterable[ImageSource],
+        labels: Iterable[Label],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """Fit the map from this classifier's scores to probabilities to labelled images of one's own.
+
+        For LLMs, templates and tokenizers without a packaged map, and in place of one. The images are asked about as by
+        ``classify``, every one is used, and labels stay as they were. The map is kept by ``save`` until the next
+        ``fit``; ``probability_map_.measured`` says what it does on images it was not fitted to, by cross-validation.
+
+        Args:
+            images: at least 50 different ones, none of the support set (by content), of the kind that will be asked
+                about later: photographs unlike them may be answered with other certainty. A few hundred are better.
+            labels: the true class of each.
+            out: a run folder (as of ``icl_vision.tasks.classify_many``) where every answer is kept as soon as it is
+                there; None keeps them in memory only.
+            resume: go on with the run in ``out``: what has an answer there is not asked again.
+
+        What it will ask is told beforehand by ``icl_vision.tasks.planning.plan_calibration``; a budget is the LLM's, as
+        ever (``connect(..., meter=...)``).
+
+        Raises:
+            NotFittedError: before ``fit``. CapabilityError: the scoring in use gives no probabilities.
+            UsageError: a support image, too few images, a label that is no class, or a classifier from a file of
+                version 0.1.0, which does not say which its support images were.
+            ImageError, LLMError: an image or question that fails; the map stays as it was, and with ``out`` what was
+                answered is kept.
+        """
+        self._check_fitted()
+        sources, truths = calibrating.check_images(self, images, labels)
+        twin = calibrating.raw_twin(self)
+        if out is None:
+            shares = calibrating.shares_of(twin.classify(sources))
+        else:
+            from icl_vision.tasks.many import classify_many
+
+            shares = calibrating.shares_in(classify_many(twin, sources, out, resume=resume, progress=self.progress))
+        self.probability_map_ = calibrating.map_of(shares, truths, self.llm_)
+        return self
+
+    async def acalibrate_probabilities(
+        self,
+        images: Iterable[ImageSource],
+        labels: Iterable[Label],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+    ) -> Self:
+        """``calibrate_probabilities`` as a coroutine."""
+        return await asyncio.to_thread(self.calibrate_probabilities, images, labels, out=out, resume=resume)
 
     def score(self, images: Images, labels: Iterable[Label]) -> float:
         """Accuracy on labelled images; an abstention counts as wrong."""
@@ -368,7 +447,7 @@ class FewShotClassifier(Parameters):
         """For pickle (joblib, processes): options, classes and words; connections and sessions are made anew."""
         if not hasattr(self, "classes_"):
             return dict(self.__dict__)
-        kept = ("classes_", "examples_", "_fitted")
+        kept = ("classes_", "examples_", "probability_map_", "_fitted")
         return self.get_params() | {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -378,6 +457,7 @@ class FewShotClassifier(Parameters):
             self.__dict__.update(state["_fitted"])
             self._finish(self._connect_llm(), self._connect_tokenizer(), self.classes_, self.examples_)
             self.__dict__.update({name: state[name] for name in self._fitted})
+            self.probability_map_ = state["probability_map_"]
 
     def __copy__(self) -> Self:
         twin = type(self).__new__(type(self))
@@ -436,6 +516,11 @@ class FewShotClassifier(Parameters):
         if not hasattr(self, "classes_"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit(images, labels) first")
 
+    def _calibration(self) -> ProbabilityMap | None:
+        """What makes probabilities of scores in this call; None leaves them raw."""
+        check_choice("probabilities", self.probabilities, ("calibrated", "raw"))
+        return self.probability_map_ if self.probabilities == "calibrated" else None
+
     def _own_label(self, one: Classification) -> Label | None:
         return None if one.label is None else self.classes_[self._asker.labels.index(one.label)]
 
@@ -491,9 +576,12 @@ class FewShotClassifier(Parameters):
             pyramid = words[place]
             assert not isinstance(pyramid, Exception)  # it would be in no group
             known = on_unknown == "raise"
-            await keep(place, verdict(answer, _layers(pyramid), self.method_, labels, unknown_is_error=known))
+            found_now = verdict(
+                answer, _layers(pyramid), self.method_, labels, unknown_is_error=known, calibration=calibration
+            )
+            await keep(place, found_now)
 
-        on_unknown, labels = self.on_unknown, self._asker.labels
+        on_unknown, labels, calibration = self.on_unknown, self._asker.labels, self._calibration()
         for place, one in enumerate(words):
             if isinstance(one, Exception):
                 await keep(place, Classification(None, None, (), None, error=one))

@@ -56,9 +56,9 @@ FAILURES_IN_A_ROW = 20
 class Outcome:
     """How a run ended.
 
-    folder: the run's. rows: one per image, in the order given: image (its name), label, probabilities, words, method,
-    text, and error where it failed. answered: images asked about in this call; kept: known from before; failed: with an
-    error. usage: of all answers in the run.
+    folder: the run's. rows: one per image, in the order given: image (its name), label, probabilities, calibrated
+    (whether these are), words, method, text, and error where it failed. answered: images asked about in this call;
+    kept: known from before; failed: with an error. usage: of all answers in the run.
     """
 
     folder: Path
@@ -142,7 +142,7 @@ async def aclassify_many(
 
 def run_config(classifier: FewShotClassifier) -> dict[str, Any]:
     """What decides a fitted classifier's answers, as plain JSON: a run goes on only with the same."""
-    options, asker = classifier._fitted, classifier._asker
+    options, asker, calibration = classifier._fitted, classifier._asker, classifier._calibration()
     prepared = classifier._prepared_of(first_of_each(classifier.examples_, options["shots"]))
     examples = [[one.label, one.text] for one in classifier.examples_]
     # A prompt with everything in it: template, induction, order, repeats.
@@ -160,6 +160,8 @@ def run_config(classifier: FewShotClassifier) -> dict[str, Any]:
         "labels": list(asker.labels),
         "examples": hashlib.sha256(repr(examples).encode()).hexdigest(),
         "prompt": hashlib.sha256(prompt.encode()).hexdigest(),
+        # Only where a map is in use: raw answers are those of version 0.1.0, whose runs can be gone on with.
+        **({} if calibration is None else {"probabilities": f"calibrated, temperature {calibration.temperature:.6g}"}),
     }
 
 
@@ -258,7 +260,9 @@ class _Work:
             empty = Classification(None, None, (), None).to_dict()
             result = empty | {"error": self.errors[item]}
         keys = ("label", "probabilities", "words", "method", "text", *(("error",) if result.get("error") else ()))
-        return {"image": name, **{key: result[key] for key in keys}}
+        row = {"image": name, **{key: result[key] for key in keys}}
+        # (runs of version 0.1.0 say nothing of it: they were raw)
+        return row | {"calibrated": bool(result.get("calibrated", False))}
 
     async def _keep(self, item: str, result: Classification) -> None:
         """Journal one result; returns when it is on disk."""

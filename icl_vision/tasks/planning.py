@@ -10,7 +10,7 @@ around messages and schemas, requests tried again, and what the response cache a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.llms.dry import DryLLM, by_prompt
 from icl_vision.llms.loop import run_sync
 from icl_vision.tasks.asking import QUERIES_PER_ENSEMBLE
+from icl_vision.tasks.calibrating import check_images
 from icl_vision.tasks.few_shot import FewShotClassifier
 from icl_vision.tasks.scoring import Question, content_free_questions
 
@@ -128,6 +129,24 @@ def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: P
         cost=table.cost(name, usage),
         cost_uncached=table.cost(name, plain),
     )
+
+
+def plan_calibration(
+    classifier: FewShotClassifier,
+    images: Iterable[ImageSource],
+    labels: Iterable[Any],
+    prices: PriceTable | None = None,
+) -> Plan:
+    """What ``classifier.calibrate_probabilities(images, labels)`` would send; it refuses what that would refuse.
+
+    Args:
+        classifier: fitted with ``llm=DryLLM(...)``, as for ``plan``.
+
+    Raises:
+        UsageError, CapabilityError, ImageError: as ``calibrate_probabilities``, and for a classifier with another LLM.
+    """
+    sources, _ = check_images(classifier, images, labels)
+    return plan(classifier, sources, prices)
 
 
 def _usage(llm: DryLLM, questions: Sequence[Question], room: int) -> Usage:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.errors import IclVisionError, UsageError
+from icl_vision.probabilities import ProbabilityMap
 from icl_vision.tasks.checks import as_labels, check_options
 from icl_vision.tasks.saved_files import SavedForm, check_same_tokenizer
 from icl_vision.tasks.selection import SupportExample
@@ -60,7 +61,12 @@ def save(classifier: FewShotClassifier, path: str | os.PathLike[str]) -> None:
             {"label": classifier.classes_[one.label], "text": one.text, "words": one.pyramid.to_dict()}
             for one in classifier.examples_
         ],
+        # What the examples' pictures show, as hashes: none of them may calibrate probabilities.
+        "pictures": [one.digest for one in classifier.examples_],
     }
+    own = classifier.probability_map_
+    if own is not None and own.source == "own":  # a packaged one is found again where it is known
+        document["probabilities"] = own.to_dict()
     FORM.write(path, document)
 
 
@@ -77,8 +83,11 @@ def load(
         document["llm"]["spec"] if llm is None else llm,
         document["tokenizer"]["spec"] if tokenizer is None else tokenizer,
     )
+    # Files of version 0.1.0 know nothing of calibrated probabilities and go on giving the numbers they gave.
+    params = {"probabilities": "raw", **document["params"]}
     try:
-        classifier.set_params(**document["params"])
+        own = ProbabilityMap.from_dict(document["probabilities"]) if "probabilities" in document else None
+        classifier.set_params(**params)
         check_options(classifier.get_params())
     except (UsageError, TypeError) as error:
         raise FORM.damaged(path, str(error)) from error
@@ -92,6 +101,8 @@ def load(
     except (IclVisionError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise FORM.damaged(path, f"{type(error).__name__}: {error}") from error
     classifier._finish(connected, words, classes, examples)
+    if own is not None:
+        classifier.probability_map_ = own
     return classifier
 
 
@@ -120,10 +131,13 @@ def _examples(document: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[list[A
 
     classes: list[Any] = as_labels(document["classes"])
     examples = []
-    for one in document["examples"]:
+    pictures = document.get("pictures", [None] * len(document["examples"]))  # files of version 0.1.0 have none
+    if not isinstance(pictures, list) or not all(isinstance(digest, str | None) for digest in pictures):
+        raise ValueError(f"'pictures' is {pictures!r:.80}")
+    for one, digest in zip(document["examples"], pictures, strict=True):
         pyramid = TokenPyramid.from_dict(one["words"], tokenizer.vocabulary)
         # The text is written for people who read the file; what counts are the ids.
-        examples.append(SupportExample(pyramid, tokenizer.to_text(pyramid), classes.index(one["label"])))
+        examples.append(SupportExample(pyramid, tokenizer.to_text(pyramid), classes.index(one["label"]), digest))
     missing = [label for place, label in enumerate(classes) if all(one.label != place for one in examples)]
     if len(classes) < 2 or len(set(classes)) < len(classes) or missing:
         raise ValueError(f"classes {classes!r} without examples: {missing!r}")

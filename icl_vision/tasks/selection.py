@@ -26,11 +26,15 @@ Codebook = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class SupportExample:
-    """One labelled example: its words, those words as the LLM reads them, and its label's index in ``classes_``."""
+    """One labelled example: its words, those words as the LLM reads them, and its label's index in ``classes_``.
+
+    digest: of the picture it was made from (see ``tasks.calibrating``); None where it is not known.
+    """
 
     pyramid: TokenPyramid
     text: str
     label: int
+    digest: str | None = None
 
 
 def _by_class(examples: Sequence[SupportExample]) -> dict[int, list[int]]:

@@ -13,6 +13,7 @@ from icl_vision.contracts import Classification, ScoringMethod
 from icl_vision.decoding.parsing import parse_label
 from icl_vision.errors import LLMResponseError, UnknownAnswerError
 from icl_vision.llms.checked_scores import all_impossible
+from icl_vision.probabilities import ProbabilityMap
 from icl_vision.tasks.scoring import Answer, log_softmax
 
 
@@ -23,11 +24,14 @@ def verdict(
     labels: Sequence[str],
     *,
     unknown_is_error: bool,
+    calibration: ProbabilityMap | None = None,
 ) -> Classification:
     """The likeliest label (of equals the first), or the one that the text names.
 
     An exception, and with ``unknown_is_error`` a text that names no label, becomes the classification's ``error``; so
     does an answer that holds every label impossible: no label is then likelier than another.
+
+    calibration: what makes probabilities of the scores; None takes them as they are. The label does not depend on it.
     """
     if isinstance(answer, Exception):
         return Classification(None, None, words, None, error=answer)
@@ -38,9 +42,11 @@ def verdict(
                 "is nothing to choose by"
             )
             return Classification(None, None, words, method, usage=answer.usage, error=nothing)
-        shares = np.exp(log_softmax(answer.logprobs)).tolist()
+        shares = np.exp(log_softmax(answer.logprobs)) if calibration is None else calibration(answer.logprobs)
         best = labels[int(np.argmax(answer.logprobs))]
-        return Classification(best, dict(zip(labels, shares, strict=True)), words, method, usage=answer.usage)
+        probabilities = dict(zip(labels, shares.tolist(), strict=True))
+        calibrated = calibration is not None
+        return Classification(best, probabilities, words, method, usage=answer.usage, calibrated=calibrated)
     label = parse_label(answer.text, labels).label
     if method == "constrained" and answer.text.strip() not in labels:
         method = "parse"  # the restriction was not kept, so whatever label is found was parsed

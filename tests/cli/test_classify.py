@@ -27,7 +27,7 @@ def test_json_is_one_document_in_the_design(class_folder: Path, query: Path) -> 
     rows = json.loads(done.stdout)
     assert [row["image"] for row in rows] == [str(query), str(class_folder / "blue" / "001.png")]
     for row in rows:
-        assert list(row) == ["image", "label", "probabilities", "words", "method"]
+        assert list(row) == ["image", "label", "probabilities", "words", "method", "calibrated"]
         assert row["label"] in ("red", "green", "blue")
         assert row["method"] in ("channel", "direct", "constrained", "parse")
         assert len(row["words"]) == 1 and len(row["words"][0]) == 16

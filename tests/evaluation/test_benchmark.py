@@ -158,7 +158,7 @@ def test_an_item_holds_what_a_reader_needs(make: Any, tmp_path: Path) -> None:
     channel = item["prompts"]["channel"]
     assert all(f"{label}:" in channel for label in COLOURS) and all(word in channel for word in item["query"]["words"])
     answer = item["answers"]["likelihood"]
-    assert set(answer) == {"label", "right", "raw", "probabilities", "calls"} and answer["calls"] >= 5
+    assert set(answer) == {"label", "right", "raw", "probabilities", "calls", "calibrated"} and answer["calls"] >= 5
     assert item["answers"]["exact"]["raw"] is not None and item["usage"]["requests"] == item["asked"] > 0
     assert item["notes"]["constrained"].startswith("not available: scoring='constrained'")
 

@@ -37,7 +37,7 @@ class TestTool:
         image = tool.images.add(grey(255))
         message = tool.invoke(call(image))
         assert isinstance(message, ToolMessage) and message.status == "success"
-        assert message.content == "light (confidence 0.73)\nwords for the image: ...., ...., ...., ...."
+        assert message.content == "light (confidence 0.73, not calibrated)\nwords for the image: ...., ...., ...., ...."
         assert isinstance(message.artifact, Classification)
         assert message.artifact.label == "light" and message.artifact.usage.requests > 0
         assert tool.invoke({"image": image}) == message.content  # without a call's id there is only the content
