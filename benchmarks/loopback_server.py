@@ -36,7 +36,7 @@ from types import TracebackType
 from typing import Any
 
 LABEL = re.compile(r"^Output: (.+)$", re.MULTILINE)
-WORDS = re.compile(r"^A: (.+)$", re.MULTILINE)
+WORDS = re.compile(r"^(?:A:|.* ->) (.+)$", re.MULTILINE)
 
 # Fates of an attempt in chaos, with their shares among the failures.
 FAILURES: dict[str, float] = {
