@@ -135,6 +135,7 @@ class Run:
         except OSError as error:  # "lock" is a folder, say
             raise RunError(f"the run folder {str(path)!r} cannot be locked: {error.strerror or error}") from error
         try:
+            _sweep(path)
             info = cls._info(path, command, dict(config), digest, seed, resume)
             done = _recover(path / "journal.jsonl")
             try:
@@ -295,6 +296,13 @@ def _lines(path: Path) -> Iterator[dict[str, Any] | None]:
                 yield None
                 continue
             yield line
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what a killed process left of files that are written under the lock alone."""
+    for name in ("run.json", "results.json"):
+        for left in folder.glob(f".tmp-{name}-*"):
+            left.unlink(missing_ok=True)
 
 
 def _recover(path: Path) -> set[str]:

@@ -44,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 COMMAND = "tokenize"
 
+_MOVES_OPEN_FILES = os.name == "posix"
+"""Elsewhere a folder with open files cannot be moved."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:
@@ -142,6 +145,12 @@ def tokenize_files(
         return report
     try:
         with Run.open(folder, COMMAND, config, resume=resume) as run:
+            if resume and not run.done and (report := _finished(target, config)) is not None:
+                # Another process has finished it since we looked.
+                if _MOVES_OPEN_FILES:
+                    _remove(folder)
+                tell(len(files))
+                return report
             todo = _todo(run, len(files))
             resumed = len(files) - sum(len(_chunk(files, number)) for number in todo)
             tell(resumed)
@@ -153,12 +162,16 @@ def tokenize_files(
                     run.record(str(number), {"rows": found})
                     tell(len(chunk))
             images, bad = _write_all(_rows(folder, len(files)), target, folder, tokenizer, run.info)
+            if _MOVES_OPEN_FILES:
+                # While it is locked: whoever waits for this run must not begin to go on with what is being removed.
+                _remove(folder)
     except RunMismatchError as error:
         raise RunMismatchError(f"{error} (or delete {str(folder)!r})") from None
     except OSError as error:
         kept = f"; what is done is kept in {str(folder)!r}, go on with --resume" if folder.is_dir() else ""
         raise StorageError(f"{str(target)!r} cannot be written: {error.strerror or error}{kept}") from error
-    _remove(folder)
+    if not _MOVES_OPEN_FILES:
+        _remove(folder)
     return BulkReport(target, images, bad, resumed)
 
 

@@ -43,6 +43,17 @@ class Commands:
         assert done.returncode == 0, (point, done.returncode, done.stderr[-2000:])
         return json.loads(done.stdout)
 
+    def start(self, arguments: tuple[str, ...] | list[str], point: str = "never", **environment: str) -> Any:
+        """A command that goes on by itself: the process."""
+        return subprocess.Popen(
+            [sys.executable, str(KILLED), point, str(self.log), *arguments],
+            cwd=self.folder,
+            env={**os.environ, "ICL_VISION_CACHE": str(self.folder.parent / "cache"), **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
     def noted(self, what: str) -> Counter[str]:
         """How often each request was made ("asked"), or each result recorded ("recorded")."""
         lines = self.log.read_text(encoding="utf-8").splitlines() if self.log.exists() else []

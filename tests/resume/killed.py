@@ -3,8 +3,9 @@
     python killed.py POINT LOG ARGUMENTS...
 
 POINT: "never"; "record:N", when the journal has got its N-th new line; "line:N", when the N-th line of an earlier
-attempt is read back; "replace:N", before the N-th file is moved into place; "replaced:N", right after. LOG: a file that
-gets a line for every request, and "recorded FOLDER ID" for every result.
+attempt is read back; "replace:N", before the N-th file is moved into place; "replaced:N", right after. "hold:FILE" and
+"hold-part:FILE" kill nothing: they wait for FILE after the first result, or when a ``.part`` folder is to go. LOG: a
+file that gets a line for every request, and "recorded FOLDER ID" for every result.
 
 Knows: where the library keeps what it must not lose. Refuses to know: commands.
 """
@@ -15,11 +16,15 @@ import hashlib
 import os
 import signal
 import sys
+import time
 from typing import Any
+
+from icl_vision import runs
+from icl_vision.llms import FakeLLM
 
 point, log = sys.argv[1:3]
 kind, _, number = point.partition(":")
-left = int(number or 0)
+left = int(number or 0) if not kind.startswith("hold") else 0
 noted = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
 
@@ -37,8 +42,13 @@ def passed(what: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-from icl_vision import runs
-from icl_vision.llms import FakeLLM
+def hold(what: str) -> None:
+    """Say that the moment is there, and wait for the file."""
+    if what == kind and not os.path.exists(number):
+        note("held")
+        while not os.path.exists(number):
+            time.sleep(0.01)
+
 
 record, lines, replace = runs.Run.record, runs._lines, os.replace
 complete, score = FakeLLM._complete, FakeLLM._score
@@ -48,6 +58,7 @@ def recorded(self: Any, item: str, result: Any) -> None:
     record(self, item, result)
     note(f"recorded {os.path.relpath(self.folder)} {item}")
     passed("record")
+    hold("hold")
 
 
 def read_lines(path: Any) -> Any:
@@ -58,6 +69,8 @@ def read_lines(path: Any) -> Any:
 
 def replaced(source: Any, target: Any, **options: Any) -> None:
     passed("replace")
+    if str(source).endswith(".part"):
+        hold("hold-part")
     replace(source, target, **options)
     passed("replaced")
 
