@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from icl_vision.contracts import TextLLM, Tokenizer
@@ -131,10 +132,10 @@ def _examples(document: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[list[A
 
     classes: list[Any] = as_labels(document["classes"])
     examples = []
-    pictures = document.get("pictures", [None] * len(document["examples"]))  # files of version 0.1.0 have none
+    pictures = document.get("pictures", [])  # files of version 0.1.0 have none
     if not isinstance(pictures, list) or not all(isinstance(digest, str | None) for digest in pictures):
         raise ValueError(f"'pictures' is {pictures!r:.80}")
-    for one, digest in zip(document["examples"], pictures, strict=True):
+    for one, digest in zip(document["examples"], chain(pictures, repeat(None)), strict=False):
         pyramid = TokenPyramid.from_dict(one["words"], tokenizer.vocabulary)
         # The text is written for people who read the file; what counts are the ids.
         examples.append(SupportExample(pyramid, tokenizer.to_text(pyramid), classes.index(one["label"]), digest))
