@@ -27,7 +27,7 @@ from icl_vision.evaluation.metrics import Accuracy
 from icl_vision.models.rounding import round_to_fp16
 from icl_vision.storage import sha256_file
 from icl_vision.tokenizers.pixels import Preprocessing
-from icl_vision.tokenizers.sessions import CPU
+from icl_vision.tokenizers.sessions import CPU, cpu_settings
 
 from . import artefact
 
@@ -105,7 +105,7 @@ def build(data: Path, out: Path, *, seed: int = 0, epochs: int = EPOCHS) -> dict
     model = artefact.to_onnx(graph, {"pixels": example}, ["probabilities"], {"pixels": {0: torch.export.Dim("batch")}})
     artefact.store_fp16(model)
     payload = model.SerializeToString(deterministic=True)
-    session = ort.InferenceSession(payload, providers=[CPU])
+    session = ort.InferenceSession(payload, cpu_settings(), providers=[CPU])
     found = np.concatenate(
         [session.run(None, {"pixels": pixels[at : at + 500]})[0] for at in range(0, len(pixels), 500)]
     )

@@ -42,7 +42,7 @@ from icl_vision.models.spae import SPAE
 from icl_vision.tokenizers.artefact import CLASSES_FILE, DECODER_FILE, ENCODER_FILE
 from icl_vision.tokenizers.onnx import PYRAMID
 from icl_vision.tokenizers.pixels import Preprocessing
-from icl_vision.tokenizers.sessions import CPU
+from icl_vision.tokenizers.sessions import CPU, cpu_settings
 from icl_vision.tokenizers.zoo import find
 from icl_vision.vocabulary import Vocabulary
 
@@ -245,13 +245,13 @@ def _check_signatures(encoder: bytes, decoder: bytes, spae: SPAE, constants: Map
     side, words = spae.config.side, spae.layout.cumulative[-1]
     fixed = {name: ("tensor(float)", list(value.shape)) for name, value in constants.items()}
     check_signature(
-        ort.InferenceSession(encoder, providers=[CPU]),
+        ort.InferenceSession(encoder, cpu_settings(), providers=[CPU]),
         {"pixels": ("tensor(uint8)", ["batch", side, side, 3]), **fixed},
         {"ids": ("tensor(int32)", ["batch", words]), "features": ("tensor(float)", ["batch", width])},
     )
     book = fixed["codebook"]
     check_signature(
-        ort.InferenceSession(decoder, providers=[CPU]),
+        ort.InferenceSession(decoder, cpu_settings(), providers=[CPU]),
         {"ids": ("tensor(int32)", ["batch", words]), "layers": ("tensor(int64)", [1]), "codebook": book},
         {"pixels": ("tensor(uint8)", ["batch", side, side, 3])},
     )

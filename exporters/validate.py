@@ -23,7 +23,7 @@ from torch import Tensor
 
 from icl_vision.errors import ArtefactError
 from icl_vision.models.words import WordsEncoder
-from icl_vision.tokenizers.sessions import CPU
+from icl_vision.tokenizers.sessions import CPU, cpu_settings
 
 logger = logging.getLogger(__name__)
 
@@ -105,8 +105,7 @@ def check_words(
     Raises:
         ArtefactError: ids differ where they are decided, or features by more than 1e-3.
     """
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
+    settings = cpu_settings()
     session = ort.InferenceSession(model, settings, providers=[CPU])
     fixed: dict[str, Tensor] = {name: torch.from_numpy(np.array(value)) for name, value in constants.items()}
     total = {"ids": 0, "undecided": 0, "ties": 0, "mismatches": 0}

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from icl_vision.errors import ArtefactError
 from icl_vision.models.projected import ProjectedQuantizer
-from icl_vision.tokenizers.sessions import CPU
+from icl_vision.tokenizers.sessions import CPU, cpu_settings
 
 if TYPE_CHECKING:
     from icl_vision.models.spae import SPAE
@@ -130,8 +130,7 @@ def agreement(
 
 
 def _session(data: bytes) -> Any:
-    settings = ort.SessionOptions()
-    settings.log_severity_level = 3
+    settings = cpu_settings()
     return ort.InferenceSession(data, settings, providers=[CPU])
 
 

@@ -33,7 +33,7 @@ from icl_vision.pyramid import PyramidLayout
 from icl_vision.tokenizers.artefact import CLASSES_FILE, ENCODER_FILE
 from icl_vision.tokenizers.onnx import FLAT, OnnxTokenizer
 from icl_vision.tokenizers.pixels import Preprocessing
-from icl_vision.tokenizers.sessions import CPU
+from icl_vision.tokenizers.sessions import CPU, cpu_settings
 from icl_vision.vocabulary import Vocabulary
 
 from . import artefact, validate  # relative: type checkers know this folder under another name
@@ -110,7 +110,7 @@ def export_words(
     facts |= {"codebook": {"name": codebook.name, "hash": codebook.hash}}
     artefact.set_metadata(model, {**facts, "parity": parity.to_dict(), "licence": card.get("licence", "unknown")})
     data = model.SerializeToString(deterministic=True)
-    session = ort.InferenceSession(data, providers=[CPU])
+    session = ort.InferenceSession(data, cpu_settings(), providers=[CPU])
     validate.check_signature(
         session,
         {"pixels": ("tensor(uint8)", ["batch", *pixels.shape[1:]])}

@@ -35,6 +35,8 @@ too, so generic handlers keep working.
     │   ├── LLMTimeoutError (TimeoutError)
     │   ├── LLMStatusError                 the provider answered with an error status
     │   ├── LLMResponseError               the answer has an unexpected form
+    │   │   ├── LLMNoAnswerError           it was answered, but with nothing: empty, withheld, or only thoughts
+    │   │   └── LLMGarbledError            not even JSON: an error page, half a body; asked again
     │   ├── BudgetExceededError            the next request would go over a budget
     │   └── CapabilityError                asked for something this LLM cannot do
     ├── UnknownAnswerError                 the answer is none of the labels, on_unknown="raise"
@@ -250,6 +252,34 @@ class LLMStatusError(LLMError):
 
 class LLMResponseError(LLMError):
     """The provider's answer does not have the expected form."""
+
+
+class LLMNoAnswerError(LLMResponseError):
+    """The provider answered, but what it said holds no answer; asked again later, it may give one.
+
+    reason: "empty", "thoughts" (nothing but reasoning, or reasoning that used up the room), "withheld" (a refusal, a
+    content filter), "tools" (a call of a tool instead of a text) or "failed" (the provider gave up half-way).
+    requests, prompt_tokens, completion_tokens: what it cost all the same.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        reason: str = "empty",
+        *,
+        requests: int = 0,
+        prompt_tokens: int = 0,
+        completion_tokens: int = 0,
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.requests = requests
+        self.prompt_tokens = prompt_tokens
+        self.completion_tokens = completion_tokens
+
+
+class LLMGarbledError(LLMResponseError):
+    """What came back is not JSON: an error page, half a body, nothing; asked again, it may be whole."""
 
 
 class CapabilityError(LLMError):

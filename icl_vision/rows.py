@@ -14,15 +14,17 @@ import json
 import logging
 import os
 import sqlite3
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from icl_vision.errors import StorageError
+from icl_vision.forks import ForkLock
 
 logger = logging.getLogger(__name__)
+
+_of_parents: list[sqlite3.Connection] = []
 
 
 class JsonRows:
@@ -40,7 +42,7 @@ class JsonRows:
         self.misses = 0
         self._table = table
         self._what = what
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
 
@@ -57,7 +59,8 @@ class JsonRows:
                     raise ValueError("not an object")
             except (ValueError, TypeError, RecursionError) as error:
                 logger.warning("row %s of %s cannot be read (%s); deleted", key[:12], self.path, error)
-                self._open().execute(f"DELETE FROM {self._table} WHERE key = ?", (key,))
+                with contextlib.suppress(sqlite3.Error):  # read-only, say: it stays and is a miss again
+                    self._open().execute(f"DELETE FROM {self._table} WHERE key = ?", (key,))
                 self.misses += 1
                 return None
             self.hits += 1
@@ -105,15 +108,20 @@ class JsonRows:
             if self._connection is not None:
                 if self._pid == os.getpid():
                     self._connection.close()
+                else:
+                    _of_parents.append(self._connection)
                 self._connection = None
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, hits={self.hits}, misses={self.misses})"
 
     def _open(self) -> sqlite3.Connection:
-        # SQLite connections must not cross a fork.
-        if self._connection is not None and self._pid == os.getpid():
-            return self._connection
+        # SQLite connections must not cross a fork, not even to be closed: the parent's is kept where nobody frees it.
+        if self._connection is not None:
+            if self._pid == os.getpid():
+                return self._connection
+            _of_parents.append(self._connection)
+            self._connection = None
         self._pid = os.getpid()
         self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-from icl_vision.errors import RunError, RunLockedError, RunMismatchError, UsageError
+from icl_vision.errors import RunError, RunLockedError, RunMismatchError, StorageError, UsageError
 from icl_vision.reading import checked_path, loads, opened, read_json
 from icl_vision.storage import write_json
 
@@ -201,8 +201,12 @@ class Run:
 
     def close(self) -> None:
         """Close the journal and give the lock back. Closing twice does nothing."""
-        self._journal.close()
-        self._lock.release()
+        try:
+            self._journal.close()  # writes what a full disk refused before, and may fail with it
+        except OSError as error:
+            raise StorageError(f"the journal of the run {str(self.folder)!r} cannot be closed: {error}") from error
+        finally:
+            self._lock.release()
 
     def __enter__(self) -> Run:
         return self
@@ -210,7 +214,12 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except StorageError as failure:
+            if error is None:
+                raise
+            logger.warning("%s", failure)  # what ended the run says more
 
     def _append(self, line: dict[str, Any]) -> None:
         try:

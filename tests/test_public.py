@@ -20,9 +20,9 @@ HEAVY = ("torch", "openai", "anthropic", "langchain", "langchain_core", "sklearn
 ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split())
     for group in (
-        "_version errors",
+        "_version errors cores",
         "contracts",
-        "images reading vocabulary storage runs rows codebook portable screening",
+        "forks images reading vocabulary storage runs rows codebook portable screening",
         "pyramid",
         "tokenizers llms",
         "prompting",

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from icl_vision.errors import RunError, RunLockedError, RunMismatchError, UsageError
+from icl_vision.errors import RunError, RunLockedError, RunMismatchError, StorageError, UsageError
 from icl_vision.runs import Run, config_hash, read_info, read_results
 
 CONFIG = {"ways": 5, "shots": [1, 3], "tokenizer": "words-photo"}
@@ -127,6 +127,24 @@ def test_kill_9_loses_no_finished_item(tmp_path: Path) -> None:
     with Run.open(tmp_path, "eval", {"n": 1}, resume=True) as run:
         assert reported <= run.done
         assert len(run.done) - len(reported) <= 1
+
+
+def test_a_run_that_cannot_be_closed_gives_its_lock_back(tmp_path: Path) -> None:
+    class Full:
+        def close(self) -> None:
+            raise OSError(28, "No space left on device")
+
+    run = Run.open(tmp_path, "eval", CONFIG)
+    run._journal.close()
+    run._journal = Full()  # type: ignore[assignment]
+    with pytest.raises(StorageError, match="cannot be closed: .*No space left"):
+        run.close()
+    Run.open(tmp_path, "eval", CONFIG, resume=True).close()
+    with pytest.raises(ValueError, match="the body's own"), Run.open(tmp_path, "eval", CONFIG, resume=True) as again:
+        again._journal.close()
+        again._journal = Full()  # type: ignore[assignment]
+        raise ValueError("the body's own")
+    Run.open(tmp_path, "eval", CONFIG, resume=True).close()
 
 
 def test_bad_input(tmp_path: Path) -> None:

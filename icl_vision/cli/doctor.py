@@ -49,6 +49,7 @@ model, usable = base64.b64decode(sys.argv[1]), {}
 for provider in ort.get_available_providers():
     try:
         options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
         if provider != "CPUExecutionProvider":
             options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         session = ort.InferenceSession(model, options, providers=[provider])

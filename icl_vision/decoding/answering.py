@@ -25,7 +25,8 @@ from icl_vision.decoding.guided import Guidance, GuidedWriter
 from icl_vision.decoding.repair import Change, printable, read_words
 from icl_vision.decoding.stages import Decoding
 from icl_vision.decoding.wordsets import WordSet
-from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
+from icl_vision.errors import CapabilityError, LLMNoAnswerError, LLMResponseError, UsageError
+from icl_vision.llms.answers import check
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
 
 logger = logging.getLogger(__name__)
@@ -88,6 +89,8 @@ class _Try:
     usage: Usage = field(default_factory=Usage)
     restricted: bool = True
     problem: str = ""
+    silent: LLMNoAnswerError | None = None
+    """Why the last request brought no answer at all."""
 
 
 class SegmentAsker:
@@ -204,6 +207,9 @@ class SegmentAsker:
                     barred[at] = word
                     state.words[at:] = [question.known.get(place) for place in range(at, len(state.words))]
                 state.changes.append(Change("run", at + 1, word, state.words[at] or ""))
+        if state.silent is not None and None in state.words and question.filling:
+            # Words that cannot be read may be filled in, no answer at all may not: nothing would be left of the LLM's.
+            raise state.silent
         return self._finish(question, state)
 
     async def _guide(
@@ -275,17 +281,27 @@ class SegmentAsker:
             "seed": seed if profile.seed else None,
         }
         stop = ("\n",) if self._continues else ()
+        state.silent = None
         try:
-            completion = await self.llm.complete(
-                prompt, stop=() if constraint else stop, constraint=constraint, **options
-            )
-        except CapabilityError as error:
-            if constraint is None or self.constrain == "always":
-                raise
-            logger.info("answers stay unrestricted: %s", error)
-            self._cannot.add(constraint.allowed)
-            constraint = None
-            completion = await self.llm.complete(prompt, stop=stop, **options)
+            try:
+                completion = await self.llm.complete(
+                    prompt, stop=() if constraint else stop, constraint=constraint, **options
+                )
+            except CapabilityError as error:
+                if constraint is None or self.constrain == "always":
+                    raise
+                logger.info("answers stay unrestricted: %s", error)
+                self._cannot.add(constraint.allowed)
+                constraint = None
+                completion = await self.llm.complete(prompt, stop=stop, **options)
+            check(completion, profile.name)
+        except LLMNoAnswerError as error:
+            # Nothing to read; asked again, sampled, it may answer.
+            state.silent = error
+            state.problem = str(error)
+            state.texts.append("")
+            state.usage += Usage(error.requests, error.prompt_tokens, 0, error.completion_tokens)
+            return
         state.restricted = state.restricted and constraint is not None
         state.usage += completion.usage
         state.texts.append(printable(completion.text, _TEXT))

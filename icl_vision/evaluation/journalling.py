@@ -5,12 +5,12 @@ Knows: the journal, failures in a row, how long the rest will take. Refuses to k
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import BudgetExceededError, ImageError
+from icl_vision.forks import ForkLock
 from icl_vision.tasks.many import FAILURES_IN_A_ROW, is_final
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Keeper:
         self._failures = 0
         self._began = time.monotonic()
         self._told = False
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     def keep(self, item: str, document: dict[str, Any] | Exception) -> None:
         """Journal one item; returns when it is on disk."""

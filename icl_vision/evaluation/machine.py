@@ -10,6 +10,8 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from icl_vision.cores import usable_cores
+
 
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, memory and operating system; no host or user name."""
@@ -20,7 +22,6 @@ def machine() -> dict[str, Any]:
                 processor = line.partition(":")[2].strip()
                 break
         memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-        cores = len(os.sched_getaffinity(0))
     except (OSError, ValueError, AttributeError):
-        cores = os.cpu_count() or 1
-    return {"processor": processor, "cores": cores, "memory_gib": memory, "system": platform.system()}
+        pass  # not Linux
+    return {"processor": processor, "cores": usable_cores(), "memory_gib": memory, "system": platform.system()}

@@ -7,7 +7,6 @@ wrapped tokenizer's own; images that are not paths go straight through.
 from __future__ import annotations
 
 import os
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.forks import ForkLock
 from icl_vision.tokenizers.wrapping import WrappedTokenizer
 
 if TYPE_CHECKING:
@@ -46,7 +46,15 @@ class RememberingTokenizer(WrappedTokenizer):
         super().__init__(inner)
         self._words: _Recent[TokenPyramid] = _Recent(words_kept)
         self._vectors: _Recent[npt.NDArray[np.float32]] = _Recent(vectors_kept)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Where it is unpickled it remembers anew: there may be other files, and a lock stays where it is.
+        return {"inner": self.inner, "kept": (self._words.size, self._vectors.size)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        words, vectors = state["kept"]
+        self.__init__(state["inner"], words_kept=words, vectors_kept=vectors)  # type: ignore[misc]
 
     def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
         """As the wrapped tokenizer's, without encoding a path twice for the same ``k``."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.llms.dry import DryLLM, by_prompt
+from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.wrapped import WrappedLLM
 
 Settings = tuple[int, tuple[str, ...], float, int | None, Constraint | None]
@@ -59,12 +60,24 @@ class SharedAnswers(WrappedLLM):
         new = {key: pair for key, pair in zip(keys, pairs, strict=True) if key not in self._scores}
         usage, method = Usage(), "shared"
         if new:
-            found = await self.llm.score(list(new.values()), terminator=terminator)
+            try:
+                found = await self.llm.score(list(new.values()), terminator=terminator)
+            except Exception as error:
+                self._keep(list(new), take(error))
+                there = {place: self._scores[key] for place, key in enumerate(keys) if key in self._scores}
+                attach(error, PartialScores(there, Usage(), "shared"))  # what it cost is booked here
+                raise
             usage, method = found.usage, found.method
             self.asked += len(new)
             self.usage += usage
             self._scores.update(zip(new, found.logprobs, strict=True))
         return Scores(tuple(self._scores[key] for key in keys), usage, method)
+
+    def _keep(self, asked: Sequence[tuple[str, str, str]], partial: PartialScores) -> None:
+        """What came back of a call that failed."""
+        self.asked += len(partial.logprobs)
+        self.usage += partial.usage
+        self._scores.update({asked[place]: value for place, value in partial.logprobs.items()})
 
 
 class UnaskedLLM(DryLLM):

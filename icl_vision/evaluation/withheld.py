@@ -22,7 +22,7 @@ from icl_vision.errors import UsageError
 from icl_vision.prompting.labels import fold
 from icl_vision.tokenizers.artefact import CLASSES_FILE, read_file
 from icl_vision.tokenizers.onnx import OnnxTokenizer
-from icl_vision.tokenizers.wrapping import WrappedTokenizer
+from icl_vision.tokenizers.wrapping import unwrapped
 
 OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
     "african hunting dog": ("african wild dog",),
@@ -34,13 +34,6 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 """Labels, and the classes of ImageNet that show the same thing under another name."""
 
 _BRACKETS = re.compile(r"\([^)]*\)")
-
-
-def unwrapped(tokenizer: Tokenizer) -> Tokenizer:
-    """The tokenizer inside any number of wrappers."""
-    while isinstance(tokenizer, WrappedTokenizer):
-        tokenizer = tokenizer.inner
-    return tokenizer
 
 
 def class_lines(tokenizer: Tokenizer) -> list[str]:

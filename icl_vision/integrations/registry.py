@@ -10,11 +10,11 @@ Knows: ids, folders, paths. Refuses to know: agents, tools, what an image shows.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from icl_vision.errors import UsageError
+from icl_vision.forks import ForkLock
 from icl_vision.images import ImageSource, is_image_source
 
 MAX_NAME_CHARACTERS = 1000
@@ -35,7 +35,7 @@ class ImageRegistry(Mapping[str, ImageSource]):
 
     def __init__(self, images: Mapping[str, ImageSource] | None = None) -> None:
         self._images: dict[str, ImageSource] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._number = 0
         for name, image in (images or {}).items():
             self.add(image, name)

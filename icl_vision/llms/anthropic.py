@@ -14,21 +14,12 @@ from typing import Any, Literal, Unpack
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Usage
 from icl_vision.errors import UsageError
+from icl_vision.llms.answers import REASONING_ROOM, Said, sent_stops
 from icl_vision.llms.openai_answers import count, mapping
 from icl_vision.llms.profiles import profile_for
 from icl_vision.llms.remote import RemoteLLM, Transport
 from icl_vision.llms.structured import check_constraint, constraint_schema, schema_room
 
-REASONING_ROOM = 4096
-"""Tokens a model may think before it answers, beside ``max_tokens``; only what is used is billed."""
-
-# Anthropic's stop reasons in the words of the contract; any other is passed on as it is ("refusal" among them).
-_FINISH = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-}
 _THINKING_OFF = ("disabled", "between_tools")
 
 
@@ -51,6 +42,7 @@ class AnthropicLLM(RemoteLLM):
 
     sdk = "anthropic"
     key_variable = "ANTHROPIC_API_KEY"
+    _more_room = "raise reasoning_room or lower effort"
 
     def __init__(
         self,
@@ -129,9 +121,7 @@ class AnthropicLLM(RemoteLLM):
         if prompt.instruction:
             mark = not prompt.context and self.marks_prefix(prompt)
             params["system"] = [self._block(prompt.instruction, mark=mark)]
-        # Anthropic refuses stop strings of white space only, and ours is most often the end of the line: such are cut
-        # from the answer here.
-        stops = [one for one in stop if one.strip()][: self.profile.stop_strings]
+        stops = sent_stops(stop, self.profile.stop_strings)
         if stops and constraint is None:
             params["stop_sequences"] = stops
         config: dict[str, Any] = {}
@@ -177,17 +167,22 @@ class AnthropicLLM(RemoteLLM):
         blocks = answer.get("content")
         if not isinstance(blocks, list):
             raise self._wrong_form("content", answer)
+        kinds = [str(block.get("type")) for block in blocks if isinstance(block, Mapping)]
         text = "".join(
             block["text"]
             for block in blocks
             if isinstance(block, Mapping) and block.get("type") == "text" and isinstance(block.get("text"), str)
         )
         reason = answer.get("stop_reason")
-        finish = _FINISH.get(reason, reason) if isinstance(reason, str) else "stop"
-        usage = _usage(mapping(answer.get("usage")))
-        if not text.strip() and finish == "length" and self._reasons:
-            raise self._only_thoughts(usage)
-        return self._finished(Completion(text, finish, usage, answer), stop, constraint, arrays=False)
+        said = Said(
+            text,
+            reason if isinstance(reason, str) else None,
+            _usage(mapping(answer.get("usage"))),
+            thoughts=any("thinking" in kind for kind in kinds),
+            tools=any(kind.endswith("tool_use") for kind in kinds),
+            stopped=answer.get("stop_sequence"),
+        )
+        return self._finished(said, answer, stop, constraint, arrays=False)
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:

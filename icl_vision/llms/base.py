@@ -12,12 +12,15 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
-from icl_vision.errors import CapabilityError, UsageError
+from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
+from icl_vision.llms.checked_scores import checked_logprobs, is_logprob
 from icl_vision.llms.loop import hop, run_sync
+from icl_vision.llms.partial_scores import PartialScores, attach
 
 MAX_PROMPT_CHARACTERS = 4_000_000
 """A longer prompt is a mistake for every LLM of today and would only cost memory."""
@@ -92,6 +95,7 @@ class BaseLLM(ABC):
             UsageError: an argument that cannot work.
             PromptTooLongError: more tokens than the window holds.
             CapabilityError: a constraint this LLM cannot keep.
+            LLMNoAnswerError: the LLM answered with nothing, only with thoughts, or withheld its answer.
             LLMError: the LLM could not answer.
         """
         prompt = check_prompt(prompt)
@@ -120,12 +124,22 @@ class BaseLLM(ABC):
             UsageError: an empty list, an empty continuation, or something that is not a pair.
             CapabilityError: this LLM gives no log-probabilities of given text (see ``profile.scores_text``).
             PromptTooLongError: a prompt with its continuation does not fit the window.
+            LLMResponseError: the LLM gave another number of scores, or one that is no log-probability.
             LLMError: the LLM could not answer.
         """
         checked = _check_pairs(pairs)
         if not isinstance(terminator, str):
             raise UsageError(f"terminator must be a string; got {terminator!r}")
-        return await hop(self._score(checked, terminator=terminator))
+        scores = await hop(self._score(checked, terminator=terminator))
+        try:
+            logprobs = checked_logprobs(scores, len(checked), self.profile.name)
+        except LLMResponseError as error:
+            # Of another number of scores nobody knows which is whose.
+            whole = len(scores.logprobs) == len(checked)
+            good = {place: one for place, one in enumerate(scores.logprobs) if whole and is_logprob(one, scores.method)}
+            attach(error, PartialScores(good, scores.usage, scores.method))
+            raise
+        return scores if logprobs == scores.logprobs else replace(scores, logprobs=logprobs)
 
     async def count_tokens(self, text: str) -> int:
         """How many tokens a text has for this LLM, without any start token.

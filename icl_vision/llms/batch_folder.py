@@ -22,7 +22,6 @@ import json
 import logging
 import os
 import secrets
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +31,8 @@ from typing import Any, Literal
 from icl_vision import errors
 from icl_vision.contracts import Completion, Constraint, Usage
 from icl_vision.errors import IclVisionError, LLMError, RunError
+from icl_vision.forks import ForkLock
+from icl_vision.llms.answers import may_be_kept
 from icl_vision.runs import Run
 from icl_vision.storage import atomic_path
 
@@ -121,7 +122,7 @@ class BatchFolder:
     def __init__(self, run: Run) -> None:
         self._run = run
         self.path = run.folder
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._answers: dict[str, _Place] = {}
         self._errors: dict[str, _Place | IclVisionError] = {}
         self._batch_of: dict[str, Batch] = {}
@@ -272,6 +273,8 @@ class BatchFolder:
         if line is None:
             return None
         answer = line["answer"]
+        if not may_be_kept(answer["text"], answer["finish_reason"]):
+            return None  # kept by version 0.1.0: nothing was answered, so it may be asked again
         return Completion(answer["text"], answer["finish_reason"], Usage(**answer["usage"]), answer["raw"])
 
     def error(self, key: str) -> IclVisionError | None:

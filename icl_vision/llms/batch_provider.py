@@ -210,12 +210,13 @@ class Provider(ABC):
 
     def completion(self, answer: Any, settings: Settings) -> Outcome:
         """The provider's answer to one request, read by the LLM's own adapter."""
-        if not isinstance(answer, Mapping):
-            return LLMResponseError(
-                f"{self.llm.profile.name!r} answered a request with a JSON {type(answer).__name__}, expected an object"
-            )
         try:
-            self.llm._check_answer(answer, self.secrets(), "")
+            self.llm.check_answer(answer, "")
+            if not isinstance(answer, Mapping):
+                return LLMResponseError(
+                    f"{self.llm.profile.name!r} answered a request with a JSON {type(answer).__name__}, expected an "
+                    "object"
+                )
             return self.llm.completion_of(answer, stop=settings.stop, constraint=settings.constraint)
         except IclVisionError as error:
             return error

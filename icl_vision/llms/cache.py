@@ -3,10 +3,11 @@
 One SQLite file (``icl_vision.rows``). A row's key is the sha256 of what decides
 the answer: the model's identity, the prompt, the decoding settings and the repeat index, so that
 the fifth sample of a prompt is not the first one again. Never in the key: timeouts, retries,
-concurrency, keys. Never in a row: errors, keys, headers.
+concurrency, keys. Never in a row: errors, keys, headers, and what is no answer: an allow list (``answers``) lets in
+readable text that ended by itself or by the limit of tokens, and log-probabilities that can be such.
 
-A row that cannot be read back is logged, deleted and counts as a miss. Identical requests that
-are in flight at the same time share one call.
+A row that cannot be read back is logged, deleted and counts as a miss. Identical completions that
+are in flight at the same time share one call. Of a scoring call that fails, what came back is kept.
 
 Knows: keys, rows, hits. Refuses to know: how an answer is made.
 """
@@ -20,11 +21,15 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import StorageError, UsageError
+from icl_vision.llms.answers import may_be_kept
+from icl_vision.llms.checked_scores import is_logprob
+from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrapped import WrappedLLM
 from icl_vision.rows import JsonRows
 from icl_vision.storage import cache_dir
@@ -32,9 +37,6 @@ from icl_vision.storage import cache_dir
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-
-NOT_STORED = frozenset({"refusal", "content_filter"})
-"""Finish reasons of an answer that a provider withheld: asked again, it may answer."""
 
 CacheMode = Literal["on", "refresh", "off"]
 
@@ -142,7 +144,7 @@ class CachedLLM(WrappedLLM):
             spent = answer.usage
             return {"text": answer.text, "finish_reason": answer.finish_reason, "usage": answer.usage.to_dict()}
 
-        body = await self._cached(key, ask, ("text", "finish_reason"))
+        body = await self._cached(key, ask)
         return Completion(str(body["text"]), str(body["finish_reason"]), spent, {})
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
@@ -152,28 +154,44 @@ class CachedLLM(WrappedLLM):
         for key, pair in zip(keys, pairs, strict=True):
             body = self.cache.get(key) if _mode.get() == "on" and key not in found else None
             value = None if body is None else body.get("logprob")
-            if isinstance(value, float):
-                found[key] = value
+            if value is not None and is_logprob(value):
+                found[key] = min(float(value), 0.0)
             elif key not in found:
                 missing[key] = pair
         usage, method = Usage(), "cached"
         if missing:
-            scores = await self.llm.score(list(missing.values()), terminator=terminator)
+            try:
+                scores = await self.llm.score(list(missing.values()), terminator=terminator)
+            except Exception as error:
+                # What came back before it is paid for: kept here, and handed on with what was known already.
+                partial = take(error)
+                asked = list(missing)
+                found |= {asked[place]: value for place, value in partial.logprobs.items()}
+                self._store_scores({asked[place]: value for place, value in partial.logprobs.items()}, partial.method)
+                there = {place: found[key] for place, key in enumerate(keys) if key in found}
+                attach(error, replace(partial, logprobs=there))
+                raise
             usage, method = scores.usage, scores.method
-            for key, value in zip(missing, scores.logprobs, strict=True):
-                found[key] = value
-                if _mode.get() != "off":
-                    self._store(key, {"logprob": value})
+            new = dict(zip(missing, scores.logprobs, strict=True))
+            found |= new
+            self._store_scores(new, method)
         return Scores(tuple(found[key] for key in keys), usage, method)
 
-    async def _cached(self, key: str, ask: Any, fields: tuple[str, ...]) -> dict[str, Any]:
+    def _store_scores(self, logprobs: Mapping[str, float], method: str) -> None:
+        if _mode.get() != "off":
+            for key, value in logprobs.items():
+                if is_logprob(value, method):
+                    self._store(key, {"logprob": value})
+
+    async def _cached(self, key: str, ask: Any) -> dict[str, Any]:
         mode = _mode.get()
         if mode == "off":
             body: dict[str, Any] = await ask()
             return body
         if mode == "on":
             stored = self.cache.get(key)
-            if stored is not None and all(isinstance(stored.get(name), str) for name in fields):
+            # What an older version kept though nothing was answered is a miss, and replaced.
+            if stored is not None and may_be_kept(stored.get("text"), stored.get("finish_reason")):
                 return stored
             while (running := self._in_flight.get(key)) is not None:
                 try:
@@ -186,7 +204,7 @@ class CachedLLM(WrappedLLM):
         self._in_flight[key] = future
         try:
             body = await ask()
-            if body.get("finish_reason") not in NOT_STORED:
+            if may_be_kept(body["text"], body["finish_reason"]):
                 self._store(key, body)
             future.set_result(body)
             return body

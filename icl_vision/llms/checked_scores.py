@@ -11,6 +11,12 @@ from collections.abc import Sequence
 from icl_vision.contracts import Scores
 from icl_vision.errors import LLMResponseError
 
+ROUNDING = 1e-3
+"""A log-probability may lie so far above 0 by rounding, and is taken for 0 then."""
+
+_FINITE = frozenset({"forced tokens"})
+"""Methods whose log-probabilities have a floor (``llama_scoring.LOWEST``): -inf cannot come from them."""
+
 
 def checked_logprobs(scores: Scores, count: int, name: str) -> tuple[float, ...]:
     """The log-probabilities of ``count`` continuations. -inf is one: the LLM holds such a continuation impossible.
@@ -20,10 +26,17 @@ def checked_logprobs(scores: Scores, count: int, name: str) -> tuple[float, ...]
     """
     if len(scores.logprobs) != count:
         raise LLMResponseError(f"{name!r} gave {len(scores.logprobs)} scores for {count} continuations")
-    wrong = [value for value in scores.logprobs if math.isnan(value) or value == math.inf]
-    if wrong:
-        raise LLMResponseError(f"{name!r} gave {wrong[0]} as a log-probability")
-    return scores.logprobs
+    for value in scores.logprobs:
+        if not is_logprob(value, scores.method):
+            raise LLMResponseError(f"{name!r} gave {value!r} as a log-probability; one is a number, and 0 at the most")
+    return tuple(min(value, 0.0) for value in scores.logprobs)
+
+
+def is_logprob(value: object, method: str = "") -> bool:
+    """Whether a value can be a log-probability: finite and not above 0, or -inf where the ``method`` can give it."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value > ROUNDING:
+        return False
+    return math.isfinite(value) or method not in _FINITE
 
 
 def all_impossible(logprobs: Sequence[float]) -> bool:

@@ -9,13 +9,13 @@ Knows: prices, sums, limits. Refuses to know: how tokens are counted or spent.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from icl_vision.contracts import Usage
 from icl_vision.errors import BudgetExceededError, UsageError
+from icl_vision.forks import ForkLock
 from icl_vision.reading import read_yaml
 
 MILLION = 1_000_000
@@ -134,7 +134,7 @@ class Meter:
         self.budget = budget or Budget()
         self._spent: dict[str, Usage] = {}
         self._reserved: dict[str, Usage] = {}
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
 
     @property
     def spent(self) -> dict[str, Usage]:

@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, PromptTooLongError, UsageError
+from icl_vision.llms.answers import cut_at_stop
 from icl_vision.llms.base import BaseLLM
 
 Answers = str | Iterable[str | Exception] | Callable[[str], str]
@@ -110,9 +111,7 @@ class FakeLLM(BaseLLM):
         spent = self._check_fits(prompt.text)
         text = self._answer(prompt, constraint)
         reason = "stop"
-        cut = min((text.index(one) for one in stop if one in text), default=None)
-        if cut is not None:
-            text = text[:cut]
+        text, _ = cut_at_stop(text, stop)
         pieces = list(_pieces(text))
         if len(pieces) > max_tokens:
             text, reason = text[: pieces[max_tokens - 1].end()], "length"

@@ -5,11 +5,11 @@ Knows: which failures another LLM could mend. Refuses to know: providers, retrie
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM
 from icl_vision.errors import (
@@ -21,9 +21,11 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
+from icl_vision.forks import ForkLock
 from icl_vision.llms import wrapped
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.foreign_errors import failure_of
+from icl_vision.llms.partial_scores import take
 from icl_vision.llms.resilience import QUOTA_CODES, is_retryable
 
 logger = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class FallbackLLM(BaseLLM):
                 raise UsageError(f"a fallback holds LLM objects, see connect(); got {type(llm).__name__}")
         self.llms = llms
         self._answered = dict.fromkeys((llm.profile.name for llm in llms), 0)
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._profile = _common([llm.profile for llm in llms])
 
     @property
@@ -123,6 +125,7 @@ class FallbackLLM(BaseLLM):
             try:
                 answer = await ask(llm)
             except Exception as error:
+                take(error)  # scores of this one and of another, put together from a cache, could not be compared
                 if not another_may_answer(error):
                     raise
                 failures.append((name, error))
@@ -158,19 +161,55 @@ def another_may_answer(error: Exception) -> bool:
 
 
 def _common(profiles: Sequence[Profile]) -> Profile:
-    """What all of them can do."""
-    windows = [one.context_window for one in profiles if one.context_window is not None]
-    first = profiles[0]
-    limits = [one.constraint_limit for one in profiles if one.constraint_limit is not None]
-    return replace(
-        first,
-        name="fallback(" + ", ".join(one.name for one in profiles) + ")",
-        # An unknown window is no bound, but a known one of another is.
-        context_window=min(windows) if windows else None,
-        scores_text=all(one.scores_text for one in profiles),
-        constraint=first.constraint if all(one.constraint for one in profiles) else None,
-        constraint_limit=min(limits) if limits else None,
-        seed=all(one.seed for one in profiles),
-        temperature=all(one.temperature for one in profiles),
-        batch=False,
-    )
+    """What all of them can do: every field by its own rule."""
+    found = {name: rule([getattr(one, name) for one in profiles]) for name, rule in _RULES.items()}
+    # A field without a rule promises nothing that they do not all say.
+    for field in dataclasses.fields(Profile):
+        if field.name not in found:
+            found[field.name] = _same(field.default)([getattr(one, field.name) for one in profiles])
+    return Profile(**found)
+
+
+def _same(otherwise: Any) -> Callable[[Sequence[Any]], Any]:
+    """What all of them say; ``otherwise`` where they differ."""
+    return lambda values: values[0] if all(value == values[0] for value in values) else otherwise
+
+
+def _least(values: Sequence[int | None]) -> int | None:
+    """The narrowest bound. An unknown one is none, but a known one of another is."""
+    return min((value for value in values if value is not None), default=None)
+
+
+def _most_reasoning(values: Sequence[str]) -> str:
+    """Room for thoughts has to be kept for the one that thinks most."""
+    return max(values, key=("never", "optional", "always").index)
+
+
+def _first_of_all(values: Sequence[str | None]) -> str | None:
+    """Each keeps a constraint in its own way; what counts is that all of them keep it."""
+    return values[0] if all(values) else None
+
+
+_RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
+    "name": lambda values: "fallback(" + ", ".join(values) + ")",
+    "context_window": _least,
+    # A chat answers whoever continues text too, not the other way round.
+    "api": _same("chat"),
+    "scores_text": all,
+    "scores_bags": all,
+    "constraint": _first_of_all,
+    "constraint_limit": _least,
+    "seed": all,
+    "temperature": all,
+    "logprobs": all,
+    "prefill": all,
+    "stop_strings": min,
+    "prefix_cache": all,
+    "prompt_cache": _same(None),
+    "prompt_cache_minimum": max,
+    "reasoning": _most_reasoning,
+    "least_reasoning": _same(None),
+    "tokenizer": _same(None),
+    "batch": lambda values: False,
+}
+"""How a field of several profiles becomes one. A new field of ``Profile`` needs its rule here: a test asks for it."""

@@ -10,8 +10,11 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from icl_vision.contracts import Profile, Prompt, Usage
-from icl_vision.errors import LLMError, LLMTimeoutError, LLMUnavailableError, PromptTooLongError
+from icl_vision.errors import LLMError, LLMGarbledError, LLMTimeoutError, LLMUnavailableError, PromptTooLongError
+from icl_vision.llms.answers import Said
 from icl_vision.llms.foreign_errors import failure_of
+from icl_vision.llms.openai_answers import text_of, thought
+from icl_vision.llms.provider_errors import error_in
 from icl_vision.llms.redaction import quote, redacted_url, shown_url
 from icl_vision.llms.sdk_errors import SHORTER, Translator, error_detail
 from icl_vision.llms.tokens import count_tokens
@@ -23,9 +26,6 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "seed": ("seed",),
 }
 SETTINGS = ("stop", *_FIELDS)
-
-_FINISHED = {"end_turn", "stop_sequence", "eos", "eos_token", "completed"}
-_CUT_OFF = {"max_tokens", "max_output_tokens", "model_length"}
 
 # Keys whose value nobody told us: a provider's message may repeat part of a request.
 _KEY_LIKE = re.compile(r"\b(?:sk|pk|xai|gsk|hf|AIza)[-_A-Za-z0-9]{12,}|(?i:bearer)\s+\S+")
@@ -58,7 +58,17 @@ def translated(error: Exception, inner: Any, profile: Profile, prompt: Prompt) -
     if found.kind == "connection":
         return LLMUnavailableError(message)
     if "ContextOverflowError" in kinds and profile.context_window is not None:
-        return PromptTooLongError(count_tokens(prompt.text, model_name(inner)).tokens, profile.context_window, SHORTER)
+        tokens = count_tokens(prompt.text, model_name(inner)).tokens
+        if tokens > profile.context_window:
+            return PromptTooLongError(tokens, profile.context_window, SHORTER)
+    # An error object inside an answer with status 200: the packages raise it as the argument of a ValueError.
+    reported = error_in({"error": error.args[0]}) if error.args and isinstance(error.args[0], Mapping) else None
+    if reported is not None:
+        translator = Translator(profile.name, "", "the model's key", profile.context_window)
+        said = without_keys(reported.message)
+        return translator.status_error(reported.status, reported.detail, said, hidden, prompt.text)
+    if "JSONDecodeError" in kinds:
+        return LLMGarbledError(f"{profile.name!r} answered what is not JSON ({text})")
     if isinstance(error, TypeError) and "unexpected keyword argument" in text:
         return LLMError(f"{message}; leave out what it refuses, with connect(model, settings=('stop',))")
     return LLMError(message)
@@ -132,14 +142,39 @@ def whole(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
 
 
-def finish_reason(metadata: Mapping[str, Any]) -> str:
-    """ "stop", "length" or the provider's own word."""
+def finish_word(metadata: Mapping[str, Any]) -> str | None:
+    """The provider's word for why the answer ended, in small letters; None where it gives none."""
     for name in ("finish_reason", "stop_reason", "done_reason"):
         value = metadata.get(name)
         if isinstance(value, str) and value:
-            word = value.lower()
-            return "stop" if word in _FINISHED else "length" if word in _CUT_OFF else word
-    return "stop"
+            return value.lower()
+    # The Responses endpoint through LangChain.
+    details = metadata.get("incomplete_details")
+    reason = details.get("reason") if isinstance(details, Mapping) else None
+    status = metadata.get("status")
+    word = reason or (status if status != "completed" else None)
+    return word.lower() if isinstance(word, str) and word else None
+
+
+def said_by_message(answer: Any, metadata: Mapping[str, Any]) -> Said:
+    """What an ``AIMessage`` says. metadata: its response's, without headers."""
+    more = answer.additional_kwargs
+    blocks = answer.content if isinstance(answer.content, list) else []
+    kinds = [str(block.get("type")) for block in blocks if isinstance(block, Mapping)]
+    _, thoughts, refused = text_of(blocks)
+    refusal = more.get("refusal")
+    found = answer.usage_metadata or {}
+    reasoned = (found.get("output_token_details") or {}).get("reasoning")
+    return Said(
+        str(answer.text),
+        finish_word(metadata),
+        usage_of_message(found),
+        refusal=refusal if isinstance(refusal, str) and refusal.strip() else refused,
+        thoughts=thoughts or thought(more) or thought(metadata) or bool(reasoned),
+        tools=bool(answer.tool_calls or answer.invalid_tool_calls or more.get("function_call"))
+        or any(kind.endswith(("tool_use", "_call")) for kind in kinds),
+        stopped=metadata.get("stop_sequence"),
+    )
 
 
 def usage_of_message(metadata: Any) -> Usage:

@@ -34,9 +34,11 @@ from icl_vision.errors import (
     MissingExtraError,
     UsageError,
 )
+from icl_vision.llms import answers
 from icl_vision.llms import langchain_forms as forms
+from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.remote import Transport, cut_at_stop, make_resilience
+from icl_vision.llms.remote import Transport, make_resilience
 from icl_vision.llms.resilience import Resilience, RetryPolicy
 from icl_vision.llms.tokens import count_tokens, estimate_tokens
 
@@ -65,6 +67,8 @@ class LangChainLLM(BaseLLM):
         settings: which of "stop", "max_tokens", "temperature", "seed" a call hands over; None for "stop" and all that
             the model has a field for. A model that refuses one is used with the others: ``settings=("stop",)``.
             "stop" is also applied to the answer here, since not every model keeps it.
+        reasoning_room: tokens of thinking allowed beside ``max_tokens``; None is 4096 where LangChain's profile of the
+            model says that it reasons, and none otherwise.
         transport: retries, timeouts and concurrency, as for every remote LLM; see ``remote.Transport``. A model that
             tries again by itself (its ``max_retries`` is not 0) is by default not tried again here, since retries in
             two places multiply; what it is told to wait is then its own affair.
@@ -81,6 +85,7 @@ class LangChainLLM(BaseLLM):
         model: BaseChatModel | LangChainBaseLLM | Runnable[Any, Any],
         *,
         settings: Collection[str] | None = None,
+        reasoning_room: int | None = None,
         **transport: Unpack[Transport],
     ) -> None:
         super().__init__()
@@ -119,7 +124,9 @@ class LangChainLLM(BaseLLM):
             api="chat" if self._chat else "completions",
             seed="seed" in self._names,
             temperature="temperature" in self._names,
+            reasoning="optional" if described.get("reasoning_output") is True else "never",
         )
+        self._reasoning_room = answers.reasoning_room_of(reasoning_room, self._profile)
 
     @property
     def profile(self) -> Profile:
@@ -146,17 +153,19 @@ class LangChainLLM(BaseLLM):
     ) -> Completion:
         if seed is not None and "seed" not in self._names:
             self._warn_of_seed()
+        max_tokens = self.most_tokens(max_tokens, constraint)
         given = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         options: dict[str, Any] = {
             name: given[setting] for setting, name in self._names.items() if given[setting] is not None
         }
-        if stop and self._stop:
+        sent = answers.sent_stops(stop, 4) if self._stop else []
+        if sent:
             # OpenAI takes four; all of them are cut from the answer here.
-            options["stop"] = list(stop[:4])
+            options["stop"] = sent
         resilience = self._connect()
         tokens = estimate_tokens(prompt.text) + max_tokens if resilience.limiter.counts_tokens else 0
 
-        async def ask() -> Completion:
+        async def ask() -> tuple[Said, dict[str, Any]]:
             try:
                 return await _in_thread(lambda: self._ask(prompt, options))
             except IclVisionError:
@@ -165,10 +174,11 @@ class LangChainLLM(BaseLLM):
                 failure = forms.translated(error, self._inner, self._profile, prompt)
             raise failure  # outside the handler: the original may hold the request with its key
 
-        answer = await resilience.call(ask, tokens=tokens)
+        said, raw = await resilience.call(ask, tokens=tokens)
+        hidden = forms.secrets(self._inner)
+        answer = answers.read(said, self._profile.name, raw, stops=stop, secrets=hidden)
         # Not every model keeps stop strings, and completion models among them write on and on.
-        text, ended = cut_at_stop(answer.text, stop)
-        return replace(answer, text=text, finish_reason="stop") if ended else answer
+        return answers.cut(answer, stop)
 
     async def _close(self) -> None:
         self._closed = True  # the model is its maker's to close
@@ -185,7 +195,11 @@ class LangChainLLM(BaseLLM):
         # Not the model's get_num_tokens: it downloads a tokenizer.
         return count_tokens(text, forms.model_name(self._inner)).tokens if text else 0
 
-    def _ask(self, prompt: Prompt, options: dict[str, Any]) -> Completion:
+    def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
+        """Tokens a completion may be billed for: more than ``max_tokens`` where reasoning is given room."""
+        return max_tokens + self._reasoning_room
+
+    def _ask(self, prompt: Prompt, options: dict[str, Any]) -> tuple[Said, dict[str, Any]]:
         if self._chat:
             from langchain_core.messages import AIMessage, HumanMessage, SystemMessage
 
@@ -199,9 +213,7 @@ class LangChainLLM(BaseLLM):
                     "model in an output parser"
                 )
             metadata = {key: value for key, value in answer.response_metadata.items() if key != "headers"}
-            return Completion(
-                str(answer.text), forms.finish_reason(metadata), forms.usage_of_message(answer.usage_metadata), metadata
-            )
+            return forms.said_by_message(answer, metadata), metadata
         from langchain_core.runnables.config import ensure_config, merge_configs
 
         seen = forms.result_collector()
@@ -209,7 +221,7 @@ class LangChainLLM(BaseLLM):
         if not isinstance(text, str):
             raise LLMResponseError(f"{self._profile.name!r} gave a {type(text).__name__}, expected a string")
         output, info = seen.found()
-        return Completion(text, forms.finish_reason({**output, **info}), forms.usage_of_output(output), info)
+        return Said(text, forms.finish_word({**output, **info}), forms.usage_of_output(output)), info
 
     def _warn_of_seed(self) -> None:
         if not self._warned:
@@ -236,7 +248,8 @@ def from_string(name: str, **options: Any) -> LangChainLLM:
         from langchain.chat_models import init_chat_model
     except ImportError as error:
         raise MissingExtraError(f"'langchain:{name}'", "langchain") from error
-    own = {key: options.pop(key) for key in ("settings", *Transport.__annotations__) if key in options}
+    ours = ("settings", "reasoning_room", *Transport.__annotations__)
+    own = {key: options.pop(key) for key in ours if key in options}
     try:
         model: Any = init_chat_model(name, **options)
         if "max_retries" not in options and "max_retries" in type(model).model_fields:

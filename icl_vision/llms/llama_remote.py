@@ -12,6 +12,7 @@ from typing import Any
 
 from icl_vision.contracts import Prompt, Scores
 from icl_vision.errors import LLMResponseError, UsageError
+from icl_vision.llms.attempts import free
 from icl_vision.llms.llama_scoring import TokenPair, score_pairs
 from icl_vision.llms.llama_server import Slot
 
@@ -38,7 +39,8 @@ class RemoteLlama:
 
     async def tokenize(self, text: str) -> tuple[int, ...]:
         """Token ids of a text with the model's start token, special tokens read as ordinary text."""
-        answer = await self._post("/tokenize", {"content": text, "add_special": True, "parse_special": False})
+        with free():
+            answer = await self._post("/tokenize", {"content": text, "add_special": True, "parse_special": False})
         tokens = answer.get("tokens")
         if not isinstance(tokens, list) or not all(isinstance(token, int) for token in tokens):
             raise LLMResponseError("the llama.cpp server's /tokenize answered without tokens; is the URL llama.cpp's?")

@@ -32,7 +32,7 @@ differs, so the re-spelt end of the prompt counts with the continuation.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import groupby
@@ -42,6 +42,7 @@ from typing import Any, Protocol
 from icl_vision.contracts import Scores, Usage
 from icl_vision.errors import LLMResponseError
 from icl_vision.llms.llama_server import Slot, common_prefix
+from icl_vision.llms.partial_scores import PartialScores, attach, take
 
 FORCE_BIAS = 10_000.0
 """Far above any logit, so that the biased token is always the one generated."""
@@ -57,6 +58,12 @@ SIBLINGS = 3
 
 LOWEST = -103.0
 """Reported for a token whose probability underflows a float32 (llama.cpp writes null for its logarithm)."""
+
+
+METHOD = "forced tokens"
+
+Node = tuple[tuple[int, ...], int]
+"""A question: the tokens before, and the token whose log-probability is wanted."""
 
 
 class TokenServer(Protocol):
@@ -86,6 +93,8 @@ async def score_pairs(server: TokenServer, pairs: Sequence[TokenPair], *, fresh:
     Args:
         pairs: with at least one prompt token and one continuation token each.
         fresh: start from an empty cache, so that equal calls give equal bits.
+
+    An error on the way carries what came back before it; see ``partial_scores``.
     """
     nodes = sorted(
         {
@@ -97,28 +106,49 @@ async def score_pairs(server: TokenServer, pairs: Sequence[TokenPair], *, fresh:
     shared = list(nodes[0][0])
     for prefix, _ in nodes:
         shared = shared[: common_prefix(tuple(shared), prefix)]
-    logprobs: dict[tuple[tuple[int, ...], int], float] = {}
+    logprobs: dict[Node, float] = {}
+    try:
+        usage = await _ask_all(server, nodes, shared, logprobs, fresh=fresh)
+    except Exception as error:
+        attach(error, PartialScores(_sums(pairs, logprobs), take(error).usage, METHOD))
+        raise
+    found = _sums(pairs, logprobs)
+    return Scores(tuple(found[place] for place in range(len(pairs))), usage, METHOD)
+
+
+def _sums(pairs: Sequence[TokenPair], logprobs: Mapping[Node, float]) -> dict[int, float]:
+    """The log-probability of each continuation all of whose tokens are known, by its place."""
+    found: dict[int, float] = {}
+    for number, pair in enumerate(pairs):
+        parts = [
+            logprobs.get((pair.prompt + pair.continuation[:place], token))
+            for place, token in enumerate(pair.continuation)
+        ]
+        known = [part for part in parts if part is not None]
+        if len(known) == len(parts):
+            found[number] = sum(known)
+    return found
+
+
+async def _ask_all(
+    server: TokenServer, nodes: Sequence[Node], shared: list[int], logprobs: dict[Node, float], *, fresh: bool
+) -> Usage:
+    """Ask for all nodes in their order, putting what comes back into ``logprobs``; an error carries the usage."""
     usage = Usage()
     async with server.slot(list(nodes[0][0])) as slot:
         # Where all pairs go on from the same tokens, the first question evaluates those and nothing else by itself.
         alone = all(prefix == nodes[0][0] for prefix, _ in nodes)
         if fresh or (not alone and common_prefix(slot.tokens, shared) < len(shared)):
             usage += (await _ask(server, slot, shared, cache=not fresh))[1]
-        for prefix, group in groupby(nodes, key=itemgetter(0)):
-            found, spent = await _next_tokens(server, slot, list(prefix), [token for _, token in group])
-            usage += spent
-            logprobs.update({(prefix, token): logprob for token, logprob in found.items()})
-    return Scores(
-        logprobs=tuple(
-            sum(
-                logprobs[pair.prompt + pair.continuation[:place], token]
-                for place, token in enumerate(pair.continuation)
-            )
-            for pair in pairs
-        ),
-        usage=usage,
-        method="forced tokens",
-    )
+        try:
+            for prefix, group in groupby(nodes, key=itemgetter(0)):
+                found, spent = await _next_tokens(server, slot, list(prefix), [token for _, token in group])
+                usage += spent
+                logprobs.update({(prefix, token): logprob for token, logprob in found.items()})
+        except Exception as error:
+            attach(error, PartialScores(usage=usage))
+            raise
+    return usage
 
 
 async def _next_tokens(

@@ -22,18 +22,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from icl_vision.cores import usable_cores as usable_cores
 from icl_vision.errors import LLMUnavailableError, MissingExtraError
 from icl_vision.llms.loop import at_exit
 from icl_vision.llms.loopback import LoopbackClient
 
 logger = logging.getLogger(__name__)
-
-
-def usable_cores() -> int:
-    """Cores this process may run on; a container or taskset may allow fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

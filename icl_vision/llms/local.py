@@ -12,14 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
+from icl_vision.cores import usable_cores
 from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLongError, UsageError
+from icl_vision.llms import answers
+from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.gguf import packaged_gemma, read_info
 from icl_vision.llms.grammar import constraint_grammar
 from icl_vision.llms.llama_places import write_places
 from icl_vision.llms.llama_scoring import TokenPair, score_pairs, usage_of
-from icl_vision.llms.llama_server import LlamaServer, ServerOptions, require_xllamacpp, shared_server, usable_cores
+from icl_vision.llms.llama_server import LlamaServer, ServerOptions, require_xllamacpp, shared_server
 from icl_vision.llms.profiles import GEMMA_3_270M_CONTEXT, GEMMA_3_270M_NAME
 
 logger = logging.getLogger(__name__)
@@ -40,13 +43,16 @@ class LocalLLM(BaseLLM):
 
     Args:
         path: a GGUF file; None is the packaged Gemma 3 270M (base).
-        api: "completions" continues plain text, "chat" puts the prompt into the model's chat template, "auto" is
-            "chat" where the file has a template and "completions" where it has none.
+        api: "completions" continues plain text, "chat" puts the prompt into the model's chat template and scores
+            nothing, "auto" is "completions" where the file has no template, and both where it has one: what the model
+            writes is a chat's answer, and texts are scored as continuations of the plain prompt.
         threads: of llama.cpp; default: the cores this process may use.
         context: tokens of one request's window, default 8192 or what the model was trained with, if less.
         slots: requests evaluated side by side, each with a window and a prefix cache of its own.
         deterministic: start every call from an empty cache and use one slot, so that equal calls give equal bits.
             Otherwise the last digits depend on what the cache held (some hundredths of a nat a token).
+        reasoning_room: tokens of thinking allowed beside ``max_tokens``; None is 4096 where the chat template knows
+            thoughts, and none otherwise. What is constrained has no thoughts.
 
     Nothing is loaded until the first call. All LocalLLMs with the same path,
     threads, context and slots share one server, stopped when the process ends.
@@ -61,6 +67,7 @@ class LocalLLM(BaseLLM):
         context: int | None = None,
         slots: int = 1,
         deterministic: bool = False,
+        reasoning_room: int | None = None,
     ) -> None:
         if api not in ("auto", "chat", "completions"):
             raise UsageError(f"api for a local LLM must be 'auto', 'chat' or 'completions'; got {api!r}")
@@ -90,6 +97,8 @@ class LocalLLM(BaseLLM):
         if api == "chat" and not has_template:
             raise UsageError(f"{str(path)!r} holds no chat template, so it cannot chat: use api='completions'")
         chat = api == "chat" or (api == "auto" and has_template)
+        # A chat template is for questions; log-probabilities are those of plain text, for instruct models too.
+        scores = api != "chat"
         self._context = context or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
         self._threads = threads or usable_cores()
         self._slots = slots
@@ -99,13 +108,15 @@ class LocalLLM(BaseLLM):
             name="local" if self._path is None else f"local:{self._path.name}",
             context_window=self._context,
             api="chat" if chat else "completions",
-            scores_text=not chat,
+            scores_text=scores,
             constraint="grammar",
             seed=True,
             prefix_cache=not deterministic,
-            scores_bags=not chat,
+            scores_bags=scores,
+            reasoning="optional" if chat and info is not None and "<think>" in (info.chat_template or "") else "never",
         )
-        self._prompts: dict[str, list[int]] = {}
+        self._reasoning_room = answers.reasoning_room_of(reasoning_room, self._profile)
+        self._prompts: dict[tuple[bool, str], list[int]] = {}
         self._single_tokens: dict[str, int] = {}
         self._not_single: set[tuple[str, ...]] = set()
 
@@ -144,14 +155,16 @@ class LocalLLM(BaseLLM):
     ) -> Completion:
         server = await self._ready()
         # The length is known where the restriction counts tokens; a grammar ends by itself.
-        known = {} if constraint is None else await self._single(server, constraint.allowed)
+        plain = self.profile.api == "completions"
+        known = await self._single(server, constraint.allowed) if constraint is not None and plain else {}
         restriction, length = ({}, None) if constraint is None else self._restriction(constraint, known)
-        tokens = await self._prompt_tokens(server, prompt)
+        tokens = await self._prompt_tokens(server, prompt, plain=plain)
         room = self._check_fits(len(tokens), 1)
         document: dict[str, Any] = {
             "prompt": tokens,
-            "n_predict": min(max_tokens, room, length or room),
-            "stop": list(stop),
+            "n_predict": min(self.most_tokens(max_tokens, constraint), room, length or room),
+            # A stop string within its thoughts would end them; those are cut off here before it is looked for.
+            "stop": [] if self._reasoning_room else list(stop),
             "temperature": temperature,
             "cache_prompt": not self._deterministic,
             # Plain sampling from the whole distribution, or the likeliest token: no penalties, no truncation.
@@ -166,16 +179,33 @@ class LocalLLM(BaseLLM):
             answered = await write_places(server, document, constraint.places[:max_tokens], known, lift=LIFT)
             return answered if max_tokens >= constraint.count else replace(answered, finish_reason="length")
         document |= restriction
+        answer, spent = await self._written(server, document, tokens)
+        limited = answer.get("stop_type") == "limit" and answer.get("tokens_predicted") != length
+        met = answer.get("stopping_word") if answer.get("stop_type") == "word" else None
+        said = Said(str(answer["content"]), "length" if limited else "stop", spent, stopped=met)
+        return answers.cut(answers.read(said, self.profile.name, answer, stops=stop), stop)
+
+    async def _written(
+        self, server: LlamaServer, document: dict[str, Any], tokens: list[int]
+    ) -> tuple[dict[str, Any], Usage]:
+        """The server's answer, and what it took. A stop string of white space that was met before anything visible does
+        not end it: the text goes on behind it, which costs no more than if it had not been met."""
+        asked, room, spent = list(tokens), int(document["n_predict"]), Usage()
         async with server.slot(tokens) as slot:
-            answer = await server.post("/completion", document | {"id_slot": slot.number})
-            slot.tokens = tokens
-        cut = answer.get("stop_type") == "limit" and answer.get("tokens_predicted") != length
-        return Completion(
-            text=str(answer["content"]),
-            finish_reason="length" if cut else "stop",
-            usage=usage_of(answer),
-            raw=answer,
-        )
+            while True:
+                more = {"prompt": asked, "n_predict": room, "id_slot": slot.number}
+                answer = await server.post("/completion", document | more)
+                slot.tokens = asked
+                spent += usage_of(answer)
+                room -= max(1, int(answer.get("tokens_predicted") or 0))
+                met = str(answer.get("stopping_word") or "") if answer.get("stop_type") == "word" else ""
+                if not met or met.strip() or str(answer["content"]).strip() or room < 1:
+                    return answer, spent
+                asked = [*asked, *await server.tokenize(str(answer["content"]) + met, start=False)]
+
+    def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
+        """Tokens a completion may take: more than ``max_tokens`` where the model reasons and nothing restricts it."""
+        return max_tokens + (self._reasoning_room if constraint is None else 0)
 
     def _restriction(self, constraint: Constraint, known: dict[str, int]) -> tuple[dict[str, Any], int | None]:
         """What llama.cpp must be told so that it writes nothing else, and after how many tokens it is done.
@@ -190,7 +220,7 @@ class LocalLLM(BaseLLM):
 
     async def _single(self, server: LlamaServer, words: tuple[str, ...]) -> dict[str, int]:
         """The token of each word with its leading space; nothing where one of them is not a single token."""
-        if self.profile.api != "completions" or words in self._not_single:
+        if words in self._not_single:
             return {}
         new = tuple(word for word in dict.fromkeys(words) if word not in self._single_tokens)
         if new:
@@ -205,10 +235,10 @@ class LocalLLM(BaseLLM):
         return {word: self._single_tokens[word] for word in words}
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        if self.profile.api == "chat":
+        if not self.profile.scores_text:
             raise CapabilityError(
-                f"{self.profile.name!r} answers as a chat model, which gives no log-probabilities of given text; "
-                "connect with api='completions' to score with it"
+                f"{self.profile.name!r} was connected with api='chat', which gives no log-probabilities of given text; "
+                "leave api out to score with it, too"
             )
         server = await self._ready()
         token_pairs = []
@@ -217,7 +247,7 @@ class LocalLLM(BaseLLM):
         single = await self._single(server, words) if words and not terminator else {}
         apart: dict[str, bool] = {}
         for prompt, continuation in pairs:
-            tokens = await self._prompt_tokens(server, prompt)
+            tokens = await self._prompt_tokens(server, prompt, plain=True)
             token = single.get(continuation[1:]) if continuation[:1] == " " else None
             if token is not None and apart.get(prompt.text):
                 whole = [*tokens, token]
@@ -234,12 +264,14 @@ class LocalLLM(BaseLLM):
     async def _count_tokens(self, text: str) -> int:
         return len(await (await self._ready()).tokenize(text, start=False)) if text else 0
 
-    async def _prompt_tokens(self, server: LlamaServer, prompt: Prompt) -> list[int]:
+    async def _prompt_tokens(self, server: LlamaServer, prompt: Prompt, *, plain: bool) -> list[int]:
+        """plain: as it is, to be continued; otherwise in the model's chat template."""
         text = prompt.text
-        known = self._prompts.get(text)
+        key = (plain, text) if plain else (plain, f"{prompt.instruction!r}{text}")
+        known = self._prompts.get(key)
         if known is not None:
             return known
-        if self.profile.api == "completions":
+        if plain:
             tokens = await server.tokenize(text)
         else:
             messages = [{"role": "system", "content": prompt.instruction}] if prompt.instruction else []
@@ -248,7 +280,7 @@ class LocalLLM(BaseLLM):
             tokens = await server.tokenize(str(answer["prompt"]), special=True)
         if len(self._prompts) >= 256:  # prompts of one episode come again and again, older ones do not
             self._prompts.pop(next(iter(self._prompts)))
-        self._prompts[text] = tokens
+        self._prompts[key] = tokens
         return tokens
 
     def _check_fits(self, tokens: int, room: int) -> int:

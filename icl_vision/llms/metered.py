@@ -8,7 +8,9 @@ used takes the place of the reservation.
 
 What a failed request cost is not known. Where it never reached the model (a refusal, no connection) it counts as a
 request without tokens; where it may have been answered and billed (a timeout, an answer that cannot be read, a
-cancelled wait), the reservation stays as spent, so that a budget errs on the safe side.
+cancelled wait), the reservation stays as spent, so that a budget errs on the safe side. That holds for every attempt:
+one that timed out before another was answered is booked beside it. What was never sent costs nothing. Of a scoring call
+that failed, what came back counts with its own usage.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import math
 from collections.abc import Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
-from icl_vision.errors import CapabilityError, LLMStatusError, LLMUnavailableError, PromptError, UsageError
+from icl_vision.errors import LLMNoAnswerError, UsageError
+from icl_vision.llms.attempts import Account, account, may_be_billed
 from icl_vision.llms.cost import Meter
+from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.tokens import ESTIMATE_ERROR, TokenCount, count_tokens
 from icl_vision.llms.wrapped import WrappedLLM
 
@@ -57,35 +61,42 @@ class MeteredLLM(WrappedLLM):
         estimate = self.estimate(prompt, max_tokens=max_tokens, constraint=constraint)
         self.meter.reserve(self.name, estimate)
         spent = estimate
-        try:
-            answer = await self.llm.complete(
-                prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
-            )
-            spent = answer.usage
-            return answer
-        except (LLMStatusError, LLMUnavailableError, CapabilityError, PromptError, UsageError):
-            spent = Usage(requests=1)
-            raise
-        finally:
-            self.meter.settle(self.name, estimate, spent)
+        with account() as tried:
+            try:
+                answer = await self.llm.complete(
+                    prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
+                )
+                spent = answer.usage + _times(estimate, tried.unsure)
+                return answer
+            except BaseException as error:
+                spent = _spent(error, tried, estimate, estimate, _told(error))
+                raise
+            finally:
+                self.meter.settle(self.name, estimate, spent)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        estimate = Usage()
+        estimates = []
         for prompt, continuation in pairs:
             # A token is written for every one that is scored, at the most.
             written = self._upper(continuation + terminator)
-            estimate += Usage(1, self._upper(prompt.text) + written, 0, written)
+            estimates.append(Usage(1, self._upper(prompt.text) + written, 0, written))
+        # Which pair's attempt it was that came to nothing is not known here: the largest.
+        one = max(estimates, key=lambda each: each.prompt_tokens + each.completion_tokens)
+        estimate = sum(estimates, Usage())
         self.meter.reserve(self.name, estimate)
         spent = estimate
-        try:
-            scores = await self.llm.score(pairs, terminator=terminator)
-            spent = scores.usage
-            return scores
-        except (LLMStatusError, LLMUnavailableError, CapabilityError, PromptError, UsageError):
-            spent = Usage(requests=1)
-            raise
-        finally:
-            self.meter.settle(self.name, estimate, spent)
+        with account() as tried:
+            try:
+                scores = await self.llm.score(pairs, terminator=terminator)
+                spent = scores.usage + _times(one, tried.unsure)
+                return scores
+            except BaseException as error:
+                partial = take(error)
+                attach(error, partial)
+                spent = _spent(error, tried, estimate, one, partial.usage)
+                raise
+            finally:
+                self.meter.settle(self.name, estimate, spent)
 
     def estimate(self, prompt: Prompt | str, *, max_tokens: int = 16, constraint: Constraint | None = None) -> Usage:
         """The most that one completion may use: prompt, what it may write, what goes into the provider's cache."""
@@ -100,3 +111,28 @@ class MeteredLLM(WrappedLLM):
     def _upper(self, text: str) -> int:
         found: TokenCount = count_tokens(text, self.name, encoding=self.profile.tokenizer)
         return found.tokens if found.exact else math.ceil(found.tokens * (1 + ESTIMATE_ERROR))
+
+
+def _spent(error: BaseException, tried: Account, whole: Usage, one: Usage, known: Usage) -> Usage:
+    """What a failed call is booked with.
+
+    whole: its reservation. one: that of the largest of its requests. known: the usage of what came back.
+    """
+    refused = not may_be_billed(error)
+    if not tried.known and not known.requests:
+        # An LLM that notes no attempts: all of it, or a request that was refused.
+        return Usage(requests=1) if refused else whole
+    spent = known + _times(one, max(0, tried.billed - known.requests)) + Usage(requests=int(refused))
+    # Whatever was sent is a request at least: refusals, say, until the time was up.
+    return spent if spent.requests or not tried.sent else Usage(requests=1)
+
+
+def _told(error: BaseException) -> Usage:
+    """What an error says that it cost: where the LLM was asked and answered with nothing."""
+    if not isinstance(error, LLMNoAnswerError):
+        return Usage()
+    return Usage(error.requests, error.prompt_tokens, 0, error.completion_tokens)
+
+
+def _times(usage: Usage, times: int) -> Usage:
+    return Usage(**{name: value * times for name, value in usage.to_dict().items()})

@@ -16,20 +16,15 @@ from typing import Any, Literal, Unpack
 
 from icl_vision.contracts import Completion, Constraint, Prompt
 from icl_vision.errors import UsageError
-from icl_vision.llms.openai_answers import mapping, read_chat, read_response
+from icl_vision.llms.answers import REASONING_ROOM, sent_stops
+from icl_vision.llms.openai_answers import read_chat, read_response
 from icl_vision.llms.openai_requests import send
 from icl_vision.llms.profiles import profile_for
 from icl_vision.llms.remote import RemoteLLM, Transport
 from icl_vision.llms.structured import SCHEMA_NAME, check_constraint, constraint_schema, schema_room
 
-REASONING_ROOM = 4096
-"""Tokens a reasoning model may think before it answers, beside ``max_tokens``; only what is used is billed."""
-
 SMALLEST_RESPONSE = 16
 """The Responses endpoint refuses a smaller ``max_output_tokens``."""
-
-# A failed Responses request comes with status 200 and a code of its own.
-_FAILURES = {"rate_limit_exceeded": 429, "server_error": 500, "vector_store_timeout": 504}
 
 
 class OpenAILLM(RemoteLLM):
@@ -49,6 +44,7 @@ class OpenAILLM(RemoteLLM):
 
     sdk = "openai"
     key_variable = "OPENAI_API_KEY"
+    _more_room = "raise reasoning_room or lower reasoning_effort"
 
     def __init__(
         self,
@@ -156,9 +152,10 @@ class OpenAILLM(RemoteLLM):
             messages.append({"role": "system", "content": self._content(prompt, prompt.instruction, "", "text")})
         messages.append({"role": "user", "content": self._content(prompt, prompt.context, prompt.query, "text")})
         fields: dict[str, Any] = {"messages": messages, "max_completion_tokens": most}
-        if stop and self.profile.stop_strings and constraint is None:
-            # More than it takes are cut here, like those of models that take none.
-            fields["stop"] = list(stop[: self.profile.stop_strings])
+        # More than it takes are cut here, like those of models that take none.
+        stops = sent_stops(stop, self.profile.stop_strings)
+        if stops and constraint is None:
+            fields["stop"] = stops
         if seed is not None:
             fields["seed"] = seed
         if self._effort is not None:
@@ -199,15 +196,4 @@ class OpenAILLM(RemoteLLM):
         self, answer: Mapping[str, Any], *, stop: Sequence[str], constraint: Constraint | None
     ) -> Completion:
         read = read_response if self.profile.api == "responses" else read_chat
-        text, finish, usage = read(answer, self.profile.name)
-        if not text.strip() and finish == "length" and self._reasons:
-            raise self._only_thoughts(usage)
-        return self._finished(Completion(text, finish, usage, answer), stop, constraint, arrays=True)
-
-    def _check_answer(self, answer: Mapping[str, Any], secrets: Sequence[str], prompt_text: str) -> None:
-        # Responses reports a failure of its own with status 200.
-        if self.profile.api == "responses" and answer.get("status") == "failed":
-            detail = mapping(answer.get("error"))
-            message = str(detail.get("message") or "the response failed")
-            status = _FAILURES.get(str(detail.get("code")), 400)
-            raise self.translator.status_error(status, detail, message, secrets, prompt_text)
+        return self._finished(read(answer, self.profile.name), answer, stop, constraint, arrays=True)

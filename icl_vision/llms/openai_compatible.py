@@ -9,19 +9,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar, Literal, Unpack
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, LLMSpecError, UsageError
 from icl_vision.llms import dialects
+from icl_vision.llms.answers import ending, reasoning_room_of, sent_stops, without_thoughts
 from icl_vision.llms.echo_scoring import echoed_logprob
 from icl_vision.llms.llama_remote import RemoteLlama, root_of
 from icl_vision.llms.openai_answers import chat_usage, first_choice, read_chat, read_completion
 from icl_vision.llms.openai_requests import send
+from icl_vision.llms.partial_scores import score_each
 from icl_vision.llms.profiles import profile_for
 from icl_vision.llms.redaction import check_url, redacted_url, shown_url
 from icl_vision.llms.remote import RemoteLLM, Transport
 from icl_vision.llms.structured import check_constraint
+
+MAX_TOKENS = "max_tokens"
 
 OWN_ENDPOINT = "own endpoint"
 """Stands among a request's parameters where it goes to an endpoint of the server's own, whose address is the value."""
@@ -45,6 +50,11 @@ class OpenAICompatibleLLM(RemoteLLM):
         api_key: sent as bearer token; default: the environment variable OPENAI_COMPATIBLE_API_KEY, read at each call,
             or a word that servers without keys ignore. OPENAI_API_KEY is for api.openai.com and is not sent to
             whatever host a spec names.
+        max_tokens_field: the field that bounds an answer's tokens, for servers that know "max_tokens" under another
+            name ("max_completion_tokens"), or refuse it: None leaves it out, and how long an answer gets is then the
+            server's affair.
+        reasoning_room: tokens of thinking allowed beside ``max_tokens``; None is 4096 where the profile says that the
+            model reasons (``register_profile(..., reasoning="always")``), and none otherwise.
         context_window, extra_body, transport: see ``RemoteLLM`` and ``Transport``.
     """
 
@@ -61,10 +71,17 @@ class OpenAICompatibleLLM(RemoteLLM):
         dialect: dialects.Dialect = "generic",
         echo: bool | Literal["prompt_logprobs"] = False,
         api_key: str | Callable[[], str] | None = None,
+        max_tokens_field: str | None = MAX_TOKENS,
+        reasoning_room: int | None = None,
         context_window: int | None = None,
         extra_body: Mapping[str, Any] | None = None,
         **transport: Unpack[Transport],
     ) -> None:
+        if max_tokens_field is not None and not (isinstance(max_tokens_field, str) and max_tokens_field.strip()):
+            raise UsageError(
+                f"max_tokens_field must be a field's name, like 'max_completion_tokens', or None; got "
+                f"{max_tokens_field!r}"
+            )
         if api not in ("auto", "chat", "completions"):
             raise UsageError(f"api for an OpenAI-compatible LLM must be 'auto', 'chat' or 'completions'; got {api!r}")
         if echo not in (True, False, "prompt_logprobs"):
@@ -84,19 +101,27 @@ class OpenAICompatibleLLM(RemoteLLM):
             extra_body=extra_body,
             **transport,
         )
+        self._max_tokens_field = max_tokens_field
+        self._reasoning_room = reasoning_room_of(reasoning_room, profile)
         self._dialect: dialects.Dialect = dialect
         self._scoring: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
         self._echo = echo
 
     def _settings(self) -> dict[str, Any]:
         # A server ignores the fields of another dialect, and with them the constraint.
-        return super()._settings() | {"dialect": self._dialect}
+        settings = super()._settings() | {"dialect": self._dialect}
+        # Only where they are not what they always were: older caches and run folders go on.
+        if self._max_tokens_field != MAX_TOKENS:
+            settings["max_tokens_field"] = self._max_tokens_field
+        if self._reasoning_room:
+            settings["room"] = self._reasoning_room
+        return settings
 
     def _new_client(self, module: Any, key: str, base_url: str | None, timeout: float) -> Any:
         return module.AsyncOpenAI(api_key=key or "not-needed", base_url=base_url, timeout=timeout, max_retries=0)
 
     def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
-        return max_tokens + dialects.room(constraint, self.profile)
+        return max_tokens + self._reasoning_room + dialects.room(constraint, self.profile)
 
     def request_params(
         self,
@@ -109,7 +134,9 @@ class OpenAICompatibleLLM(RemoteLLM):
         constraint: Constraint | None,
     ) -> dict[str, Any]:
         """One request, for ``/completions`` where it has a ``prompt`` and for ``/chat/completions`` otherwise."""
-        params: dict[str, Any] = {"model": self.model, "max_tokens": self.most_tokens(max_tokens, constraint)}
+        params: dict[str, Any] = {"model": self.model}
+        if self._max_tokens_field is not None:
+            params[self._max_tokens_field] = self.most_tokens(max_tokens, constraint)
         if self.profile.temperature:
             params["temperature"] = temperature
         extra = self._extra_body
@@ -118,9 +145,9 @@ class OpenAICompatibleLLM(RemoteLLM):
             fields, own = dialects.constraint_fields(constraint, self.profile, self._dialect)
             params |= fields
             extra = own | extra
-        elif stop and self.profile.stop_strings:
+        elif stops := sent_stops(stop, self.profile.stop_strings):
             # More than it takes are cut from the answer here.
-            params["stop"] = list(stop[: self.profile.stop_strings])
+            params["stop"] = stops
         if (kept := self._kept_seed(seed)) is not None:
             params["seed"] = kept
         if self.profile.api == "completions":
@@ -140,12 +167,12 @@ class OpenAICompatibleLLM(RemoteLLM):
     ) -> Completion:
         """What an answer of either endpoint says."""
         read = read_chat if self.profile.api == "chat" else read_completion
-        text, finish, usage = read(answer, self.profile.name)
+        said = read(answer, self.profile.name)
         if constraint is not None and self.profile.constraint != "json_schema":
-            if finish != "length" and not dialects.keeps(text, constraint):
+            if ending(said.finish) == "stop" and not dialects.keeps(without_thoughts(said.text)[0], constraint):
                 self._dropped("constraint", "it answered with something else than what was allowed")
             constraint = None  # not JSON: the answer is what it is
-        return self._finished(Completion(text, finish, usage, answer), stop, constraint, arrays=True)
+        return self._finished(said, answer, stop, constraint, arrays=True)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         if not self.profile.scores_text:
@@ -155,22 +182,8 @@ class OpenAICompatibleLLM(RemoteLLM):
             )
         if not self._echo and self._dialect == "llama.cpp":
             return await self._score_by_tokens(pairs, terminator)
-        # The first alone: requests sent at once do not see what each other put into the server's prefix cache.
-        results = [await self._score_one(*pairs[0], terminator)]
-        others = [asyncio.create_task(self._score_one(*pair, terminator)) for pair in pairs[1:]]
-        try:
-            results += await asyncio.gather(*others)
-        except BaseException:
-            # The scores are of use only together: what still waits for its turn must not be sent, and paid for.
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-            raise
-        usage = Usage()
-        for _, spent in results:
-            usage += spent
         method = "prompt_logprobs" if self._echo == "prompt_logprobs" else "echo"
-        return Scores(tuple(logprob for logprob, _ in results), usage, method)
+        return await score_each([partial(self._score_one, *pair, terminator) for pair in pairs], method=method)
 
     async def _score_by_tokens(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
         assert self._base_url is not None
@@ -191,7 +204,9 @@ class OpenAICompatibleLLM(RemoteLLM):
     async def _score_one(self, prompt: Prompt, continuation: str, terminator: str) -> tuple[float, Usage]:
         whole = prompt.text + continuation + terminator
         # One token is generated and dropped: some servers refuse max_tokens=0.
-        params: dict[str, Any] = {"model": self.model, "prompt": whole, "max_tokens": 1, "temperature": 0.0}
+        params: dict[str, Any] = {"model": self.model, "prompt": whole, "temperature": 0.0}
+        if self._max_tokens_field is not None:
+            params[self._max_tokens_field] = 1
         extra = dict(self._extra_body)
         if self._echo == "prompt_logprobs":
             extra["prompt_logprobs"] = 0

@@ -6,12 +6,12 @@ Knows: names and numbers, with where each comes from (``families`` for hosted mo
 from __future__ import annotations
 
 import fnmatch
-import threading
 from dataclasses import fields
 from typing import Any
 
 from icl_vision.contracts import Profile
 from icl_vision.errors import UsageError
+from icl_vision.forks import ForkLock
 from icl_vision.llms.families import RULES
 
 GEMMA_3_270M_NAME = "gemma-3-270m-q4_k_m"
@@ -22,7 +22,7 @@ GEMMA_3_270M_CONTEXT = 32768
 # completions. (Gemma's instruct files do carry one.)
 
 _registered: list[tuple[str, dict[str, Any]]] = []
-_lock = threading.Lock()
+_lock = ForkLock()
 _FIELDS = frozenset(field.name for field in fields(Profile)) - {"name"}
 
 

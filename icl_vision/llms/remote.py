@@ -21,15 +21,19 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Usage
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt
 from icl_vision.errors import (
     DroppedGuaranteeWarning,
     LLMError,
+    LLMGarbledError,
     LLMResponseError,
     LLMUnavailableError,
     UsageError,
 )
+from icl_vision.llms import answers
+from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.provider_errors import error_in
 from icl_vision.llms.redaction import Secret, check_url, quote, shown_url, url_secrets
 from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
 from icl_vision.llms.sdk_errors import Translator
@@ -107,6 +111,8 @@ class RemoteLLM(BaseLLM):
     key_variable: ClassVar[str]
     """The environment variable that holds the key."""
     key_required: ClassVar[bool] = True
+    _more_room: ClassVar[str] = answers.RAISE_ROOM
+    """What to do where thoughts used up the tokens."""
 
     def __init__(
         self,
@@ -200,8 +206,13 @@ class RemoteLLM(BaseLLM):
     ) -> Completion:
         """What an answer of the provider says."""
 
-    def _check_answer(self, answer: Mapping[str, Any], secrets: Sequence[str], prompt_text: str) -> None:
-        """Raise an error that the provider reports in an answer that looks fine from outside."""
+    def check_answer(self, answer: object, prompt_text: str) -> None:
+        """Raise the error that a provider, or a proxy before it, reports in an answer that looks fine from outside."""
+        reported = error_in(answer)
+        if reported is not None:
+            raise self.translator.status_error(
+                reported.status, reported.detail, reported.message, self.secrets(), prompt_text
+            )
 
     # ---- one request ----
 
@@ -226,11 +237,7 @@ class RemoteLLM(BaseLLM):
         text = prompt.text
 
         async def attempt(client: Any) -> dict[str, Any]:
-            content = await self._send(client, params)
-            secrets = self.secrets()
-            answer = self._parse(content, secrets)
-            self._check_answer(answer, secrets, text)
-            return answer
+            return self._parse(await self._send(client, params), text)
 
         tokens = estimate_tokens(text) + most if self._connect().resilience.limiter.counts_tokens else 0
         return await self.call(attempt, tokens=tokens, prompt_text=text)
@@ -271,17 +278,19 @@ class RemoteLLM(BaseLLM):
         hidden = [] if address is None else url_secrets(address)
         return hidden if key is None else [key.reveal(), *hidden]
 
-    def _parse(self, content: bytes, secrets: Sequence[str]) -> dict[str, Any]:
+    def _parse(self, content: bytes, prompt_text: str) -> dict[str, Any]:
         # Raised outside the handler: as its context the decoder's exception would keep the whole body, key or no key.
+        name = self.profile.name
         try:
             answer = json.loads(content)
         except (ValueError, RecursionError):
             answer = content
         if isinstance(answer, bytes):
-            shown = quote(content, secrets)
-            raise LLMResponseError(f"{self.profile.name!r} answered {shown!r}, which is not JSON")
+            shown = quote(content, self.secrets())
+            raise LLMGarbledError(f"{name!r} answered {shown!r}, which is not JSON" if shown else _silent(name))
+        self.check_answer(answer, prompt_text)
         if not isinstance(answer, dict):
-            raise LLMResponseError(f"{self.profile.name!r} answered a JSON {type(answer).__name__}, expected an object")
+            raise LLMResponseError(f"{name!r} answered a JSON {_json_kind(answer)}, expected an object")
         return answer
 
     def _connect(self) -> _Connection:
@@ -343,16 +352,16 @@ class RemoteLLM(BaseLLM):
         fields = ", ".join(sorted(map(str, answer))[:12]) or "none"
         return LLMResponseError(f"{self.profile.name!r} answered without {what}; the answer's fields are: {fields}")
 
-    def _only_thoughts(self, usage: Usage) -> LLMResponseError:
-        return LLMResponseError(
-            f"{self.profile.name!r} used up its {usage.completion_tokens} tokens thinking and wrote no answer; raise "
-            "reasoning_room or lower reasoning_effort"
-        )
-
     def _finished(
-        self, answer: Completion, stop: Sequence[str], constraint: Constraint | None, *, arrays: bool
+        self, said: Said, raw: Mapping[str, Any], stop: Sequence[str], constraint: Constraint | None, *, arrays: bool
     ) -> Completion:
-        """The answer as the contract has it: plain text, cut at the stop strings, or what the constraint allows."""
+        """The answer as the contract has it: plain text, cut at the stop strings, or what the constraint allows.
+
+        Raises:
+            LLMNoAnswerError: nothing was answered; see ``answers.read``.
+        """
+        secrets = self.secrets()
+        answer = answers.read(said, self.profile.name, raw, stops=stop, secrets=secrets, room=self._more_room)
         if constraint is not None and answer.finish_reason in ("stop", "length"):
             text = answer_from_json(answer.text, constraint, arrays=arrays)
             if text is not None:
@@ -363,8 +372,7 @@ class RemoteLLM(BaseLLM):
                     "max_tokens"
                 )
             self._dropped("constraint", "it answered with something else than what was allowed")
-        text, cut = cut_at_stop(answer.text, stop)
-        return replace(answer, text=text, finish_reason="stop") if cut else answer
+        return answers.cut(answer, stop)
 
 
 @functools.lru_cache(maxsize=64)
@@ -386,7 +394,9 @@ def _resilience_maker(transport: Transport) -> Callable[[], Resilience]:
     return lambda: shared
 
 
-def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first stop string in it, and whether there was one."""
-    places = [place for place in (text.find(stop) for stop in stops) if place >= 0]
-    return (text[: min(places)], True) if places else (text, False)
+def _silent(name: str) -> str:
+    return f"{name!r} answered with an empty body"
+
+
+def _json_kind(value: object) -> str:
+    return {list: "list", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")

@@ -14,14 +14,16 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMResponseError, StorageError, UsageError
+from icl_vision.llms.answers import check
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrapped import WrappedLLM
 from icl_vision.reading import MOST_WEIGHTS, loads, read_text
 
@@ -81,13 +83,30 @@ class RecordingLLM(WrappedLLM):
         return answer
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        scores = await self.llm.score(pairs, terminator=terminator)
-        for place, ((prompt, continuation), logprob) in enumerate(zip(pairs, scores.logprobs, strict=True)):
-            # The usage of the whole call stands with its first pair, so that sums over the file are right.
-            usage = scores.usage if place == 0 else Usage()
-            written = {"logprob": logprob, "method": scores.method, "usage": usage.to_dict()}
-            self._append({"request": _score_request(prompt, continuation, terminator), "answer": written})
+        try:
+            scores = await self.llm.score(pairs, terminator=terminator)
+        except Exception as error:
+            partial = take(error)  # what came back before it is recorded all the same
+            self._append_scores(pairs, partial.logprobs, partial.usage, partial.method, terminator)
+            attach(error, partial)
+            raise
+        self._append_scores(pairs, dict(enumerate(scores.logprobs)), scores.usage, scores.method, terminator)
         return scores
+
+    def _append_scores(
+        self,
+        pairs: Sequence[tuple[Prompt, str]],
+        logprobs: Mapping[int, float],
+        usage: Usage,
+        method: str,
+        terminator: str,
+    ) -> None:
+        for place, logprob in sorted(logprobs.items()):
+            prompt, continuation = pairs[place]
+            # The usage of the whole call stands with its first pair, so that sums over the file are right.
+            written = {"logprob": logprob, "method": method, "usage": usage.to_dict()}
+            self._append({"request": _score_request(prompt, continuation, terminator), "answer": written})
+            usage = Usage()
 
     async def _count_tokens(self, text: str) -> int:
         tokens = await self.llm.count_tokens(text)
@@ -140,7 +159,9 @@ class ReplayLLM(BaseLLM):
         constraint: Constraint | None,
     ) -> Completion:
         answer = self._next(_completion_request(prompt, max_tokens, stop, temperature, seed, constraint))
-        return Completion(str(answer["text"]), str(answer["finish_reason"]), Usage(**answer["usage"]))
+        found = Completion(str(answer["text"]), str(answer["finish_reason"]), Usage(**answer["usage"]))
+        # Version 0.1.0 recorded what was no answer, too: it is the same error now as from the LLM itself.
+        return check(found, self._profile.name)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         answers = [self._next(_score_request(prompt, text, terminator)) for prompt, text in pairs]

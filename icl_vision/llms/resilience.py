@@ -2,8 +2,8 @@
 
 The SDKs' own retries are off: retries in two places multiply. Here:
 
-- 408, 409, 429, 5xx (529 among them), connection errors and attempt timeouts are tried again, with
-  jittered exponential waits, or after what the provider asks for (``retry_hints`` reads it), capped.
+- 408, 409, 429, 5xx (529 among them), connection errors, attempt timeouts and bodies that are no JSON are
+  tried again, with jittered exponential waits, or after what the provider asks for (``retry_hints`` reads it), capped.
   An exhausted quota and every other 4xx are final.
 - Limits are counted by the minute, so the waits after 429s grow faster: with the default policy they last
   one to two minutes together. The same where a provider's own "try again in 6 ms" proves too short.
@@ -29,7 +29,15 @@ from typing import TypeVar
 
 import tenacity
 
-from icl_vision.errors import LLMError, LLMStatusError, LLMTimeoutError, LLMUnavailableError, UsageError
+from icl_vision.errors import (
+    LLMError,
+    LLMGarbledError,
+    LLMStatusError,
+    LLMTimeoutError,
+    LLMUnavailableError,
+    UsageError,
+)
+from icl_vision.llms.attempts import requested, sending
 from icl_vision.llms.retry_hints import parse_retry_after as parse_retry_after
 
 logger = logging.getLogger(__name__)
@@ -56,7 +64,7 @@ def is_retryable(error: BaseException) -> bool:
         if error.code in QUOTA_CODES:
             return False
         return error.status in (408, 409, 429) or error.status >= 500
-    return isinstance(error, LLMUnavailableError | LLMTimeoutError)
+    return isinstance(error, LLMUnavailableError | LLMTimeoutError | LLMGarbledError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +261,7 @@ class Resilience:
         """
         policy = self.policy
         last: list[BaseException] = []
+        requested()
 
         async def attempt() -> T:
             async with self.limiter.slot(tokens, again=total.when() is not None):
@@ -260,8 +269,9 @@ class Resilience:
                     # From here on: one of ten thousand calls may wait an hour for its turn with nothing being wrong.
                     total.reschedule(asyncio.get_running_loop().time() + policy.total_timeout)
                 try:
-                    async with asyncio.timeout(policy.attempt_timeout):
-                        result = await ask()
+                    with sending():
+                        async with asyncio.timeout(policy.attempt_timeout):
+                            result = await ask()
                 except TimeoutError as error:
                     if isinstance(error, LLMError):
                         raise

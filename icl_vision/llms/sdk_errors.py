@@ -36,7 +36,9 @@ _TOO_LONG = re.compile(
     re.IGNORECASE,
 )
 _COUNTS = (
-    # Anthropic: "prompt is too long: 210000 tokens > 200000 maximum"
+    # Anthropic: "prompt is too long: 210000 tokens > 200000 maximum", and with what is to be written,
+    # "input length and `max_tokens` exceed context limit: 188240 + 21333 > 200000"
+    re.compile(r"(?P<tokens>\d+) \+ (?P<more>\d+) > (?P<window>\d+)"),
     re.compile(r"(?P<tokens>\d+) tokens > (?P<window>\d+) maximum"),
     # OpenAI and vLLM: "maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens"
     re.compile(
@@ -114,16 +116,25 @@ class Translator:
         )
 
     def _too_long(self, detail: Mapping[str, Any], message: str, prompt_text: str) -> PromptTooLongError | None:
+        """The error for a prompt that is too long by the provider's numbers, or by our estimate where it gives none.
+
+        None where the tokens fit: the words were about something else, or nobody can say what they were about.
+        """
         tokens, window = detail.get("n_prompt_tokens"), detail.get("n_ctx")  # llama.cpp
         for pattern in _COUNTS:
             match = pattern.search(message)
             if match:
                 tokens, window = int(match["tokens"]), int(match["window"])
+                tokens += int(match.groupdict().get("more") or 0)
                 break
+        said = isinstance(tokens, int) and isinstance(window, int)
         window = window if isinstance(window, int) else self.window
         if window is None:
             return None
-        return PromptTooLongError(tokens if isinstance(tokens, int) else estimate_tokens(prompt_text), window, SHORTER)
+        counted = tokens if isinstance(tokens, int) else estimate_tokens(prompt_text)
+        # A server that counts may want room for a token of its answer, and then refuses what just fits.
+        too_many = counted >= window if said and error_code(detail) in CONTEXT_CODES else counted > window
+        return PromptTooLongError(counted, window, SHORTER) if too_many else None
 
 
 def error_detail(body: object) -> Mapping[str, Any]:

@@ -214,6 +214,8 @@ class Asker:
             for question in questions:
                 await self.check_window(question)
             if self.method in ("channel", "direct"):
+                if keep_errors:
+                    return await scoring.score_apart(self.llm, questions)
                 return [*await scoring.score(self.llm, questions)]
             (question,) = questions
             return [await scoring.complete(self.llm, question, max_tokens=self._room, seed=self.seed)]

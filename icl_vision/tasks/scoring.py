@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import numpy as np
@@ -28,7 +28,9 @@ import numpy.typing as npt
 
 from icl_vision.contracts import Constraint, Profile, Prompt, ScoringMethod, TextLLM, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
-from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
+from icl_vision.llms.answers import check
+from icl_vision.llms.checked_scores import all_impossible, checked_logprobs, is_logprob
+from icl_vision.llms.partial_scores import PartialScores, take
 from icl_vision.prompting import PreparedPrompt, PromptBuilder
 from icl_vision.tasks.ensemble import Ensemble, pool
 
@@ -176,7 +178,7 @@ async def score(llm: TextLLM, questions: Sequence[Question]) -> list[Answer]:
     questions: of one kind, one at least.
 
     Raises:
-        LLMResponseError: the LLM gave another number of scores, or one that is not a number.
+        LLMResponseError: the LLM gave another number of scores, or one that is no log-probability.
     """
     pairs = [pair for question in questions for pair in question.pairs]
     scores = await llm.score(pairs, terminator=questions[0].terminator)
@@ -191,8 +193,64 @@ async def score(llm: TextLLM, questions: Sequence[Question]) -> list[Answer]:
     return answers
 
 
+async def score_apart(llm: TextLLM, questions: Sequence[Question]) -> list[Answer | Exception]:
+    """``score``, where a question that fails costs no other: an error stands in its answer's place.
+
+    What came back of a call that failed is kept, and only what is missing (or is no log-probability) is asked again,
+    question by question and once. A call for one question is not made again.
+    """
+    pairs = [pair for question in questions for pair in question.pairs]
+    came, failure = await _asked(llm, pairs, questions[0].terminator)
+    spans: list[range] = []
+    for question in questions:
+        start = spans[-1].stop if spans else 0
+        spans.append(range(start, start + len(question.pairs)))
+    # Spread over the questions that have any of it, so that the sum over images is what was spent.
+    touched = [number for number, span in enumerate(spans) if any(place in came.logprobs for place in span)]
+    touched = touched or [*range(len(spans))]
+    spent = dict(zip(touched, _shares(came.usage, len(touched)), strict=True))
+    found: list[Answer | Exception] = []
+    for number, (question, span) in enumerate(zip(questions, spans, strict=True)):
+        known = {place - span.start: came.logprobs[place] for place in span if place in came.logprobs}
+        usage = spent.get(number, Usage())
+        missing = [place for place in range(len(span)) if place not in known]
+        if missing and (len(questions) > 1 or failure is None):
+            again, failure = await _asked(llm, [question.pairs[place] for place in missing], question.terminator)
+            usage += again.usage
+            known |= {missing[place]: value for place, value in again.logprobs.items()}
+        if len(known) == len(span):
+            found.append(Answer(question.weigh([known[place] for place in range(len(span))]), "", usage))
+        else:
+            assert failure is not None
+            found.append(failure)
+    return found
+
+
+async def _asked(
+    llm: TextLLM, pairs: Sequence[tuple[Prompt, str]], terminator: str
+) -> tuple[PartialScores, Exception | None]:
+    """The log-probabilities that come back, and why there are no others."""
+    try:
+        scores = await llm.score(pairs, terminator=terminator)
+    except Exception as error:
+        came, failure = take(error), error
+        return replace(came, logprobs={place: one for place, one in came.logprobs.items() if is_logprob(one)}), failure
+    try:
+        checked_logprobs(scores, len(pairs), llm.profile.name)
+    except LLMResponseError as error:
+        # Of another number of scores nobody knows which is whose.
+        whole = len(scores.logprobs) == len(pairs)
+        good = {place: one for place, one in enumerate(scores.logprobs) if whole and is_logprob(one)}
+        return PartialScores(good, scores.usage), error
+    return PartialScores(dict(enumerate(scores.logprobs)), scores.usage), None
+
+
 async def complete(llm: TextLLM, question: Question, *, max_tokens: int, seed: int) -> Answer:
-    """The answer the LLM writes, greedily, up to the end of the line; restricted to the labels for "constrained"."""
+    """The answer the LLM writes, greedily, up to the end of the line; restricted to the labels for "constrained".
+
+    Raises:
+        LLMNoAnswerError: it answered with nothing, only with thoughts, or withheld its answer.
+    """
     constraint = Constraint(question.labels) if question.method == "constrained" else None
     answer = await llm.complete(
         question.pairs[0][0],
@@ -202,6 +260,7 @@ async def complete(llm: TextLLM, question: Question, *, max_tokens: int, seed: i
         seed=seed if llm.profile.seed else None,
         constraint=constraint,
     )
+    check(answer, llm.profile.name)  # again, for an LLM that is not one of this library's
     return Answer(None, answer.text, answer.usage)
 
 

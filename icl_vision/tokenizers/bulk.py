@@ -16,14 +16,15 @@ import itertools
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.cores import usable_cores
 from icl_vision.errors import ImageError, StorageError, UsageError
 from icl_vision.images import load_image
 from icl_vision.tokenizers.base import ImageTokenizer
@@ -32,6 +33,7 @@ from icl_vision.tokenizers.onnx import OnnxTokenizer
 if TYPE_CHECKING:
     from PIL import Image
 
+    from icl_vision.contracts import Tokenizer
     from icl_vision.pyramid import TokenPyramid
 
 logger = logging.getLogger(__name__)
@@ -47,12 +49,13 @@ Shrink = Callable[["Image.Image"], "Image.Image"]
 
 
 def encode_files(
-    tokenizer: ImageTokenizer, paths: Iterable[str], k: int | None = None, *, workers: int = 0
+    tokenizer: Tokenizer, paths: Iterable[str], k: int | None = None, *, workers: int = 0
 ) -> Generator[tuple[str, TokenPyramid | ImageError], None, None]:
     """Each file with its words, or with what is wrong with it; in the order given, a bad file stops nothing.
 
     Args:
-        tokenizer: the one that encodes; its ``batch_size`` bounds what the graph takes at once.
+        tokenizer: the one that encodes; its ``batch_size`` bounds what the graph takes at once. A wrapper (a cache of
+            words, say) is given the files themselves, and nothing is read ahead for it.
         paths: image files; read lazily, so that an iterator of millions is as good as a list.
         k: words per image, as for ``ImageTokenizer.encode``.
         workers: processes that read and shrink; 0 takes threads of this process, which is as fast unless there are many
@@ -70,9 +73,14 @@ def encode_files(
 
 
 def encode_chunks(
-    tokenizer: ImageTokenizer, chunks: Iterable[Sequence[str]], k: int | None = None, *, workers: int = 0
+    tokenizer: Tokenizer, chunks: Iterable[Sequence[str]], k: int | None = None, *, workers: int = 0
 ) -> Generator[tuple[Sequence[str], list[TokenPyramid | ImageError]], None, None]:
     """``encode_files`` by chunks: each chunk of files with a result for each, in order."""
+    if not isinstance(tokenizer, ImageTokenizer):  # a wrapper, which wants the files themselves
+        _checked_workers(workers)
+        for chunk in chunks:
+            yield chunk, _encoded_by(tokenizer, chunk, k)
+        return
     widest = 0
     with _readers(workers) as readers:
         for chunk, images in _read_ahead(readers, chunks, _shrinking(tokenizer)):
@@ -110,6 +118,21 @@ def _encoded(
     return [image if isinstance(image, ImageError) else next(results) for image in images]
 
 
+def _encoded_by(tokenizer: Tokenizer, paths: Sequence[str], k: int | None) -> list[TokenPyramid | ImageError]:
+    """A chunk's results from a tokenizer that reads for itself: all at once, one by one where a file is bad."""
+    try:
+        return [*tokenizer.encode(paths, k)]
+    except ImageError:
+        results: list[TokenPyramid | ImageError] = []
+        for path in paths:
+            try:
+                results += tokenizer.encode([path], k)
+            except ImageError as error:
+                plain = type(error)(str(error).removeprefix("images[0]: "))
+                results.append(plain)
+        return results
+
+
 def _alone(tokenizer: ImageTokenizer, image: Image.Image, k: int | None) -> TokenPyramid | ImageError:
     try:
         return tokenizer._encode_batches([[image]], k)[0]
@@ -130,17 +153,39 @@ def _read_ahead(
     while True:
         for chunk in itertools.islice(remaining, AHEAD + 1 - len(waiting)):
             parts = [chunk[start : start + _PART] for start in range(0, len(chunk), _PART)]
-            waiting.append((chunk, [readers.submit(task, part) for part in parts]))
+            with _readers_alive(starting=True):
+                waiting.append((chunk, [readers.submit(task, part) for part in parts]))
         if not waiting:
             return
         chunk, futures = waiting.popleft()
-        try:
-            yield chunk, [image for future in futures for image in future.result()]
-        except BrokenProcessPool as error:
-            raise StorageError(
-                "a process that reads images died (no memory left, killed, or a script without the "
-                'if __name__ == "__main__": guard); go on with --resume, with fewer --workers or without'
-            ) from error
+        with _readers_alive():
+            images = [image for future in futures for image in future.result()]
+        yield chunk, images
+
+
+@contextlib.contextmanager
+def _readers_alive(*, starting: bool = False) -> Iterator[None]:
+    """A reader's death as an error of ours, wherever it shows: when work is given to it, or when its result is due."""
+    try:
+        yield
+    except BrokenExecutor as error:
+        raise StorageError(
+            "a process that reads images died (no memory left, killed, or a script without the "
+            'if __name__ == "__main__": guard); go on with --resume, with fewer --workers or without'
+        ) from error
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        if "pickle" not in str(error):
+            raise
+        raise UsageError(
+            f"the tokenizer cannot be sent to the processes that read images ({error}); use workers=0, which takes "
+            "threads of this process"
+        ) from error
+    except (OSError, RuntimeError) as error:
+        if not starting:  # what the tokenizer's own code raised in a reader
+            raise
+        raise StorageError(
+            f"no more readers of images can be started ({error}); go on with --resume, with fewer --workers or without"
+        ) from error
 
 
 def read_part(paths: Sequence[str], *, shrink: Shrink) -> list[Image.Image | ImageError]:
@@ -155,18 +200,22 @@ def read_part(paths: Sequence[str], *, shrink: Shrink) -> list[Image.Image | Ima
     return images
 
 
+def _checked_workers(workers: object) -> None:
+    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
+        raise UsageError(f"workers counts processes and must be a whole number of 0 or more; got {workers!r}")
+
+
 @contextlib.contextmanager
 def _readers(workers: int) -> Iterator[Executor]:
     """Threads or processes that read; what they have not begun is dropped when the block is left."""
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise UsageError(f"workers counts processes and must be a whole number of 0 or more; got {workers!r}")
+    _checked_workers(workers)
     executor: Executor
     if workers:
         # Not fork: onnxruntime's threads may hold locks at that moment.
         context = multiprocessing.get_context("spawn")
         executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
     else:
-        executor = ThreadPoolExecutor(min(cores(), _MOST_THREADS), thread_name_prefix="icl-vision-read")
+        executor = ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS), thread_name_prefix="icl-vision-read")
     try:
         yield executor
     finally:
@@ -183,9 +232,3 @@ def _quiet_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1

@@ -33,12 +33,13 @@ from icl_vision.errors import RunError, RunMismatchError, StorageError, UsageErr
 from icl_vision.reading import read_json
 from icl_vision.runs import Run, check_config, config_hash, read_results, source_commit, versions
 from icl_vision.storage import write_json
+from icl_vision.tokenizers.base import ImageTokenizer
 from icl_vision.tokenizers.bulk import CHUNK, encode_chunks
 from icl_vision.tokenizers.bulk_formats import JsonLines, Row, format_of, json_line, row_of, shown
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
-    from icl_vision.tokenizers.base import ImageTokenizer
+    from icl_vision.contracts import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -102,7 +103,7 @@ class BulkReport:
 
 
 def tokenize_files(
-    tokenizer: ImageTokenizer,
+    tokenizer: Tokenizer,
     paths: Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     k: int | None = None,
@@ -176,7 +177,7 @@ def tokenize_files(
 
 
 def write_rows(
-    tokenizer: ImageTokenizer,
+    tokenizer: Tokenizer,
     files: Sequence[str],
     out: str | os.PathLike[str],
     rows: Iterable[Row],
@@ -251,9 +252,13 @@ def read_all(report: BulkReport, paths: Sequence[str]) -> Iterator[Row]:
             yield next(bad)
 
 
-def _config(tokenizer: ImageTokenizer, files: Sequence[str], k: int | None, shard: Shard | None) -> dict[str, Any]:
+def _config(tokenizer: Tokenizer, files: Sequence[str], k: int | None, shard: Shard | None) -> dict[str, Any]:
     """What decides the rows."""
-    layout = tokenizer.layout if k is None else tokenizer.layout_for(tokenizer._checked_k(k))
+    layout = tokenizer.layout
+    if k is not None:
+        whole = ImageTokenizer._checked_k(k)
+        layout_for = getattr(tokenizer, "layout_for", None)
+        layout = layout_for(whole) if layout_for else layout.truncate(layout.layers_for(whole))
     names = hashlib.sha256()
     for path in files:
         names.update(os.fsencode(path) + b"\0")
@@ -294,7 +299,7 @@ def _rows(folder: Path, files: int) -> Iterator[Row]:
 
 
 def _write_all(
-    rows: Iterable[Row], target: Path, scratch: Path, tokenizer: ImageTokenizer, info: Mapping[str, Any]
+    rows: Iterable[Row], target: Path, scratch: Path, tokenizer: Tokenizer, info: Mapping[str, Any]
 ) -> tuple[int, int]:
     """Make the three files from good and bad rows in order; gives the numbers of good and bad ones.
 

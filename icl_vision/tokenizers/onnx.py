@@ -70,7 +70,8 @@ class OnnxTokenizer(ImageTokenizer):
         strict: refuse to run on another execution provider than the one asked for, instead of one warning.
         providers: None (CUDA where a device is usable, else the CPU), "cpu", "cuda", an onnxruntime provider name or
             a sequence of these, best first.
-        threads: CPU threads of a session; None leaves it to onnxruntime.
+        threads: CPU threads of a session; None takes the cores that this process may use (under taskset or in a
+            container fewer than the machine has).
         withhold: names of classes that must not be recognised (a control for classifiers trained on the tested
             classes); any name in ``classes.txt``, case ignored. Only where the card has classes.
         cuda_graph: on CUDA, capture the graph once and replay it: less overhead where every batch has the same size,

@@ -14,6 +14,7 @@ import ctypes
 import functools
 import io
 import logging
+import os
 import sys
 import threading
 import warnings
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.cores import usable_cores
 from icl_vision.errors import ArtefactDamagedError, ArtefactError, MissingExtraError, ProviderError, UsageError
 from icl_vision.tokenizers.graphs import reads_beside
 
@@ -46,7 +48,7 @@ class GraphSession:
         constants: inputs that never change, by name; held on the device for the life of the session.
         providers: None, "cpu", "cuda", an onnxruntime provider name, or a sequence of these, best first.
         strict: raise instead of warning where the session runs on another provider than the first one asked for.
-        threads: CPU threads within one operator; None leaves it to onnxruntime (all cores).
+        threads: CPU threads within one operator; None takes the cores that this process may use, see ``cpu_settings``.
         fixed_batch: on CUDA, capture the graph at this batch size and replay it (a CUDA graph); smaller batches are
             filled up with zeros, and runs of several threads wait for each other. None, or another provider: as usual.
 
@@ -69,10 +71,7 @@ class GraphSession:
     ) -> None:
         ort = _onnxruntime()
         wanted = resolve_providers(providers)
-        settings = ort.SessionOptions()
-        settings.log_severity_level = 3
-        if threads is not None:
-            settings.intra_op_num_threads = checked_threads(threads)
+        settings = cpu_settings(threads)
         # Threads that wait for work do so asleep: by default they burn their core between operators and for a while
         # after a run, which those who decode the next images or run the LLM then lack.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -215,6 +214,21 @@ def resolve_providers(providers: str | Sequence[str] | None) -> list[str]:
             f"Use 'cpu', 'cuda' or one of {', '.join(ort.get_available_providers())}"
         )
     return list(dict.fromkeys([*wanted, CPU]))
+
+
+def cpu_settings(threads: int | None = None) -> Any:
+    """``SessionOptions`` whose pool of threads fits the cores that this process may use.
+
+    threads: None leaves their number to onnxruntime (one for each physical core, pinned to it) where the process may
+    use the whole machine. Where it may not, onnxruntime would still make a pool for the machine's cores.
+    """
+    settings = _onnxruntime().SessionOptions()
+    settings.log_severity_level = 3
+    if threads is not None:
+        settings.intra_op_num_threads = checked_threads(threads)
+    elif (cores := usable_cores()) < (os.cpu_count() or 1):
+        settings.intra_op_num_threads = cores
+    return settings
 
 
 def worth_trying(wanted: list[str]) -> list[str]:

@@ -17,13 +17,14 @@ import itertools
 import json
 import logging
 import os
+import sqlite3
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from icl_vision._version import __version__
-from icl_vision.errors import IclVisionError, ImageError, ImageNotFoundError, UsageError
+from icl_vision.errors import IclVisionError, ImageError, ImageNotFoundError, StorageError, UsageError
 from icl_vision.images import MAX_BYTES, ImageSource, is_image_source, load_image
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.rows import JsonRows
@@ -65,7 +66,7 @@ class CachedTokenizer(WrappedTokenizer):
                 "version, so nothing would tell when its words change"
             )
         self.cache = WordsCache() if cache is None else cache  # (an empty one is false)
-        self.batch_size = int(getattr(inner, "batch_size", 32))
+        self._warned = False
         # The whole card, preprocessing and options among it: better encoded once too often than once too seldom.
         card = json.dumps(dict(inner.card), sort_keys=True, default=str)
         self._identity = hashlib.sha256(f"{FORMAT}/{__version__}/{fingerprint(inner)}/{card}".encode()).hexdigest()
@@ -100,25 +101,51 @@ class CachedTokenizer(WrappedTokenizer):
             digest, batch[place] = digest_of(source)
             digests.append(digest)
         keys = [hashlib.sha256(f"{self._identity}/{k}/{digest}".encode()).hexdigest() for digest in digests]
-        known = {key: self._stored(key) for key in dict.fromkeys(keys)}
+        known, usable = self._stored(dict.fromkeys(keys))
         new = {key: batch[keys.index(key)] for key, pyramid in known.items() if pyramid is None}
         if new:
             # A single image is given as one: its message then has no index.
             given = next(iter(new.values())) if len(batch) == 1 else list(new.values())
             encoded = dict(zip(new, self.inner.encode(given, k), strict=True))  # type: ignore[arg-type]
-            self.cache.put_all({key: pyramid.to_dict() for key, pyramid in encoded.items()})
+            if usable:
+                self._keep({key: pyramid.to_dict() for key, pyramid in encoded.items()})
             known |= encoded
         return [pyramid for pyramid in (known[key] for key in keys) if pyramid is not None]
 
-    def _stored(self, key: str) -> TokenPyramid | None:
-        body = self.cache.get(key)
-        if body is None:
-            return None
+    def _stored(self, keys: Iterable[str]) -> tuple[dict[str, TokenPyramid | None], bool]:
+        """What is stored under each key, and whether the cache can be used at all for now."""
+        found: dict[str, TokenPyramid | None] = dict.fromkeys(keys)
         try:
-            return TokenPyramid.from_dict(body, self.vocabulary)
-        except (IclVisionError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-            self.cache.damaged(key, error)
-            return None
+            for key in found:
+                body = self.cache.get(key)
+                if body is None:
+                    continue
+                try:
+                    found[key] = TokenPyramid.from_dict(body, self.vocabulary)
+                except (IclVisionError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                    self.cache.damaged(key, error)
+        except StorageError as error:
+            self._without_cache(error)
+            return found, False
+        return found, True
+
+    def _keep(self, bodies: Mapping[str, Mapping[str, Any]]) -> None:
+        try:
+            self.cache.put_all(bodies)
+        except StorageError as error:
+            self._without_cache(error)
+
+    def _without_cache(self, error: StorageError) -> None:
+        """Go on without a cache that has no room or cannot be reached; it may be back for the next batch.
+
+        A file that is no cache is another matter: whoever named it is told.
+        """
+        cause = error.__cause__
+        if isinstance(cause, sqlite3.DatabaseError) and not isinstance(cause, sqlite3.OperationalError):
+            raise error
+        if not self._warned:
+            self._warned = True
+            logger.warning("words are encoded without their cache: %s", error)
 
 
 def can_be_cached(tokenizer: Tokenizer) -> bool:

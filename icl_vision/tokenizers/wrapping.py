@@ -36,8 +36,14 @@ def fingerprint(tokenizer: Tokenizer) -> str:
 class WrappedTokenizer:
     """A tokenizer that hands everything on to another one; a subclass changes what it wants to.
 
+    What the contract names is handed on here; whatever else the inner tokenizer has (how it takes pictures, the width
+    of its vectors, what a later version adds) is found there when it is asked for. ``batch_size`` is the inner one's,
+    whichever of the two it is set on.
+
     inner: any tokenizer of the contract.
     """
+
+    inner: Tokenizer
 
     def __init__(self, inner: Tokenizer) -> None:
         self.inner = inner
@@ -82,5 +88,27 @@ class WrappedTokenizer:
         layout: PyramidLayout = layout_for(k) if layout_for else self.layout.truncate(self.layout.layers_for(k))
         return layout
 
+    @property
+    def batch_size(self) -> int:
+        """Images that are held in memory at once."""
+        return int(getattr(self.inner, "batch_size", 32))
+
+    @batch_size.setter
+    def batch_size(self, size: int) -> None:
+        self.inner.batch_size = size  # type: ignore[attr-defined]  # no part of the protocol, but of every one of ours
+
+    def __getattr__(self, name: str) -> Any:
+        # Only for what is not found here. A copy or a pickle asks before there is an inner one.
+        if name.startswith("_") or name == "inner":
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        return getattr(self.inner, name)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
+
+
+def unwrapped(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer inside any number of wrappers."""
+    while isinstance(tokenizer, WrappedTokenizer):
+        tokenizer = tokenizer.inner
+    return tokenizer

@@ -26,7 +26,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from icl_vision.errors import ImageError, UsageError
+from icl_vision.cores import usable_cores
+from icl_vision.errors import ImageError, StorageError, UsageError
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.training.augment import Augmenter
 from icl_vision.training.seeds import ORDER, SPLIT, generator
@@ -48,8 +49,8 @@ class DataConfig:
     images only (drawn by the seed), null for all.
     load_size: short side as loaded, centre-cropped to a square, of which a random part of model.side pixels is used.
     null: model.side, no random crop. flip: mirror every second image. shift: move by up to so many pixels.
-    workers: processes that decode ahead (threads, while a small set is loaded). cache_mb: keep the decoded set in
-    memory if it is not larger than this; 0 never.
+    workers: processes that decode ahead (threads, while a small set is loaded), no more than the cores there are.
+    cache_mb: keep the decoded set in memory if it is not larger than this; 0 never.
     """
 
     path: str | None = None
@@ -142,7 +143,8 @@ class Data:
     def _decoded(self, order: Order, first: int, last: int) -> Iterator[Batch]:
         assert not isinstance(self.source, ImageArray)
         dataset = _Files(self.source, self.train.tolist(), self.channels, self.augmenter.load)
-        workers = self.config.workers
+        # More than the cores there are would only wait for one another; what a step sees does not depend on them.
+        workers = min(self.config.workers, usable_cores())
         loader: DataLoader[Any] = DataLoader(
             dataset,
             batch_sampler=_Steps(order, first, last),
@@ -152,7 +154,19 @@ class Data:
             multiprocessing_context="forkserver" if workers and torch.multiprocessing.get_all_start_methods() else None,
             prefetch_factor=4 if workers else None,
         )
-        for values, labels, bad in loader:
+        batches = iter(loader)
+        while True:
+            try:
+                values, labels, bad = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise StorageError(
+                    "a process that reads images died (no memory left, or killed); go on with --resume, with fewer "
+                    f"data.workers or 0 ({str(error).splitlines()[0]})"
+                ) from error
             self.note(bad)
             yield Batch(values, labels)
 
@@ -267,7 +281,7 @@ def _load(data: Data, source: ImageFiles, wanted: Tensor, progress: bool | None)
         return position, None
 
     bar = progress_bar(len(wanted), "loading images", progress)
-    with bar as advance, ThreadPoolExecutor(max(1, data.config.workers)) as pool:
+    with bar as advance, ThreadPoolExecutor(max(1, min(data.config.workers, usable_cores()))) as pool:
         for position, why in pool.map(one, range(len(wanted))):
             if why is not None:
                 good[position] = False

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.parallel import DistributedDataParallel
 
+from icl_vision.cores import usable_cores
 from icl_vision.errors import IclVisionError, MissingExtraError, TrainingError
 from icl_vision.runs import Run
 from icl_vision.training.checkpoint import latest_checkpoint
@@ -103,6 +104,8 @@ def _run(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool, progre
     run: Run | None = None
     loop: Loop | None = None
     trouble: IclVisionError | None = None
+    # PyTorch heeds affinity, not the share of CPU time that a container grants.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     try:
         model = config.model
         bar = progress if first else False

@@ -512,11 +512,11 @@ def test_the_best_of_several():
     stages = (Stage(layers=(2, 2), stride=4, decoding=Decoding(temperature=0.7, best_of=3)),)
     query = Query("an image of 3", known={0: target[0]})
     answers = [" ".join(target[1:][::-1]), " ".join(target[1:]), "zebra", "zebra", "zebra"]
-    llm = FakeLLM(answers, score=lambda prompt, text: float(text.split() == target[1:]))
+    llm = FakeLLM(answers, score=lambda prompt, text: float(text.split() == target[1:]) - 1.0)
     (drawing,) = ProgressiveDecoder(llm, stages).decode_sync(examples, [query])
     assert drawing.pyramid == picture(3, SMALL)
     answer = drawing.answers[1]
-    assert (answer.score, answer.candidates, answer.usage.requests) == (1.0, 3, 7)
+    assert (answer.score, answer.candidates, answer.usage.requests) == (0.0, 3, 7)
     seen = []
 
     async def longest(candidates):

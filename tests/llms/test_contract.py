@@ -27,6 +27,7 @@ from icl_vision import connect
 from icl_vision.contracts import TextLLM
 from icl_vision.errors import (
     LLMError,
+    LLMGarbledError,
     LLMResponseError,
     LLMStatusError,
     LLMTimeoutError,
@@ -210,18 +211,14 @@ async def test_an_answer_that_takes_too_long(adapter):
 @pytest.mark.parametrize(
     "raw",
     [
-        b"<html>busy</html>",
-        b'{"choices": [{"mess',
-        b"",
         b"[]",
         b'"text"',
+        b"null",
         b"{}",
         b'{"choices": [], "content": null, "output": 3}',
         b'{"choices": [{}], "content": {"text": 1}, "output": []}',
         b'{"choices": [{"message": {"content": 3}, "text": 3}], "content": "x", "output": null}',
         b'{"choices": "x"}',
-        b"[" * 100_000,
-        b"\xff\xfe",
     ],
 )
 async def test_answers_of_an_unexpected_form(served, raw):
@@ -232,6 +229,29 @@ async def test_answers_of_an_unexpected_form(served, raw):
     assert len(server.requests) == 1  # it was paid for: asking again would pay again
     assert len(str(caught.value)) < 700
     assert (await llm.complete(PROMPT)).text.strip()
+
+
+@pytest.mark.parametrize("served", WIRES, indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"<html>busy</html>",
+        b'{"choices": [{"mess',
+        b"",
+        b"  ",
+        b"[" * 100_000,
+        b"\xff\xfe",
+    ],
+)
+async def test_what_is_not_json_is_asked_for_again(served, raw):
+    _, server, llm = served
+    server.faults.append(Fault(raw=raw))
+    assert (await llm.complete(PROMPT)).text.strip()
+    assert len(server.requests) == 2
+    server.faults.extend([Fault(raw=raw)] * 20)
+    with pytest.raises(LLMGarbledError, match="which is not JSON|with an empty body") as caught:
+        await llm.complete(PROMPT)
+    assert len(str(caught.value)) < 700
 
 
 async def test_langchain_answers_of_an_unexpected_form():

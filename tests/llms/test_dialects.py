@@ -149,6 +149,9 @@ def test_llama_cpp_scores_through_its_own_endpoints(llm_of):
         assert all(request.headers["authorization"] == f"Bearer {CANARY}" for request in server.requests)
         assert all(request.body.get("id_slot", -1) == -1 for request in server.requests)
         server.faults.append(Fault(raw=b'{"detail": "no such page"}'))
+        with pytest.raises(LLMStatusError, match="status 400: no such page"):
+            llm.score_sync([(PROMPT, " cat")])
+        server.faults.append(Fault(raw=b'{"tokens": "none"}'))
         with pytest.raises(LLMResponseError, match="/tokenize answered without tokens; is the URL"):
             llm.score_sync([(PROMPT, " cat")])
         assert not llm_of(server).profile.scores_text  # a chat template stands between

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 
 import pytest
@@ -32,6 +33,7 @@ from icl_vision.llms import (
     Price,
     PriceTable,
     ResponseCache,
+    fallback,
     record,
 )
 
@@ -99,6 +101,71 @@ def test_its_profile_promises_what_all_keep():
     assert FallbackLLM([a, FakeLLM(scores_text=False)]).profile.scores_text is False
     with pytest.raises(CapabilityError, match="not every LLM in it"):
         FallbackLLM([a, FakeLLM(scores_text=False)]).score_sync([(PROMPT, " cat")])
+
+
+# For each field of a profile: what a first LLM may say, what a second one says, and what both keep.
+PROMISES = {
+    "name": ("a", "b", "fallback(a, b)"),
+    "context_window": (100, 50, 50),
+    "api": ("completions", "chat", "chat"),
+    "scores_text": (True, False, False),
+    "constraint": ("grammar", None, None),
+    "seed": (True, False, False),
+    "prefix_cache": (True, False, False),
+    "constraint_limit": (500, 20, 20),
+    "scores_bags": (True, False, False),
+    "temperature": (True, False, False),
+    "logprobs": (True, False, False),
+    "stop_strings": (4, 0, 0),
+    "prefill": (True, False, False),
+    "batch": (True, True, False),
+    "prompt_cache": ("breakpoints", "automatic", None),
+    "prompt_cache_minimum": (0, 1024, 1024),
+    "reasoning": ("never", "always", "always"),
+    "least_reasoning": ("none", "low", None),
+    "tokenizer": ("o200k_base", "cl100k_base", None),
+}
+
+
+class Profiled(FakeLLM):
+    """An LLM that says of itself what it is told to say."""
+
+    def __init__(self, profile):
+        super().__init__()
+        self._profile = profile
+
+
+def test_every_field_of_a_profile_has_its_rule():
+    fields = {field.name for field in dataclasses.fields(Profile)}
+    assert set(fallback._RULES) == fields, "say in fallback._RULES what of a new field all LLMs of a fallback keep"
+    assert set(PROMISES) == fields
+
+
+@pytest.mark.parametrize("field", PROMISES)
+def test_it_promises_nothing_that_the_second_cannot_do(field):
+    first, second, both = PROMISES[field]
+    names = {"name": "a"}, {"name": "b"}
+    llms = [Profiled(Profile(**(name | {field: value}))) for name, value in zip(names, (first, second), strict=True)]
+    assert getattr(FallbackLLM(llms).profile, field) == both
+    if field != "name":
+        assert getattr(FallbackLLM(llms[::-1]).profile, field) == both
+        # What both say, they keep; in three as in two.
+        same = FallbackLLM([llms[0], llms[0], llms[0]]).profile
+        assert getattr(same, field) == (False if field == "batch" else first)
+        assert getattr(FallbackLLM([llms[0], llms[0], llms[1]]).profile, field) == both
+
+
+def test_unknown_bounds_are_none():
+    known, unknown = Profiled(Profile("a", context_window=9, constraint_limit=3)), Profiled(Profile("b"))
+    profile = FallbackLLM([unknown, known]).profile
+    assert (profile.context_window, profile.constraint_limit) == (9, 3)
+
+
+def test_a_field_without_a_rule_is_not_promised(monkeypatch):
+    monkeypatch.delitem(fallback._RULES, "stop_strings")
+    a, b = Profiled(Profile("a", stop_strings=4)), Profiled(Profile("b", stop_strings=2))
+    assert FallbackLLM([a, b]).profile.stop_strings == 0
+    assert FallbackLLM([a, a]).profile.stop_strings == 4
 
 
 def test_all_pairs_are_scored_by_one_llm():

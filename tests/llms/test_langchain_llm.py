@@ -163,12 +163,12 @@ class TestConnect:
 class TestAsking:
     def test_chat(self) -> None:
         model = Chat()
-        answer = connect(model).complete_sync(PROMPT, max_tokens=5, stop="\n")
+        answer = connect(model).complete_sync(PROMPT, max_tokens=5, stop=["\n", "Input:"])
         assert answer == Completion("cat", "stop", Usage(1, 10, 6, 2, 3), {"finish_reason": "stop"})
         messages, settings = model.calls[0]
         question = HumanMessage("Input: a b\nOutput: cat\nInput: c d\nOutput:")
         assert messages == [SystemMessage("Name the animal."), question]
-        assert settings == {"stop": ["\n"], "max_tokens": 5, "temperature": 0.0}
+        assert settings == {"stop": ["Input:"], "max_tokens": 5, "temperature": 0.0}
         connect(model).complete_sync("just this")
         assert model.calls[1][0] == [HumanMessage("just this")]
 
@@ -177,7 +177,7 @@ class TestAsking:
         answer = await connect(model).complete(PROMPT, stop=["###", "\n"], seed=7)
         # Cut at the first stop string, although the model wrote on.
         assert (answer.text, answer.finish_reason, answer.usage) == (" cat", "stop", Usage(1, 30, 0, 9))
-        assert model.calls == [{"prompt": PROMPT.text, "stop": ["###", "\n"], "seed": 7}]
+        assert model.calls == [{"prompt": PROMPT.text, "stop": ["###"], "seed": 7}]
         uncut = await connect(model).complete(PROMPT)
         assert uncut.finish_reason == "length" and uncut.text.endswith("e f")
 
@@ -191,10 +191,10 @@ class TestAsking:
 
     def test_which_settings_are_handed_over(self) -> None:
         refuses = Chat(profile={"temperature": False})  # LangChain's profile of the model says so
-        connect(refuses).complete_sync("x", stop=["\n"])
-        assert refuses.calls[0][1] == {"stop": ["\n"], "max_tokens": 16}
+        connect(refuses).complete_sync("x", stop=["###"])
+        assert refuses.calls[0][1] == {"stop": ["###"], "max_tokens": 16}
         model = Chat()
-        connect(model, settings=()).complete_sync("x", stop=["\n"])
+        connect(model, settings=()).complete_sync("x", stop=["###"])
         assert model.calls[0][1] == {"stop": None}
         connect(model, settings=("seed",)).complete_sync("x", seed=3)  # asked for by name, although there is no field
         assert model.calls[1][1] == {"stop": None, "seed": 3}
@@ -231,7 +231,7 @@ class TestAsking:
             ({"stop_reason": "max_tokens"}, "length"),
             ({"finish_reason": "MAX_TOKENS"}, "length"),
             ({"done_reason": "stop"}, "stop"),
-            ({"finish_reason": "content_filter"}, "content_filter"),
+            ({"finish_reason": "another_word"}, "another_word"),
             ({}, "stop"),
         ],
     )

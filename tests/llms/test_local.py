@@ -11,9 +11,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from icl_vision import connect
+from icl_vision import FewShotClassifier, connect
 from icl_vision.codebook import DEFAULT_CODEBOOK, Codebook
 from icl_vision.contracts import Constraint, Prompt
 from icl_vision.errors import (
@@ -369,12 +370,45 @@ QUESTION = Prompt("You answer with one word.", "The sky is blue.", "What colour 
 
 @pytest.mark.slow
 class TestInstruct:
-    def test_auto_chats_where_the_file_has_a_template(self, smollm):
+    def test_auto_chats_and_scores_where_the_file_has_a_template(self, smollm):
         llm = connect(f"local:{smollm}", context=1024)
-        assert (llm.profile.api, llm.profile.scores_text) == ("chat", False)
+        assert (llm.profile.api, llm.profile.scores_text, llm.profile.scores_bags) == ("chat", True, True)
         assert "blue" in llm.complete_sync(QUESTION, max_tokens=24).text.lower()
-        with pytest.raises(CapabilityError, match="connect with api='completions' to score with it"):
+        pairs = [(Prompt.of("The colour of the sky is"), word) for word in (" blue", " seven", " a kind of sea")]
+        plain = connect(f"local:{smollm}", api="completions", context=1024)
+        for terminator in ("\n", ""):
+            found = llm.score_sync(pairs, terminator=terminator).logprobs
+            assert found == pytest.approx(plain.score_sync(pairs, terminator=terminator).logprobs, abs=0.1)
+            assert found[0] > found[1]
+        # One after the other, each in its own form.
+        assert "blue" in llm.complete_sync(QUESTION, max_tokens=24).text.lower()
+
+    def test_a_chat_alone_scores_nothing(self, smollm):
+        llm = connect(f"local:{smollm}", api="chat", context=1024)
+        assert (llm.profile.api, llm.profile.scores_text) == ("chat", False)
+        with pytest.raises(CapabilityError, match="connected with api='chat', which gives no log-probabilities"):
             llm.score_sync([(QUESTION, " blue")])
+
+    def test_labels_are_scored_and_free_answers_are_those_of_a_chat(self, smollm):
+        llm = connect(f"local:{smollm}", context=1024)
+        images = [np.full((8, 8), value, dtype=np.uint8) for value in (10, 250)]
+        options = {"k": None, "ensemble": None}
+        scored = FewShotClassifier(llm, "ascii", scoring="direct", **options).fit(images, ["dark", "light"])
+        (found,) = scored.classify(images[:1])
+        assert found.method == "direct" and sum(found.probabilities.values()) == pytest.approx(1)
+        parsed = FewShotClassifier(llm, "ascii", scoring="constrained", **options).fit(images, ["dark", "light"])
+        (found,) = parsed.classify(images[:1])
+        assert found.method == "constrained" and found.label in ("dark", "light")
+
+    def test_a_stop_string_of_white_space_before_the_answer(self, smollm, gemma):
+        llm = connect(f"local:{smollm}", api="completions", context=1024)
+        asked = 'A poem:\n\nTitle\n\nText\n\n"The sea is blue"\n\nTitle'
+        whole = llm.complete_sync(asked, max_tokens=8)
+        assert whole.text.startswith("\n")  # what such a model writes first
+        cut = llm.complete_sync(asked, max_tokens=8, stop="\n")
+        assert cut.text == whole.text.strip().split("\n")[0] and cut.usage.requests > 1
+        lone = gemma.complete_sync(Prompt("", LINES, "guitar:"), max_tokens=12, stop="\n")
+        assert lone.usage.requests == 1
 
     def test_completions_on_demand(self, smollm):
         llm = connect(f"local:{smollm}", api="completions", context=1024)

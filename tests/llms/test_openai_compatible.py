@@ -96,7 +96,7 @@ PROMPT = Prompt("Be brief.", "a: b", "c:")
 def test_completions(server, llm_of):
     server.replies = [TEXT]
     llm = llm_of(api="completions")
-    answer = llm.complete_sync(PROMPT, max_tokens=3, stop=["\n"], temperature=0.5, seed=4)
+    answer = llm.complete_sync(PROMPT, max_tokens=3, stop=["\n", "###"], temperature=0.5, seed=4)
     assert (answer.text, answer.finish_reason, answer.usage) == (" dog", "stop", Usage(1, 7, 5, 2))
     ((path, headers, body),) = server.requests
     assert path == "/v1/completions"
@@ -105,7 +105,7 @@ def test_completions(server, llm_of):
         "model": "m",
         "prompt": "Be brief.\na: b\nc:",
         "max_tokens": 3,
-        "stop": ["\n"],
+        "stop": ["###"],
         "temperature": 0.5,
         "seed": 4,
     }

@@ -142,7 +142,7 @@ class OverlapLLM(BaseLLM):
         else:
             words, label = continuation, prompt.query.removesuffix(":")
         shared = [len(set(words.split()) & set(known.split())) for name, known in examples(prompt) if name == label]
-        return -10.0 + 3.0 * sum(shared) / max(1, len(shared)) + self.bias.get(label, 0.0)
+        return -60.0 + 3.0 * sum(shared) / max(1, len(shared)) + self.bias.get(label, 0.0)
 
 
 def examples(prompt: Prompt) -> list[tuple[str, str]]:

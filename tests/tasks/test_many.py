@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
+import functools
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -21,7 +24,9 @@ from icl_vision.errors import (
     RunMismatchError,
     UsageError,
 )
-from icl_vision.llms import Budget, Meter, MeteredLLM
+from icl_vision.llms import Budget, CachedLLM, Meter, MeteredLLM, ResponseCache
+from icl_vision.llms.partial_scores import score_each
+from icl_vision.llms.wrapped import WrappedLLM
 from icl_vision.runs import Run
 from icl_vision.tasks import FewShotClassifier, aclassify_many, classify_many
 from icl_vision.tasks import many as module
@@ -112,6 +117,43 @@ def test_errors_are_journalled_as_errors_and_asked_again(fit, overlap_llm, image
     assert sorted(kinds) == ["ImageNotFoundError"] + ["LLMUnavailableError"] * 4
     again = classify_many(fit(overlap_llm(scores_text=False)), images, tmp_path / "run", resume=True)
     assert (again.answered, again.kept, again.failed) == (4, 8, 0)
+
+
+def test_one_score_that_fails_costs_no_other(fit, overlap_llm, images, tmp_path):
+    """Many images share a call: the journal and the cache keep what came back of it, and only the rest is asked."""
+
+    class PairByPair(WrappedLLM):
+        """Scores by a request each, one of which fails as often as told."""
+
+        broken = 2
+        asked: ClassVar[collections.Counter] = collections.Counter()
+
+        async def _complete(self, prompt, **settings):
+            return await self.llm.complete(prompt, **settings)
+
+        async def _score(self, pairs, *, terminator):
+            async def one(prompt, text):
+                self.asked[prompt.text, text] += 1
+                if "ocean" in prompt.text + text and "Output: red" not in text and self.broken and len(self.asked) > 9:
+                    self.broken -= 1
+                    raise LLMStatusError("no", 400)
+                scores = await self.llm.score([(prompt, text)], terminator=terminator)
+                return scores.logprobs[0], scores.usage
+
+            return await score_each([functools.partial(one, *pair) for pair in pairs], method="pairs")
+
+    llm = PairByPair(overlap_llm(prefix_cache=False, bags=False))
+    expected = [row["label"] for row in classify_many(fit(llm.llm), images, tmp_path / "whole").rows]
+    cache = ResponseCache(tmp_path / "answers.sqlite")
+    # One call at a time: some of these images have the same words.
+    outcome = classify_many(fit(CachedLLM(llm, cache), concurrency=1), images, tmp_path / "run")
+    assert llm.broken == 0
+    assert outcome.answered + outcome.failed == 12 and outcome.failed <= 1
+    again = classify_many(fit(CachedLLM(llm, cache), concurrency=1), images, tmp_path / "run", resume=True)
+    assert [row["label"] for row in again.rows] == expected and again.failed == 0
+    # Two requests failed: nothing else was asked a second time.
+    assert sum(llm.asked.values()) - len(llm.asked) == 2
+    cache.close()
 
 
 def test_the_same_image_twice_is_asked_once(fit, overlap_llm, picture, tmp_path):

@@ -13,7 +13,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,6 +179,99 @@ def test_processes_read_too_and_one_that_dies_is_told(tmp_path: Path, monkeypatc
 
 def die(paths: object, *, shrink: object) -> None:
     os._exit(9)
+
+
+class Dying(ThreadPoolExecutor):
+    """Readers that die: once so many pieces of work were given to them, when the next is given or when it is due."""
+
+    def __init__(self, after: int, error: BaseException, *, due: bool) -> None:
+        super().__init__(1)
+        self.left, self.error, self.due = after, error, due
+
+    def submit(self, *args: Any, **options: Any) -> Any:
+        self.left -= 1
+        if self.left < 0 and not self.due:
+            raise self.error
+        if self.left < 0:
+            failed: Future[Any] = Future()
+            failed.set_exception(self.error)
+            return failed
+        return super().submit(*args, **options)
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 19, 20, 23, 27, 35])
+@pytest.mark.parametrize("due", [False, True], ids=["given", "due"])
+def test_readers_that_die_at_any_point_cost_what_was_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, due: bool
+) -> None:
+    paths = make(tmp_path / "in", 9 * CHUNK, bad=(3, 77))
+    plain = list(encode_files(Levels(), paths))
+    with monkeypatch.context() as patch:
+        readers = Dying(after, BrokenProcessPool("a child died"), due=due)
+        patch.setattr("icl_vision.tokenizers.bulk._readers", lambda workers: readers)
+        told: list[int] = []
+        with pytest.raises(StorageError, match="a process that reads images died.*go on with --resume"):
+            tokenize_files(Levels(), paths, tmp_path / "words.jsonl", workers=1, progress=told.append)
+    again = Levels()
+    report = tokenize_files(again, paths, tmp_path / "words.jsonl", resume=True)
+    assert report.resumed == sum(told)
+    assert list(read_all(report, paths)) == [row_of(*pair) for pair in plain]
+    # What was done is not done again. (Batches are filled up, so they may hold more images than there are files.)
+    assert len(again.batches) == 9 - report.resumed // CHUNK
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), StorageError, "no more readers .*Cannot allocate memory"),
+        (RuntimeError("can't start new thread"), StorageError, "no more readers of images can be started"),
+        (TypeError("cannot pickle '_thread.lock' object"), UsageError, "cannot be sent to the processes.*workers=0"),
+        (TypeError("something else"), TypeError, "something else"),
+    ],
+)
+def test_readers_that_cannot_be_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], message: str
+) -> None:
+    paths = make(tmp_path / "in", 40)
+    monkeypatch.setattr("icl_vision.tokenizers.bulk._readers", lambda workers: Dying(2, error, due=False))
+    with pytest.raises(kind, match=message):
+        list(encode_files(Levels(), paths, workers=1))
+
+
+def test_what_a_tokenizers_own_code_raises_in_a_reader_is_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icl_vision.tokenizers.bulk._readers", lambda workers: Dying(0, RuntimeError("mine"), due=True))
+    with pytest.raises(RuntimeError, match="^mine$"):
+        list(encode_files(Levels(), make(tmp_path / "in", 3), workers=1))
+
+
+@pytest.mark.slow
+def test_a_reader_killed_between_chunks_is_told_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = make(tmp_path / "in", 20 * CHUNK)
+    pools: list[ProcessPoolExecutor] = []
+    make_pool = ProcessPoolExecutor.__init__
+
+    def remember(self: ProcessPoolExecutor, *args: Any, **options: Any) -> None:
+        make_pool(self, *args, **options)
+        pools.append(self)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "__init__", remember)
+    art = AsciiTokenizer(2, 2)
+    done: list[int] = []
+
+    def kill(count: int) -> None:
+        done.append(count)
+        if sum(done) == 3 * CHUNK:
+            for process in list(pools[0]._processes.values()):
+                os.kill(process.pid, signal.SIGKILL)
+                process.join()
+
+    with pytest.raises(StorageError, match="a process that reads images died"):
+        tokenize_files(art, paths, tmp_path / "words.jsonl", workers=2, progress=kill)
+    report = tokenize_files(art, paths, tmp_path / "words.jsonl", workers=2, resume=True)
+    assert 3 * CHUNK <= report.resumed == sum(done) < len(paths)
+    assert list(read_all(report, paths)) == [row_of(*pair) for pair in encode_files(art, paths)]
 
 
 # The file

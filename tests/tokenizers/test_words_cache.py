@@ -153,6 +153,42 @@ def test_a_file_that_is_no_database(tmp_path: Path, inner: Counting, paths: list
         CachedTokenizer(inner, WordsCache(path)).encode(paths[:1])
 
 
+@pytest.mark.parametrize("broken", ["put_all", "get", "damaged"])
+def test_without_room_for_the_cache_images_are_encoded_all_the_same(
+    tokenizer: CachedTokenizer,
+    inner: Counting,
+    paths: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    broken: str,
+) -> None:
+    right = AsciiTokenizer(4, 4).encode(paths)
+
+    def full(*anything: object) -> None:
+        raise StorageError("the words cache cannot be used: disk is full") from sqlite3.OperationalError("disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokenizer.cache, broken, full)
+        if broken == "damaged":
+            patch.setattr(tokenizer.cache, "get", lambda key: {"no": "words"})
+        for _ in range(2):
+            assert tokenizer.encode(paths) == right
+    assert inner.encoded == 2 * len(paths)
+    assert caplog.text.count("without their cache") == 1
+    assert tokenizer.encode(paths) == right  # there is room again
+    tokenizer.encode(paths)
+    assert inner.encoded == 3 * len(paths)
+
+
+def test_a_disk_that_is_really_full(inner: Counting, paths: list[Path], tmp_path: Path) -> None:
+    cache = WordsCache(tmp_path / "words.sqlite")
+    tokenizer = CachedTokenizer(inner, cache)
+    tokenizer.encode(paths[:1])
+    cache._open().execute(f"PRAGMA max_page_count = {cache._open().execute('PRAGMA page_count').fetchone()[0]}")
+    assert tokenizer.encode(paths * 9) == AsciiTokenizer(4, 4).encode(paths * 9)
+    cache.close()
+
+
 def test_a_tokenizer_that_does_not_say_what_it_is_made_of(cache: WordsCache) -> None:
     plain = AsciiTokenizer()
     assert not can_be_cached(plain)

@@ -1,0 +1,262 @@
+"""Where what a provider said becomes an answer or a named error: one place for all adapters, batches and recordings.
+
+Knows: providers' words for how an answer ended, marks around thoughts, stop strings, what counts as an answer and what
+may be kept. Refuses to know: where these stand in a provider's JSON (each adapter reads its own), requests.
+
+An answer is text that somebody can read and that nobody withheld. Everything else raises ``LLMNoAnswerError``: an empty
+text, nothing but thoughts, a refusal, a content filter, a call of a tool, an answer that the provider broke off. So it
+is an error in its place, is journalled as one and asked again, and never passes for an answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from icl_vision.contracts import Completion, Profile, Usage
+from icl_vision.errors import LLMNoAnswerError, UsageError
+from icl_vision.llms.redaction import quote
+
+REASONING_ROOM = 4096
+"""Tokens a reasoning model may think before it answers, beside ``max_tokens``; only what is used is billed."""
+
+RAISE_ROOM = "raise reasoning_room (max_tokens where there is none), or have it think less"
+
+Ending = Literal["stop", "length", "withheld", "failed", "tools", "other"]
+
+# Words of OpenAI (both endpoints), Anthropic, Google, Cohere, Mistral, DeepSeek, Bedrock, Azure, vLLM, TGI, llama.cpp,
+# Ollama and LangChain's packages for them.
+_ENDINGS: dict[str, Ending] = {
+    **dict.fromkeys(
+        (
+            *("stop", "end_turn", "stop_sequence", "stop_token", "eos", "eos_token", "end_of_text", "endoftext"),
+            *("complete", "completed", "finished", "finish", "done", "end", "word", "finish_reason_stop"),
+        ),
+        "stop",
+    ),
+    **dict.fromkeys(
+        (
+            *("length", "max_tokens", "max_output_tokens", "max_completion_tokens", "max_new_tokens", "max_length"),
+            *("model_length", "model_context_window_exceeded", "context_length_exceeded", "limit"),
+            *("finish_reason_max_tokens", "finish_reason_length", "token_limit", "max_tokens_reached"),
+        ),
+        "length",
+    ),
+    **dict.fromkeys(
+        (
+            *("refusal", "content_filter", "content_filtered", "content_filter_applied", "safety", "recitation"),
+            *("blocklist", "prohibited_content", "spii", "blocked", "guardrail_intervened", "guardrails", "sensitive"),
+            *("error_toxic", "language", "image_safety", "moderation", "finish_reason_safety", "policy"),
+        ),
+        "withheld",
+    ),
+    **dict.fromkeys(
+        (
+            *("error", "failed", "failure", "abort", "aborted", "cancelled", "canceled", "timeout", "user_cancel"),
+            *("insufficient_system_resource", "network_error", "server_error", "engine_error", "overloaded"),
+            *("in_progress", "queued", "expired"),
+        ),
+        "failed",
+    ),
+    **dict.fromkeys(("tool_calls", "tool_call", "tool_use", "function_call", "malformed_function_call"), "tools"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What one answer of a provider says, taken out of its JSON.
+
+    finish: the provider's own word, None where it gives none. refusal: its text, where there is one apart. thoughts:
+    there is reasoning beside the text. tools: a tool was called. stopped: the stop string that it says it met.
+    """
+
+    text: str
+    finish: str | None = None
+    usage: Usage = field(default_factory=Usage)
+    refusal: str = ""
+    thoughts: bool = False
+    tools: bool = False
+    stopped: object = None
+
+
+def ending(word: str | None) -> Ending:
+    """What a provider's word for the end of an answer means; none at all is taken for "stop"."""
+    return "stop" if not word else _ENDINGS.get(word.strip().lower(), "other")
+
+
+def read(
+    said: Said,
+    name: str,
+    raw: Mapping[str, Any] | None = None,
+    *,
+    stops: Sequence[str] = (),
+    secrets: Sequence[str] = (),
+    room: str = RAISE_ROOM,
+) -> Completion:
+    """The answer, its thoughts taken off and nothing cut yet.
+
+    Args:
+        said: what the provider answered. name: the LLM's, for messages. raw: the provider's whole answer.
+        stops: the stop strings asked for. secrets: what must not show in a message.
+        room: what to do where the thoughts used up the tokens.
+
+    Raises:
+        LLMNoAnswerError: there is no answer in it.
+    """
+    how = ending(said.finish)
+    if said.refusal.strip():
+        raise no_answer(f"{name!r} refused to answer: {quote(said.refusal, secrets)}", "withheld", said.usage)
+    if how == "withheld":
+        raise no_answer(f"{name!r} withheld its answer ({said.finish})", "withheld", said.usage)
+    if how == "failed":
+        raise no_answer(f"{name!r} broke off its answer ({said.finish}); ask again", "failed", said.usage)
+    text, thoughts = without_thoughts(said.text)
+    if not text.strip():
+        # A stop string that the text would have begun with leaves nothing, and that is an answer.
+        if isinstance(said.stopped, str) and said.stopped in stops and how == "stop" and thoughts == "none":
+            return Completion("", "stop", said.usage, raw or {})
+        raise _nothing(said, name, how, thoughts != "none" or said.thoughts, room)
+    finish = how if how in ("stop", "length") else str(said.finish)
+    return Completion(text, finish, said.usage, raw or {})
+
+
+def _nothing(said: Said, name: str, how: Ending, thoughts: bool, room: str) -> LLMNoAnswerError:
+    spent = f"its {said.usage.completion_tokens} tokens" if said.usage.completion_tokens else "its tokens"
+    if how == "length" and (thoughts or not said.text):
+        return no_answer(f"{name!r} used up {spent} thinking and wrote no answer; {room}", "thoughts", said.usage)
+    if thoughts:
+        return no_answer(f"{name!r} wrote nothing but thoughts, and no answer; {room}", "thoughts", said.usage)
+    if said.tools or how == "tools":
+        return no_answer(f"{name!r} called a tool instead of answering; it was offered none", "tools", said.usage)
+    if how == "length":
+        return no_answer(f"{name!r} used up {spent} on white space; {room}", "empty", said.usage)
+    return no_answer(
+        f"{name!r} answered with nothing (finish reason {said.finish or 'not given'}); ask again", "empty", said.usage
+    )
+
+
+def no_answer(message: str, reason: str, usage: Usage) -> LLMNoAnswerError:
+    """The error for an answer without an answer, and what it cost."""
+    return LLMNoAnswerError(
+        message,
+        reason,
+        requests=usage.requests,
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+    )
+
+
+def check(answer: Completion, name: str) -> Completion:
+    """The same answer, where it is one: for answers of LLMs that are not this library's, and of recordings.
+
+    Raises:
+        LLMNoAnswerError: it is empty, was withheld, or broken off.
+    """
+    how = ending(answer.finish_reason)
+    if how in ("withheld", "failed") or not answer.text.strip():
+        read(Said(answer.text, answer.finish_reason, answer.usage), name)
+    return answer
+
+
+def may_be_kept(text: object, finish: object) -> bool:
+    """Whether an answer may be stored and given again: readable, and ended by itself or by the limit of tokens."""
+    return isinstance(text, str) and bool(text.strip()) and finish in ("stop", "length")
+
+
+def reasoning_room_of(room: int | None, profile: Profile) -> int:
+    """Tokens of thinking to allow beside the answer's own.
+
+    room: as the user gave it; None is ``REASONING_ROOM`` where the profile says that the model reasons, else 0.
+
+    Raises:
+        UsageError: no whole number from 0.
+    """
+    if room is None:
+        return REASONING_ROOM if profile.reasoning != "never" else 0
+    if isinstance(room, bool) or not isinstance(room, int) or room < 0:
+        raise UsageError(f"reasoning_room must be a whole number of tokens, 0 or more, or None; got {room!r}")
+    return room
+
+
+# ---- stop strings ----
+
+
+def sent_stops(stops: Sequence[str], most: int) -> list[str]:
+    """The stop strings that a provider is told.
+
+    Never those of white space only: it would stop at the line ends that many models begin with, before any answer.
+    They, and those beyond ``most``, are cut here.
+    """
+    return [stop for stop in stops if stop.strip()][:most]
+
+
+def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text before the first stop string in it, and whether there was one.
+
+    Stop strings of white space only count from the first visible character on, and where they stand before it they are
+    left out with what is before them.
+    """
+    shown = len(text) - len(text.lstrip())
+    if shown == len(text):
+        return text, False
+    blank = [stop for stop in stops if not stop.strip()]
+    places = [text.find(stop, 0 if stop.strip() else shown) for stop in stops]
+    places = [place for place in places if place >= 0]
+    end = min(places) if places else len(text)
+    lead = text[:shown]
+    start = max((lead.rfind(stop) + len(stop) for stop in blank if stop in lead), default=0)
+    return text[start:end], bool(places)
+
+
+def cut(answer: Completion, stops: Sequence[str]) -> Completion:
+    """The answer up to the first stop string; see ``cut_at_stop``."""
+    text, ended = cut_at_stop(answer.text, stops)
+    return replace(answer, text=text, finish_reason="stop" if ended else answer.finish_reason)
+
+
+# ---- thoughts ----
+
+_NAMES = r"(?:seed:)?think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad|antthinking"
+_OPEN = re.compile(
+    rf"\s*(?:<(?:{_NAMES})(?:\s[^<>]*)?>|\[think\]|<\|begin_of_thought\|>|<\|start_thinking\|>|◁think▷"
+    r"|(?:<\|start\|>assistant)?<\|channel\|>(?:analysis|commentary)<\|message\|>)",
+    re.IGNORECASE,
+)
+_CLOSE = re.compile(rf"</(?:{_NAMES})\s*>|\[/think\]|<\|end_of_thought\|>|<\|end_thinking\|>|◁/think▷", re.IGNORECASE)
+# gpt-oss writes its channels as text where a server does not take them apart; each ends before the next.
+_CHANNEL_END = re.compile(r"<\|end\|>|(?=<\|start\|>)|(?=<\|channel\|>)")
+_ANSWER_MARK = re.compile(
+    r"\s*(?:(?:<\|start\|>assistant)?<\|channel\|>final<\|message\|>|<\|begin_of_solution\|>|<\|start_response\|>)",
+    re.IGNORECASE,
+)
+_END_MARK = re.compile(r"\s*(?:<\|(?:end_of_solution|end_response|return|end)\|>)\s*$", re.IGNORECASE)
+
+Thoughts = Literal["none", "closed", "open"]
+
+
+def without_thoughts(text: str) -> tuple[str, Thoughts]:
+    """The text behind the thoughts that it begins with, and whether there were any.
+
+    "open": a block of thoughts that does not end, behind which there is nothing. A block may lack its beginning, since
+    some templates put that into the prompt.
+    """
+    found: Thoughts = "none"
+    while True:
+        opened = _OPEN.match(text)
+        if opened is not None:
+            closing = _CHANNEL_END if "channel" in opened[0].lower() else _CLOSE
+            closed = closing.search(text, opened.end())
+            if closed is None:
+                return "", "open"
+        else:
+            closed = _CLOSE.search(text)
+            if closed is None:
+                break
+        text = text[closed.end() :]
+        found = "closed"
+    marked = _ANSWER_MARK.match(text)
+    if marked is not None:
+        text = _END_MARK.sub("", text[marked.end() :])
+    return text.lstrip() if found != "none" else text, found
