@@ -4,8 +4,8 @@ Knows: sources (path, bytes, file object, PIL image, numpy array), formats, caps
 Refuses to know: what an image is used for; sizes and preprocessing belong to the tokenizers. It fetches no URLs.
 
 What is done to every image: the first frame is taken, EXIF (or XMP) orientation applied, transparency laid over
-white, 16-bit and float values scaled (never clipped) to 8 bits, any other mode converted to RGB; colour profiles are
-not applied. The result carries no metadata, so loading it again changes nothing.
+white, values of any depth scaled (never clipped) to 8 bits (the rule stands in ``samples.py``), any other mode
+converted to RGB; colour profiles are not applied. The result carries no metadata, so loading it again changes nothing.
 
 Only ``ImageError`` and its subclasses leave this module, whatever the bytes hold.
 """
@@ -45,6 +45,7 @@ from icl_vision.errors import (
     ImageTooLargeError,
     ImageTruncatedError,
 )
+from icl_vision.samples import FLOAT, UNSIGNED, SamplesError, grey_of_tiff, is_planar_wide, read_tiff, to_8_bits
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +127,10 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
         ImageTooLargeError: more pixels or bytes than allowed.
         ImageArrayError: an array of another dtype, shape or range, or with NaN.
 
-    TIFF and PGM greyscale with 16 bits or 32-bit integers is read as 0 to 65535; float images as [0, 1].
+    What black and white are: integers of b bits run from 0 to 2**b - 1 (TIFF's BitsPerSample, 1 to 32; PNG; PGM's
+    largest value), signed ones from 0 to 2**(b - 1) - 1, floats from 0 to 1, and a TIFF that says WhiteIsZero is
+    inverted. Pillow's mode I, and the signed 32-bit TIFF that it writes of it, are 16 bits that were widened: 0 to
+    65535. What lies beyond is refused, never clipped, since nothing says what it would look like.
     """
     if isinstance(source, np.ndarray):
         return _from_array(source, max_pixels)
@@ -281,16 +285,32 @@ def _from_bytes(data: bytes, label: str, max_pixels: int) -> PilImage.Image:
             raise ImageFormatError(f"{label} is {guess}; convert it to one of {_FORMAT_LIST}")
         raise ImageFormatError(f"{label} is not an image: its first bytes are {data[:8]!r}; allowed are {_FORMAT_LIST}")
     with _guarded(label, f"begins as a {kind} image but is cut off or damaged", ImageTruncatedError):
+        if kind == "TIFF" and _without_mode(data):
+            found, orientation = read_tiff(data, lambda size: _check_pixels(label, size, max_pixels))
+            return _upright(_to_rgb(found, label), orientation)
         declared = _declared_size(kind, data)
         if declared is not None:
             _check_pixels(label, declared, max_pixels)
-        with contextlib.closing(_READERS[kind][1](io.BytesIO(data), "")) as image:
+        with contextlib.closing(_opened(kind, data)) as image:
             _check_pixels(label, image.size, max_pixels)
             if kind == "TIFF":  # a tile may be larger than the image, and is decoded whole
                 tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))
                 _check_pixels(label, tile, max(max_pixels, 1 << 24))
             image.load()
             return _to_rgb(image, label)
+
+
+def _opened(kind: str, data: bytes) -> Any:
+    return _READERS[kind][1](io.BytesIO(data), "")
+
+
+def _without_mode(data: bytes) -> bool:
+    """Whether a TIFF is of a depth that Pillow has no mode for, or takes for bytes (16 bits in planes of their own)."""
+    try:
+        with contextlib.closing(_opened("TIFF", data)) as image:
+            return is_planar_wide(image.tag_v2)
+    except SyntaxError as error:
+        return str(error) == "unknown pixel mode"
 
 
 def _from_pil(source: PilImage.Image, max_pixels: int) -> PilImage.Image:
@@ -314,6 +334,8 @@ def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
     if source.size == 0:
         raise ImageArrayError(f"{label} has no pixels")
     _check_pixels(label, (source.shape[1], source.shape[0]), max_pixels)
+    if isinstance(source, np.ma.MaskedArray) and np.ma.is_masked(source):
+        raise ImageArrayError(f"{label} has masked pixels; fill them first: array.filled(...)")
     pixels = np.asarray(source)
     if pixels.dtype.kind == "f":
         low, high = float(pixels.min()), float(pixels.max())
@@ -328,15 +350,27 @@ def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
         scaled = np.multiply(pixels, 255.0, dtype=np.float32 if pixels.dtype.itemsize <= 4 else np.float64)
         pixels = np.rint(scaled).astype(np.uint8)
     elif pixels.dtype != np.uint8:
-        hint = "; use .astype(np.uint8)"
-        if pixels.dtype == np.uint16:
-            hint = "; scale it: (array // 257).astype(np.uint8)"
-        elif pixels.dtype == np.bool_:
-            hint = "; scale it: array.astype(np.uint8) * 255"
-        raise ImageArrayError(f"{label} must be uint8 (0 to 255) or float (0 to 1){hint}")
+        raise ImageArrayError(f"{label} must be uint8 (0 to 255) or float (0 to 1){_as_uint8(pixels)}")
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
     return _to_rgb(PilImage.fromarray(np.ascontiguousarray(pixels)), label)
+
+
+def _as_uint8(pixels: npt.NDArray[Any]) -> str:
+    """How an array of another dtype becomes one that is taken; by its values, so that nothing wraps or goes black."""
+    if pixels.dtype == np.bool_:
+        return "; scale it: array.astype(np.uint8) * 255"
+    if pixels.dtype.kind not in "iu":
+        return "; use .astype(np.uint8)"
+    low, high = int(pixels.min()), int(pixels.max())
+    if low < 0:
+        return f"; it holds values from {low} to {high}: shift and scale them to 0 to 255 first"
+    if pixels.dtype == np.uint16:
+        small = "" if high > 255 else ", or .astype(np.uint8) if 255 is white"
+        return f"; scale it: (array // 257).astype(np.uint8){small}"
+    if high > 255:
+        return f"; it holds values from {low} to {high}: scale them to 0 to 255 first, then use .astype(np.uint8)"
+    return "; use .astype(np.uint8)"
 
 
 # Checks
@@ -349,6 +383,8 @@ def _guarded(label: str, problem: str, kind: type[ImageError]) -> Iterator[None]
         yield
     except ImageError:
         raise
+    except SamplesError as error:
+        raise ImageFormatError(f"{label} {error}") from error
     except (PilImage.DecompressionBombError, PilImage.DecompressionBombWarning) as error:
         raise ImageTooLargeError(f"{label} exceeds Pillow's own limit, PIL.Image.MAX_IMAGE_PIXELS: {error}") from error
     except MemoryError as error:
@@ -412,8 +448,9 @@ def _to_rgb(image: PilImage.Image, label: str) -> PilImage.Image:
     """A loaded image in any mode as a new upright RGB image without metadata."""
     orientation = _orientation(image)  # of TIFF files Pillow has applied and dropped it while loading
     mode = image.mode
-    if mode in ("I", "F") or mode.startswith("I;16"):
-        rgb = _from_wide(image, label)
+    wide = grey_of_tiff(image)
+    if wide is not None or mode in ("I", "F") or mode.startswith("I;16"):
+        rgb = _from_wide(image, label, wide)
     elif image.has_transparency_data:
         if mode in ("L", "RGB", "1", "P"):
             image = _with_8_bit_key(image)
@@ -427,8 +464,12 @@ def _to_rgb(image: PilImage.Image, label: str) -> PilImage.Image:
     if rgb is image:
         rgb = image.copy()
     rgb.info = {}  # an orientation left in it would be applied again
+    return _upright(rgb, orientation)
+
+
+def _upright(image: PilImage.Image, orientation: int) -> PilImage.Image:
     method = _ORIENTATIONS.get(orientation)
-    return rgb if method is None else rgb.transpose(method)
+    return image if method is None else image.transpose(method)
 
 
 def _orientation(image: PilImage.Image) -> int:
@@ -439,25 +480,31 @@ def _orientation(image: PilImage.Image) -> int:
         return 1
 
 
-def _from_wide(image: PilImage.Image, label: str) -> PilImage.Image:
-    """16-bit, 32-bit integer and float greyscale, scaled to 8 bits."""
+def _from_wide(image: PilImage.Image, label: str, tiff: tuple[int, int, bool] | None) -> PilImage.Image:
+    """16-bit, 32-bit integer, signed and float greyscale, scaled to 8 bits. tiff: what its file says of its samples."""
+    bits, format, inverted = tiff or ((32, FLOAT, False) if image.mode == "F" else (16, UNSIGNED, False))
     values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    if image.mode == "F":
-        if not (np.isfinite(low) and np.isfinite(high)):
-            raise ImageFormatError(f"{label} holds NaN or infinite values; replace them first")
-        if low < 0.0 or high > 1.0:
-            raise ImageFormatError(f"{label} holds floats from {low:.9g} to {high:.9g}; scale it to [0, 1] first")
-        grey = np.rint(values.astype(np.float64) * 255.0).astype(np.uint8)
-    else:
+    if image.mode == "L":  # Pillow took signed bytes for unsigned ones
+        values = values.view(np.int8)
+    elif image.mode == "I" and format == UNSIGNED and bits == 32:
+        values = values.view(np.uint32)
+    elif image.mode == "I" and not (tiff and bits < 32):
+        # Pillow's mode for 16 bits that were widened, and what it writes of that to a file: there white is 65535.
+        bits, format = 16, UNSIGNED
+        low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535:
             raise ImageFormatError(
-                f"{label} holds 32-bit values from {low:.0f} to {high:.0f}; scale it to 16 bits (0 to 65535) first"
+                f"{label} holds 32-bit values from {low} to {high}; scale it to 16 bits (0 to 65535) first"
             )
-        grey = ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)  # 65535 -> 255, 0x7f7f -> 0x7f
-        key = image.info.get("transparency")
-        if isinstance(key, int):
-            grey[values == key] = 255
+    try:
+        grey = to_8_bits(values, bits, format)
+    except SamplesError as error:
+        raise ImageFormatError(f"{label} {error}") from error
+    if inverted:
+        grey = 255 - grey
+    key = image.info.get("transparency")
+    if isinstance(key, int) and image.mode != "F":
+        grey[values == key] = 255
     return PilImage.fromarray(grey).convert("RGB")
 
 
