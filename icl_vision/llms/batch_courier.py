@@ -10,6 +10,7 @@ import asyncio
 import logging
 import time
 
+from icl_vision.contracts import Completion
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMTimeoutError, LLMUnavailableError
 from icl_vision.llms.batch_folder import Batch, BatchFolder
 from icl_vision.llms.batch_provider import Outcome, Progress, Provider, UnsureError
@@ -18,7 +19,7 @@ from icl_vision.llms.resilience import is_retryable
 logger = logging.getLogger(__name__)
 
 DOWNLOADS = 3
-"""Fetches of results in which lines are damaged or missing, before those requests count as failed."""
+"""Fetches of results in which lines are damaged or missing, ``poll`` apart, before those requests count as failed."""
 
 SUBMISSIONS = 5
 """Attempts to make a batch where the one before left it open whether it was made, and none was found."""
@@ -141,9 +142,13 @@ class Courier:
             for request in await asyncio.to_thread(lambda: [*self.folder.requests(batch)])
         }
         outcomes: dict[str, Outcome] = {}
-        for _ in range(DOWNLOADS):
+        for download in range(DOWNLOADS):
+            if download:
+                # A batch may be called ended a moment before all of its results can be had.
+                await asyncio.sleep(self._poll)
             found, unusable = await self.provider.fetch(batch.id, requests)
-            outcomes.update(found)
+            # What was once an answer stays one.
+            outcomes |= {key: one for key, one in found.items() if not isinstance(outcomes.get(key), Completion)}
             if len(outcomes) == batch.count:
                 break
             logger.warning(

@@ -122,7 +122,7 @@ class Provider(ABC):
         """Outcomes by key, and how many lines could not be used. requests: by custom id."""
 
         async def attempt(client: Any) -> tuple[dict[str, Outcome], int]:
-            found: dict[str, Outcome] = {}
+            found: dict[str, list[Outcome]] = {}
             number = unusable = 0
             async with contextlib.aclosing(self.lines(client, batch_id)) as lines:
                 async for raw in lines:
@@ -134,10 +134,24 @@ class Provider(ABC):
                         shown = quote(raw[:200], self.secrets())
                         logger.warning("line %d of the results of batch %s cannot be used: %s", number, batch_id, shown)
                     else:
-                        found[request.key] = self.outcome(line, request.settings)
-            return found, unusable
+                        found.setdefault(request.key, []).append(self.outcome(line, request.settings))
+            return {key: self.settled(outcomes) for key, outcomes in found.items()}, unusable
 
         return await self.ask(attempt)
+
+    def settled(self, outcomes: Sequence[Outcome]) -> Outcome:
+        """What counts where results speak of a request several times: an answer before errors, the first of equal ones.
+
+        Where answers differ, one may be another request's, and nothing tells which: none is taken.
+        """
+        answers = [one for one in outcomes if isinstance(one, Completion)]
+        if len({one.text for one in answers}) > 1:
+            logger.warning("%s: the results of a batch hold different answers to one request", self.llm.profile.name)
+            return LLMResponseError(
+                f"{self.llm.profile.name!r}: the results of the batch hold {len(answers)} answers to this request that "
+                "differ, so none is taken; ask again to submit it in another"
+            )
+        return answers[0] if answers else outcomes[0]
 
     async def ask(self, attempt: Callable[[Any], Awaitable[T]]) -> T:
         """The result of ``attempt(client)`` in errors of our tree, tried again where that can help."""
