@@ -8,7 +8,8 @@ too, so generic handlers keep working.
 
     IclVisionError
     ├── UsageError (ValueError)            an argument has a value that cannot work
-    │   └── NotFittedError                 predict/save before fit
+    │   ├── NotFittedError                 predict/save before fit
+    │   └── UntrustedNameError             a file names something that only its reader may
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
     ├── ImageError (ValueError)            one image cannot be used
     │   ├── ImageNotFoundError (FileNotFoundError)
@@ -129,6 +130,10 @@ class UsageError(IclVisionError, ValueError):
 
 class NotFittedError(UsageError):
     """A method that needs a fitted object was called before ``fit``."""
+
+
+class UntrustedNameError(UsageError):
+    """A file names a server, a package or a place on this machine, and its reader did not say that it may."""
 
 
 class MissingExtraError(IclVisionError, ImportError):

@@ -20,6 +20,7 @@ from icl_vision.prompting.templates import (
     list_templates,
     load_template,
     template_faults,
+    template_hashes,
 )
 
 __all__ = [
@@ -45,4 +46,5 @@ __all__ = [
     "load_template",
     "order_examples",
     "template_faults",
+    "template_hashes",
 ]

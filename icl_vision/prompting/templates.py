@@ -8,6 +8,7 @@ which examples are shown in which order (``builder``).
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.resources
 import logging
 import os
@@ -170,6 +171,19 @@ def find_twin(info: TemplateInfo, folder: str | os.PathLike[str] | None = None) 
     if twin is None or (info.origin == "folder" and twin.origin == "packaged"):
         return None
     return twin
+
+
+def template_hashes(name: str, folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
+    """Hex sha256 of what a template says, and its noisy-channel twin where it has one, by name.
+
+    Raises:
+        TemplateError: as ``find_template``, or a file that cannot be read.
+    """
+    info = find_template(name, folder)
+    twin = find_twin(info, folder)
+    return {
+        one.name: hashlib.sha256(one.read().encode()).hexdigest() for one in (info, *(() if twin is None else (twin,)))
+    }
 
 
 def load_template(info: TemplateInfo) -> PromptTemplate:

@@ -429,19 +429,27 @@ class FewShotClassifier(Parameters):
         *,
         llm: str | TextLLM | None = None,
         tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+        templates: str | os.PathLike[str] | None = None,
+        trust: bool = False,
     ) -> Self:
         """The classifier that ``save`` wrote, fitted.
 
         Args:
             llm, tokenizer: used instead of those written; needed where they were objects that a name cannot bring back.
+            templates: a folder of templates, used instead of the one written, whatever its texts say.
+            trust: follow the file's names wherever they lead. Without it only packaged things, ``openai:MODEL`` and
+                ``anthropic:MODEL`` are taken from the file; a server, a LangChain model, a path or a hub id is yours
+                to pass, since a file from somebody else could name any.
 
         Raises:
+            UntrustedNameError: the file names something that leads elsewhere.
+            TemplateError: a template says something else than when the file was saved.
             StorageError: no such file, damaged, or of a version this library does not read.
             ArtefactError: the tokenizer is not the one that made the words (by hash).
         """
         from icl_vision.tasks.saving import load
 
-        return load(cls, path, llm=llm, tokenizer=tokenizer)
+        return load(cls, path, llm=llm, tokenizer=tokenizer, templates=templates, trust=trust)
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle (joblib, processes): options, classes and words; connections and sessions are made anew."""

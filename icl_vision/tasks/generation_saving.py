@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.decoding.drawing import Pair
 from icl_vision.errors import IclVisionError, UsageError
+from icl_vision.prompting import template_hashes
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.saved_files import SavedForm, check_same_tokenizer
+from icl_vision.tasks.saved_files import SavedForm, allowed_names, check_same_templates, check_same_tokenizer
 from icl_vision.tasks.saving import Explained, without_secrets
 from icl_vision.tokenizers.wrapping import fingerprint
 
@@ -50,6 +51,7 @@ def save(generator: ImageGenerator, path: str | os.PathLike[str]) -> None:
             "name": generator.tokenizer_.name,
             "hash": fingerprint(generator.tokenizer_),
         },
+        "templates": template_hashes(generator.template, generator.templates),
         "examples": [{"text": str(pair.condition), "words": pair.target.to_dict()} for pair in generator.pairs_],
     }
     FORM.write(path, document)
@@ -61,18 +63,20 @@ def load(
     *,
     llm: str | TextLLM | None,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
+    templates: str | os.PathLike[str] | None,
+    trust: bool,
 ) -> G:
     """Read the file and fit a generator to its examples, in their order; see ``ImageGenerator.load``."""
     document = FORM.read(path)
-    generator = cls(
-        document["llm"]["spec"] if llm is None else llm,
-        document["tokenizer"]["spec"] if tokenizer is None else tokenizer,
-    )
+    names = allowed_names(path, document, llm=llm, tokenizer=tokenizer, templates=templates, trust=trust)
+    generator = cls(names.llm, names.tokenizer)
     try:
-        generator.set_params(**document["params"])
+        generator.set_params(**document["params"] | {"templates": names.templates})
         generator._check()
     except (UsageError, TypeError) as error:
         raise FORM.damaged(path, str(error)) from error
+    if templates is None:
+        check_same_templates(path, document, generator.template, names.templates)
     with Explained(document, "llm", llm is None):
         connected = generator._connect_llm()
     with Explained(document, "tokenizer", tokenizer is None):

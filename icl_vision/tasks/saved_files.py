@@ -1,6 +1,7 @@
 """What the files of all saved tasks have in common: how they are read, written, and found wrong.
 
-Knows: the form's head (format, version, LLM, tokenizer). Refuses to know: what a task keeps besides.
+Knows: the form's head (format, version, LLM, tokenizer), which of its names are followed, and the hashes of templates.
+Refuses to know: what a task keeps besides.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from icl_vision.contracts import Tokenizer
-from icl_vision.errors import ArtefactError, StorageError
+from icl_vision.contracts import TextLLM, Tokenizer
+from icl_vision.errors import ArtefactError, StorageError, TemplateError, UntrustedNameError, UsageError
+from icl_vision.prompting import template_hashes
 from icl_vision.storage import write_json
+from icl_vision.tokenizers import zoo
 from icl_vision.tokenizers.wrapping import fingerprint
+from icl_vision.trust import Reader, is_llm_alone
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,92 @@ class SavedForm:
         for key in ("llm", "tokenizer"):
             if not isinstance(document[key].get("spec"), str) or not isinstance(document[key].get("object"), bool):
                 raise self.damaged(path, f"{key!r} holds no 'spec' or 'object'")
+        saved = document.get("templates", {})
+        if not isinstance(saved, dict) or not all(isinstance(one, str) for one in saved.values()):
+            raise self.damaged(path, "'templates' holds no hashes")
         if not all(isinstance(document["tokenizer"].get(key), str) for key in ("name", "hash")):
             raise self.damaged(path, "'tokenizer' holds no 'name' or 'hash'")
+        for name in ("llm", "tokenizer", "budget", "prices"):
+            if name in document["params"]:  # they have places of their own, where they are judged, or none
+                raise self.damaged(path, f"'params' holds {name!r}")
+        if not isinstance(document["params"].get("templates"), str | None):
+            raise self.damaged(path, "'templates' is no folder")
         return document
 
     def damaged(self, path: str | os.PathLike[str], why: str) -> StorageError:
         """What to raise where the file cannot be used."""
         return StorageError(
             f"{os.fspath(path)!r} is not a saved {self.noun}, or is damaged: {why}; save it again from a fitted one"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What a task is loaded with, every name of it allowed: the reader's own, packaged, or trusted."""
+
+    llm: str | TextLLM
+    tokenizer: str | os.PathLike[str] | Tokenizer
+    templates: str | os.PathLike[str] | None
+
+
+def allowed_names(
+    path: str | os.PathLike[str],
+    document: Mapping[str, Any],
+    *,
+    llm: str | TextLLM | None,
+    tokenizer: str | os.PathLike[str] | Tokenizer | None,
+    templates: str | os.PathLike[str] | None,
+    trust: bool,
+) -> Names:
+    """The reader's own LLM, tokenizer and templates, or else those that the document names.
+
+    Raises:
+        UntrustedNameError: the document names something that leads elsewhere; see ``icl_vision.trust``.
+    """
+    if not isinstance(trust, bool):
+        raise UsageError(f"trust must be True or False; got {trust!r}")
+    reader = Reader(os.fspath(path), trust)
+    if llm is None:
+        spec = document["llm"]["spec"]
+        if document["llm"]["object"] and not trust and not is_llm_alone(spec):
+            raise _object("llm", spec)
+        llm = reader.llm(spec, "llm=...")
+    if tokenizer is None:
+        name = document["tokenizer"]["spec"]
+        if document["tokenizer"]["object"] and not trust and name not in zoo.available():
+            raise _object("tokenizer", name)
+        tokenizer = reader.packaged("tokenizer", name, zoo.available(), "tokenizer=...")
+    if templates is None and document["params"].get("templates") is not None:
+        templates = reader.place("folder of templates", document["params"]["templates"], "templates=FOLDER")
+    return Names(llm, tokenizer, templates)
+
+
+def _object(what: str, name: str) -> UntrustedNameError:
+    return UntrustedNameError(
+        f"the {what} was saved from an object, by its name {name!r}, and the object itself is not in the file; "
+        f"pass it: load(path, {what}=...)"
+    )
+
+
+def check_same_templates(
+    path: str | os.PathLike[str], document: Mapping[str, Any], name: str, folder: str | os.PathLike[str] | None
+) -> None:
+    """Raises TemplateError where a template says something else than when the task was saved.
+
+    A file of 0.1.0 does not know what its templates said; it is taken with those that are there.
+    """
+    saved = document.get("templates")
+    if saved is None:
+        return
+    found = template_hashes(name, folder)
+    changed = [one for one in sorted({*found, *saved}) if found.get(one) != saved.get(one)]
+    if changed:
+        where = "the packaged templates" if folder is None else repr(os.fspath(folder))
+        raise TemplateError(
+            f"{os.fspath(path)!r} was saved with another text of the template{'s' * (len(changed) > 1)} "
+            f"{', '.join(changed)} than {where} "
+            f"{'have' if folder is None else 'has'} now, and would ask other questions: restore it, pass "
+            "templates=FOLDER to use the texts of that folder whatever they say, or fit and save again"
         )
 
 

@@ -5,6 +5,7 @@ Knows: the file's form and what makes it unreadable. Refuses to know: how a clas
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -14,8 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.probabilities import ProbabilityMap
+from icl_vision.prompting import template_hashes
 from icl_vision.tasks.checks import as_labels, check_options
-from icl_vision.tasks.saved_files import SavedForm, check_same_tokenizer
+from icl_vision.tasks.saved_files import SavedForm, allowed_names, check_same_templates, check_same_tokenizer
 from icl_vision.tasks.selection import SupportExample
 from icl_vision.tokenizers.wrapping import fingerprint
 
@@ -57,6 +59,7 @@ def save(classifier: FewShotClassifier, path: str | os.PathLike[str]) -> None:
             "name": classifier.tokenizer_.name,
             "hash": fingerprint(classifier.tokenizer_),
         },
+        "templates": _hashes(classifier),
         "classes": classifier.classes_,
         "examples": [
             {"label": classifier.classes_[one.label], "text": one.text, "words": one.pyramid.to_dict()}
@@ -77,21 +80,23 @@ def load(
     *,
     llm: str | TextLLM | None,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
+    templates: str | os.PathLike[str] | None,
+    trust: bool,
 ) -> C:
     """Read the file and fit a classifier to its words; see ``FewShotClassifier.load``."""
     document = FORM.read(path)
-    classifier = cls(
-        document["llm"]["spec"] if llm is None else llm,
-        document["tokenizer"]["spec"] if tokenizer is None else tokenizer,
-    )
+    names = allowed_names(path, document, llm=llm, tokenizer=tokenizer, templates=templates, trust=trust)
+    classifier = cls(names.llm, names.tokenizer)
     # Files of version 0.1.0 know nothing of calibrated probabilities and go on giving the numbers they gave.
-    params = {"probabilities": "raw", **document["params"]}
+    params = {"probabilities": "raw", **document["params"], "templates": names.templates}
     try:
         own = ProbabilityMap.from_dict(document["probabilities"]) if "probabilities" in document else None
         classifier.set_params(**params)
         check_options(classifier.get_params())
     except (UsageError, TypeError) as error:
         raise FORM.damaged(path, str(error)) from error
+    if templates is None:
+        check_same_templates(path, document, classifier.template, names.templates)
     with Explained(document, "llm", llm is None):
         connected = classifier._connect_llm()
     with Explained(document, "tokenizer", tokenizer is None):
@@ -105,6 +110,13 @@ def load(
     if own is not None:
         classifier.probability_map_ = own
     return classifier
+
+
+def _hashes(classifier: FewShotClassifier) -> dict[str, str]:
+    """Of the template in use, as it was when the classifier was fitted, and of its twin."""
+    used = classifier._builder.template
+    found = template_hashes(classifier._fitted["template"], classifier._fitted["templates"])
+    return found | {used.info.name: hashlib.sha256(used.source.encode()).hexdigest()}
 
 
 class Explained:
