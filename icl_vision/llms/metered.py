@@ -122,6 +122,8 @@ def _spent(error: BaseException, tried: Account, whole: Usage, one: Usage, known
     if not tried.known and not known.requests:
         # An LLM that notes no attempts: all of it, or a request that was refused.
         return Usage(requests=1) if refused else whole
+    # A refusal is a request without tokens; not where the answers, all of them there, were found to be of no use.
+    refused = refused and tried.sent > tried.billed
     spent = known + _times(one, max(0, tried.billed - known.requests)) + Usage(requests=int(refused))
     # Whatever was sent is a request at least: refusals, say, until the time was up.
     return spent if spent.requests or not tried.sent else Usage(requests=1)

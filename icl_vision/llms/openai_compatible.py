@@ -20,7 +20,7 @@ from icl_vision.llms.echo_scoring import echoed_logprob
 from icl_vision.llms.llama_remote import RemoteLlama, root_of
 from icl_vision.llms.openai_answers import chat_usage, first_choice, read_chat, read_completion
 from icl_vision.llms.openai_requests import send
-from icl_vision.llms.partial_scores import score_each
+from icl_vision.llms.partial_scores import PartialScores, attach, score_each, take
 from icl_vision.llms.profiles import profile_for
 from icl_vision.llms.redaction import check_url, redacted_url, shown_url
 from icl_vision.llms.remote import RemoteLLM, Transport
@@ -30,6 +30,10 @@ MAX_TOKENS = "max_tokens"
 
 OWN_ENDPOINT = "own endpoint"
 """Stands among a request's parameters where it goes to an endpoint of the server's own, whose address is the value."""
+
+PROBE = "The sky is"
+PROBE_ENDS = (" blue", " seven hundred and eleven wooden spoons")
+"""Two continuations that no model holds equally likely."""
 
 
 class OpenAICompatibleLLM(RemoteLLM):
@@ -45,7 +49,9 @@ class OpenAICompatibleLLM(RemoteLLM):
             earlier), "llama.cpp", "ollama" (chat only). "generic" sends nothing that the protocol does not have.
         echo: the server returns log-probabilities of the prompt, so that texts can be scored. True asks by ``echo``
             with ``logprobs``, "prompt_logprobs" by vLLM's field of that name. Ollama's and most hosted servers have
-            neither. llama.cpp's has neither too, and needs none: with dialect="llama.cpp" and api="completions" texts
+            neither. A server that ignores the field is found out: before the first score is used, once a connection,
+            two continuations must score differently; where those asked about do not, two short requests are made.
+            llama.cpp's has neither too, and needs none: with dialect="llama.cpp" and api="completions" texts
             are scored through its own endpoints.
         api_key: sent as bearer token; default: the environment variable OPENAI_COMPATIBLE_API_KEY, read at each call,
             or a word that servers without keys ignore. OPENAI_API_KEY is for api.openai.com and is not sent to
@@ -105,6 +111,8 @@ class OpenAICompatibleLLM(RemoteLLM):
         self._reasoning_room = reasoning_room_of(reasoning_room, profile)
         self._dialect: dialects.Dialect = dialect
         self._scoring: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._proving: tuple[asyncio.AbstractEventLoop, asyncio.Lock] | None = None
+        self._proven = False
         self._echo = echo
 
     def _settings(self) -> dict[str, Any]:
@@ -183,7 +191,51 @@ class OpenAICompatibleLLM(RemoteLLM):
         if not self._echo and self._dialect == "llama.cpp":
             return await self._score_by_tokens(pairs, terminator)
         method = "prompt_logprobs" if self._echo == "prompt_logprobs" else "echo"
-        return await score_each([partial(self._score_one, *pair, terminator) for pair in pairs], method=method)
+        try:
+            scores = await score_each([partial(self._score_one, *pair, terminator) for pair in pairs], method=method)
+        except BaseException as error:
+            came = take(error)
+            known = list(came.logprobs)
+            told = _told_apart([pairs[place] for place in known], list(came.logprobs.values()))
+            # What an unproven echo gave is paid for, but is no score yet.
+            attach(error, came if self._proven or told else replace(came, logprobs={}))
+            raise
+        if self._proven:
+            return scores
+        if _told_apart(pairs, scores.logprobs):
+            self._proven = True
+            return scores
+        try:
+            return replace(scores, usage=scores.usage + await self._prove(method))
+        except BaseException as error:
+            came = take(error)
+            attach(error, PartialScores({}, scores.usage + came.usage, method))
+            raise
+
+    async def _prove(self, method: str) -> Usage:
+        """Find out, once for a connection, whether the server scores what it is given; what that cost.
+
+        Raises:
+            CapabilityError: two texts as different as can be score alike: whatever it reports, it is not of the text.
+        """
+        loop = asyncio.get_running_loop()
+        if self._proving is None or self._proving[0] is not loop:
+            self._proving = (loop, asyncio.Lock())
+        async with self._proving[1]:
+            if self._proven:
+                return Usage()
+            asks = [partial(self._score_one, Prompt.of(PROBE), text, "") for text in PROBE_ENDS]
+            found = await score_each(asks, method=method)
+            if len(set(found.logprobs)) == 1:
+                error = CapabilityError(
+                    f"the server of {self.profile.name!r} gives every text the same log-probability "
+                    f"({found.logprobs[0]:g}, for {PROBE + PROBE_ENDS[0]!r} as for {PROBE + PROBE_ENDS[1]!r}): it does "
+                    f"not score what it is sent; connect without echo={self._echo!r}"
+                )
+                attach(error, PartialScores({}, found.usage, method))
+                raise error
+            self._proven = True
+            return found.usage
 
     async def _score_by_tokens(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
         assert self._base_url is not None
@@ -227,6 +279,12 @@ class OpenAICompatibleLLM(RemoteLLM):
                 f"score given text; connect without echo={self._echo!r}"
             )
         return logprob, chat_usage(answer)
+
+
+def _told_apart(pairs: Sequence[tuple[Prompt, str]], logprobs: Sequence[float]) -> bool:
+    """Whether two continuations of one prompt have different log-probabilities."""
+    seen: dict[str, float] = {}
+    return any(seen.setdefault(prompt.text, one) != one for (prompt, _), one in zip(pairs, logprobs, strict=True))
 
 
 def parse_spec(rest: str) -> tuple[str, str]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 
-from icl_vision import connect
+from icl_vision import FewShotClassifier, connect
 from icl_vision.contracts import Prompt, Usage
 from icl_vision.errors import (
     CapabilityError,
@@ -20,6 +22,10 @@ from icl_vision.errors import (
     PromptTooLongError,
     UsageError,
 )
+from icl_vision.llms import Meter
+from icl_vision.llms.dry import DryLLM
+from icl_vision.llms.openai_compatible import PROBE, PROBE_ENDS
+from icl_vision.tasks.planning import plan
 
 
 class Server:
@@ -173,8 +179,87 @@ async def test_scores_that_are_of_no_use_any_more_are_not_asked_for(server, llm_
     with pytest.raises(LLMStatusError):
         await llm.score([(PROMPT, f" {number}") for number in range(1, 30)])
     await llm.score([(PROMPT, " 1")])  # behind whatever still waits for its turn
-    # Of 29: the first, the refused one, one that may have been on its way already, and the last.
-    assert len(server.requests) <= 4
+    # Of 29: the first, the refused one, one that may have been on its way already, and the last; and the two that show
+    # that the server tells texts apart.
+    assert len(server.requests) <= 6
+    assert [body["prompt"] for _, _, body in server.requests[-2:]] == [PROBE + end for end in PROBE_ENDS]
+
+
+# ---- does it score what it is sent? ----
+
+
+def alike(body):
+    """A server that sends the prompt back and knows nothing of it."""
+    tokens = [*body["prompt"], "!"]
+    logprobs = {"tokens": tokens, "token_logprobs": [None, *[0.0] * (len(tokens) - 1)], "text_offset": []}
+    return {"choices": [{"text": "", "finish_reason": "length", "logprobs": logprobs}], "usage": {"prompt_tokens": 3}}
+
+
+@pytest.mark.parametrize("pairs", [[(PROMPT, " ab")], [(PROMPT, " ab"), (PROMPT, " c")], [(PROMPT, " a"), ("q", " a")]])
+def test_a_server_that_scores_everything_alike_is_found_out_before_a_score_is_used(server, pairs):
+    server.replies = [alike]
+    meter = Meter()
+    with connect(f"openai-compatible:m@{server.url}", attempts=1, echo=True, meter=meter) as llm:
+        pairs = [(Prompt.of(prompt), text) for prompt, text in pairs]
+        for round_ in (1, 2):
+            with pytest.raises(CapabilityError, match="gives every text the same log-probability .*without echo=True"):
+                llm.score_sync(pairs)
+            # Every one of them was answered and is booked.
+            assert meter.total()[0].requests == len(server.requests) == round_ * (len(pairs) + 2)
+            assert meter.total()[0].prompt_tokens == 3 * len(server.requests)
+
+
+def test_what_it_scored_alike_is_not_kept(server, tmp_path):
+    server.replies = [alike]
+    with connect(f"openai-compatible:m@{server.url}", attempts=1, echo=True, cache=tmp_path / "c.sqlite") as llm:
+        with pytest.raises(CapabilityError):
+            llm.score_sync([(PROMPT, " ab"), (PROMPT, " c")])
+        assert len(llm.cache) == 0
+        refusing = (400, {}, {"error": {"message": "no"}})
+        server.replies = [lambda body: refusing if body["prompt"].endswith("d\n") else alike(body)]
+        with pytest.raises(LLMStatusError):
+            llm.score_sync([(PROMPT, " ab"), (PROMPT, " c"), (PROMPT, " d")])
+        assert len(llm.cache) == 0
+
+
+def test_what_was_asked_for_may_show_it_by_itself(server, llm_of):
+    server.replies = [echo_server]
+    llm = llm_of(echo=True)
+    llm.score_sync([(PROMPT, " ab"), (PROMPT, " c")])
+    llm.score_sync([(PROMPT, " ab")])
+    assert len(server.requests) == 3
+
+
+async def test_otherwise_two_more_requests_once_a_connection(server, llm_of):
+    server.replies = [echo_server]
+    meter = Meter()
+    llm = connect(llm_of(echo=True), meter=meter)
+    found = await asyncio.gather(*(llm.score([(PROMPT, f" {letter}")]) for letter in "abcd"))
+    assert len({scores.logprobs for scores in found}) == 4
+    assert len(server.requests) == meter.total()[0].requests == 4 + 2
+    await llm.score([(PROMPT, " e")])
+    assert len(server.requests) == meter.total()[0].requests == 7
+
+
+def test_a_dry_run_asks_nothing(server, llm_of):
+    server.replies = [echo_server]
+    images = [np.full((8, 8), value, dtype=np.uint8) for value in (10, 250)]
+    llm = DryLLM(llm_of(echo=True))
+    clf = FewShotClassifier(llm, "ascii", k=None, scoring="channel").fit(images, ["dark", "light"])
+    plan(clf, images)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("values", [[0.2], [float("nan")], [None]])
+def test_an_echo_with_values_that_are_no_log_probabilities(server, llm_of, values):
+    def wrong(body):
+        answer = echo_server(body)
+        answer["choices"][0]["logprobs"]["token_logprobs"][-2:-1] = values
+        return answer
+
+    server.replies = [wrong]
+    with pytest.raises(LLMResponseError, match="has no log-probability for the token at character"):
+        llm_of(echo=True).score_sync([(PROMPT, " ab"), (PROMPT, " c")])
 
 
 def test_a_dialect_is_part_of_the_identity(llm_of):
