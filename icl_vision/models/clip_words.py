@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, UsageError
+from icl_vision.models.processor import agreement, read_processor
 from icl_vision.models.words import WordsEncoder
 from icl_vision.tokenizers.pixels import Preprocessing
 
 logger = logging.getLogger(__name__)
 
 TEMPLATES = ("{}", "a photo of a {}.")
-_FILTER_NAMES = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}  # transformers writes Pillow's numbers
 
 
 class ClipWords(WordsEncoder):
@@ -68,7 +68,10 @@ class ClipWords(WordsEncoder):
 
 @dataclass
 class ClipParts:
-    """What ``load_clip`` finds: the model, its tokenizer, and how it wants its images."""
+    """What ``load_clip`` finds: the model, its tokenizer, and how it wants its images.
+
+    mean, std: of pixels in [0, 1]; the processor's rescaling is folded into them.
+    """
 
     name: str
     model: Any
@@ -108,7 +111,8 @@ def load_clip(encoder: str | os.PathLike[str]) -> ClipParts:
     Raises:
         MissingExtraError: transformers is not installed.
         ArtefactNotFoundError: no such folder, and nothing of that name that transformers can reach.
-        UsageError: a model without image and text features, or a processor that is not understood.
+        UsageError: a model without image and text features, or a processor that does what cannot be repeated here.
+        ArtefactError: features by the processor itself are others than by what its fields say.
     """
     try:
         from transformers import AutoImageProcessor, AutoModel, AutoTokenizer
@@ -127,28 +131,18 @@ def load_clip(encoder: str | os.PathLike[str]) -> ClipParts:
         ) from error
     if not (hasattr(model, "get_image_features") and hasattr(model, "get_text_features")):
         raise UsageError(f"{name!r} is a {type(model).__name__}; it needs both image and text features, as CLIP has")
-    return ClipParts(
-        name, model, tokenizer, _preprocessing(name, processor), tuple(processor.image_mean), tuple(processor.image_std)
-    )
+    rule = read_processor(name, processor)
+
+    def features(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            found = _pooled(model.get_image_features(pixel_values=torch.from_numpy(pixels)))
+        return np.asarray(found.float().numpy())
+
+    logger.info("%s: pixels as its processor's to a cosine of %.4f", name, agreement(rule, processor, features))
+    return ClipParts(name, model, tokenizer, rule.preprocessing, rule.mean, rule.std)
 
 
 def _pooled(output: Any) -> Tensor:
     """Features as every transformers 4 and 5 model gives them: a tensor, or an output object that holds it."""
     features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
     return features
-
-
-def _preprocessing(name: str, processor: Any) -> Preprocessing:
-    """The resize rule of a transformers image processor; UsageError for one that this library cannot repeat."""
-    size, crop = dict(processor.size or {}), dict(getattr(processor, "crop_size", None) or {})
-    filter = _FILTER_NAMES.get(int(processor.resample))
-    if filter is not None and getattr(processor, "do_resize", True) and getattr(processor, "do_normalize", True):
-        if "shortest_edge" in size and getattr(processor, "do_center_crop", False) and crop:
-            if crop["height"] == crop["width"]:
-                return Preprocessing(int(crop["height"]), "crop", filter, short=int(size["shortest_edge"]))
-        elif size.get("height") == size.get("width") and size.get("height"):
-            return Preprocessing(int(size["height"]), "squash", filter)
-    raise UsageError(
-        f"the image processor of {name!r} ({type(processor).__name__}, size {size}, crop {crop}, resample "
-        f"{processor.resample}) is neither a square resize nor a resize of the short side and a centre crop"
-    )
