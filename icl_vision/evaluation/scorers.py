@@ -19,6 +19,7 @@ from icl_vision.errors import CapabilityError
 from icl_vision.evaluation.baselines import Need, Row
 from icl_vision.evaluation.metrics import normalised_match, prefix_match, strict_match, substring_match
 from icl_vision.evaluation.shared_answers import SharedAnswers
+from icl_vision.llms.answers import check
 from icl_vision.llms.loop import run_sync
 from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder, PromptSize
 from icl_vision.tasks.asking import Asker
@@ -171,7 +172,7 @@ def open_ended(task: Task, rows: Sequence[str]) -> Found:
     """One greedy completion, judged by each of ``rows``.
 
     Raises:
-        PromptTooLongError: it does not fit the window. LLMError: no answer.
+        PromptTooLongError: it does not fit the window. LLMError: no answer, an empty or withheld one among them.
         TemplateError: the template is for noisy-channel scoring only.
     """
     before = task.llm.calls
@@ -186,6 +187,7 @@ def open_ended(task: Task, rows: Sequence[str]) -> Found:
         stop=(TERMINATOR,),
         seed=seed if task.llm.profile.seed else None,
     )
+    check(completion, task.llm.profile.name)
     ended = completion.finish_reason != "length"
     judges: dict[str, Callable[[str, str], bool]] = {
         "exact": lambda answer, label: strict_match(answer, label, ended=ended),

@@ -81,7 +81,7 @@ class SharedAnswers(WrappedLLM):
 
 
 class UnaskedLLM(DryLLM):
-    """``llm`` as it looks from outside, whose answers are empty and whose usage is what the question would have been.
+    """``llm`` as it looks from outside, whose answers are a dash and whose usage is what the question would have been.
 
     fixed_tokens: tokens that an earlier prompt already began with (its fixed part; the whole prompt where many words
     are scored after one), which a prefix cache saves.
@@ -107,7 +107,8 @@ class UnaskedLLM(DryLLM):
         constraint: Constraint | None,
     ) -> Completion:
         self._known(prompt, 1)
-        return Completion("", "stop", Usage(1, self.count_prompt(prompt), 0, self.most_tokens(max_tokens, constraint)))
+        # (An empty one would be no answer.)
+        return Completion("-", "stop", Usage(1, self.count_prompt(prompt), 0, self.most_tokens(max_tokens, constraint)))
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         usage = Usage()

@@ -16,7 +16,7 @@ import asyncio
 import concurrent.futures
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +104,7 @@ def classify_many(
         concurrent.futures.ThreadPoolExecutor(1, "icl-vision-words") as reader,
         progress_bar(len(sources), "images", progress) as done,
     ):
-        work = _Work(classifier.quietly(), run, writer, done, dict(run.results()))
+        work = _Work(classifier.quietly(), run, writer, done, _answers(run.results()))
         # With a batch API thousands are in flight at once: a lot must not be smaller than that.
         size = max(LOT, classifier._fitted["concurrency"])
         lots = [sources[start : start + size] for start in range(0, len(sources), size)]
@@ -184,13 +184,28 @@ def missing_in(
     if not (Path(folder) / "run.json").exists():
         return [source for _, source in sources]
     check_config(read_info(folder), COMMAND, run_config(classifier), Path(folder))
-    known = {item for item, _ in read_results(folder)}
+    known = _answers(read_results(folder))
     missing: dict[str, ImageSource] = {}
     for name, source in sources:
         item, source = _identified(name, source)
         if item not in known:
             missing[item] = source
     return list(missing.values())
+
+
+def _answers(results: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """The results that answer their question, by item.
+
+    Version 0.1.0 journalled refused and empty answers as results without a label or a text: such are asked again.
+    """
+    return {
+        item: result
+        for item, result in results
+        if not isinstance(result, Mapping)
+        or result.get("label") is not None
+        or result.get("probabilities") is not None
+        or str(result.get("text") or "").strip()
+    }
 
 
 def _identified(name: str, source: ImageSource) -> tuple[str, ImageSource]:
@@ -237,11 +252,11 @@ class _Work:
         for name, source in sources:
             item, source = _identified(name, source)
             self.items.append((name, item))
-            if item in self.run.done:
+            if item in self.seen:
+                self.done(1)  # given twice: asked once
+            elif item in self.known:
                 self.kept += 1
                 self.done(1)
-            elif item in self.seen:
-                self.done(1)  # given twice: asked once
             else:
                 self.seen.add(item)
                 new[item] = source
