@@ -31,7 +31,8 @@ DECODER = "spae-digits-32"
     type=click.Path(dir_okay=False, path_type=Path),
     required=True,
     metavar="PNG",
-    help="Where the picture goes: exactly the decoded pixels, nothing around them.",
+    help="Where the picture goes: exactly the decoded pixels, nothing around them; of a photograph that is no square, "
+    "in its own shape.",
 )
 @json_option
 @quiet_option
@@ -55,7 +56,7 @@ def command(image: str, tokenizer: str, k: int | None, out: Path, as_json: bool,
     (pyramid,) = loaded.encode(picture, k)
     (made,) = loaded.decode(pyramid)
     with atomic_path(out) as temporary:
-        made.save(temporary, format="PNG")
+        loaded.preprocessing.restore(made, picture.size).save(temporary, format="PNG")
     truth = loaded.preprocessing.batch([picture])
     (quality,) = psnr(truth, np.asarray(made)[None])
     words = [pyramid.words(layer) for layer in range(1, pyramid.layers + 1)]

@@ -27,7 +27,8 @@ from icl_vision.tasks.denoising_tasks import DenoisingTask, Pixels
 @dataclass(frozen=True, slots=True)
 class Puzzle:
     """One picture to restore. name: in reports. target: the intact picture [S, S, 3] and its words, None where only the
-    degraded picture was given. shown: the condition as a picture. condition: its words. query: what is asked."""
+    degraded picture was given. shown: the condition as a picture. condition: its words. query: what is asked. size: the
+    photograph's own (width, height); None where it was given as pixels."""
 
     name: str
     target: Pixels | None
@@ -35,6 +36,7 @@ class Puzzle:
     shown: Pixels
     condition: TokenPyramid
     query: Query
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +60,18 @@ class PuzzleMaker:
     seed: int
 
     def puzzles(
-        self, pictures: Sequence[Pixels], names: Sequence[str] | None, context: Sequence[Pixels]
+        self,
+        pictures: Sequence[Pixels],
+        names: Sequence[str] | None,
+        context: Sequence[Pixels],
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Puzzle]:
         """One puzzle for each picture.
 
         Args:
             names: one for each; None numbers them.
             context: pictures of the prompts, none of which may be asked for.
+            sizes: what each photograph measured, (width, height), before the tokenizer took it.
 
         Raises:
             UsageError: names that do not fit, or a picture of the context.
@@ -92,9 +99,12 @@ class PuzzleMaker:
                 for one, name in zip(conditions, names, strict=True)
             ]
             shown = [np.asarray(image) for image in self.tokenizer.decode(conditions)]
+        own: Sequence[tuple[int, int] | None] = [None] * len(pictures) if sizes is None else sizes
         return [
-            Puzzle(name, picture if self.degrade else None, target, seen, words, self._query(words, name))
-            for name, picture, target, seen, words in zip(names, pictures, targets, shown, conditions, strict=True)
+            Puzzle(name, picture if self.degrade else None, target, seen, words, self._query(words, name), size)
+            for name, picture, target, seen, words, size in zip(
+                names, pictures, targets, shown, conditions, own, strict=True
+            )
         ]
 
     def leak_free_pairs(self, pictures: Sequence[Pixels]) -> list[Pair]:
@@ -149,7 +159,12 @@ class PuzzleMaker:
 
 
 def pixels_of(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[Pixels]:
-    """Each picture as the tokenizer sees it, uint8 [S, S, 3].
+    """Each picture as the tokenizer sees it, uint8 [S, S, 3]. Raises as ``pixels_and_sizes``."""
+    return [pixels for pixels, _ in pixels_and_sizes(tokenizer, sources)]
+
+
+def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[tuple[Pixels, tuple[int, int]]]:
+    """Each picture as the tokenizer sees it, uint8 [S, S, 3], and its own width and height.
 
     Raises:
         ImageError: one cannot be used; the message names its place.
@@ -161,10 +176,11 @@ def pixels_of(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[Pixe
             f"the tokenizer {tokenizer.name!r} does not say how it takes pictures (no `preprocessing`), so a picture "
             "cannot be degraded as it would see it"
         )
-    found: list[Pixels] = []
+    found: list[tuple[Pixels, tuple[int, int]]] = []
     for place, source in enumerate(sources):
         try:
-            found.append(preprocessing.batch([load_image(source)])[0])
+            image = load_image(source)
+            found.append((preprocessing.batch([image])[0], image.size))
         except IclVisionError as error:
             raise type(error)(f"images[{place}]: {error}") from error
     return found

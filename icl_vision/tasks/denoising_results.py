@@ -19,6 +19,8 @@ from icl_vision.tasks.denoising_tasks import find_task
 if TYPE_CHECKING:
     from PIL import Image
 
+    from icl_vision.tokenizers.pixels import Preprocessing
+
 LEAK = "the context holds corrupted copies of the answer itself (the papers' protocol)"
 
 
@@ -26,38 +28,53 @@ LEAK = "the context holds corrupted copies of the answer itself (the papers' pro
 class DenoisedImage:
     """One restored picture.
 
-    image: decoded from ``pyramid``; None where ``error`` says why. puzzle: what was asked. drawing: every segment's
-    words, changes and usage. decided: by layer, whose words they are. leaking: the context held the answer.
+    ``image``, ``condition`` and ``merged`` have the photograph's own shape, whatever square the tokenizer took it as.
+
+    decoded: from ``pyramid``, as the tokenizer makes it; None where ``error`` says why. puzzle: what was asked.
+    drawing: every segment's words, changes and usage. decided: by layer, whose words they are. leaking: the context
+    held the answer. preprocessing: how the tokenizer took the photograph, None where it does not say.
     """
 
     puzzle: Puzzle
     task: str
     protocol: str
-    image: Image.Image | None
+    decoded: Image.Image | None
     pyramid: TokenPyramid | None
     drawing: Drawing
     decided: tuple[str, ...]
     leaking: bool
     error: Exception | None = None
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The restored picture; None where ``error`` says why."""
+        return None if self.decoded is None else self._in_shape(self.decoded)
 
     @property
     def condition(self) -> Image.Image:
         """What the LLM was shown, as a picture."""
         from PIL import Image
 
-        return Image.fromarray(self.puzzle.shown)
+        return self._in_shape(Image.fromarray(self.puzzle.shown))
 
     @property
     def merged(self) -> Image.Image | None:
         """The condition with its unknown region taken from ``image``; ``image`` itself where all is unknown."""
-        if self.image is None:
+        if self.decoded is None:
             return None
         from PIL import Image
 
-        made, pixels = self.puzzle.shown.copy(), np.asarray(self.image)
+        made, pixels = self.puzzle.shown.copy(), np.asarray(self.decoded)
         region = find_task(self.task).pixels(made.shape[0])
         made[region] = pixels[region]
-        return Image.fromarray(made)
+        return self._in_shape(Image.fromarray(made))
+
+    def _in_shape(self, picture: Image.Image) -> Image.Image:
+        if self.preprocessing is None or self.puzzle.size is None:
+            return picture
+        restore = getattr(self.preprocessing, "restore", None)  # a tokenizer of a user's may have a rule of its own
+        return picture if restore is None else restore(picture, self.puzzle.size)
 
     @property
     def usage(self) -> Usage:

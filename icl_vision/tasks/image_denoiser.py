@@ -29,7 +29,7 @@ from icl_vision.tasks.checks import as_sources, check_choice, check_count, check
 from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tasks.denoising_defaults import Defaults
 from icl_vision.tasks.denoising_plan import DenoisingPlan, DenoisingStages, Refine, decided_by, denoising_stages
-from icl_vision.tasks.denoising_puzzles import Puzzle, PuzzleMaker, number_of, pixels_of
+from icl_vision.tasks.denoising_puzzles import Puzzle, PuzzleMaker, number_of, pixels_and_sizes, pixels_of
 from icl_vision.tasks.denoising_results import DenoisedImage
 from icl_vision.tasks.denoising_tasks import DenoisingTask, find_task
 from icl_vision.tasks.generation_checks import drawing_tokenizer
@@ -208,7 +208,9 @@ class ImageDenoiser(Parameters):
             UsageError: names that do not fit, or a picture that is in the context too (leak-free).
         """
         self._check_fitted()
-        return self._maker.puzzles(pixels_of(self.tokenizer_, as_sources(images, single=True)), names, self._pictures)
+        found = pixels_and_sizes(self.tokenizer_, as_sources(images, single=True))
+        pictures, sizes = [pixels for pixels, _ in found], [size for _, size in found]
+        return self._maker.puzzles(pictures, names, self._pictures, sizes)
 
     def plan(self, images: ImageSource | Iterable[ImageSource], names: Sequence[str] | None = None) -> DenoisingPlan:
         """What ``denoise`` would send and cost, and who decides which words; nothing is asked.
@@ -400,11 +402,21 @@ class ImageDenoiser(Parameters):
         for puzzle, drawing in drawings:
             decided = decided_by(self.parts_, puzzle.query, layers)
             one = DenoisedImage(
-                puzzle, self.task_.name, self.protocol, None, None, drawing, decided, self.leaking, drawing.error
+                puzzle,
+                self.task_.name,
+                self.protocol,
+                None,
+                None,
+                drawing,
+                decided,
+                self.leaking,
+                drawing.error,
+                getattr(self.tokenizer_, "preprocessing", None),
             )
             if drawing.error is None:
                 pyramid = drawing.pyramid
-                one = replace(one, image=self.tokenizer_.decode([pyramid])[0], pyramid=pyramid)
+                decoded = self.tokenizer_.decode([pyramid])[0]
+                one = replace(one, decoded=decoded, pyramid=pyramid)
             done.append(one)
         return done
 

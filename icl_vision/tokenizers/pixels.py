@@ -21,6 +21,8 @@ FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+LARGEST = 1024
+"""Longer side, in pixels, of a picture that is given back in its own shape."""
 _MAX_SIDE = 4096  # a card that asks for more is damaged, or means harm
 
 
@@ -94,6 +96,23 @@ class Preprocessing:
         side = self.size * scale
         left, top = ((length - side) / 2 for length in image.size)
         return image.resize((self.size, self.size), filter, box=(left, top, left + side, top + side))
+
+    def restore(self, made: Image.Image, size: tuple[int, int]) -> Image.Image:
+        """A picture that came back from words in the shape of the one that went in, (width, height).
+
+        A picture that was squashed has its own width and height again (at most ``LARGEST`` pixels a side, in its own
+        shape), and the border around it is cut off. A square one, or the middle that was cropped from one, stays as it
+        was decoded.
+        """
+        width, height = size
+        if self.resize != "squash" or width == height:
+            return made
+        if self.margin:
+            left, top = (round(self.margin * side / self.size) for side in made.size)
+            made = made.crop((left, top, made.width - left, made.height - top))
+        scale = min(1.0, LARGEST / max(size))
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return made.resize(shape, Image.Resampling.BICUBIC)
 
     def batch(self, images: list[Image.Image]) -> npt.NDArray[np.uint8]:
         """uint8 [B, size, size, 3]."""

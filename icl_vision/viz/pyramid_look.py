@@ -178,6 +178,16 @@ def is_flat(pyramid: TokenPyramid) -> bool:
     return pyramid.vocabulary is not None and layout.grids == (layout.finest,) and layout.finest[:-1] == (1,)
 
 
+def in_shape(shown: PyramidLook, picture: Image.Image) -> Image.Image:
+    """A picture of the tokenizer's square in the shape that the photograph is drawn in."""
+    from PIL.Image import Resampling
+
+    width, height = shown.backdrop.size
+    if width == height or picture.width * height == picture.height * width:
+        return picture
+    return picture.resize((width, height), Resampling.BICUBIC)
+
+
 def frame(image: Image.Image, tokenizer: ImageTokenizer | None) -> tuple[Image.Image, Image.Image, str]:
     """(seen, backdrop, framing) of ``PyramidLook`` for an RGB image."""
     rule = getattr(tokenizer, "preprocessing", None)

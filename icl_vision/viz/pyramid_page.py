@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from icl_vision._version import __version__
 from icl_vision.errors import UsageError
 from icl_vision.viz.page import document, escape, thumbnail
-from icl_vision.viz.pyramid_look import beginning, command_line, decibels, gist
+from icl_vision.viz.pyramid_look import beginning, command_line, decibels, gist, in_shape
 from icl_vision.viz.pyramid_marks import INKS, READABLE, SHADES, Cell, cells, cloud, cuts, width
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def _hero(shown: PyramidLook) -> str:
     if not shown.decoded:
         return f'<div class="hero">{original}{_gist(shown)}</div>'
     words = f"{shown.pyramid.k} word" + "s" * (shown.pyramid.k > 1)
-    again = _picture(shown.decoded[-1], f"{shown.name} made again from {words}")
+    again = _picture(in_shape(shown, shown.decoded[-1]), f"{shown.name} made again from {words}")
     error = f" ({quality} PSNR)" if (quality := _decibels(shown, shown.pyramid.layers)) else ""
     made = f"<figure>{again}<figcaption><b>Made again</b> from nothing but its {words}{error}</figcaption></figure>"
     return f'<div class="hero three">{original}{_gist(shown)}{made}</div>'
@@ -304,8 +304,9 @@ def _strip(shown: PyramidLook) -> str:
         words = f"{count} word{'s' * (count > 1)}"
         error = f", {quality}" if (quality := _decibels(shown, layers)) else ""
         caption = f"<b>{words}</b> {layers} layer{'s' * (layers > 1)}{error}"
-        figures.append(f"<figure>{_picture(image, f'from {words}')}<figcaption>{caption}</figcaption></figure>")
-    seen = _picture(shown.seen, f"{shown.name}, the pixels that went in")
+        again = _picture(in_shape(shown, image), f"from {words}")
+        figures.append(f"<figure>{again}<figcaption>{caption}</figcaption></figure>")
+    seen = _picture(in_shape(shown, shown.seen), f"{shown.name}, the pixels that went in")
     figures.append(f"<figure>{seen}<figcaption><b>Original</b> {escape(_size(shown.seen))}</figcaption></figure>")
     unit = " <small>dB is PSNR, the higher the nearer to the original</small>" if shown.psnr else ""
     note = f"<p class='small soft'>{escape(text)}</p>" if (text := beginning(shown)) else ""

@@ -130,3 +130,37 @@ def test_a_measured_run_keeps_no_key(data: Path, tmp_path: Path, monkeypatch: py
     assert result.exit_code == 0, result.output
     assert json.loads((out / "results.json").read_text())["llm"] == "openai-compatible:m@http://127.0.0.1:9/v1"
     assert not [file for file in out.rglob("*") if file.is_file() and b"sk-canary" in file.read_bytes()]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((40, 80), (40, 80)), ((90, 30), (90, 30)), ((1000, 4000), (256, 1024))]
+)
+def test_pictures_come_back_in_the_photographs_own_shape(
+    folders: tuple[Path, Path], tmp_path: Path, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    photo = tmp_path / "tall.png"
+    stroke(7).resize(size).save(photo)
+    for task in ("outpainting", "deblurring", "reconstruction"):
+        out = tmp_path / task
+        arguments = ("denoise", "--task", task, photo, "--context", folders[0], "--out", out, "--examples", 4)
+        result = run(*arguments, *COMMON, "--json", "--quiet")
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads(result.stdout)["images"]
+        assert set(row["files"]) == {"restored", "condition"} | ({"merged"} if task == "outpainting" else set())
+        for file in row["files"].values():
+            with Image.open(out / file) as picture:
+                assert picture.size == expected, file
+
+
+def test_a_photographs_content_is_where_it_was(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    pixels = np.zeros((120, 60, 3), np.uint8)
+    pixels[:30] = 255  # a white bar over the top quarter, in the half that outpainting keeps
+    Image.fromarray(pixels).save(tmp_path / "tall.png")
+    out = tmp_path / "out"
+    arguments = ("denoise", "--task", "outpainting", tmp_path / "tall.png", "--context", folders[0], "--out", out)
+    assert run(*arguments, "--examples", 4, *COMMON, "--quiet").exit_code == 0
+    for name in ("tall-condition.png", "tall-merged.png"):
+        with Image.open(out / name) as picture:
+            found = np.asarray(picture.convert("L"))
+        assert found.shape == (120, 60)
+        assert found[5:22].mean() > 200 and found[38:55].mean() < 60

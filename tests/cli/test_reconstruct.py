@@ -98,3 +98,12 @@ def test_a_measure_that_cannot_be_had_is_said(digits: Path, tmp_path: Path, monk
     result = run("eval", "reconstruction", "--data", str(digits), "--measure", "lpips", "--out", str(out), "--json")
     found = json.loads(result.stdout)
     assert found["notes"]["lpips"].startswith("not measured: no weights") and found["layers"][0]["lpips"] is None
+
+
+@pytest.mark.parametrize("size", [(40, 80), (90, 30)])
+def test_a_photograph_comes_back_in_its_own_shape(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("L", size, 255).save(tmp_path / "tall.png")
+    out = tmp_path / "made.png"
+    assert run("reconstruct", str(tmp_path / "tall.png"), "--out", str(out)).exit_code == 0
+    with Image.open(out) as made:
+        assert made.size == size
