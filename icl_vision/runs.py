@@ -31,6 +31,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from icl_vision.contracts import Usage
 from icl_vision.errors import RunError, RunLockedError, RunMismatchError, StorageError, UsageError
 from icl_vision.reading import checked_path, loads, opened, read_json
 from icl_vision.storage import write_json
@@ -185,9 +186,10 @@ class Run:
         self._append({"id": item, "result": result})
         self.done.add(item)
 
-    def record_error(self, item: str, error: BaseException) -> None:
-        """Journal that an item failed. It does not count as done: a resume does it again."""
-        self._append({"id": item, "error": {"type": type(error).__name__, "message": str(error)}})
+    def record_error(self, item: str, error: BaseException, usage: Usage | None = None) -> None:
+        """Journal that an item failed, and what it cost all the same. It is not done: a resume does it again."""
+        line: dict[str, Any] = {"id": item, "error": {"type": type(error).__name__, "message": str(error)}}
+        self._append(line if usage is None or usage == Usage() else line | {"usage": usage.to_dict()})
 
     def results(self) -> Iterator[tuple[str, Any]]:
         """Finished items with their results, in the order they finished; the newest where an item has several."""
@@ -288,6 +290,28 @@ def _journal(path: Path) -> Iterator[IO[bytes]]:
 def _unusable(journal: Path, error: OSError) -> RunError:
     why = error.strerror or error
     return RunError(f"the journal {str(journal)!r} cannot be used: {why}; restore it, or choose another folder")
+
+
+def read_usage(folder: str | os.PathLike[str]) -> Usage:
+    """What a run has used so far, for a budget that is to hold for the whole of it; nothing where there is no run.
+
+    Summed over every line of the journal that says it, under ``usage``: answers, and failures that cost something too.
+    """
+    path = Path(folder) / "journal.jsonl"
+    total = Usage()
+    for line in _lines(path) if path.exists() else ():
+        told = None if line is None else line.get("result", line)
+        total += _usage_of(told)
+    return total
+
+
+def _usage_of(told: Any) -> Usage:
+    found = told.get("usage") if isinstance(told, Mapping) else None
+    known = Usage().to_dict()
+    if not isinstance(found, Mapping):
+        return Usage()
+    # A journal of an earlier version may lack a kind of token.
+    return Usage(**{name: value for name in known if isinstance(value := found.get(name, 0), int)})
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:

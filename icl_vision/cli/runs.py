@@ -167,14 +167,14 @@ class RunOptions:
             return Parts(llm, tokenizer, None)
         from icl_vision.contracts import Usage
         from icl_vision.llms import Budget, Meter, connect
-        from icl_vision.tasks.many import usage_so_far
+        from icl_vision.runs import read_usage
 
         meter = Meter(self.price_table(), Budget(*limits))
         connected = connect(llm, meter=meter, cache=self.out is not None and self.cache)
         before = Usage()
         if self.out is not None and self.resume and limits != (None, None, None):
             # A budget is the run's, not that of each attempt at it.
-            before = usage_so_far(self.out)
+            before = read_usage(self.out)
             meter.settle(connected.profile.name, Usage(), before)
         return Parts(connected, self._tokenizer(tokenizer), meter, before.requests)
 

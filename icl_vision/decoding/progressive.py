@@ -21,6 +21,7 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision.contracts import Prompt, TextLLM, Usage
@@ -41,7 +42,7 @@ from icl_vision.errors import (
 from icl_vision.llms.cost import Budget, Meter, PriceTable
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.metered import MeteredLLM
-from icl_vision.runs import Run
+from icl_vision.runs import Run, read_usage
 
 if TYPE_CHECKING:
     from icl_vision.codebook import Codebook
@@ -112,6 +113,7 @@ class ProgressiveDecoder:
         self.budget = budget
         # Metering counts every prompt's tokens before it is sent; without a limit nobody needs that.
         self._meter = None if budget is None else Meter(self.prices, budget)
+        self._counted: set[Path] = set()
         self.llm = llm if self._meter is None else MeteredLLM(llm, self._meter)
         self._asker = SegmentAsker(self.llm, constrain=constrain, asks=asks, score=score)
         for stage in self.stages:
@@ -173,6 +175,19 @@ class ProgressiveDecoder:
     ) -> Run:
         """A run folder for ``decode``: every segment is on disk before the next is asked for. See ``Run.open``."""
         return Run.open(folder, COMMAND, self.config(pairs, stage_pairs=stage_pairs), resume=resume)
+
+    def count_spent(self, folder: str | os.PathLike[str], pattern: str | None = None) -> None:
+        """Let what an earlier part of a run used count against the budget; each folder once.
+
+        Done by itself for the run that is drawn into; to be called for others that one budget is for.
+
+        folder: a run's; with ``pattern`` one that holds folders of runs, named so.
+        """
+        folders = [Path(folder)] if pattern is None else sorted(Path(folder).glob(pattern))
+        for path in (one.resolve() for one in folders):
+            if self._meter is not None and path not in self._counted:
+                self._counted.add(path)
+                self._meter.settle(self.llm.profile.name, Usage(), read_usage(path))
 
     async def stream(
         self,
@@ -283,9 +298,8 @@ class ProgressiveDecoder:
         work = Work(questions, run)
         meter = self._meter
         if meter is not None and self.budget is not None:
-            if run is not None and not meter.total()[0].requests:
-                # A budget holds for the whole run, with what earlier parts of it used.
-                meter.settle(self.llm.profile.name, Usage(), work.spent)
+            if run is not None:
+                self.count_spent(run.folder)
             try:
                 self._plan(questions, run).check(self.budget, *meter.total())
             except BaseException:
@@ -346,7 +360,7 @@ class ProgressiveDecoder:
         except Exception as caught:
             error = caught
         if error is not None:
-            await work.write_error(item, error)
+            await work.write_error(item, error, Usage() if answer is None else answer.usage)
             canvas.error = error
             if answer is not None:
                 canvas.answers[step.number] = answer

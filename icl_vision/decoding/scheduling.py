@@ -28,6 +28,7 @@ async def in_order(groups: Sequence[Sequence[Job]], *, concurrency: int, lead: b
     led = [not lead] * len(queues)
     first = 0  # groups before this one have no job left to start
     changed = asyncio.Condition()
+    ending = False
 
     def next_job() -> tuple[int, Job] | None:
         nonlocal first
@@ -40,14 +41,19 @@ async def in_order(groups: Sequence[Sequence[Job]], *, concurrency: int, lead: b
         return None
 
     async def work() -> None:
-        while True:
+        nonlocal ending
+        while not ending:  # who is free at this moment must not start another before its cancellation arrives
             async with changed:
                 while (found := next_job()) is None:
                     if first == len(queues):
                         return
                     await changed.wait()
             group, job = found
-            await job()
+            try:
+                await job()
+            except BaseException:
+                ending = True
+                raise
             async with changed:
                 led[group] = True
                 changed.notify_all()

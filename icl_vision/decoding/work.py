@@ -52,7 +52,6 @@ class Work:
         # One thread writes the journal, in order, so that its fsync does not hold up the event loop.
         self._writer = None if run is None else concurrent.futures.ThreadPoolExecutor(1, "icl-vision-journal")
         self._kept: list[tuple[int, Pass]] = []
-        self.spent = Usage()
         if run is not None:
             self._restore(run)
 
@@ -90,10 +89,10 @@ class Work:
         if self._run is not None:
             await self._journal(partial(self._run.record, item, answer.to_dict()))
 
-    async def write_error(self, item: str, error: Exception) -> None:
-        """Journal a failure, to be asked again on resume."""
+    async def write_error(self, item: str, error: Exception, usage: Usage) -> None:
+        """Journal a failure and what it cost, to be asked again on resume."""
         if self._run is not None:
-            await self._journal(partial(self._run.record_error, item, error))
+            await self._journal(partial(self._run.record_error, item, error, usage))
 
     async def _journal(self, write: Callable[[], None]) -> None:
         # Shielded: an answer that was paid for is written down even if another one ends the work right now.
@@ -113,7 +112,6 @@ class Work:
         for item, result in run.results():
             try:
                 answer = SegmentAnswer.from_dict(result)
-                self.spent += answer.usage
                 if item not in items:
                     continue  # of a query that is not asked for now
                 number, step = items[item]

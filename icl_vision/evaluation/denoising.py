@@ -26,6 +26,7 @@ from icl_vision.evaluation.metrics import Z95
 from icl_vision.evaluation.paired_means import METHOD, paired_mean
 from icl_vision.evaluation.reconstruction import Pixels
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.runs import read_usage
 from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tasks.denoising_puzzles import Puzzle
 from icl_vision.tasks.denoising_results import LEAK
@@ -239,15 +240,17 @@ class DenoisingEvaluation:
 
     def _ask(self, cell: Cell, run: Run) -> tuple[list[TokenPyramid | None], dict[str, Any]]:
         denoiser, puzzles = self._denoiser(cell)
-        if self.max_tokens is not None:
-            spent = sum(row["usage"]["prompt_tokens"] + row["usage"]["completion_tokens"] for _, row in run.results())
-            denoiser.set_params(max_tokens=max(1, self.max_tokens - spent))
         folder = Path(run.folder) / "llm" / cell.item.replace("/", "-").replace(" ", "-")
+        if self.max_tokens is not None:
+            # Of all other rows, finished or not; this one's own is counted when it is gone on with.
+            others = (one for one in folder.parent.glob("*") if one != folder)
+            spent = sum((_spent(one) for one in others), Usage())
+            denoiser.set_params(max_tokens=max(1, self.max_tokens - spent.prompt_tokens - spent.completion_tokens))
         try:
             # Always with resume: what this run was killed in the middle of is gone on with.
             restored = denoiser.solve(puzzles, out=folder, resume=True)
         except PromptTooLongError as error:
-            return [None] * len(puzzles), {"usage": Usage().to_dict(), "problem": f"exceeds window: {error}"}
+            return [None] * len(puzzles), {"usage": _spent(folder).to_dict(), "problem": f"exceeds window: {error}"}
         usage = sum((one.usage for one in restored), Usage())
         report = {
             "usage": usage.to_dict(),
@@ -298,6 +301,11 @@ class DenoisingEvaluation:
 
         denoiser, puzzles = self._first(task)
         return list(decided_by(denoiser.parts_, puzzles[0].query, len(denoiser.tokenizer_.layout)))
+
+
+def _spent(folder: Path) -> Usage:
+    """What a row's words took, so far."""
+    return sum((read_usage(one) for one in sorted(folder.glob("words*"))), Usage())
 
 
 def _what(cell: Cell) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from icl_vision.evaluation.benchmark_config import Estimate
 from icl_vision.evaluation.items import item_id
+from icl_vision.evaluation.journalling import Failed
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.episodes import Episode
@@ -52,8 +53,8 @@ def estimate(
             lacking += sum(map(bool, missing))
             before = llm.fixed_tokens
             for setting, document in maker.items(number, episode, [one for one in own if counts[one]]):
-                if isinstance(document, Exception):
-                    raise document
+                if isinstance(document, Failed):
+                    raise document.error
                 count, usage = counts[setting], document["usage"]
                 items += count
                 requests += count * usage["requests"]

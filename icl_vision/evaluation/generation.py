@@ -21,13 +21,17 @@ from icl_vision.decoding.drawing import Pair
 from icl_vision.errors import AnswerRefusedError, IclVisionError
 from icl_vision.evaluation.generation_items import Asked, Context, DigitPool, contexts_for
 from icl_vision.evaluation.generation_rows import BASELINES
+from icl_vision.llms import connect
+from icl_vision.llms.cost import Meter
+from icl_vision.llms.metered import MeteredLLM
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.runs import read_usage
 from icl_vision.tasks.image_generator import ImageGenerator
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from icl_vision.contracts import Tokenizer
+    from icl_vision.contracts import TextLLM, Tokenizer
     from icl_vision.runs import Run
 
 LLM, SINGLE, SHUFFLED, CEILING = "llm", "single pass", "shuffled texts", "ceiling"
@@ -82,6 +86,7 @@ class GenerationEvaluation:
     reader: Reader
     config: GenerationConfig
     _contexts: dict[int, tuple[Context, list[Pair]]] = field(default_factory=dict)
+    _llm: TextLLM | None = None
 
     @property
     def contexts(self) -> int:
@@ -105,6 +110,7 @@ class GenerationEvaluation:
 
     def draw(self, run: Run, *, done: Callable[[str, int], object] | None = None) -> None:
         """Draw and journal everything that the run does not hold yet; done: told of each (row, context)."""
+        self._llm = self._metered(run)
         for row, number in self.items():
             item = f"{row}/{number:03d}"
             if item in run.done:
@@ -117,6 +123,17 @@ class GenerationEvaluation:
             run.record(item, found)
             if done is not None:
                 done(row, number)
+
+    def _metered(self, run: Run) -> TextLLM | None:
+        """The LLM behind the generator's budget, which is one for all contexts and for what earlier parts of the run
+        used; None where there is none."""
+        if self.generator.budget is None:
+            return None
+        meter = Meter(self.generator.prices, self.generator.budget)
+        llm = MeteredLLM(connect(self.generator.llm), meter)
+        for folder in sorted((run.folder / "drawn").glob("*")):
+            meter.settle(llm.name, Usage(), read_usage(folder))
+        return llm
 
     def context(self, number: int) -> tuple[Context, list[Pair]]:
         """A context and its examples as words, in the order of the digits."""
@@ -165,6 +182,8 @@ class GenerationEvaluation:
     def _fitted(self, row: str, number: int, pairs: Sequence[Pair]) -> ImageGenerator:
         generator = type(self.generator)(**self.generator.get_params())
         generator.set_params(shots=None, seed=self.config.seed * 1000 + number, errors="return")
+        if self._llm is not None:
+            generator.set_params(llm=self._llm, budget=None)
         if row == SINGLE:
             generator.set_params(passes="single", guidance=1.0)
         texts = [str(pair.condition) for pair in pairs]

@@ -27,6 +27,7 @@ from icl_vision.errors import (
 )
 from icl_vision.evaluation import baselines, scorers
 from icl_vision.evaluation.baselines import ROWS, View
+from icl_vision.evaluation.journalling import Failed
 from icl_vision.evaluation.scorers import RowAnswer, Task
 from icl_vision.evaluation.shared_answers import SharedAnswers
 from icl_vision.evaluation.variants import Variant
@@ -62,8 +63,8 @@ class ItemMaker:
 
     def items(
         self, number: int, episode: Episode, settings: Sequence[Setting]
-    ) -> Iterator[tuple[Setting, dict[str, Any] | Exception]]:
-        """Each setting's document, or the error of a question that failed, as soon as it is there."""
+    ) -> Iterator[tuple[Setting, dict[str, Any] | Failed]]:
+        """Each setting's document, or that its question failed, as soon as it is there."""
         llms: dict[int, SharedAnswers] = {}
 
         def llm_of(llm: TextLLM) -> SharedAnswers:
@@ -77,7 +78,8 @@ class ItemMaker:
             try:
                 document = self._item(number, episode, setting, llm_of)
             except (LLMError, ImageError) as error:
-                yield setting, error
+                after = sum((llm.usage for llm in llms.values()), Usage())
+                yield setting, Failed(error, Usage(**_difference(after.to_dict(), spent.to_dict())))
                 continue
             after = sum((llm.usage for llm in llms.values()), Usage())
             document["usage"] = _difference(after.to_dict(), spent.to_dict())

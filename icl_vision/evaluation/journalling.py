@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.contracts import Usage
 from icl_vision.errors import BudgetExceededError, ImageError
 from icl_vision.forks import ForkLock
 from icl_vision.tasks.many import FAILURES_IN_A_ROW, is_final
@@ -18,6 +20,14 @@ if TYPE_CHECKING:
 
 _MEASURED = 2.0
 _MEASURED_ITEMS = 14  # an episode of each number of ways in all settings: short and long prompts alike
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An item without an answer: why, and what was used before it failed."""
+
+    error: Exception
+    usage: Usage
 
 
 class Keeper:
@@ -37,19 +47,23 @@ class Keeper:
         self._told = False
         self._lock = ForkLock()
 
-    def keep(self, item: str, document: dict[str, Any] | Exception) -> None:
+    def keep(self, item: str, document: dict[str, Any] | Failed) -> None:
         """Journal one item; returns when it is on disk."""
         with self._lock:
-            if isinstance(document, BudgetExceededError):
-                self.stopped = self.stopped or document  # nothing was asked, so there is nothing to journal
-                return
-            if isinstance(document, Exception):
-                self.run.record_error(item, document)
+            if isinstance(document, Failed):
+                error = document.error
+                if isinstance(error, BudgetExceededError) and document.usage == Usage():
+                    self.stopped = self.stopped or error  # nothing was asked, so there is nothing to journal
+                    return
+                self.run.record_error(item, error, document.usage)
+                if isinstance(error, BudgetExceededError):
+                    self.stopped = self.stopped or error
+                    return
                 self.failed += 1
-                self.problem = self.problem or f"{item}: {type(document).__name__}: {document}"
-                self._failures += not isinstance(document, ImageError)
-                if is_final(document) or self._failures >= FAILURES_IN_A_ROW:
-                    self.stopped = self.stopped or document
+                self.problem = self.problem or f"{item}: {type(error).__name__}: {error}"
+                self._failures += not isinstance(error, ImageError)
+                if is_final(error) or self._failures >= FAILURES_IN_A_ROW:
+                    self.stopped = self.stopped or error
             else:
                 self.run.record(item, document)
                 self._failures = 0

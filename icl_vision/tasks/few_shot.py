@@ -584,10 +584,12 @@ class FewShotClassifier(Parameters):
             pyramid = words[place]
             assert not isinstance(pyramid, Exception)  # it would be in no group
             known = on_unknown == "raise"
-            found_now = verdict(
+            result = verdict(
                 answer, _layers(pyramid), self.method_, labels, unknown_is_error=known, calibration=calibration
             )
-            await keep(place, found_now)
+            await keep(place, result)
+            if result.error is not None and not keep_errors:
+                raise result.error  # now: what is still to be asked would be paid for and thrown away
 
         on_unknown, labels, calibration = self.on_unknown, self._asker.labels, self._calibration()
         for place, one in enumerate(words):
@@ -596,9 +598,6 @@ class FewShotClassifier(Parameters):
         questions = [(group.prepared, group.texts) for group in groups]
         with progress_bar(sum(len(group.places) for group in groups), "answers", self.progress) as done:
             await self._asker.ask(questions, keep_errors=keep_errors, done=done, found=judge)
-        failed = next((result.error for result in results if result.error is not None), None)
-        if failed is not None and not keep_errors:
-            raise failed
         return results
 
 

@@ -383,6 +383,10 @@ class ImageDenoiser(Parameters):
         decoder = self._decoder()
         if self.max_tokens is not None and not resume:
             self.plan_of(puzzles).check()
+        if out is not None and resume:
+            # Before the first request: with protocol "paper" every picture has a folder of its own, and pictures that
+            # are not asked for now have used some of the budget too.
+            await asyncio.to_thread(decoder.count_spent, out, "words*")
         drawings: list[tuple[Puzzle, Drawing]] = []
         for pairs, some in self._jobs(puzzles):
             queries = [one.query for one in some]

@@ -18,6 +18,7 @@ import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,11 +166,6 @@ def run_config(classifier: FewShotClassifier) -> dict[str, Any]:
     }
 
 
-def usage_so_far(folder: str | os.PathLike[str]) -> Usage:
-    """What the answers in a run folder used, for a budget that is to hold for the whole run; nothing without a run."""
-    return sum((_usage(result) for _, result in read_results(folder)), Usage())
-
-
 def missing_in(
     folder: str | os.PathLike[str],
     classifier: FewShotClassifier,
@@ -294,7 +290,7 @@ class _Work:
             self.stopped = error
             return
         else:
-            await self._write(self.run.record_error, item, error)
+            await self._write(partial(self.run.record_error, usage=result.usage), item, error)
             self.errors[item] = f"{type(error).__name__}: {error}"
             if not isinstance(error, ImageError | PromptError | UnknownAnswerError):
                 self.failures += 1

@@ -40,6 +40,7 @@ from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.cost import Budget, Price, PriceTable
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.runs import read_usage
 
 THREE = Query("an image of 3")
 PLANS = {
@@ -230,6 +231,19 @@ async def test_groups_come_in_order_and_lead():
         await in_order([[job("bad", True), job("later")], []], concurrency=1, lead=False)
     assert "+later" not in log
     await in_order([], concurrency=3, lead=True)
+    started: list[str] = []
+
+    def sudden(name: str, error: bool = False):
+        async def run() -> None:
+            started.append(name)
+            if error:
+                raise ValueError(name)
+
+        return run
+
+    with pytest.raises(ValueError, match="bad"):
+        await in_order([[sudden("bad", True), sudden("later"), sudden("last")]], concurrency=3, lead=False)
+    assert started == ["bad"]
 
 
 # ---- streaming ----
@@ -586,6 +600,40 @@ def test_a_budget_stops_in_the_middle_and_counts_what_came_before(tmp_path):
     with pytest.raises(BudgetExceededError, match="needs about 2 requests, the budget is 1"):
         with again.open_run(tmp_path, examples, resume=True) as run:
             again.decode_sync(examples, [THREE], run=run)
+
+
+def test_what_a_refused_segment_cost_counts_when_the_run_goes_on(tmp_path):
+    examples = pairs(5, SMALL)
+    target = picture(3, SMALL).words()
+    refused = ProgressiveDecoder(FakeLLM([target[0], *["zebra"] * 3]), par(4), errors="return")
+    with refused.open_run(tmp_path, examples) as run:
+        (drawing,) = refused.decode_sync(examples, [THREE], run=run)
+    assert drawing.error is not None and drawing.usage.requests == 4
+    assert read_usage(tmp_path) == drawing.usage
+    again = ProgressiveDecoder(oracle(), par(4), budget=Budget(requests=5))
+    with again.open_run(tmp_path, examples, resume=True) as run:
+        again.decode_sync(examples, [THREE], run=run)
+    assert again._meter.total()[0].requests == 5
+
+
+def test_every_run_that_a_budget_is_for_counts_once(tmp_path):
+    """Contexts one after the other, each with a folder: what each was given before counts, whatever was asked since."""
+    examples = [pairs(5, SMALL), pairs(6, SMALL)]
+    for place, shown in enumerate(examples):
+        one = ProgressiveDecoder(oracle(), par(4))
+        with one.open_run(tmp_path / str(place), shown) as run:
+            one.decode_sync(shown, [THREE], run=run)
+    spent = [read_usage(tmp_path / str(place)).requests for place in range(2)]
+    assert spent == [2, 2]
+    decoder = ProgressiveDecoder(oracle(), par(4), budget=Budget(requests=5))
+    for _ in range(2):
+        for place, shown in enumerate(examples):
+            with decoder.open_run(tmp_path / str(place), shown, resume=True) as run:
+                decoder.decode_sync(shown, [THREE], run=run)
+    assert decoder._meter.total()[0].requests == 4
+    with pytest.raises(BudgetExceededError, match="the budget is 5"):
+        with decoder.open_run(tmp_path / "third", examples[0]) as run:
+            decoder.decode_sync(examples[0], [THREE], run=run)
 
 
 def test_a_prompt_beyond_the_window_is_refused_before_anything_is_asked():

@@ -36,7 +36,7 @@ from icl_vision.evaluation.tally import render_rows, render_table
 from icl_vision.llms import Budget, Meter, MeteredLLM, Price, PriceTable
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
-from icl_vision.runs import read_results
+from icl_vision.runs import read_results, read_usage
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.many import FAILURES_IN_A_ROW
 from icl_vision.tokenizers import ImageTokenizer
@@ -357,6 +357,17 @@ def test_a_question_that_fails_is_an_error_item_and_the_others_go_on(make: Any, 
     assert failed["error"] == {"type": "LLMUnavailableError", "message": "down"}
     mended = make(FakeLLM(" red", scores_text=False), **options).run(tmp_path / "run", resume=True, progress=False)
     assert (mended.asked, mended.kept, mended.failed) == (1, 3, 0) and mended.results["missing"] == 0
+
+
+def test_what_a_question_cost_before_it_failed_is_kept(make: Any, tmp_path: Path) -> None:
+    # The open answer is paid for, the constrained one fails.
+    answers = [" red", LLMUnavailableError("down"), " red", " red"]
+    llm = FakeLLM(answers, scores_text=False, constraint="grammar")
+    rows = {"settings": ONE, "scorers": ("exact", "constrained"), "baselines": (), "episodes": 2}
+    finished = make(llm, **rows).run(tmp_path / "run", progress=False)
+    assert (finished.asked, finished.failed) == (1, 1)
+    assert [line.get("usage", {}).get("requests") for line in journal(tmp_path / "run")] == [1, None]
+    assert read_usage(tmp_path / "run").requests == 3
 
 
 def test_a_wrong_key_and_an_endless_failure_end_the_run(make: Any, tmp_path: Path) -> None:

@@ -15,16 +15,17 @@ from PIL import Image
 
 from icl_vision.cli import main
 from icl_vision.decoding import Pair
-from icl_vision.errors import LLMUnavailableError, UsageError
+from icl_vision.errors import BudgetExceededError, LLMUnavailableError, UsageError
 from icl_vision.evaluation.digit_reader import DigitReader
 from icl_vision.evaluation.generation import GenerationConfig, GenerationEvaluation
 from icl_vision.evaluation.generation_items import QUESTIONS, DigitPool, contexts_for
 from icl_vision.evaluation.generation_page import grid, render_page
 from icl_vision.evaluation.generation_rows import BASELINES, MEANINGS
 from icl_vision.evaluation.generation_summary import drawings_of, render, summarise
+from icl_vision.llms.cost import Budget
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
-from icl_vision.runs import Run
+from icl_vision.runs import Run, read_usage
 from icl_vision.tasks.image_generator import ImageGenerator
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.vocabulary import Vocabulary
@@ -157,6 +158,30 @@ def test_a_stopped_run_goes_on_in_mid_picture(tokenizer: ImageTokenizer, tmp_pat
     again = drawing_llm()
     assert draw(again, tmp_path / "cut") == whole
     assert 0 < len(again.calls) < len(fresh.calls)
+
+
+def test_a_budget_is_for_all_contexts_and_all_parts_of_a_run(tokenizer: ImageTokenizer, tmp_path: Path) -> None:
+    def draw(folder: Path, budget: Budget | None) -> int:
+        llm = drawing_llm()
+        with Run.open(folder, "eval generation", {}, resume=folder.exists()) as run:
+            judged = evaluation(tokenizer, llm, n=20)
+            judged.generator.set_params(budget=budget)
+            judged.draw(run)
+        return len(llm.calls)
+
+    whole = draw(tmp_path / "whole", None)
+    assert evaluation(tokenizer, n=20).contexts == 2
+    enough = Budget(requests=whole)
+    assert draw(tmp_path / "enough", enough) == whole
+    # Each context alone would keep to it.
+    tight = Budget(requests=whole - whole // 4)
+    with pytest.raises(BudgetExceededError):
+        draw(tmp_path / "tight", tight)
+    with pytest.raises(BudgetExceededError):
+        draw(tmp_path / "tight", tight)
+    used = sum(read_usage(one).requests for one in (tmp_path / "tight" / "drawn").iterdir())
+    assert whole // 2 < used <= whole - whole // 4
+    assert draw(tmp_path / "tight", enough) == whole - used
 
 
 def test_a_drawing_that_is_refused_counts_as_wrong(tokenizer: ImageTokenizer, tmp_path: Path) -> None:

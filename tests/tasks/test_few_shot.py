@@ -493,6 +493,30 @@ def test_unknown_answers_abstain_raise_or_return(make, picture, queries):
     assert make(llm).score(*queries) == 0.0
 
 
+@pytest.mark.parametrize("way", ["classify", "predict", "score", "aclassify", "apredict"])
+def test_the_first_unknown_answer_ends_everything_before_the_rest_is_asked(make, picture, way):
+    clf = make({"scores_text": False, "answer": "warm"}, on_unknown="raise", concurrency=1)
+    asked = clf.llm_.completions
+    clf.llm_.before = lambda prompts: setattr(clf.llm_, "answer", "no idea" if len(asked) == 2 else "warm")
+    images = [picture(colour) for colour in ("red", "green", "blue")] * 20
+    with pytest.raises(UnknownAnswerError, match="'no idea'"):
+        if way == "score":
+            clf.score(images, ["warm"] * 60)
+        elif way.startswith("a"):
+            asyncio.run(getattr(clf, way)(images))
+        else:
+            getattr(clf, way)(images)
+    assert len(asked) == 2
+
+
+def test_labels_that_are_all_impossible_end_everything_as_well(make, picture):
+    clf = make(concurrency=1)
+    clf.llm_._likeness = lambda prompt, continuation: float("-inf")
+    with pytest.raises(LLMResponseError, match="every label impossible"):
+        clf.predict([picture("red")] * 40)
+    assert len(clf.llm_.asked) == 1
+
+
 def test_a_window_too_small_is_said_at_fit(overlap_llm, tokenizer, support, picture):
     clf = FewShotClassifier(overlap_llm(window=20), tokenizer, 3, repeats=2, ensemble=None)
     with pytest.raises(PromptTooLongError, match=r"\d+ tokens but the LLM's window holds 20.*repeats=0.*shots=.*k="):

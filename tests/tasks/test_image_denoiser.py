@@ -25,6 +25,7 @@ from icl_vision.errors import (
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tasks.denoising_plan import decided_by, denoising_stages
+from icl_vision.tasks.denoising_puzzles import number_of
 from icl_vision.tasks.denoising_tasks import GREY, TASKS, find_task
 from icl_vision.tasks.image_denoiser import ImageDenoiser
 
@@ -226,6 +227,25 @@ def test_a_stopped_run_goes_on_and_asks_nothing_twice(tmp_path: Path, protocol: 
     results = fitted(asked, protocol=protocol).denoise(QUERIES, out=tmp_path, resume=True)
     assert [one.pyramid for one in results] == [one.pyramid for one in whole]
     assert sum(one.usage.requests for one in results) == len(asked.calls) + 5
+
+
+def test_a_budget_counts_what_every_picture_used_before(tmp_path: Path) -> None:
+    """With protocol "paper" each picture has examples and a folder of its own."""
+    whole = fitted(protocol="paper").denoise(QUERIES, out=tmp_path)
+    tokens = [one.usage.prompt_tokens + one.usage.completion_tokens for one in whole]
+    kept = sorted(tmp_path.glob("words-*"))
+    assert len(kept) == 3
+    # The last picture's answers are lost: asking for them again passes the budget, with all that was used counted.
+    last = next(one for one in kept if one.name.endswith(f"{number_of(whole[-1].puzzle.name):08x}"))
+    (last / "journal.jsonl").unlink()
+    tight = fitted(protocol="paper", max_tokens=sum(tokens[:2]) + tokens[2] // 2)
+    with pytest.raises(BudgetExceededError):
+        tight.denoise(QUERIES, out=tmp_path, resume=True)
+    # Neither does a picture that is not asked for now come for nothing.
+    with pytest.raises(BudgetExceededError):
+        tight.denoise(QUERIES[2:], [whole[-1].puzzle.name], out=tmp_path, resume=True)
+    roomy = fitted(protocol="paper", max_tokens=4 * sum(tokens))
+    assert [one.pyramid for one in roomy.denoise(QUERIES, out=tmp_path, resume=True)] == [one.pyramid for one in whole]
 
 
 class PowerCut(FakeLLM):

@@ -27,10 +27,10 @@ from icl_vision.errors import (
 from icl_vision.llms import Budget, CachedLLM, Meter, MeteredLLM, ResponseCache
 from icl_vision.llms.partial_scores import score_each
 from icl_vision.llms.wrapped import WrappedLLM
-from icl_vision.runs import Run
+from icl_vision.runs import Run, read_usage
 from icl_vision.tasks import FewShotClassifier, aclassify_many, classify_many
 from icl_vision.tasks import many as module
-from icl_vision.tasks.many import missing_in, run_config, usage_so_far
+from icl_vision.tasks.many import missing_in, run_config
 
 
 @pytest.fixture
@@ -182,7 +182,7 @@ def test_a_budget_stops_the_run_and_keeps_what_is_answered(fit, overlap_llm, ima
     lines = journal(tmp_path / "run")
     assert len(lines) == 4 and all("result" in line for line in lines)
     assert not (tmp_path / "run" / "results.json").exists()
-    assert usage_so_far(tmp_path / "run") == Usage(4, 40, 0, 8)
+    assert read_usage(tmp_path / "run") == Usage(4, 40, 0, 8)
     meter = Meter(budget=Budget(requests=100))
     clf = fit(MeteredLLM(overlap_llm(scores_text=False), meter))
     outcome = classify_many(clf, images, tmp_path / "run", resume=True)
