@@ -235,6 +235,11 @@ class Classification:
             "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
         }
 
+    def _repr_html_(self) -> str:
+        from icl_vision.viz.notebook import classification_html  # the named lazy exception: what is shown is viz's
+
+        return classification_html(self)
+
 
 @runtime_checkable
 class Tokenizer(Protocol):

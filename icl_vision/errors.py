@@ -48,7 +48,8 @@ too, so generic handlers keep working.
         ├── RunMismatchError               resumed with another configuration, or not meant to be resumed
         └── RunLockedError                 another process is writing to it
 
-One warning stands beside it: DroppedGuaranteeWarning (UserWarning), something asked for that an LLM does not promise.
+One warning stands beside it: DroppedGuaranteeWarning (UserWarning), something asked for that is not to be had as it
+seems: an LLM does not promise it, or a template of one's own leaves it out.
 """
 
 from __future__ import annotations
@@ -324,7 +325,7 @@ class RunLockedError(RunError):
 
 
 class DroppedGuaranteeWarning(UserWarning):
-    """An LLM does not keep something that was asked for (a seed, a constraint).
+    """An LLM does not keep something that was asked for (a seed, a constraint), or a template cannot give it.
 
-    Said once per LLM object and guarantee.
+    Said once per LLM object and guarantee; of a template, whenever a task is fitted with it.
     """

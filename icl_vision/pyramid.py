@@ -365,6 +365,9 @@ class TokenPyramid:
 
         return show_pyramid(self, image=image, tokenizer=tokenizer)
 
+    def _repr_html_(self) -> str:
+        return str(self.show().html)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, TokenPyramid):
             return NotImplemented

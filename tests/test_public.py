@@ -20,7 +20,7 @@ HEAVY = ("torch", "openai", "anthropic", "langchain", "langchain_core", "sklearn
 ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split())
     for group in (
-        "_version errors cores",
+        "_version errors cores wording",
         "contracts",
         "forks images samples reading vocabulary storage runs rows codebook portable screening trust",
         "pyramid",
@@ -32,6 +32,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "viz",
         "evaluation integrations testing",
         "cli",
+        "__main__",
     )
 )
 RANK = {group: rank for rank, groups in enumerate(ORDER) for group in groups}

@@ -33,6 +33,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 
 
+INTERRUPTED = 130
+"""Exit status after Ctrl-C: 128 + SIGINT."""
+
+
 class LazyGroup(click.Group):
     """A click group that imports a command's module when the command is looked up.
 
@@ -57,10 +61,22 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, self.members[name][1]) for name in self.list_commands(ctx)])
 
     def invoke(self, ctx: click.Context) -> Any:
+        # The command that is about to run, for its options' names; None where there is none of that name.
+        name = next(iter([*ctx._protected_args, *ctx.args]), "")
+        command = self.get_command(ctx, name)
         try:
             return super().invoke(ctx)
         except IclVisionError as error:
-            raise click.ClickException(f"{type(error).__name__}: {error}") from error
+            text = str(error)
+            if command is not None:
+                from icl_vision.cli.speaking import in_options
+
+                text = in_options(text, command)
+            raise click.ClickException(f"{type(error).__name__}: {text}") from error
+        except KeyboardInterrupt:
+            # As shells expect of a program that Ctrl-C ended; what to do next was said where it is known.
+            click.echo("interrupted", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from None
 
 
 @click.group(

@@ -22,7 +22,7 @@ from icl_vision.cli.common import (
     tokenizer_option,
 )
 from icl_vision.cli.runs import RunOptions, run_options
-from icl_vision.errors import UsageError
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Classification
@@ -152,7 +152,9 @@ def command(
     With --out every answer is journalled in a run folder as soon as it is there; the same command with --resume goes on
     after a stop of any kind and asks only what is missing.
     """
-    sources, labels = read_support(support)
+    from icl_vision.tasks.folders import read_classes
+
+    sources, labels = read_classes(support, "--support")
     targets = expand(images)
     from icl_vision.tasks import FewShotClassifier
 
@@ -176,7 +178,8 @@ def command(
         concurrency=concurrency,
         progress=progress_wanted(quiet),
     )
-    say(f"{len(sources)} examples of {len(set(labels))} classes in {support}", quiet=quiet)
+    of = counted(len(set(labels)), "class", "classes")
+    say(f"{counted(len(sources), 'example')} of {of} in {support}", quiet=quiet)
     classifier.fit(sources, labels)
     if run.dry_run:
         run.show_plan(classifier, targets, as_json=as_json)
@@ -198,34 +201,6 @@ def command(
         say(f"{row['image']}: {row['error']}")
     if failed:
         raise click.exceptions.Exit(1)
-
-
-def read_support(folder: Path) -> tuple[list[Path], list[str]]:
-    """The images below each class folder, and the folder's name for each.
-
-    Raises:
-        UsageError: no class folders, a single one, or one without images.
-    """
-    from icl_vision.images import list_images
-
-    try:
-        classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    except OSError as error:
-        raise UsageError(f"--support {str(folder)!r} cannot be read: {error.strerror}") from error
-    if not classes:
-        raise UsageError(f"--support {str(folder)!r} has no sub-folders; make one for each class, with its images")
-    if len(classes) == 1:
-        raise UsageError(
-            f"--support {str(folder)!r} has a single class, {classes[0].name!r}; classification needs two or more"
-        )
-    found = {path: list_images(path) for path in classes}
-    empty = [path.name for path, images in found.items() if not images]
-    if empty:
-        raise UsageError(
-            f"--support {str(folder)!r} has no images for {', '.join(map(repr, empty))}; add some, or remove the folder"
-        )
-    pairs = [(image, path.name) for path, images in found.items() for image in images]
-    return [image for image, _ in pairs], [label for _, label in pairs]
 
 
 def _row(path: Path, result: Classification) -> dict[str, Any]:

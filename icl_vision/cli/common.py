@@ -5,16 +5,17 @@ Knows: option names, defaults and their reasons. Refuses to know: any one comman
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from icl_vision.errors import UsageError
+from icl_vision.errors import LLMError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,21 +77,32 @@ def progress_wanted(quiet: bool) -> bool:
     return not quiet and sys.stderr.isatty()
 
 
+@contextlib.contextmanager
+def kept(out: object, *, quiet: bool = False, what: str = "what was answered") -> Iterator[None]:
+    """Around work whose results are in the folder or file ``out`` as soon as they are there.
+
+    Where it stops, by an LLM's error or by Ctrl-C, says how to go on.
+    """
+    try:
+        yield
+    except (LLMError, KeyboardInterrupt) as error:
+        # After Ctrl-C a person looks for the way on: no remark, so --quiet keeps it.
+        say(f"{what} is kept in {out}; --resume goes on from there", quiet=quiet and isinstance(error, LLMError))
+        raise
+
+
 def expand(images: Sequence[Path]) -> list[Path]:
     """Folders become the images in them; a folder without any is a mistake, said at once.
 
     Raises:
         UsageError: a folder that holds no images.
     """
-    from icl_vision.images import list_images
+    from icl_vision.tasks.folders import read_images
 
     targets: list[Path] = []
     for path in images:
         if not os.path.isdir(path):
             targets.append(path)
             continue
-        found = list_images(path)
-        if not found:
-            raise UsageError(f"the folder {str(path)!r} holds no images")
-        targets.extend(found)
+        targets.extend(read_images(path))
     return targets

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import expand, json_option, print_json, quiet_option, say, seed_option
+from icl_vision.cli.common import expand, json_option, kept, print_json, quiet_option, say, seed_option
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import UsageError
 
@@ -129,7 +129,8 @@ def command(
     say(str(plan), quiet=quiet)
     if denoiser.leaking:
         say(f"LEAKING: {LEAK}", quiet=quiet)
-    results = denoiser.solve(puzzles, out=out, resume=resume)
+    with kept(out, quiet=quiet):
+        results = denoiser.solve(puzzles, out=out, resume=resume)
     rows = [_written(one, out, path) for one, path in zip(results, targets, strict=True)]
     document = {"plan": plan.to_dict(), "leaking": LEAK if denoiser.leaking else "", "images": rows}
     write_json(out / "results.json", document)

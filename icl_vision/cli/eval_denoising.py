@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, progress_wanted, quiet_option, say, seed_option
+from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say, seed_option
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import BudgetExceededError, IclVisionError, UsageError
 
@@ -179,7 +179,7 @@ def command(
         "controls": list(evaluation.controls),
         "lpips": evaluation.perceptual is not None,
     }
-    with Run.open(out, "eval denoising", config, seed=seed, resume=resume) as run:
+    with kept(out, quiet=quiet), Run.open(out, "eval denoising", config, seed=seed, resume=resume) as run:
         _measure(evaluation, run, quiet)
         results: dict[str, Any] = {
             "format_version": 1,

@@ -13,6 +13,7 @@ import click
 
 from icl_vision.cli.common import (
     json_option,
+    kept,
     llm_option,
     print_json,
     progress_wanted,
@@ -23,7 +24,7 @@ from icl_vision.cli.common import (
 )
 from icl_vision.cli.lists import ListsCommand
 from icl_vision.cli.runs import RunOptions, run_options
-from icl_vision.errors import LLMError, UsageError
+from icl_vision.errors import UsageError
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.benchmark import FewShotBenchmark
@@ -262,7 +263,7 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
     from icl_vision.evaluation.tally import render_rows, render_table
 
     assert run.out is not None
-    try:
+    with kept(run.out, quiet=quiet):
         finished = benchmark.run(
             run.out,
             resume=run.resume,
@@ -271,9 +272,6 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
             say=lambda text: say(text, quiet=quiet),
             prices=None if run.prices is None else run.price_table(),
         )
-    except LLMError:
-        say(f"what was answered is kept in {run.out}; --resume goes on from there", quiet=quiet)
-        raise
     from icl_vision.viz.benchmark_page import write_report
 
     page = write_report(finished.folder, images=benchmark.questions.root)

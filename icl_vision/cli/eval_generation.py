@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, progress_wanted, quiet_option, say
+from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say
 from icl_vision.cli.generation_options import drawing_options
 
 ATTRIBUTION = "The examples are MNIST's digits (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
@@ -127,7 +127,7 @@ def command(
         "reader": reader.card.get("files"),
     }
     started = time.monotonic()
-    with Run.open(out, "eval generation", settings, seed=drawing["seed"], resume=resume) as run:
+    with kept(out, quiet=quiet), Run.open(out, "eval generation", settings, seed=drawing["seed"], resume=resume) as run:
         from tqdm import tqdm
 
         total = sum(1 for _ in evaluation.items())

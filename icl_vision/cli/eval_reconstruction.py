@@ -15,6 +15,7 @@ import click
 
 from icl_vision.cli.common import (
     json_option,
+    kept,
     print_json,
     progress_wanted,
     quiet_option,
@@ -127,7 +128,7 @@ def command(
         "limit": limit,
     }
     started = time.monotonic()
-    with Run.open(out, "eval reconstruction", config, seed=seed, resume=resume) as run:
+    with kept(out, quiet=quiet), Run.open(out, "eval reconstruction", config, seed=seed, resume=resume) as run:
         from tqdm import tqdm
 
         with tqdm(

@@ -5,6 +5,7 @@ Knows: the command's options, where files go and what is printed. Refuses to kno
 
 from __future__ import annotations
 
+import contextlib
 import re
 import time
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say
+from icl_vision.cli.common import json_option, kept, print_json, quiet_option, say
 from icl_vision.cli.generation_options import budget_options, drawing_options
-from icl_vision.errors import LLMError, UsageError
+from icl_vision.errors import UsageError
 from icl_vision.tasks.generation_examples import TEXT
 
 if TYPE_CHECKING:
@@ -119,12 +120,8 @@ def command(
     def watch(preview: Preview) -> None:
         frames.setdefault(preview.query, []).append(preview.image)
 
-    try:
+    with contextlib.nullcontext() if single else kept(out, quiet=quiet):
         results = generator.generate(queries, count, out=None if single else out, resume=resume, watch=watch)
-    except LLMError:
-        if not single:
-            say(f"what was answered is kept in {out}; --resume goes on from there", quiet=quiet)
-        raise
     elapsed = time.monotonic() - started
     if single:
         _save(results[0], out)

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from icl_vision.prompting import PromptBuilder, SegmentPromptBuilder, TemplateInfo
 
 folder_option = click.option(
+    "--templates",
     "--folder",
+    "folder",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
-    help="A folder of your own templates; they override packaged ones of the same name. Default: packaged ones only.",
+    help="Folder of your own templates, looked in first, as for classify; --folder is the same. Default: the packaged "
+    "ones only.",
 )
 
 
@@ -111,25 +114,30 @@ def show_command(name: str, folder: Path | None, source: bool, induction: bool, 
 def validate_command(context: click.Context, target: str | None, folder: Path | None, as_json: bool) -> None:
     """Check templates: three blocks, known variables, and that they render.
 
-    Without an argument every packaged template and every one of --folder is checked; with a NAME that one
-    alone, with a FOLDER every template in it. Exits with 1 and names each fault.
+    Without an argument every packaged template and every one of --templates is checked; with a NAME that one
+    alone, with a FOLDER every template in it. Exits with 1 and names each fault. Remarks name what works, but otherwise
+    than with the packaged templates.
     """
     from icl_vision.prompting import find_template, list_templates
     from icl_vision.prompting.templates import misnamed_files
 
     if target is not None and (Path(target).is_dir() or "/" in target or "\\" in target):
         if folder is not None:
-            raise click.UsageError("give either a FOLDER or --folder, not both")
+            raise click.UsageError("give either a FOLDER or --templates, not both")
         folder, target = Path(target), None
         infos = [info for info in list_templates(folder) if info.origin == "folder"]
         if not infos and not misnamed_files(folder):
             raise click.ClickException(f"there is no *.jinja file in {str(folder)!r}")
     else:
         infos = list_templates(folder) if target is None else [find_template(target, folder)]
-    rows = [{**_row(info, described=False), "faults": _faults(info, folder)} for info in infos]
+    rows = [
+        {**_row(info, described=False), "faults": _faults(info, folder), "remarks": _remarks(info, folder)}
+        for info in infos
+    ]
     if target is None and folder is not None:
         rows.extend(
-            {"name": path.stem, "path": str(path), "origin": "folder", "overrides": False, "faults": [fault]}
+            {"name": path.stem, "path": str(path), "origin": "folder", "overrides": False, "faults": [fault],
+             "remarks": []}
             for path, fault in misnamed_files(folder)
         )
     good = not any(row["faults"] for row in rows)
@@ -139,6 +147,8 @@ def validate_command(context: click.Context, target: str | None, folder: Path | 
         for row in rows:
             if not row["faults"]:
                 click.echo(f"{row['name']}: good ({row['path']})")
+            for remark in row["remarks"]:
+                click.echo(f"{row['name']}: note: {remark}", err=True)
             for fault in row["faults"]:
                 click.echo(f"{row['name']}: {fault}", err=True)
     if not good:
@@ -171,6 +181,14 @@ def _sample(
     if builder.kind == "direct":
         return builder, prepared.query(words=samples.SAMPLE_WORDS), f" {samples.SAMPLE_LABELS[0]}"
     return builder, prepared.query(label=samples.SAMPLE_LABELS[0]), f" {samples.SAMPLE_WORDS}"
+
+
+def _remarks(info: TemplateInfo, folder: Path | None) -> list[str]:
+    """What a person who overrides this template should know."""
+    from icl_vision.prompting.templates import lost_twin
+
+    lost = lost_twin(info, folder)
+    return [] if lost is None else [lost]
 
 
 def _faults(info: TemplateInfo, folder: Path | None) -> list[str]:

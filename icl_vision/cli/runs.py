@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from icl_vision.cli.common import print_json, progress_wanted, say
-from icl_vision.errors import LLMError
+from icl_vision.cli.common import kept, print_json, progress_wanted, say
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
@@ -216,11 +215,8 @@ class RunOptions:
         from icl_vision.tasks import classify_many
 
         assert self.out is not None
-        try:
+        with kept(self.out, quiet=quiet):
             outcome = classify_many(classifier, images, self.out, resume=self.resume, progress=progress_wanted(quiet))
-        except LLMError:
-            say(f"what was answered is kept in {self.out}; --resume goes on from there", quiet=quiet)
-            raise
         say(
             f"{outcome.answered:,} images asked about, {outcome.kept:,} known from before, {outcome.failed:,} failed; "
             f"results in {outcome.folder / 'results.json'}"

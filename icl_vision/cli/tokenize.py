@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, progress_wanted, quiet_option, say, tokenizer_option
+from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say, tokenizer_option
 from icl_vision.errors import ImageNotFoundError, StorageError, UsageError
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _write(
     if not paths and bulk.shard is None:
         return 0, [], []
     mine = list(paths if bulk.shard is None else bulk.shard.of(paths))
-    with bar(len(mine), wanted=progress_wanted(quiet)) as advance:
+    with kept(bulk.out, what="what was encoded"), bar(len(mine), wanted=progress_wanted(quiet)) as advance:
         report = tokenize_files(
             tokenizer, paths, bulk.out, k, workers=bulk.workers, shard=bulk.shard, resume=bulk.resume, progress=advance
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, progress_wanted, quiet_option, say
+from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say
 from icl_vision.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def spae_command(
     own = [f"{key}={value}" for key, value in given.items() if value is not None]
     config = load_config(source, [*overrides, *own], data=data)
     say(f"training {source} for {config.steps} steps of {config.batch} images into {out}", quiet=quiet)
-    result = train(config, out, resume=resume, progress=progress_wanted(quiet))
+    with kept(out, what="the last checkpoint"):
+        result = train(config, out, resume=resume, progress=progress_wanted(quiet))
     for name, why in list(result.skipped.items())[:SHOWN]:
         say(f"skipped {name}: {why}")
     if len(result.skipped) > SHOWN:

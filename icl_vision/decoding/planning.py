@@ -18,6 +18,7 @@ from icl_vision.decoding.stages import Decoding
 from icl_vision.errors import BudgetExceededError
 from icl_vision.llms.cost import Budget, Cost, PriceTable
 from icl_vision.llms.dry import DryLLM
+from icl_vision.llms.tokens import how_counted
 
 LOCAL_PROMPT_SPEED = 120.0
 LOCAL_ANSWER_SPEED = 20.0
@@ -114,7 +115,7 @@ class DrawingPlan:
     def __str__(self) -> str:
         usage = self.usage
         cost = str(self.cost) if self.cost.amount is None else f"about {self.cost}"
-        how = f"counted with {self.counted_by}" if self.exact else "estimated: no tokenizer of this model is here"
+        how = how_counted(self.exact, self.counted_by)
         return "\n".join([
             f"model               {self.model}",
             f"pictures            {self.queries:,}",

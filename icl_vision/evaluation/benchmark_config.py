@@ -16,6 +16,7 @@ from icl_vision.evaluation.baselines import ROWS
 from icl_vision.evaluation.controls import CONTROLS
 from icl_vision.evaluation.scorers import LLM_ROWS
 from icl_vision.evaluation.settings import SETTINGS, Setting
+from icl_vision.llms.tokens import how_counted
 from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.tasks.checks import check_options
 from icl_vision.tasks.few_shot import FewShotClassifier
@@ -124,7 +125,7 @@ class Estimate:
         return asdict(self)
 
     def __str__(self) -> str:
-        how = "counted by the model's tokenizer" if self.exact else "estimated: no tokenizer of this model is here"
+        how = how_counted(self.exact)
         return (
             f"{self.items:,} questions ({self.episodes:,} episodes), about {self.requests:,} requests to LLMs, "
             f"{self.prompt_tokens:,} prompt tokens ({self.new_tokens:,} of them new to a prefix cache; {how}), "

@@ -57,6 +57,11 @@ def count_tokens(text: str, model: str, *, encoding: str | None = None) -> Token
     return TokenCount(estimate_tokens(text), False, "estimate")
 
 
+def how_counted(exact: bool, counter: str = "the model's tokenizer") -> str:
+    """How a plan's tokens were counted, for a person. A plan starts no model, not even an embedded one."""
+    return f"counted with {counter}" if exact else "estimated: the model's own tokenizer was not asked"
+
+
 def estimate_tokens(text: str) -> int:
     """A guess from the text alone: a word up to 9 letters is one token, every further 5 letters one more."""
     total = 0

@@ -22,6 +22,7 @@ from icl_vision.prompting.templates import (
     find_template,
     find_twin,
     load_template,
+    lost_twin,
 )
 
 MAX_REPEATS = 100
@@ -214,6 +215,10 @@ class PromptBuilder:
             "context", {**_fresh(variables), "examples": shown_variables}, max_chars=self.max_chars
         )
         return PreparedPrompt(instruction, context, shown, names, self.template, variables, self.max_chars)
+
+    def lost_channel(self) -> str | None:
+        """Why there is no channel twin though the packaged template has one, and what to add; None if none is lost."""
+        return lost_twin(self.template.info, self.folder)
 
     def _twin(self) -> TemplateInfo | None:
         return find_twin(self.template.info, self.folder)

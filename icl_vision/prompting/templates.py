@@ -186,6 +186,19 @@ def template_hashes(name: str, folder: str | os.PathLike[str] | None = None) -> 
     }
 
 
+def lost_twin(info: TemplateInfo, folder: str | os.PathLike[str] | None = None) -> str | None:
+    """What is lost where a user's template hides a packaged one with a noisy-channel twin; None where nothing is."""
+    if not info.overrides or info.name.endswith(CHANNEL_SUFFIX) or find_twin(info, folder) is not None:
+        return None
+    if find_twin(find_template(info.name)) is None:
+        return None
+    return (
+        f"{info.path} overrides the packaged template, whose channel twin no longer counts: labels are not scored by "
+        f"noisy channel, the best way with an LLM that scores text; add {info.name}{CHANNEL_SUFFIX}{SUFFIX} beside it "
+        f"(`icl-vision prompts show {info.name}{CHANNEL_SUFFIX} --source` prints the packaged one)"
+    )
+
+
 def load_template(info: TemplateInfo) -> PromptTemplate:
     """Read, check and compile a template.
 

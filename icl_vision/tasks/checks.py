@@ -12,6 +12,7 @@ from typing import Any, get_args
 from icl_vision.contracts import ScoringMethod
 from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource, is_image_source
+from icl_vision.tasks.folders import is_folder, read_images
 
 SCORINGS = ("auto", *get_args(ScoringMethod))
 
@@ -71,11 +72,14 @@ def check_options(options: Mapping[str, Any]) -> None:
 def as_sources(images: object, *, single: bool) -> list[ImageSource]:
     """The images as a list, not opened yet.
 
-    single: whether one image stands for a list of one.
+    single: whether one image stands for a list of one, and a folder for the images in it.
 
     Raises:
-        UsageError: not an image and not a sequence of images, or one image where several are needed.
+        UsageError: not an image and not a sequence of images, a folder without any, or one where several are needed.
+        ImageNotFoundError: a folder that cannot be read.
     """
+    if single and is_folder(images):
+        return [*read_images(images)]  # type: ignore[arg-type]  # is_folder saw to it
     if is_image_source(images):
         if single:
             return [images]  # type: ignore[list-item]

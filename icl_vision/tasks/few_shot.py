@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -17,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer
-from icl_vision.errors import CapabilityError, NotFittedError, UsageError
+from icl_vision.errors import CapabilityError, DroppedGuaranteeWarning, NotFittedError, UsageError
 from icl_vision.images import ImageSource, is_image_source
 from icl_vision.llms import connect
 from icl_vision.llms.loop import hop, run_sync
@@ -38,15 +39,20 @@ from icl_vision.tasks.checks import (
 )
 from icl_vision.tasks.encoding import encode
 from icl_vision.tasks.ensemble import Ensemble
+from icl_vision.tasks.folders import is_folder, read_classes
 from icl_vision.tasks.params import Parameters
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.scoring import Answer, EnsembleOption, Question, Scoring, Shown
 from icl_vision.tasks.selection import SupportExample
 from icl_vision.tasks.verdicts import verdict
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.integrations.langchain import TaskTool
     from icl_vision.pyramid import TokenPyramid
+
+MOST_NAMED = 8
+"""Classes that a printed classifier names."""
 
 Selection = Literal["all", "random", "nearest"]
 Images = ImageSource | Iterable[ImageSource]
@@ -160,11 +166,14 @@ class FewShotClassifier(Parameters):
 
     # The support set.
 
-    def fit(self, images: Iterable[ImageSource], labels: Iterable[Label]) -> Self:
+    def fit(
+        self, images: Iterable[ImageSource] | str | os.PathLike[str], labels: Iterable[Label] | None = None
+    ) -> Self:
         """Turn labelled images into words, once, and make sure that they fit the LLM's window.
 
         Args:
-            images: the support images (paths, bytes, file objects, PIL images, arrays).
+            images: the support images (paths, bytes, file objects, PIL images, arrays), or, without ``labels``, a
+                folder with one sub-folder of images for each class, named as the class.
             labels: one str or int per image; at least two classes.
 
         Raises:
@@ -175,6 +184,10 @@ class FewShotClassifier(Parameters):
             PromptTooLongError: the examples do not fit the LLM's window.
         """
         check_options(self.get_params())
+        if labels is None:
+            if not is_folder(images):
+                raise UsageError("fit needs labels, one for each image; only a folder of class folders goes without")
+            images, labels = read_classes(images)  # type: ignore[arg-type]  # is_folder saw to it
         sources = as_sources(images, single=False)
         names = as_labels(labels)
         check_support(sources, names)
@@ -200,6 +213,8 @@ class FewShotClassifier(Parameters):
     def _finish(self, llm: TextLLM, tokenizer: Tokenizer, classes: list[Label], examples: list[SupportExample]) -> None:
         """Build what ``predict`` needs; attributes change only when all went well."""
         builder, method = self._plan(llm, len(classes))
+        if self.scoring == "auto" and method == "direct" and (lost := builder.lost_channel()) is not None:
+            warnings.warn(lost, DroppedGuaranteeWarning, stacklevel=3)
         texts = tuple(str(label) for label in classes)
         asker = Asker(
             llm=llm,
@@ -272,7 +287,7 @@ class FewShotClassifier(Parameters):
     async def aclassify(self, images: Images) -> list[Classification]:
         """``classify`` as a coroutine: images become words in a thread, questions run on the library's event loop."""
         self._check_fitted()
-        words, groups = await asyncio.to_thread(self._read, as_sources(images, single=True))
+        words, groups = await asyncio.to_thread(lambda: self._read(as_sources(images, single=True)))
         return await hop(self._answer(words, groups))
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
@@ -363,6 +378,23 @@ class FewShotClassifier(Parameters):
         """The label of one image, or a list of labels for a sequence."""
         labels = self.predict(images)
         return labels[0] if is_image_source(images) else labels
+
+    def __str__(self) -> str:
+        if not hasattr(self, "classes_"):
+            return f"{self!r}, not fitted: call fit(images, labels), or fit(folder) with a sub-folder for each class"
+        names = ", ".join(str(label) for label in self.classes_[:MOST_NAMED])
+        more = f" and {len(self.classes_) - MOST_NAMED} more" if len(self.classes_) > MOST_NAMED else ""
+        k = "" if self.k is None else f", k={self.k}"
+        return (
+            f"{type(self).__name__} of {counted(len(self.classes_), 'class', 'classes')} ({names}{more}) from "
+            f"{counted(len(self.examples_), 'example')}: words of {self.tokenizer_.name}{k}, read by "
+            f"{self.llm_.profile.name}, scoring {self.method_}"
+        )
+
+    def _repr_html_(self) -> str:
+        from icl_vision.viz.notebook import classifier_html  # the named lazy exception: what is shown is viz's
+
+        return classifier_html(self)
 
     def words_of(self, image: ImageSource) -> list[list[str]]:
         """The words of one image, a list per layer."""

@@ -20,6 +20,7 @@ from icl_vision.images import ImageSource
 from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.llms.dry import DryLLM, by_prompt
 from icl_vision.llms.loop import run_sync
+from icl_vision.llms.tokens import how_counted
 from icl_vision.tasks.asking import QUERIES_PER_ENSEMBLE
 from icl_vision.tasks.calibrating import check_images
 from icl_vision.tasks.few_shot import FewShotClassifier
@@ -66,7 +67,7 @@ class Plan:
 
     def __str__(self) -> str:
         usage = self.usage
-        how = f"counted with {self.counted_by}" if self.exact else "estimated: no tokenizer of this model is here"
+        how = how_counted(self.exact, self.counted_by)
         lines = [
             f"model               {self.model} (scoring: {self.method})",
             f"images              {self.images:,}" + (f" ({len(self.unusable)} unusable)" if self.unusable else ""),

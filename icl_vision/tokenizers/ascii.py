@@ -84,6 +84,7 @@ class AsciiTokenizer(ImageTokenizer):
             **super().card,
             "ramp": self.ramp,
             "preprocessing": "squash to columns x rows, mean grey of each cell (ITU-R 601 luma)",
+            "description": f"Any image as {self.rows} rows of characters, dark to light: ASCII art, a baseline.",
             "source": "LQAE (arXiv 2302.00902), ASCII art baseline",
         }
 

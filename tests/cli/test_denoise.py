@@ -79,7 +79,7 @@ def test_bad_input(folders: tuple[Path, Path], tmp_path: Path) -> None:
     base = ("denoise", "--task", "outpainting", queries, "--out", tmp_path / "out", *COMMON)
     assert "--protocol leak-free needs --context DIR" in run(*base).output
     few = run(*base, "--context", context)
-    assert few.exit_code == 1 and "context=10 examples were asked for and 6 images given" in few.output
+    assert few.exit_code == 1 and "--examples 10 examples were asked for and 6 images given" in few.output
     own = run(*base, "--context", queries, "--examples", 2)
     assert own.exit_code == 1 and "is also a context image" in own.output
     tight = run(*base, "--context", context, "--examples", 4, "--max-tokens", 100)

@@ -163,7 +163,7 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(folder: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TwoWords, "_encode", fail)
-    assert run("photos", "--out", "words.jsonl").exit_code == 1
+    assert run("photos", "--out", "words.jsonl").exit_code == 130
     assert Path("words.jsonl").read_text() == "earlier"
     assert sorted(os.listdir()) == ["photos", "words.jsonl", "words.jsonl.part"]
 
@@ -171,7 +171,7 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(folder: Path, monke
 def test_a_k_the_tokenizer_does_not_have(folder: Path) -> None:
     result = run("photos", "-k", 3)
     assert result.exit_code == 1
-    assert "k=3 words do not fill whole layers of this pyramid; k must be one of 1, 5" in result.stderr
+    assert "-k 3 words do not fill whole layers of this pyramid; k must be one of 1, 5" in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
@@ -276,7 +276,7 @@ def test_resume_goes_on_and_then_has_nothing_to_do(folder: Path, monkeypatch: py
         return encode(self, images, k)
 
     monkeypatch.setattr(TwoWords, "_encode", stop)
-    assert run("photos", "--out", "words.jsonl", "--resume").exit_code == 1
+    assert run("photos", "--out", "words.jsonl", "--resume").exit_code == 130
     assert not Path("words.jsonl").exists()
     refused = run("photos", "--out", "words.jsonl")
     assert refused.exit_code == 1 and "pass --resume" in refused.stderr
