@@ -17,6 +17,7 @@ from typing import Any
 from icl_vision.errors import LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError
 from icl_vision.llms.batch_folder import Batch, Settings
 from icl_vision.llms.batch_provider import DAY, Outcome, Progress, Provider, Search, json_object, mapping, split_lines
+from icl_vision.llms.guarded_http import in_pieces
 from icl_vision.llms.sdk_errors import error_detail
 
 PAGE = 100
@@ -137,11 +138,12 @@ class AnthropicBatches(Provider):
         """Whether the results of a batch are those of ``batch``; the first line tells."""
 
         async def attempt(client: Any) -> bool:
-            async with contextlib.aclosing(self.lines(client, batch_id)) as lines:
-                async for raw in lines:
-                    line = json_object(raw)
-                    if line is not None:
-                        return str(line.get("custom_id")).startswith(batch.name + "-")
+            with in_pieces():
+                async with contextlib.aclosing(self.lines(client, batch_id)) as lines:
+                    async for raw in lines:
+                        line = json_object(raw)
+                        if line is not None:
+                            return str(line.get("custom_id")).startswith(batch.name + "-")
             return False
 
         try:

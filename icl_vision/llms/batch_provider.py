@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 from icl_vision.contracts import Completion, Prompt
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMUnavailableError
 from icl_vision.llms.batch_folder import Batch, Request, Settings
+from icl_vision.llms.guarded_http import MOST_BYTES, in_pieces
 from icl_vision.llms.redaction import quote
 from icl_vision.llms.remote import RemoteLLM
 from icl_vision.llms.resilience import Resilience
@@ -124,17 +125,20 @@ class Provider(ABC):
         async def attempt(client: Any) -> tuple[dict[str, Outcome], int]:
             found: dict[str, list[Outcome]] = {}
             number = unusable = 0
-            async with contextlib.aclosing(self.lines(client, batch_id)) as lines:
-                async for raw in lines:
-                    number += 1
-                    line = json_object(raw)
-                    request = None if line is None else requests.get(str(line.get("custom_id")))
-                    if line is None or request is None:
-                        unusable += 1
-                        shown = quote(raw[:200], self.secrets())
-                        logger.warning("line %d of the results of batch %s cannot be used: %s", number, batch_id, shown)
-                    else:
-                        found.setdefault(request.key, []).append(self.outcome(line, request.settings))
+            with in_pieces():
+                async with contextlib.aclosing(self.lines(client, batch_id)) as lines:
+                    async for raw in lines:
+                        number += 1
+                        line = json_object(raw)
+                        request = None if line is None else requests.get(str(line.get("custom_id")))
+                        if line is None or request is None:
+                            unusable += 1
+                            shown = quote(raw[:200], self.secrets())
+                            logger.warning(
+                                "line %d of the results of batch %s is of no use: %s", number, batch_id, shown
+                            )
+                        else:
+                            found.setdefault(request.key, []).append(self.outcome(line, request.settings))
             return {key: self.settled(outcomes) for key, outcomes in found.items()}, unusable
 
         return await self.ask(attempt)
@@ -278,16 +282,23 @@ async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Lines of a byte stream, without their ends and without empty ones; the last may lack its end.
 
     Split at line feeds only: a JSON text may hold other line separators of Unicode.
+
+    Raises:
+        LLMResponseError: a line longer than any answer.
     """
     rest: list[bytes] = []
+    length = 0
     async for chunk in chunks:
         *whole, last = chunk.split(b"\n")
         for line in whole:
             rest.append(line)
             joined = b"".join(rest)
-            rest = []
+            rest, length = [], 0
             if joined.strip():
                 yield joined
         rest.append(last)
+        length += len(last)
+        if length > MOST_BYTES:
+            raise LLMResponseError(f"the results of a batch hold a line of more than {MOST_BYTES // 2**20} MB")
     if (joined := b"".join(rest)).strip():
         yield joined

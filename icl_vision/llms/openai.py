@@ -17,6 +17,7 @@ from typing import Any, Literal, Unpack
 from icl_vision.contracts import Completion, Constraint, Prompt
 from icl_vision.errors import UsageError
 from icl_vision.llms.answers import REASONING_ROOM, sent_stops
+from icl_vision.llms.guarded_http import guarded_client
 from icl_vision.llms.openai_answers import read_chat, read_response
 from icl_vision.llms.openai_requests import send
 from icl_vision.llms.profiles import profile_for
@@ -103,7 +104,8 @@ class OpenAILLM(RemoteLLM):
 
     def _new_client(self, module: Any, key: str, base_url: str | None, timeout: float) -> Any:
         options = {} if base_url is None else {"base_url": base_url}
-        return module.AsyncOpenAI(api_key=key, max_retries=0, timeout=timeout, **options)
+        http = guarded_client(module, self.profile.name, timeout)
+        return module.AsyncOpenAI(api_key=key, max_retries=0, timeout=timeout, http_client=http, **options)
 
     # ---- requests ----
 

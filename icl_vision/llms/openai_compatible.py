@@ -17,6 +17,7 @@ from icl_vision.errors import CapabilityError, LLMResponseError, LLMSpecError, U
 from icl_vision.llms import dialects
 from icl_vision.llms.answers import ending, reasoning_room_of, sent_stops, without_thoughts
 from icl_vision.llms.echo_scoring import echoed_logprob
+from icl_vision.llms.guarded_http import guarded_client
 from icl_vision.llms.llama_remote import RemoteLlama, root_of
 from icl_vision.llms.openai_answers import chat_usage, first_choice, read_chat, read_completion
 from icl_vision.llms.openai_requests import send
@@ -126,7 +127,10 @@ class OpenAICompatibleLLM(RemoteLLM):
         return settings
 
     def _new_client(self, module: Any, key: str, base_url: str | None, timeout: float) -> Any:
-        return module.AsyncOpenAI(api_key=key or "not-needed", base_url=base_url, timeout=timeout, max_retries=0)
+        http = guarded_client(module, self.profile.name, timeout)
+        return module.AsyncOpenAI(
+            api_key=key or "not-needed", base_url=base_url, timeout=timeout, max_retries=0, http_client=http
+        )
 
     def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
         return max_tokens + self._reasoning_room + dialects.room(constraint, self.profile)

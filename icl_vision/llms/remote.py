@@ -11,14 +11,17 @@ answers' forms (the adapters do).
 from __future__ import annotations
 
 import asyncio
+import atexit
+import contextlib
 import functools
 import importlib
 import json
 import os
 import warnings
+import weakref
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt
@@ -33,6 +36,7 @@ from icl_vision.errors import (
 from icl_vision.llms import answers
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.loop import run_sync
 from icl_vision.llms.provider_errors import error_in
 from icl_vision.llms.redaction import Secret, check_url, quote, shown_url, url_secrets
 from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
@@ -83,7 +87,7 @@ def make_resilience(
     )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class _Connection:
     """What belongs to one event loop: the SDK's client for one key, and the limiter."""
 
@@ -91,6 +95,48 @@ class _Connection:
     resilience: Resilience
     client: Any = None
     key: Secret | None = None
+    process: int = field(default_factory=os.getpid)
+
+
+_of_parents: list[_Connection] = []
+"""Connections that a forked child has from its parent."""
+
+_closing: set[asyncio.Task[None]] = set()
+"""Clients that are being closed: a task that nobody holds may vanish."""
+
+
+def _close_later(loop: asyncio.AbstractEventLoop, client: Any, process: int) -> None:
+    """Close the client of an LLM that nobody has any more; from any thread."""
+
+    async def close() -> None:
+        with contextlib.suppress(Exception):  # nobody is left to be told
+            await client.close()
+
+    def begin() -> None:
+        task = loop.create_task(close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    if process == os.getpid():
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and its sockets with it
+            loop.call_soon_threadsafe(begin)
+
+
+_open: weakref.WeakSet[_Connection] = weakref.WeakSet()
+"""Connections with a client."""
+
+
+@atexit.register
+def _close_idle() -> None:
+    """Close what is open and idle when the program ends; before the loop is frozen, since this was registered later."""
+
+    async def close(clients: list[Any]) -> None:
+        await asyncio.gather(*(client.close() for client in clients), return_exceptions=True)
+
+    idle = [one for one in list(_open) if one.process == os.getpid() and not one.resilience.limiter.in_use]
+    if idle:
+        with contextlib.suppress(LLMError, UsageError):
+            run_sync(close([one.client for one in idle]), timeout=1.0)
 
 
 class RemoteLLM(BaseLLM):
@@ -264,7 +310,10 @@ class RemoteLLM(BaseLLM):
             except LLMError:
                 raise
             except Exception as error:
-                failure = self.translator.translate(error, self.secrets(), prompt_text)
+                # What the guarded client raises one of the SDKs takes for a lost connection.
+                cause = error.__cause__
+                failure: Exception | None = cause if isinstance(cause, LLMError) else None
+                failure = failure or self.translator.translate(error, self.secrets(), prompt_text)
                 if failure is None:
                     raise
             raise failure  # outside the handler: as its context the SDK's exception would keep the request's headers
@@ -299,6 +348,9 @@ class RemoteLLM(BaseLLM):
         loop = asyncio.get_running_loop()
         # A forked child has a loop of its own; the parent's sockets and waiting queues are not ours there.
         if self._connection is None or self._connection.loop is not loop:
+            if self._connection is not None:
+                # Kept, not freed: closing them would touch what is shared with the parent.
+                _of_parents.append(self._connection)
             self._connection = _Connection(loop, self._resilience())
         return self._connection
 
@@ -307,7 +359,11 @@ class RemoteLLM(BaseLLM):
         if connection.client is None:
             module = importlib.import_module(self.sdk)
             base_url = None if self._base_url is None else self._base_url.reveal()
-            connection.client = self._new_client(module, key, base_url, connection.resilience.policy.attempt_timeout)
+            client = self._new_client(module, key, base_url, connection.resilience.policy.attempt_timeout)
+            connection.client = client
+            _open.add(connection)
+            # An LLM that is dropped without a word leaves no open sockets: they are closed on their own loop.
+            weakref.finalize(self, _close_later, connection.loop, client, os.getpid()).atexit = False
         elif connection.key is None or key != connection.key.reveal():
             connection.client = connection.client.with_options(api_key=key)  # shares the sockets
         connection.key = Secret(key)
