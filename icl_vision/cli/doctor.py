@@ -258,6 +258,17 @@ def check_artefacts(top: Path | None = None) -> tuple[list[dict[str, Any]], list
     return document, findings
 
 
+def _model_fault() -> str | None:
+    """What is wrong with the assembled model, by its hash; None where it is whole or not there yet."""
+    from icl_vision.errors import IclVisionError
+    from icl_vision.llms.gguf import assembled_fault
+
+    try:
+        return assembled_fault()
+    except IclVisionError as error:
+        return None if isinstance(error, StorageError) else str(error)  # (the cache check reports the cache)
+
+
 def check_llms() -> tuple[dict[str, Any], list[Finding]]:
     """Which strings `connect` could answer to here, and whether keys are set (never their values)."""
     from icl_vision.storage import cache_dir
@@ -281,9 +292,14 @@ def check_llms() -> tuple[dict[str, Any], list[Finding]]:
         "replay:FILE": {"usable": True},
         "keys": keys,
     }
+    fault = None if missing else _model_fault()
     if missing:
         text = f"cannot be used; missing {', '.join(missing)}"
         findings = [Finding("note", "llm local", text, "pip install 'icl-vision[local]'")]
+    elif fault:
+        document["local"] = {"usable": False, "missing": missing, "assembled": models, "fault": fault}
+        advice = "it is made anew at the next use; or delete it"
+        findings = [Finding("error", "llm local", fault, advice)]
     else:
         state = f"assembled ({', '.join(models)})" if models else "to be assembled on first use (253 MB)"
         findings = [Finding("ok", "llm local", f"usable; model {state}")]

