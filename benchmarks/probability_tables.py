@@ -1,6 +1,6 @@
 """What the embedded LLM says of every word of a pool of images after every example of it: log P(word | example).
 
-    python benchmarks/probability_tables.py --data DIR_or_TAR --tokenizer words-photo -k 5 --images 20 --out FOLDER
+    python benchmarks/probability_tables.py --data DIR_or_TAR ... --tokenizer words-photo -k 5 --images 20 --out FOLDER
 
 With one example a prompt (the classifier's ``ensemble``) this table holds the scores of every episode that can be drawn
 from the pool, so that thousands of questions with any ways and shots cost no request more.
@@ -30,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from few_shot import images_of
 
+from icl_vision.contracts import Tokenizer
 from icl_vision.evaluation.episodes import Draw
 from icl_vision.llms import connect
 from icl_vision.prompting import Example, PromptBuilder
@@ -84,9 +85,28 @@ def with_inputs(labels: list[str], count: int) -> set[int]:
     return places
 
 
-def pool(data: Path, tokenizer_name: str, k: int, images: int, seed: int, without: list[str]) -> dict[str, Any]:
-    """The images of a pool, drawn class by class, and their words."""
+def pool(
+    sources: list[Path], tokenizer_name: str, k: int, images: int, seed: int, without: list[str]
+) -> dict[str, Any]:
+    """The images of a pool, drawn class by class, and their words. An image's path begins with the name of its data."""
     tokenizer = ImageTokenizer.from_pretrained(tokenizer_name)
+    rows = [row for data in sources for row in words_of(data, tokenizer, k, images, seed, without)]
+    return {
+        "data": {data.name: sha256_file(data) if data.is_file() else None for data in sources},
+        "tokenizer": tokenizer_name,
+        "tokenizer_hash": fingerprint(tokenizer),
+        "k": k,
+        "seed": seed,
+        "without": without,
+        "images": rows,
+        "columns": sorted({word for _, _, words in rows for word in words}),
+    }
+
+
+def words_of(
+    data: Path, tokenizer: Tokenizer, k: int, images: int, seed: int, without: list[str]
+) -> list[tuple[str, str, list[str]]]:
+    """(label, path, words) of one data set's images."""
     with images_of(data) as folder:
         chosen = [
             (label, path)
@@ -97,22 +117,12 @@ def pool(data: Path, tokenizer_name: str, k: int, images: int, seed: int, withou
         paths = [str(folder.path(path)) for _, path in chosen]
         found = encode(tokenizer, paths, k, batch_size=32, keep_errors=False, done=lambda count: None)
         words = [tokenizer.to_text(one).split() for one in found if not isinstance(one, Exception)]
-    return {
-        "data": data.name,
-        "data_sha256": sha256_file(data) if data.is_file() else None,
-        "tokenizer": tokenizer_name,
-        "tokenizer_hash": fingerprint(tokenizer),
-        "k": k,
-        "seed": seed,
-        "without": without,
-        "images": [[label, path, row] for (label, path), row in zip(chosen, words, strict=True)],
-        "columns": sorted({word for row in words for word in row}),
-    }
+    return [(label, f"{data.stem}/{path}", row) for (label, path), row in zip(chosen, words, strict=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder of class folders, or a tar of one")
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of class folders, or tars of such")
     parser.add_argument("--tokenizer", default="words-photo")
     parser.add_argument("-k", type=int, default=5, help="words per image (default: 5)")
     parser.add_argument("--images", type=int, default=20, help="images of each class (default: 20)")
@@ -133,6 +143,9 @@ def main() -> None:
     info = json.loads(file.read_text(encoding="utf-8"))
     llm = connect("local")
     labels = sorted({label for label, _, _ in info["images"]})
+    origins = {(label, path.split("/")[0]) for label, path, _ in info["images"]}
+    if len(origins) != len(labels):
+        raise SystemExit("two data sets share a label: leave it out of one with --without")
     examples = [Example(" ".join(words), label) for label, _, words in info["images"]]
     alone = Ensemble.of(PromptBuilder("classification").channel(), examples, labels)
     prompts = [member.query(label=label) for member, label in zip(alone.members, alone.shown, strict=True)]

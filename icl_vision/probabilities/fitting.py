@@ -45,7 +45,7 @@ def fit_map(
         UsageError: no answers, lists of different lengths, fewer than two labels, a truth that is no place among them.
     """
     rows, places = _checked(scores, truths)
-    temperature = _best(rows, places)
+    temperature = best_temperature(rows, places)
     return ProbabilityMap(
         round(temperature, 4), source, len(rows), note, _measured(rows, places) if len(rows) >= FOLDS else {}
     )
@@ -72,8 +72,11 @@ def _bounded(row: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.maximum(row, best - IMPOSSIBLE) if np.isfinite(best) else row
 
 
-def _best(rows: Sequence[npt.NDArray[np.float64]], places: Sequence[int]) -> float:
-    """The temperature with the least log-loss: a grid, then golden sections around its best point."""
+def best_temperature(rows: Sequence[npt.NDArray[np.float64]], places: Sequence[int]) -> float:
+    """The temperature with the least log-loss: a grid, then golden sections around its best point.
+
+    rows: scores of each answer, finite. places: of its true label.
+    """
     most = max(len(row) for row in rows)
     table = np.full((len(rows), most), -np.inf)
     for number, row in enumerate(rows):
@@ -107,7 +110,7 @@ def _measured(rows: Sequence[npt.NDArray[np.float64]], places: Sequence[int]) ->
     for fold in range(FOLDS):
         outside = dealt[fold::FOLDS].tolist()
         inside = sorted({*range(len(rows))} - {*outside})
-        temperature = _best([rows[place] for place in inside], [places[place] for place in inside])
+        temperature = best_temperature([rows[place] for place in inside], [places[place] for place in inside])
         for place in outside:
             after[place] = softmax(rows[place] / temperature)
     return {"raw": _of(before, places), "calibrated": _of(after, places)}

@@ -23,6 +23,8 @@ BINS = 10
 REPEATS = 1000
 """Resamples of the bootstrap, and simulations of perfect calibration."""
 
+_AT_ONCE = 50  # of them: what memory holds does not grow with their number
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -182,10 +184,10 @@ def _bootstrap(
     np.add.at(table, (own, place), np.stack([np.ones_like(shares), shares, hits], axis=1))
     flat = table.reshape(count, -1)
     found = []
-    for _ in range(repeats):
-        drawn = np.bincount(random.integers(0, count, count), minlength=count)
-        found.append(float(_ece((drawn @ flat).reshape(BINS, 3))))
-    low, high = np.quantile(found, [0.025, 0.975])
+    for _ in range(0, repeats, _AT_ONCE):
+        drawn = random.multinomial(count, np.full(count, 1 / count), _AT_ONCE)
+        found.append(_ece((drawn @ flat).reshape(-1, BINS, 3)))
+    low, high = np.quantile(np.concatenate(found)[:repeats], [0.025, 0.975])
     # A drawn set errs more than the whole (chance adds to every bin), so near 0 all of them may lie above it.
     whole = float(_ece(flat.sum(axis=0).reshape(BINS, 3)))
     return min(float(low), whole), max(float(high), whole)
@@ -194,8 +196,11 @@ def _bootstrap(
 def _perfect(
     place: npt.NDArray[np.int64], shares: Floats, random: np.random.Generator, repeats: int
 ) -> tuple[float, float]:
-    found = [
-        float(_ece(_sums(place, shares, (random.random(len(shares)) < shares).astype(np.float64))))
-        for _ in range(repeats)
-    ]
-    return float(np.mean(found)), float(np.quantile(found, 0.95))
+    counted = _sums(place, shares, shares)
+    inside = np.eye(BINS)[place]
+    found = []
+    for _ in range(0, repeats, _AT_ONCE):
+        right = (random.random((_AT_ONCE, len(shares))) < shares).astype(np.float64) @ inside
+        found.append(np.abs(counted[:, 1] - right).sum(axis=1) / len(shares))
+    every = np.concatenate(found)[:repeats]
+    return float(np.mean(every)), float(np.quantile(every, 0.95))
