@@ -161,8 +161,8 @@ def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path
     "options",
     multiple=True,
     metavar="NAME=VALUE...",
-    help="Any other option of FewShotClassifier for the likelihood row, as scoring=direct or ensemble=null; VALUE is "
-    "read as YAML. Default: the classifier's own.",
+    help="Any other option of FewShotClassifier for the likelihood row, as scoring=direct or ensemble=null "
+    "(probabilities=raw holds for every row that gives any); VALUE is read as YAML. Default: the classifier's own.",
 )
 @click.option(
     "--concurrency",
@@ -260,7 +260,7 @@ def command(
 
 
 def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_json: bool, quiet: bool) -> None:
-    from icl_vision.evaluation.tally import render_rows, render_table
+    from icl_vision.evaluation.tally import render_reliability, render_rows, render_table
 
     assert run.out is not None
     with kept(run.out, quiet=quiet):
@@ -279,6 +279,8 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
         print_json(finished.results)
     else:
         click.echo(render_rows(finished.results) + "\n\n" + render_table(finished.results))
+        if fits := render_reliability(finished.results):
+            click.echo("\n" + fits)
     say(
         f"{finished.asked:,} questions asked, {finished.kept:,} known from before, {finished.failed:,} failed; "
         f"results in {finished.folder / 'results.json'}, page in {page}",

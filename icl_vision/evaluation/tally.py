@@ -1,10 +1,12 @@
 """A benchmark's journal summed up: accuracies by row and setting, means over the papers' columns, what it cost.
 
-Knows: counting, one item at a time (memory does not grow with the items). Refuses to know: how an answer came to be.
+Knows: counting, one item at a time (of an answer with probabilities three numbers stay). Refuses to know: how an answer
+came to be.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from icl_vision.contracts import Usage
 from icl_vision.evaluation.metrics import Accuracy
 from icl_vision.evaluation.settings import COLUMNS, Setting
 from icl_vision.llms.cost import Cost, PriceTable
+from icl_vision.probabilities import brier_score, reliability
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,39 @@ class RowInfo:
 
 @dataclass(slots=True)
 class _Cell:
+    """Counts of one row and setting; of each answer with probabilities, 17 bytes: its share, Brier score and whether it
+    was right, which the calibration error's interval is drawn from."""
+
     right: int = 0
     answered: int = 0
     notes: Counter[str] = field(default_factory=Counter)
+    shares: array[float] = field(default_factory=lambda: array("d"))
+    briers: array[float] = field(default_factory=lambda: array("d"))
+    hits: array[int] = field(default_factory=lambda: array("b"))
+    calibrated: int = 0
+
+    def add(self, answer: Mapping[str, Any], truth: str) -> None:
+        self.answered += 1
+        self.right += bool(answer["right"])
+        probabilities = answer.get("probabilities")
+        if probabilities and answer["label"] in probabilities and truth in probabilities:
+            labels = list(probabilities)
+            self.shares.append(probabilities[answer["label"]])
+            self.briers.append(brier_score([*probabilities.values()], labels.index(truth)))
+            self.hits.append(bool(answer["right"]))
+            self.calibrated += bool(answer.get("calibrated", False))
+
+    def reliability(self) -> dict[str, Any] | None:
+        """How well the probabilities fit, and which they are; None where the row gives none."""
+        if not self.shares:
+            return None
+        n = len(self.shares)
+        which = "calibrated" if self.calibrated == n else "mixed" if self.calibrated else "raw"
+        # Sorted: the order in which answers came in is chance, and sums and drawn samples must not depend on it.
+        order = sorted(zip(self.shares, self.hits, self.briers, strict=True))
+        shares, hits, briers = zip(*order, strict=True)
+        found = reliability(shares, [bool(hit) for hit in hits], briers=briers)
+        return {"probabilities": which, **found.to_dict()}
 
 
 @dataclass(slots=True)
@@ -61,9 +94,7 @@ class Tally:
         """Count one item of the journal."""
         setting = item["setting"]
         for row, answer in item["answers"].items():
-            cell = self._cells[row, setting]
-            cell.answered += 1
-            cell.right += bool(answer["right"])
+            self._cells[row, setting].add(answer, item["query"]["label"])
             calls = self._calls[row]
             calls[0] += answer["calls"]
             calls[1] += 1
@@ -109,7 +140,9 @@ class Tally:
             for setting in settings:
                 cell = self._cells.get((info.name, setting.id), _Cell())
                 accuracy = Accuracy.count(cell.right, cell.answered, info.scorer).to_dict() if cell.answered else None
-                result.append({"row": info.name, "setting": setting.id, "accuracy": accuracy, "note": _note(cell)})
+                entry = {"row": info.name, "setting": setting.id, "accuracy": accuracy, "note": _note(cell)}
+                fit = cell.reliability()
+                result.append(entry if fit is None else {**entry, "reliability": fit})
         return result
 
 
@@ -173,6 +206,36 @@ def render_rows(results: Mapping[str, Any]) -> str:
         flags = ["yes" if row[key] else "no" for key in ("constrained", "transductive")]
         lines.append([row["name"], *flags, calls, row["meaning"]])
     return _aligned(lines)
+
+
+def render_reliability(results: Mapping[str, Any]) -> str:
+    """How well each row's probabilities fit what was true, as text; "" where no row gives any."""
+    lines = [["row", "setting", "n", "accuracy", "confidence", "calibration error", "if perfect", "Brier", ""]]
+    for cell in results["cells"]:
+        fit = cell.get("reliability")
+        if fit is None:
+            continue
+        low, high = fit["interval"]
+        lines.append(
+            [
+                cell["row"],
+                cell["setting"],
+                str(fit["n"]),
+                f"{100 * fit['accuracy']:.1f}",
+                f"{100 * fit['confidence']:.1f}",
+                f"{fit['ece']:.3f} [{low:.3f}-{high:.3f}]",
+                f"{fit['perfect']['mean']:.3f}",
+                f"{fit['brier']:.3f}",
+                fit["probabilities"],
+            ]
+        )
+    if len(lines) == 1:
+        return ""
+    foot = (
+        "calibration error: ten equal bins, 95% bootstrap interval; if perfect: what perfectly calibrated "
+        "probabilities would give with so few questions; Brier score: 0 to 2, less is better"
+    )
+    return _aligned(lines) + "\n" + foot
 
 
 def _share(cells: Mapping[tuple[str, str], Mapping[str, Any]], row: str, setting: Setting) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from icl_vision.errors import RunMismatchError, UsageError
 from icl_vision.runs import read_results
 from icl_vision.storage import atomic_path
-from icl_vision.viz import benchmark_table, plots
+from icl_vision.viz import benchmark_table, plots, reliability
 from icl_vision.viz.benchmark_data import Packed, Results, pack_items
 from icl_vision.viz.few_shot_page import STYLE as FEW_SHOT_STYLE
 from icl_vision.viz.page import document, escape
@@ -94,13 +94,15 @@ def _frame(results: Results, others: Sequence[Results], packed: Packed, title: s
         + benchmark_table.headline(results)
         + benchmark_table.table(results)
         + benchmark_table.plots(results, others)
+        + benchmark_table.probabilities(results)
         + _look(packed.items, side)
         + benchmark_table.cost(results, packed.usage)
         + benchmark_table.facts(results)
         + _DATA
     )
     own = files("icl_vision.viz")
-    style = FEW_SHOT_STYLE + plots.STYLE + own.joinpath("benchmark_page.css").read_text(encoding="utf-8")
+    style = FEW_SHOT_STYLE + plots.STYLE + reliability.STYLE
+    style += own.joinpath("benchmark_page.css").read_text(encoding="utf-8")
     return document(title, body, style, own.joinpath("benchmark_page.js").read_text(encoding="utf-8"))
 
 

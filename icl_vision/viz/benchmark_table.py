@@ -14,6 +14,7 @@ from urllib.parse import quote
 from icl_vision.viz.benchmark_data import Results
 from icl_vision.viz.page import accuracy_bars, escape, percent
 from icl_vision.viz.plots import Point, Series, legend, line_chart
+from icl_vision.viz.reliability import reliability_section
 
 KINDS = {
     "llm": "The LLM",
@@ -227,6 +228,26 @@ def plots(results: Results, others: Sequence[Results] = ()) -> str:
         f'Wilson intervals; dotted: chance.</p><div class="plots">{drawn}</div>'
         f"{legend([_plain(name) for name in names])}</section>"
     )
+
+
+def probabilities(results: Results) -> str:
+    """How well the probabilities of each row fit what was true, the headline's row and plain settings first."""
+    first = title_row(results)
+    found = [
+        (name, setting, cell["reliability"])
+        for (name, setting), cell in results.cells.items()
+        if isinstance(cell.get("reliability"), Mapping)
+    ]
+    plain = {one["id"]: (-one["ways"], one["shots"]) for one in results.settings if _is_plain(one)}
+
+    def telling(cell: tuple[str, str, Mapping[str, Any]]) -> tuple[bool, bool, tuple[int, int]]:
+        return cell[0] != first, cell[1] not in plain, plain.get(cell[1], (0, 0))
+
+    return reliability_section([(_plain(row), setting, fit) for row, setting, fit in sorted(found, key=telling)])
+
+
+def _is_plain(setting: Mapping[str, Any]) -> bool:
+    return bool(setting["induction"]) and not setting["repeats"]
 
 
 def _sorted(ticks: Iterable[tuple[float, Results, str]]) -> list[tuple[float, Results, str]]:

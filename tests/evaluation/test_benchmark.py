@@ -32,14 +32,16 @@ from icl_vision.evaluation.controls import CONTROLS
 from icl_vision.evaluation.items import EXCEEDS_WINDOW
 from icl_vision.evaluation.scorers import LLM_ROWS
 from icl_vision.evaluation.settings import SETTINGS, Setting
-from icl_vision.evaluation.tally import render_rows, render_table
+from icl_vision.evaluation.tally import render_reliability, render_rows, render_table
 from icl_vision.llms import Budget, Meter, MeteredLLM, Price, PriceTable
 from icl_vision.llms.fake import FakeLLM
+from icl_vision.probabilities import reliability
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.runs import read_results, read_usage
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.many import FAILURES_IN_A_ROW
 from icl_vision.tokenizers import ImageTokenizer
+from icl_vision.viz.benchmark_page import write_report
 from icl_vision.vocabulary import Vocabulary
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 180, 40), "blue": (30, 50, 200), "old gold": (180, 160, 10),
@@ -165,6 +167,33 @@ def test_an_item_holds_what_a_reader_needs(make: Any, tmp_path: Path) -> None:
 
 def overlap_answer_of(text: str) -> str:
     return " red" if "ruby" in text.rpartition("Input:")[2] else " nothing"
+
+
+def test_how_well_probabilities_fit_is_measured_over_the_same_questions(make: Any, tmp_path: Path) -> None:
+    finished = make(episodes=4, settings=(Setting(2, 1), Setting(5, 1))).run(tmp_path / "run")
+    asked = [item for _, item in read_results(tmp_path / "run") if item["setting"] == "5w-1s-0r-i"]
+    found = cell(finished.results, "likelihood", "5w-1s-0r-i")["reliability"]
+    answers = [item["answers"]["likelihood"] for item in asked]
+    shares = [answer["probabilities"][answer["label"]] for answer in answers]
+    right = [answer["right"] for answer in answers]
+    assert found["n"] == len(asked) == 4 and found["probabilities"] == "raw"
+    assert found["confidence"] == pytest.approx(np.mean(shares)) and found["accuracy"] == np.mean(right)
+    assert found["ece"] == pytest.approx(reliability(shares, right).ece)
+    briers = [
+        sum((share - (label == item["query"]["label"])) ** 2 for label, share in answer["probabilities"].items())
+        for item, answer in zip(asked, answers, strict=True)
+    ]
+    assert found["brier"] == pytest.approx(np.mean(briers))
+    for row in ("prefix", "words_prototype", "constrained"):  # these give none
+        assert "reliability" not in cell(finished.results, row, "5w-1s-0r-i")
+    page = write_report(finished.folder).read_text(encoding="utf-8")
+    assert page.count('<svg class="reliability"') == 6 and 'id="probabilities"' in page
+    text = render_reliability(finished.results)
+    rows = {one["row"] for one in finished.results["cells"] if "reliability" in one}
+    assert {"likelihood", "direct", "calibrated"} <= rows and text.count("5w-1s-0r-i") == len(rows)
+    assert f"{found['brier']:.3f}" in text
+    without = {"cells": [{**one, "reliability": None} for one in finished.results["cells"]]}
+    assert render_reliability(without) == ""
 
 
 def test_fewer_shots_are_the_first_images_of_more_and_queries_stay(make: Any, tmp_path: Path) -> None:
