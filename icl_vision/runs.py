@@ -126,7 +126,8 @@ class Run:
             checked_path(path).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"the run folder {str(path)!r} cannot be made: {error.strerror}") from error
-        lock = filelock.FileLock(path / "lock")
+        # Not bound to a thread: a run may be opened in one and closed in another.
+        lock = filelock.FileLock(path / "lock", thread_local=False)
         try:
             lock.acquire(blocking=False)
         except filelock.Timeout:

@@ -9,6 +9,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+# pytest's importlib mode puts no folder on the path.
+sys.path.insert(0, str(Path(__file__).parent))
+import loop_guard
 
 CACHE_VARIABLE = "ICL_VISION_CACHE"
 KEY_VARIABLES = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY")
@@ -110,6 +115,27 @@ def _no_network_attempts(_network_guard: None) -> Iterator[None]:
 def network_attempts() -> list[str]:
     """The refused attempts so far; a test of the guard itself clears the list so as not to fail."""
     return _attempts
+
+
+# The event loop that serves every LLM: nothing of ours may block it. --------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _nothing_blocks_the_loop() -> Iterator[None]:
+    """Fails the test whose code did work on the loop that belongs into a thread; see ``loop_guard``."""
+    loop_guard.start()
+    loop_guard.found.clear()
+    yield
+    if loop_guard.found:
+        message = "\n".join(dict.fromkeys(loop_guard.found))
+        loop_guard.found.clear()
+        pytest.fail(message)
+
+
+@pytest.fixture
+def blocking_work() -> list[str]:
+    """What was caught so far; a test of the guard itself clears the list so as not to fail."""
+    return loop_guard.found
 
 
 # Disk. ----------------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ from icl_vision.errors import (
     UsageError,
 )
 from icl_vision.llms.cost import Budget, Meter, PriceTable
-from icl_vision.llms.loop import run_sync
+from icl_vision.llms.loop import OwnThread, run_sync
 from icl_vision.llms.metered import MeteredLLM
 from icl_vision.runs import Run, read_usage
 
@@ -212,7 +212,7 @@ class ProgressiveDecoder:
             AnswerRefusedError: a segment's answers could not be read, with ``errors="raise"``.
             LLMError: the LLM could not answer, with ``errors="raise"``.
         """
-        work = self._work(pairs, queries, stage_pairs, run)
+        work = await asyncio.to_thread(self._work, pairs, queries, stage_pairs, run)
         try:
             for step in work.restored():
                 yield step
@@ -220,7 +220,7 @@ class ProgressiveDecoder:
                 async for step in steps:
                     yield step
         finally:
-            work.close()
+            await asyncio.shield(asyncio.to_thread(work.close))  # may wait for the disk
 
     async def decode(
         self,
@@ -233,19 +233,20 @@ class ProgressiveDecoder:
     ) -> list[Drawing]:
         """Draw; the pictures in the order of the queries. Arguments and errors as for ``stream``.
 
-        step: called with every ``Step``.
+        step: called with every ``Step``, one after the other, in a thread of its own: it may take its time.
         """
-        work = self._work(pairs, queries, stage_pairs, run)
+        steps_thread = OwnThread("icl-vision-steps")
+        work = await asyncio.to_thread(self._work, pairs, queries, stage_pairs, run)
         try:
             for found in work.restored():
                 if step is not None:
-                    step(found)
+                    await steps_thread.run(step, found)
             async with contextlib.aclosing(self._draw(work)) as steps:
                 async for found in steps:
                     if step is not None:
-                        step(found)
+                        await steps_thread.run(step, found)
         finally:
-            work.close()
+            await asyncio.shield(asyncio.to_thread(work.close))  # may wait for the disk
         return [work.drawing(number) for number in range(len(work.questions.queries))]
 
     def decode_sync(
@@ -348,7 +349,7 @@ class ProgressiveDecoder:
         answer: SegmentAnswer | None = None
         error: Exception | None = None
         try:
-            answer = await self._asker.ask(work.questions.question(step, number, canvas.words))
+            answer = await self._asker.ask(await work.question(step, number))
             if answer.words is None:
                 said = "; ".join(map(repr, answer.texts[-3:]))
                 error = AnswerRefusedError(
@@ -378,11 +379,7 @@ class ProgressiveDecoder:
         window = self.llm.profile.context_window
         if window is None:
             return
-        asked = [
-            (one, query) for one in questions.passes for query in questions.queries if questions.wanted(one, query)
-        ]
-        prompts = ((questions.stand_in(one, query).text, questions.answer_tokens(one)) for one, query in asked)
-        longest = max(prompts, key=lambda pair: len(pair[0].encode()) + pair[1], default=None)
+        longest = await asyncio.to_thread(_longest, questions)
         if longest is None:
             return
         try:
@@ -391,6 +388,13 @@ class ProgressiveDecoder:
             return  # the LLM has to refuse it by itself
         if tokens + longest[1] > window:
             raise PromptTooLongError(tokens + longest[1], window, SHORTER)
+
+
+def _longest(questions: Questions) -> tuple[str, int] | None:
+    """The longest prompt that could be asked, with the tokens of its answer; None where nothing is asked."""
+    asked = [(one, query) for one in questions.passes for query in questions.queries if questions.wanted(one, query)]
+    prompts = ((questions.stand_in(one, query).text, questions.answer_tokens(one)) for one, query in asked)
+    return max(prompts, key=lambda pair: len(pair[0].encode()) + pair[1], default=None)
 
 
 def _everything(pairs: Sequence[Pair]) -> Query:

@@ -12,10 +12,12 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from icl_vision.contracts import Usage
+from icl_vision.decoding.answering import Question
 from icl_vision.decoding.drawing import Drawing, SegmentAnswer
 from icl_vision.decoding.questions import Questions, item_of
 from icl_vision.decoding.stages import Pass
 from icl_vision.errors import RunError
+from icl_vision.llms.loop import OwnThread
 from icl_vision.runs import Run
 
 
@@ -51,6 +53,8 @@ class Work:
         self._run = run
         # One thread writes the journal, in order, so that its fsync does not hold up the event loop.
         self._writer = None if run is None else concurrent.futures.ThreadPoolExecutor(1, "icl-vision-journal")
+        # Prompts are put together by one thread, since what they are made of is looked up once and kept.
+        self._prompts = OwnThread("icl-vision-prompts")
         self._kept: list[tuple[int, Pass]] = []
         if run is not None:
             self._restore(run)
@@ -60,6 +64,10 @@ class Work:
         return self.questions.wanted(step, self.questions.queries[number]) and (
             step.number not in self.canvases[number].answers
         )
+
+    async def question(self, step: Pass, number: int) -> Question:
+        """What is asked about a segment of a query, with the words that there are now."""
+        return await self._prompts.run(self.questions.question, step, number, list(self.canvases[number].words))
 
     def put(self, number: int, step: Pass, answer: SegmentAnswer) -> None:
         """Give a segment its words."""

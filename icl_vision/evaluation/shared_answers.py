@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.llms.dry import DryLLM, by_prompt
+from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.wrapped import WrappedLLM
 
@@ -91,6 +92,8 @@ class UnaskedLLM(DryLLM):
         super().__init__(llm)
         self.fixed_tokens = 0
         self._fixed: set[str] = set()
+        # Counting is no work for the loop that serves every LLM, and this count no work for two threads.
+        self._thread = OwnThread("icl-vision-counting")
 
     def forget(self) -> None:
         """Take no fixed part for known any more: what comes next is another episode."""
@@ -106,18 +109,26 @@ class UnaskedLLM(DryLLM):
         seed: int | None,
         constraint: Constraint | None,
     ) -> Completion:
-        self._known(prompt, 1)
+        tokens = await self._thread.run(self._completed, prompt)
         # (An empty one would be no answer.)
-        return Completion("-", "stop", Usage(1, self.count_prompt(prompt), 0, self.most_tokens(max_tokens, constraint)))
+        return Completion("-", "stop", Usage(1, tokens, 0, self.most_tokens(max_tokens, constraint)))
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+        usage = await self._thread.run(self._all_scored, pairs, terminator)
+        return Scores((0.0,) * len(pairs), usage, "not asked")
+
+    def _completed(self, prompt: Prompt) -> int:
+        self._known(prompt, 1)
+        return self.count_prompt(prompt)
+
+    def _all_scored(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Usage:
         usage = Usage()
         for prompt, continuations in by_prompt(pairs, terminator):
             spent = self.scored(prompt, continuations)
             self._known(prompt, 1 if self.profile.scores_bags else spent.requests)
             self.fixed_tokens += spent.cached_tokens
             usage += spent
-        return Scores((0.0,) * len(pairs), usage, "not asked")
+        return usage
 
     def _known(self, prompt: Prompt, times: int) -> None:
         """Count the fixed part of a prompt that is sent so often as saved, but for the first time ever."""

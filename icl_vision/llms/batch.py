@@ -19,7 +19,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from icl_vision.llms.batch_folder import Batch, BatchFolder, Request, Settings, 
 from icl_vision.llms.batch_provider import Outcome, Provider
 from icl_vision.llms.cache import CachedLLM, current_repeat
 from icl_vision.llms.connecting import connect
-from icl_vision.llms.loop import hop, run_sync
+from icl_vision.llms.loop import OwnThread, hop, run_sync
 from icl_vision.llms.remote import RemoteLLM
 from icl_vision.llms.resilience import Resilience, RetryPolicy
 from icl_vision.llms.wrapped import WrappedLLM
@@ -114,6 +114,7 @@ class BatchLLM(WrappedLLM):
         self._max_wait = float(max_wait)
         self._size = most if size is None else size
         self._window = float(window)
+        self._thread = OwnThread("icl-vision-batch")
         self._opening: asyncio.Task[BatchFolder] | None = None
         self._gathered: dict[str, Request] = {}
         self._gathered_bytes = 0
@@ -196,7 +197,7 @@ class BatchLLM(WrappedLLM):
     ) -> Completion:
         folder = await self._open()
         request = self._request(prompt, Settings(max_tokens, stop, temperature, seed, constraint))
-        stored = folder.answer(request.key)
+        stored = await self._stored(folder, request.key)
         if stored is not None:
             return replace(stored, usage=Usage())
         entry = self._entry(folder, request)
@@ -225,7 +226,7 @@ class BatchLLM(WrappedLLM):
         folder = await self._open()
         requests = [self._request(prompt, settings) for prompt in prompts]
         for request in requests:
-            if folder.answer(request.key) is None:
+            if await self._stored(folder, request.key) is None:
                 self._entry(folder, request).kept = True
         self._send(folder)
         if self._sending:
@@ -254,13 +255,17 @@ class BatchLLM(WrappedLLM):
                     await asyncio.shield(self._follow(folder, batch).task)
             except IclVisionError as error:
                 broken[batch] = error
-        found: dict[str, Outcome] = {}
-        for key in wanted:
-            batch_now = folder.batch_of(key)
-            outcome = broken.get(batch_now) if batch_now is not None else folder.answer(key) or folder.error(key)
-            if outcome is not None:
-                found[key] = outcome
-        return found
+        return await self._thread.run(_outcomes, folder, wanted, broken)
+
+    async def _stored(self, folder: BatchFolder, key: str) -> Completion | None:
+        """The answer in the folder, read in its thread; what came back while it was read is read too."""
+        place = folder.place_of(key)
+        while place is not None:
+            found = await self._thread.run(folder.answer, key)
+            before, place = place, folder.place_of(key)
+            if found is not None or place is before:
+                return found
+        return None
 
     def _request(self, prompt: Prompt, settings: Settings) -> Request:
         document = [
@@ -399,11 +404,11 @@ class BatchLLM(WrappedLLM):
             raise LLMUnavailableError(f"this BatchLLM of {self.folder!r} was closed; make another")
 
     async def _opened(self) -> BatchFolder:
-        folder = BatchFolder.open(self.folder, self.identity)
+        folder = await self._thread.run(BatchFolder.open, self.folder, self.identity)
         try:
-            await asyncio.to_thread(folder.load)
+            await self._thread.run(folder.load)
         except BaseException:
-            folder.close()
+            await self._thread.run(folder.close)
             raise
         return folder
 
@@ -424,7 +429,7 @@ class BatchLLM(WrappedLLM):
         if self._opening is not None:
             await asyncio.wait([self._opening])
             if not self._opening.cancelled() and self._opening.exception() is None:
-                self._opening.result().close()
+                await self._thread.run(self._opening.result().close)
         await super()._close()
 
 
@@ -443,6 +448,19 @@ def _provider(llm: TextLLM, resilience: Resilience) -> Provider:
         f"{name!r} has no batch endpoint that this library knows; use 'openai:MODEL' or 'anthropic:MODEL' with a model "
         "whose profile says batch=True"
     )
+
+
+def _outcomes(
+    folder: BatchFolder, keys: Sequence[str], broken: Mapping[Batch, IclVisionError]
+) -> dict[str, Outcome]:
+    """How each request ended, of those that have; read from the folder's files."""
+    found: dict[str, Outcome] = {}
+    for key in keys:
+        batch = folder.batch_of(key)
+        outcome = broken.get(batch) if batch is not None else folder.answer(key) or folder.error(key)
+        if outcome is not None:
+            found[key] = outcome
+    return found
 
 
 def _seen(done: asyncio.Future[Any]) -> None:

@@ -56,8 +56,11 @@ class Courier:
                     if found is not None:
                         break
                     unsure = False
-                requests = await asyncio.to_thread(lambda: list(folder.requests(batch)))
-                lines = [provider.line(batch.custom_id(request.key), request.body) for request in requests]
+                lines = await asyncio.to_thread(
+                    lambda: [
+                        provider.line(batch.custom_id(request.key), request.body) for request in folder.requests(batch)
+                    ]
+                )
                 uploaded = await provider.upload(batch, lines)
                 await asyncio.to_thread(folder.intend, batch, marker)
                 unsure = True

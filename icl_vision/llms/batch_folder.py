@@ -116,7 +116,7 @@ class _Place:
 class BatchFolder:
     """The folder of a ``BatchLLM``, open for writing. Methods may be called from any thread, one at a time.
 
-    ``open`` and ``close`` belong on one thread: the folder's lock is that thread's.
+    All of them touch files, so none belongs on an event loop but ``place_of``, ``batch_of``, ``all`` and ``keys``.
     """
 
     def __init__(self, run: Run) -> None:
@@ -265,6 +265,10 @@ class BatchFolder:
     def batch_of(self, key: str) -> Batch | None:
         """The batch under way that holds this request."""
         return self._batch_of.get(key)
+
+    def place_of(self, key: str) -> object | None:
+        """Stands for the answer that is stored for a request, without reading it; another for a newer answer."""
+        return self._answers.get(key)
 
     def answer(self, key: str) -> Completion | None:
         """The stored answer to a request, with what it cost."""

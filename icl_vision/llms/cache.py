@@ -21,7 +21,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -29,6 +29,7 @@ from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM
 from icl_vision.errors import StorageError, UsageError
 from icl_vision.llms.answers import may_be_kept
 from icl_vision.llms.checked_scores import is_logprob
+from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrapped import WrappedLLM
 from icl_vision.rows import JsonRows
@@ -103,6 +104,8 @@ class CachedLLM(WrappedLLM):
     def __init__(self, llm: TextLLM, cache: ResponseCache) -> None:
         super().__init__(llm)
         self.cache = cache
+        # The file may be locked by another process: that must not hold up anybody else's requests.
+        self._thread = OwnThread("icl-vision-cache")
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
     def __repr__(self) -> str:
@@ -151,12 +154,12 @@ class CachedLLM(WrappedLLM):
         keys = [self._key("score", prompt, {"continuation": text, "terminator": terminator}) for prompt, text in pairs]
         found: dict[str, float] = {}
         missing: dict[str, tuple[Prompt, str]] = {}
+        stored = await self._thread.run(self._rows, dict.fromkeys(keys)) if _mode.get() == "on" else {}
         for key, pair in zip(keys, pairs, strict=True):
-            body = self.cache.get(key) if _mode.get() == "on" and key not in found else None
-            value = None if body is None else body.get("logprob")
+            value = stored[key].get("logprob") if key in stored else None
             if value is not None and is_logprob(value):
                 found[key] = min(float(value), 0.0)
-            elif key not in found:
+            else:
                 missing[key] = pair
         usage, method = Usage(), "cached"
         if missing:
@@ -167,21 +170,26 @@ class CachedLLM(WrappedLLM):
                 partial = take(error)
                 asked = list(missing)
                 found |= {asked[place]: value for place, value in partial.logprobs.items()}
-                self._store_scores({asked[place]: value for place, value in partial.logprobs.items()}, partial.method)
+                kept = {asked[place]: value for place, value in partial.logprobs.items()}
+                await self._store_scores(kept, partial.method)
                 there = {place: found[key] for place, key in enumerate(keys) if key in found}
                 attach(error, replace(partial, logprobs=there))
                 raise
             usage, method = scores.usage, scores.method
             new = dict(zip(missing, scores.logprobs, strict=True))
             found |= new
-            self._store_scores(new, method)
+            await self._store_scores(new, method)
         return Scores(tuple(found[key] for key in keys), usage, method)
 
-    def _store_scores(self, logprobs: Mapping[str, float], method: str) -> None:
-        if _mode.get() != "off":
-            for key, value in logprobs.items():
-                if is_logprob(value, method):
-                    self._store(key, {"logprob": value})
+    def _rows(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """The rows there are."""
+        rows = {key: self.cache.get(key) for key in keys}
+        return {key: row for key, row in rows.items() if row is not None}
+
+    async def _store_scores(self, logprobs: Mapping[str, float], method: str) -> None:
+        rows = {key: {"logprob": value} for key, value in logprobs.items() if is_logprob(value, method)}
+        if _mode.get() != "off" and rows:
+            await self._store(rows)
 
     async def _cached(self, key: str, ask: Any) -> dict[str, Any]:
         mode = _mode.get()
@@ -189,7 +197,7 @@ class CachedLLM(WrappedLLM):
             body: dict[str, Any] = await ask()
             return body
         if mode == "on":
-            stored = self.cache.get(key)
+            stored = await self._thread.run(self.cache.get, key)
             # What an older version kept though nothing was answered is a miss, and replaced.
             if stored is not None and may_be_kept(stored.get("text"), stored.get("finish_reason")):
                 return stored
@@ -204,9 +212,9 @@ class CachedLLM(WrappedLLM):
         self._in_flight[key] = future
         try:
             body = await ask()
+            future.set_result(body)  # before it is stored: whoever waits need not wait for the disk
             if may_be_kept(body["text"], body["finish_reason"]):
-                self._store(key, body)
-            future.set_result(body)
+                await self._store({key: body})
             return body
         except BaseException as error:
             if not future.done():
@@ -217,9 +225,9 @@ class CachedLLM(WrappedLLM):
             if self._in_flight.get(key) is future:
                 del self._in_flight[key]
 
-    def _store(self, key: str, body: dict[str, Any]) -> None:
+    async def _store(self, rows: Mapping[str, Mapping[str, Any]]) -> None:
         try:
-            self.cache.put(key, body)
+            await self._thread.run(self.cache.put_all, rows)
         except StorageError as error:
             # A full disk: the answer is paid for, and whoever asked still wants it.
             logger.warning("an answer is not kept: %s", error)

@@ -5,6 +5,7 @@ Knows: another LLM's profile, counting tokens on this machine. Refuses to know: 
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import Iterable, Sequence
 
@@ -74,7 +75,7 @@ class DryLLM(WrappedLLM):
         raise self._not_asked()
 
     async def _count_tokens(self, text: str) -> int:
-        return self.count(text)
+        return await asyncio.to_thread(self.count, text)  # the first time a tokenizer has to be read
 
     def _not_asked(self) -> UsageError:
         return UsageError(f"{self.profile.name!r} is only planned with here and is never asked; connect() to ask it")

@@ -193,7 +193,7 @@ class LangChainLLM(BaseLLM):
 
     async def _count_tokens(self, text: str) -> int:
         # Not the model's get_num_tokens: it downloads a tokenizer.
-        return count_tokens(text, forms.model_name(self._inner)).tokens if text else 0
+        return (await asyncio.to_thread(count_tokens, text, forms.model_name(self._inner))).tokens if text else 0
 
     def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
         """Tokens a completion may be billed for: more than ``max_tokens`` where reasoning is given room."""

@@ -11,6 +11,9 @@ scripts, notebooks, threads and users' own event loops alike:
 
 The thread is a daemon, started at first use. A forked child starts its own: the
 parent's thread does not exist there.
+
+Everybody's requests wait while anything blocks this loop, so no file is touched, no picture decoded and nothing planned
+on it: such work goes through ``asyncio.to_thread`` or, where it may take long or must keep its order, an ``OwnThread``.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from __future__ import annotations
 import asyncio
 import atexit
 import concurrent.futures
+import contextvars
+import functools
 import logging
 import os
 import threading
@@ -142,6 +147,30 @@ async def hop(coro: Coroutine[Any, Any, T]) -> T:
     if asyncio.get_running_loop() is loop:
         return await coro
     return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coro, loop))
+
+
+class OwnThread:
+    """A thread for blocking work that takes its turn: a file that may be locked, writes in order.
+
+    name: of the thread, which starts with the first work. A forked child gets another.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._pool: concurrent.futures.ThreadPoolExecutor | None = None
+        self._pid = 0
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """``work(*arguments)``, awaited. Who is cancelled stops waiting; the work is done all the same."""
+        if self._pool is None or self._pid != os.getpid():
+            self._pool = concurrent.futures.ThreadPoolExecutor(1, self._name)
+            self._pid = os.getpid()
+        context = contextvars.copy_context()
+        loop = asyncio.get_running_loop()
+        return await asyncio.shield(loop.run_in_executor(self._pool, context.run, functools.partial(work, *arguments)))
+
+    def __reduce__(self) -> tuple[type[OwnThread], tuple[str]]:
+        return OwnThread, (self._name,)
 
 
 def at_exit(callback: Callable[[], None]) -> None:

@@ -15,6 +15,7 @@ that failed, what came back counts with its own usage.
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 
@@ -58,7 +59,8 @@ class MeteredLLM(WrappedLLM):
         seed: int | None,
         constraint: Constraint | None,
     ) -> Completion:
-        estimate = self.estimate(prompt, max_tokens=max_tokens, constraint=constraint)
+        # Counting a long prompt takes milliseconds, and the first time a tokenizer has to be read.
+        estimate = await asyncio.to_thread(self.estimate, prompt, max_tokens=max_tokens, constraint=constraint)
         self.meter.reserve(self.name, estimate)
         spent = estimate
         with account() as tried:
@@ -75,11 +77,7 @@ class MeteredLLM(WrappedLLM):
                 self.meter.settle(self.name, estimate, spent)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        estimates = []
-        for prompt, continuation in pairs:
-            # A token is written for every one that is scored, at the most.
-            written = self._upper(continuation + terminator)
-            estimates.append(Usage(1, self._upper(prompt.text) + written, 0, written))
+        estimates = await asyncio.to_thread(self._estimates, pairs, terminator)
         # Which pair's attempt it was that came to nothing is not known here: the largest.
         one = max(estimates, key=lambda each: each.prompt_tokens + each.completion_tokens)
         estimate = sum(estimates, Usage())
@@ -97,6 +95,14 @@ class MeteredLLM(WrappedLLM):
                 raise
             finally:
                 self.meter.settle(self.name, estimate, spent)
+
+    def _estimates(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> list[Usage]:
+        estimates = []
+        for prompt, continuation in pairs:
+            # A token is written for every one that is scored, at the most.
+            written = self._upper(continuation + terminator)
+            estimates.append(Usage(1, self._upper(prompt.text) + written, 0, written))
+        return estimates
 
     def estimate(self, prompt: Prompt | str, *, max_tokens: int = 16, constraint: Constraint | None = None) -> Usage:
         """The most that one completion may use: prompt, what it may write, what goes into the provider's cache."""

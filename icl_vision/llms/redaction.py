@@ -24,6 +24,11 @@ class Secret:
     def __init__(self, value: str | Callable[[], str]) -> None:
         self._value = value
 
+    @property
+    def is_function(self) -> bool:
+        """Whether the value is asked for anew each time."""
+        return not isinstance(self._value, str)
+
     def reveal(self) -> str:
         """The value itself, asked for anew where it is a function."""
         return self._value if isinstance(self._value, str) else self._value()

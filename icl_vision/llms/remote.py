@@ -96,6 +96,7 @@ class _Connection:
     client: Any = None
     key: Secret | None = None
     process: int = field(default_factory=os.getpid)
+    making: asyncio.Future[Any] | None = None
 
 
 _of_parents: list[_Connection] = []
@@ -302,7 +303,7 @@ class RemoteLLM(BaseLLM):
         tokens: for the limiter's budget. prompt_text: to say how long it is where the provider finds it too long.
         """
         connection = self._connect()
-        client = self._client(connection)
+        client = await self._client(connection)
 
         async def once() -> T:
             try:
@@ -354,20 +355,42 @@ class RemoteLLM(BaseLLM):
             self._connection = _Connection(loop, self._resilience())
         return self._connection
 
-    def _client(self, connection: _Connection) -> Any:
-        key = self._read_key()
+    async def _client(self, connection: _Connection) -> Any:
+        # A function may ask somebody for the key: not on the loop that serves every other LLM.
+        asks = self._secret is not None and self._secret.is_function
+        key = await asyncio.to_thread(self._read_key) if asks else self._read_key()
         if connection.client is None:
-            module = importlib.import_module(self.sdk)
-            base_url = None if self._base_url is None else self._base_url.reveal()
-            client = self._new_client(module, key, base_url, connection.resilience.policy.attempt_timeout)
-            connection.client = client
-            _open.add(connection)
-            # An LLM that is dropped without a word leaves no open sockets: they are closed on their own loop.
-            weakref.finalize(self, _close_later, connection.loop, client, os.getpid()).atexit = False
-        elif connection.key is None or key != connection.key.reveal():
+            if connection.making is None:
+                # Importing an SDK takes a second or two, and reading the certificates of this machine its time too.
+                timeout = connection.resilience.policy.attempt_timeout
+                connection.key = Secret(key)
+                connection.making = asyncio.ensure_future(asyncio.to_thread(self._made_client, key, timeout))
+            making = connection.making
+            try:
+                client = await asyncio.shield(making)
+            except BaseException:
+                if making.done() and connection.making is making:
+                    connection.making = None  # whoever asks next tries again
+                raise
+            if self._closed:
+                await client.close()
+                raise LLMUnavailableError(f"{self.profile.name!r} was closed; connect() again")
+            if connection.client is None:
+                connection.client = client
+                _open.add(connection)
+                # An LLM that is dropped without a word leaves no open sockets: they are closed on their own loop.
+                weakref.finalize(self, _close_later, connection.loop, client, os.getpid()).atexit = False
+        if connection.key is None or key != connection.key.reveal():
             connection.client = connection.client.with_options(api_key=key)  # shares the sockets
         connection.key = Secret(key)
         return connection.client
+
+    def _made_client(self, key: str, timeout: float) -> Any:
+        module = importlib.import_module(self.sdk)
+        base_url = None if self._base_url is None else self._base_url.reveal()
+        client = self._new_client(module, key, base_url, timeout)
+        _ = getattr(client, "messages", None)  # imported by the SDK at first use
+        return client
 
     def _read_key(self) -> str:
         key = os.environ.get(self.key_variable, "") if self._secret is None else self._secret.reveal()
@@ -389,7 +412,9 @@ class RemoteLLM(BaseLLM):
     # ---- what adapters share ----
 
     async def _count_tokens(self, text: str) -> int:
-        return count_tokens(text, self.model, encoding=self.profile.tokenizer).tokens if text else 0
+        if not text:
+            return 0
+        return (await asyncio.to_thread(count_tokens, text, self.model, encoding=self.profile.tokenizer)).tokens
 
     def _dropped(self, guarantee: str, why: str) -> None:
         """Warn, once for this object, that something asked for is not kept."""

@@ -23,6 +23,7 @@ from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
 from icl_vision.errors import LLMResponseError, StorageError, UsageError
 from icl_vision.llms.answers import check
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrapped import WrappedLLM
 from icl_vision.reading import MOST_WEIGHTS, loads, read_text
@@ -52,6 +53,7 @@ class RecordingLLM(WrappedLLM):
             raise UsageError(f"record() needs an LLM object, see connect(); got {type(llm).__name__}")
         super().__init__(llm)
         self.path = Path(file)
+        self._thread = OwnThread("icl-vision-recording")
         header = {"format": FORMAT, "version": VERSION, "profile": asdict(llm.profile)}
         if self.path.exists() and self.path.stat().st_size:
             profile, _ = _read(self.path)
@@ -79,7 +81,7 @@ class RecordingLLM(WrappedLLM):
         )
         request = _completion_request(prompt, max_tokens, stop, temperature, seed, constraint)
         written = {"text": answer.text, "finish_reason": answer.finish_reason, "usage": answer.usage.to_dict()}
-        self._append({"request": request, "answer": written})
+        await self._thread.run(self._append, {"request": request, "answer": written})
         return answer
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
@@ -87,10 +89,13 @@ class RecordingLLM(WrappedLLM):
             scores = await self.llm.score(pairs, terminator=terminator)
         except Exception as error:
             partial = take(error)  # what came back before it is recorded all the same
-            self._append_scores(pairs, partial.logprobs, partial.usage, partial.method, terminator)
+            await self._thread.run(
+                self._append_scores, pairs, partial.logprobs, partial.usage, partial.method, terminator
+            )
             attach(error, partial)
             raise
-        self._append_scores(pairs, dict(enumerate(scores.logprobs)), scores.usage, scores.method, terminator)
+        scored = dict(enumerate(scores.logprobs))
+        await self._thread.run(self._append_scores, pairs, scored, scores.usage, scores.method, terminator)
         return scores
 
     def _append_scores(
@@ -110,7 +115,8 @@ class RecordingLLM(WrappedLLM):
 
     async def _count_tokens(self, text: str) -> int:
         tokens = await self.llm.count_tokens(text)
-        self._append({"request": {"kind": "count", "text": text}, "answer": {"tokens": tokens}})
+        answer = {"request": {"kind": "count", "text": text}, "answer": {"tokens": tokens}}
+        await self._thread.run(self._append, answer)
         return tokens
 
     def _append(self, document: dict[str, Any]) -> None:

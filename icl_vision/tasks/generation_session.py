@@ -40,19 +40,24 @@ class DrawingSession:
         if out is None:
             drawings = await self.decoder.decode(self.pairs, self.queries, step=step)
         else:
-            with self.decoder.open_run(out, self.pairs, resume=resume) as run:
+            run = await asyncio.to_thread(self.decoder.open_run, out, self.pairs, resume=resume)
+            try:
                 drawings = await self.decoder.decode(self.pairs, self.queries, run=run, step=step)
+            finally:
+                await asyncio.shield(asyncio.to_thread(run.close))
         return await asyncio.to_thread(self._images, drawings)
 
     async def stream(self, out: str | os.PathLike[str] | None, resume: bool) -> AsyncGenerator[Preview]:
         """A preview after every segment; see ``ImageGenerator.stream``."""
-        run = None if out is None else self.decoder.open_run(out, self.pairs, resume=resume)
+        run = None
+        if out is not None:
+            run = await asyncio.to_thread(self.decoder.open_run, out, self.pairs, resume=resume)
         try:
             async for step in self.decoder.stream(self.pairs, self.queries, run=run):
-                yield self._preview(step)
+                yield await asyncio.to_thread(self._preview, step)
         finally:
             if run is not None:
-                run.close()
+                await asyncio.shield(asyncio.to_thread(run.close))
 
     def _preview(self, step: Step) -> Preview:
         shown = step.drawing.preview(self.filling)

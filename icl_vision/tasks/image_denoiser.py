@@ -380,24 +380,31 @@ class ImageDenoiser(Parameters):
     ) -> list[DenoisedImage]:
         if not puzzles:
             return []
-        decoder = self._decoder()
-        if self.max_tokens is not None and not resume:
-            self.plan_of(puzzles).check()
+        decoder = await asyncio.to_thread(self._planned, puzzles, resume)
         if out is not None and resume:
             # Before the first request: with protocol "paper" every picture has a folder of its own, and pictures that
             # are not asked for now have used some of the budget too.
             await asyncio.to_thread(decoder.count_spent, out, "words*")
         drawings: list[tuple[Puzzle, Drawing]] = []
-        for pairs, some in self._jobs(puzzles):
+        for pairs, some in await asyncio.to_thread(self._jobs, puzzles):
             queries = [one.query for one in some]
             if out is None:
                 found = await decoder.decode(pairs, queries)
             else:
                 folder = Path(out) / ("words" if not self.leaking else f"words-{number_of(some[0].name):08x}")
-                with decoder.open_run(folder, pairs, resume=resume) as run:
+                run = await asyncio.to_thread(decoder.open_run, folder, pairs, resume=resume)
+                try:
                     found = await decoder.decode(pairs, queries, run=run)
+                finally:
+                    await asyncio.shield(asyncio.to_thread(run.close))
             drawings += zip(some, found, strict=True)
         return await asyncio.to_thread(self._finish, drawings)
+
+    def _planned(self, puzzles: Sequence[Puzzle], resume: bool) -> ProgressiveDecoder:
+        """What draws, once the plan is known to keep to its limit."""
+        if self.max_tokens is not None and not resume:
+            self.plan_of(puzzles).check()
+        return self._decoder()
 
     def _finish(self, drawings: Sequence[tuple[Puzzle, Drawing]]) -> list[DenoisedImage]:
         """Decode what has all its words."""
