@@ -266,6 +266,7 @@ class Wishes:
     squares. margin: black border around a squashed image. pictures: folder or .npz to compare graphs and module on;
     None takes packaged photographs. metrics: results.json of ``icl-vision eval reconstruction`` on this very tokenizer,
     for the card. ema: export the averaged weights. weights: how kernels and matrices are stored, see ``Export``.
+    codebook: where the run's codebook is. trust: else take one that is not packaged from where the checkpoint says.
     """
 
     name: str | None = None
@@ -279,6 +280,8 @@ class Wishes:
     metrics: Path | None = None
     ema: bool = True
     weights: Weights = "fp16"
+    codebook: Path | None = None
+    trust: bool = False
 
 
 def export_checkpoint(checkpoint: Path, out: Path, wishes: Wishes | None = None) -> dict[str, Any]:
@@ -294,8 +297,8 @@ def export_checkpoint(checkpoint: Path, out: Path, wishes: Wishes | None = None)
 
     wishes = wishes or Wishes()
     found = find_checkpoint(checkpoint)
-    config = saved_config(found)
-    spae = load_model(found.folder, ema=wishes.ema)
+    config = saved_config(found, codebook=wishes.codebook, trust=wishes.trust)
+    spae = load_model(found.folder, ema=wishes.ema, codebook=wishes.codebook, trust=wishes.trust)
     name = out.absolute().name if wishes.name is None else wishes.name
     codebook = None if config.model.learned else load_codebook(config)
     codebook = _beside(out, name, spae, codebook)

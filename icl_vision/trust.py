@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import PurePosixPath, PureWindowsPath
 
 from icl_vision.errors import UntrustedNameError
 
@@ -47,6 +48,13 @@ class Reader:
     def place(self, what: str, path: str, instead: str) -> str:
         """A path."""
         return path if self.trust else self._refused(what, path, "a place on this machine", instead)
+
+    def inside(self, what: str, name: str, instead: str) -> str:
+        """A name of a file in a folder that the reader gave; whatever leads out of it is a place of its own."""
+        parts = PurePosixPath(name)
+        own = PureWindowsPath(name)
+        leaves = parts.is_absolute() or own.is_absolute() or bool(own.drive) or ".." in (*parts.parts, *own.parts)
+        return self.place(what, name, instead) if leaves else name
 
     def _refused(self, what: str, name: str, leads: str | None, instead: str) -> str:
         if leads is None:

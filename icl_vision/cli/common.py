@@ -61,6 +61,14 @@ json_option = click.option(
 )
 
 
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Follow the names in the files given wherever they lead: servers, folders, downloads. For files of your own; "
+    "without it what leads elsewhere is yours to name with an option.",
+)
+
+
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run."""
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))

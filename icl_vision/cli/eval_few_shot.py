@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from icl_vision.cli.common import (
     json_option,
@@ -21,10 +22,12 @@ from icl_vision.cli.common import (
     say,
     seed_option,
     tokenizer_option,
+    trust_option,
 )
 from icl_vision.cli.lists import ListsCommand
 from icl_vision.cli.runs import RunOptions, run_options
 from icl_vision.errors import UsageError
+from icl_vision.trust import Reader
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.benchmark import FewShotBenchmark
@@ -33,9 +36,13 @@ SLOTS = 4
 """Prefix caches of an LLM on this machine: direct prompts with and without task induction, the channel's, one more."""
 
 
+_CONFIG = "icl_vision.cli.eval_few_shot.config"
+
+
 def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path | None:
     """Values of --config become the defaults of the other options: what the command line says counts more."""
     if path is not None:
+        ctx.meta[_CONFIG] = path
         ctx.default_map = {**(ctx.default_map or {}), **_read_config(path, ctx.command)}
     return path
 
@@ -63,8 +70,9 @@ def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path
     "--images",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the images of an episode file lie. Default: the folder that the file names.",
+    help="Where the images of an episode file lie. Default: beside the file; with --trust the folder that it names.",
 )
+@trust_option
 @click.option(
     "--ways",
     multiple=True,
@@ -189,6 +197,7 @@ def _defaults(ctx: click.Context, _: click.Parameter, path: Path | None) -> Path
 def command(
     data: Path,
     images: Path | None,
+    trust: bool,
     ways: tuple[int, ...],
     settings: tuple[str, ...],
     episodes: int | None,
@@ -226,6 +235,8 @@ def command(
     from icl_vision.evaluation.scorers import LLM_ROWS
     from icl_vision.evaluation.settings import parse_settings
 
+    if not trust:
+        _check_places(click.get_current_context())
     if run.out is None and not run.dry_run:
         raise click.UsageError("--out RUN is needed, the folder that keeps every answer (or --dry-run)")
     config = BenchmarkConfig(
@@ -243,7 +254,9 @@ def command(
         quoted=quoted,
     )
     parts = run.connect(_llm(llm), tokenizer)
-    benchmark = FewShotBenchmark(data, llm=parts.llm, tokenizer=parts.tokenizer, config=config, images=images)
+    benchmark = FewShotBenchmark(
+        data, llm=parts.llm, tokenizer=parts.tokenizer, config=config, images=images, trust=trust
+    )
     if save_episodes is not None:
         benchmark.questions.save(save_episodes)
     going_on = run.out if run.resume else None
@@ -312,6 +325,31 @@ def _named(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     return (*ordered, *(name for name in dict.fromkeys(names) if name not in known))
 
 
+_PLACES = ("data", "images", "templates", "prices", "out", "save_episodes")
+
+
+def _check_places(context: click.Context) -> None:
+    """Raises UntrustedNameError where --config, and not the command line, says something that leads elsewhere."""
+    from icl_vision.tokenizers import zoo
+
+    def said(name: str) -> Any:
+        found = context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP
+        return context.params.get(name, (context.default_map or {}).get(name)) if found else None
+
+    reader = Reader(str(context.meta.get(_CONFIG)), how="--trust")
+    if said("llm") is not None:
+        reader.llm(str(said("llm")), "--llm SPEC")
+    if said("tokenizer") is not None:
+        reader.packaged("tokenizer", str(said("tokenizer")), zoo.available(), "--tokenizer NAME")
+    for name in _PLACES:
+        if said(name) is not None:
+            option = "--" + name.replace("_", "-")
+            reader.place(option.removeprefix("--"), str(said(name)), f"{option} on the command line")
+    for text in said("options") or ():
+        if text.partition("=")[0].strip().replace("-", "_") == "templates":
+            reader.place("folder of templates", text.partition("=")[2], "--templates DIR")
+
+
 def _options(texts: tuple[str, ...]) -> dict[str, Any]:
     from icl_vision.reading import load_yaml
 
@@ -346,7 +384,7 @@ def _read_config(path: Path, command: click.Command) -> dict[str, Any]:
         for one in command.params
         if isinstance(one, click.Option)
         for option in one.opts
-        if option.lstrip("-") not in ("config", "resume", "dry-run")
+        if option.lstrip("-") not in ("config", "resume", "dry-run", "trust")
     }
     values: dict[str, Any] = {}
     for key, value in document.items():

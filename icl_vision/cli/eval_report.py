@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 
+from icl_vision.cli.common import trust_option
 from icl_vision.cli.lists import ListsCommand
 
 
@@ -26,14 +27,15 @@ from icl_vision.cli.lists import ListsCommand
     "--images",
     metavar="DIR",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Where the run's images lie now. Default: where the run had them; without them the page shows words alone.",
+    help="Where the run's images lie now. Default: none, and the page shows words alone.",
 )
+@trust_option
 @click.option("--title", metavar="TEXT", help="Title of the page. Default: the run's LLM and tokenizer.")
-def command(run: Path, others: tuple[Path, ...], images: Path | None, title: str | None) -> None:
+def command(run: Path, others: tuple[Path, ...], images: Path | None, trust: bool, title: str | None) -> None:
     """Write report.html of a finished `icl-vision eval few-shot` RUN anew, and print its path.
 
     For instance when images have moved, or to put runs with other numbers of words beside it. Nothing is asked.
     """
     from icl_vision.viz.benchmark_page import write_report
 
-    click.echo(str(write_report(run, title=title, images=images, others=others)))
+    click.echo(str(write_report(run, title=title, images=images, others=others, trust=trust)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, trust_option
 from icl_vision.errors import MissingExtraError
 
 
@@ -77,6 +77,14 @@ from icl_vision.errors import MissingExtraError
     show_default=True,
     help="Export the averaged weights where the run kept them; they are what validation measured.",
 )
+@click.option(
+    "--codebook",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="FOLDER",
+    help="The codebook that the run was trained with, where it is not a packaged one. Default: none; with --trust the "
+    "folder that the run names.",
+)
+@trust_option
 @json_option
 @quiet_option
 def command(
@@ -93,6 +101,8 @@ def command(
     data: str,
     limits: str,
     ema: bool,
+    codebook: Path | None,
+    trust: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -109,7 +119,9 @@ def command(
             raise MissingExtraError(f"exporting a tokenizer ({error.name})", "train") from error
         raise
     say(f"exporting {checkpoint}", quiet=quiet)
-    wishes = exporter.Wishes(name, licence, data, limits, precision, resize, margin, pictures, metrics, ema, weights)
+    wishes = exporter.Wishes(
+        name, licence, data, limits, precision, resize, margin, pictures, metrics, ema, weights, codebook, trust
+    )
     card = exporter.export_checkpoint(checkpoint, out, wishes)
     if as_json:
         print_json({"out": str(out), "card": card})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say
+from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say, trust_option
 from icl_vision.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def command() -> None:
     help="Processes, one a GPU (or on the CPU); each takes its part of every batch. Default: the configuration's, "
     "usually 1.",
 )
+@trust_option
 @json_option
 @quiet_option
 def spae_command(
@@ -82,6 +83,7 @@ def spae_command(
     steps: int | None,
     seed: int | None,
     devices: int | None,
+    trust: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -97,7 +99,7 @@ def spae_command(
         raise
     given: dict[str, Any] = {"steps": steps, "seed": seed, "devices.count": devices}
     own = [f"{key}={value}" for key, value in given.items() if value is not None]
-    config = load_config(source, [*overrides, *own], data=data)
+    config = load_config(source, [*overrides, *own], data=data, trust=trust)
     say(f"training {source} for {config.steps} steps of {config.batch} images into {out}", quiet=quiet)
     with kept(out, what="the last checkpoint"):
         result = train(config, out, resume=resume, progress=progress_wanted(quiet))

@@ -86,7 +86,8 @@ class FewShotBenchmark:
         llm: under test; a ``connect`` string or a ``TextLLM``.
         tokenizer: a name, a folder or a ``Tokenizer``.
         config: what is asked.
-        images: of an episode file: the folder of its images; None for the one it names.
+        images: of an episode file: the folder of its images; None where they lie beside it.
+        trust: follow an episode file's own names, such as the folder that it says its images lie in.
 
     The episodes are drawn (or checked against their hashes) here, before any LLM is asked.
 
@@ -106,13 +107,14 @@ class FewShotBenchmark:
         tokenizer: str | os.PathLike[str] | Tokenizer = "words-photo",
         config: BenchmarkConfig | None = None,
         images: str | os.PathLike[str] | None = None,
+        trust: bool = False,
     ) -> None:
         from icl_vision.llms import connect
 
         self.config = config or BenchmarkConfig()
         self._temporary = Path(tempfile.mkdtemp(prefix="icl-vision-episodes-"))
         weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
-        self.questions = self._questions(Path(data), None if images is None else Path(images))
+        self.questions = self._questions(Path(data), None if images is None else Path(images), trust)
         fewest = min(self.questions.sizes.get(ways, (0, 0))[0] for ways in self.config.shots)
         self.episodes = fewest if self.config.episodes is None else self.config.episodes
         for ways, shots in self.config.shots.items():
@@ -125,7 +127,7 @@ class FewShotBenchmark:
         remembers = isinstance(tokenizer, RememberingTokenizer)
         self.tokenizer: Tokenizer = tokenizer if remembers else RememberingTokenizer(tokenizer)
 
-    def _questions(self, data: Path, images: Path | None) -> asking.Questions:
+    def _questions(self, data: Path, images: Path | None, trust: bool) -> asking.Questions:
         target, seed = self._temporary / "episodes.json", self.config.seed
         archive = detect(data)
         if archive is not None and archive.has_episodes:
@@ -135,7 +137,7 @@ class FewShotBenchmark:
         if os.path.isdir(data):
             count = self.config.episodes or DRAWN
             return asking.draw(ImageFolder(data), target, shots=self.config.shots, episodes=count, seed=seed)
-        return asking.read(data, images)
+        return asking.read(data, images, trust=trust)
 
     # What would be done.
 

@@ -21,6 +21,7 @@ from icl_vision.errors import UsageError
 from icl_vision.evaluation.episode_files import read_episode_file, save_episodes, stream_episodes
 from icl_vision.evaluation.episodes import Episode, ImageFolder
 from icl_vision.storage import sha256_file
+from icl_vision.trust import Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +103,24 @@ def draw(folder: ImageFolder, target: Path, *, shots: Mapping[int, int], episode
     return Questions(target, folder.root, sizes, _digest(stream_episodes(target), hashes), hashes)
 
 
-def read(source: str | Path, images: str | Path | None = None) -> Questions:
+def read(source: str | Path, images: str | Path | None = None, *, trust: bool = False) -> Questions:
     """The questions of an episode file, whose images are all there and unchanged.
 
     Args:
         source: a file that ``draw`` or ``save_episodes`` wrote.
-        images: the folder its images lie in; None for the one the file names. A file that names none lies beside them.
+        images: the folder its images lie in; None where they lie beside the file.
+        trust: follow the file's own names: the folder that it says its images lie in, and images outside that.
 
     Raises:
+        UntrustedNameError: the file names a folder, or an image outside the folder given.
         UsageError: not an episode file; an image is missing or is another file than the episodes were drawn with.
     """
     path = Path(source)
     info = read_episode_file(path)
     if not info.sizes:
         raise UsageError(f"the episode file {str(source)!r} holds no episodes")
-    root = Path(images) if images is not None else Path(info.root) if info.root else path.parent
+    reader = Reader(str(source), trust, "trust=True (--trust)")
+    root = Path(images) if images is not None else _root(info.root, path, reader)
     if not os.path.isdir(root):
         raise UsageError(
             f"the images of {str(source)!r} should lie in {str(root)!r}, which is no folder; say where they are with "
@@ -125,15 +129,24 @@ def read(source: str | Path, images: str | Path | None = None) -> Questions:
     hashes = dict(info.hashes)
     for episode in stream_episodes(path):
         for item in (*episode.support, *episode.queries):
+            reader.inside("image", item.path, "another episode file")
             if item.path not in hashes:  # a file without hashes: from now on they are known
                 hashes[item.path] = _hash(root, item.path, source)
     for name, expected in info.hashes.items():
+        reader.inside("image", name, "another episode file")
         if _hash(root, name, source) != expected:
             raise UsageError(
                 f"the image {name!r} in {str(root)!r} is not the file that the episodes in {str(source)!r} were drawn "
                 "with (its sha256 differs): restore it, point images= (--images DIR) elsewhere, or draw new episodes"
             )
     return Questions(path, root, info.sizes, _digest(stream_episodes(path), hashes), hashes)
+
+
+def _root(named: str | None, file: Path, reader: Reader) -> Path:
+    """The folder that a file names; one that the file itself lies in may be named by anybody."""
+    if not named or Path(named).resolve() == file.parent.resolve():
+        return file.parent
+    return Path(reader.place("folder of images", named, "images= (--images DIR)"))
 
 
 def _hash(root: Path, name: str, source: str | Path) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from icl_vision.codebook import Codebook
+from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import StorageError, UsageError
 from icl_vision.models.discriminator import Discriminator
 from icl_vision.models.losses import SpaeLoss
@@ -22,6 +23,7 @@ from icl_vision.models.spae import SPAE
 from icl_vision.training.checkpoint import STATE_FILE, Checkpoint, latest_checkpoint, read_checkpoint
 from icl_vision.training.config import GuideConfig, TrainConfig
 from icl_vision.training.seeds import WEIGHTS, kept_generators, seed_globally
+from icl_vision.trust import Reader
 
 if TYPE_CHECKING:
     from icl_vision.models.guidance import Guide
@@ -125,10 +127,17 @@ def codebook_entry(codebook: Codebook | None) -> dict[str, str] | None:
     return None if codebook is None else {"name": codebook.name, "hash": codebook.hash}
 
 
-def load_model(folder: str | os.PathLike[str], *, ema: bool = True) -> SPAE:
+def load_model(
+    folder: str | os.PathLike[str],
+    *,
+    ema: bool = True,
+    codebook: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+) -> SPAE:
     """The trained model of a run folder (its newest whole checkpoint) or of one checkpoint folder.
 
     ema: the averaged weights, where the run kept them; they are what validation measured.
+    codebook, trust: see ``saved_config``.
 
     Returns the model on the CPU, in evaluation mode.
 
@@ -137,11 +146,11 @@ def load_model(folder: str | os.PathLike[str], *, ema: bool = True) -> SPAE:
         ArtefactError: its codebook is gone, or is another one by now.
     """
     checkpoint = find_checkpoint(folder)
-    config = saved_config(checkpoint)
-    codebook = load_codebook(config)
-    _check_codebook(checkpoint.state.get("codebook"), codebook, checkpoint.folder)
+    config = saved_config(checkpoint, codebook=codebook, trust=trust)
+    words = load_codebook(config)
+    _check_codebook(checkpoint.state.get("codebook"), words, checkpoint.folder)
     with kept_generators():
-        model = SPAE(config.model, None if codebook is None else torch.tensor(codebook.vectors))
+        model = SPAE(config.model, None if words is None else torch.tensor(words.vectors))
     restore(model, checkpoint, "ema" if ema and "ema" in checkpoint else "model")
     return model.eval()
 
@@ -157,12 +166,26 @@ def find_checkpoint(folder: str | os.PathLike[str]) -> Checkpoint:
     return checkpoint
 
 
-def saved_config(checkpoint: Checkpoint) -> TrainConfig:
-    """The configuration that a checkpoint was trained with."""
+def saved_config(
+    checkpoint: Checkpoint, *, codebook: str | os.PathLike[str] | None = None, trust: bool = False
+) -> TrainConfig:
+    """The configuration that a checkpoint was trained with.
+
+    codebook: where its codebook is, instead of where it was. trust: take a codebook that is not packaged from the
+    folder that the checkpoint names.
+
+    Raises UntrustedNameError where neither is given and the codebook is not packaged.
+    """
     document = checkpoint.state.get("config")
     if not isinstance(document, Mapping):
         raise StorageError(f"{str(checkpoint.folder / STATE_FILE)!r} holds no config")
-    return TrainConfig.from_dict(document)
+    config = TrainConfig.from_dict(document)
+    if codebook is not None:
+        return replace(config, codebook=os.fspath(codebook))
+    if config.codebook is not None:
+        reader = Reader(str(checkpoint.folder), trust, "trust=True (--trust)")
+        reader.packaged("codebook", config.codebook, packaged_codebooks(), "codebook= (--codebook FOLDER)")
+    return config
 
 
 def restore(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import difflib
 import importlib.resources
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from icl_vision.codebook import packaged_codebooks
 from icl_vision.errors import UsageError
 from icl_vision.models.losses import LossConfig
 from icl_vision.models.spae_config import SpaeConfig
@@ -26,6 +27,7 @@ from icl_vision.training.logs import LogConfig
 from icl_vision.training.schedule import ScheduleConfig
 from icl_vision.training.strict import from_plain, to_plain
 from icl_vision.training.watch import StopConfig
+from icl_vision.trust import Reader
 
 COMMAND = "train spae"
 BASE = "base"
@@ -197,6 +199,17 @@ class TrainConfig:
         return config_hash(COMMAND, self.deciding())
 
 
+_NAMED_PLACES: Mapping[str, Callable[[], Collection[str]]] = {
+    "data.path": tuple,
+    "codebook": packaged_codebooks,
+    "guide.encoder": lambda: (GuideConfig().encoder,),
+    "lpips": tuple,
+    "pretrained": tuple,
+    "init": tuple,
+}
+"""Keys that say where something is, and what they may say without leading anywhere."""
+
+
 def shipped_configs() -> list[str]:
     """Names of the configurations inside the package, sorted."""
     folder = importlib.resources.files("icl_vision.training") / "configs"
@@ -204,18 +217,32 @@ def shipped_configs() -> list[str]:
 
 
 def load_config(
-    source: str | os.PathLike[str], overrides: Iterable[str] = (), *, data: str | os.PathLike[str] | None = None
+    source: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    data: str | os.PathLike[str] | None = None,
+    trust: bool = False,
 ) -> TrainConfig:
     """A configuration by shipped name or as a YAML file.
 
     overrides: ``key=value`` with a dotted key and a YAML value, such as ``loss.gan=0`` or ``model.grids=[1,2,4]``.
     data: where the images are, instead of ``data.path``.
+    trust: follow the places that a file names: images, weights, codebooks, models of a hub, a base elsewhere. Without
+    it they are yours to name, with ``overrides`` and ``data``.
 
-    A file may say ``base: NAME-OR-FILE``: its keys are laid over that configuration, mapping by mapping.
+    A file may say ``base: NAME-OR-FILE``, a shipped configuration or a file beside it: its keys are laid over that
+    configuration, mapping by mapping.
 
-    Raises UsageError: no such configuration, not YAML, a key or value that cannot work.
+    Raises UsageError: no such configuration, not YAML, a key or value that cannot work. UntrustedNameError: a file
+    names a place.
     """
-    document = _read(source, ())
+    overrides = list(overrides)
+    document = _read(source, (), Reader(os.fspath(source), trust, "trust=True (--trust)"))
+    if not trust:
+        own = {override.partition("=")[0].strip() for override in overrides} | (
+            {"data.path"} if data is not None else set()
+        )
+        _check_places(document, Reader(os.fspath(source), how="trust=True (--trust)"), own)
     for override in overrides:
         _apply(document, override)
     if data is not None:
@@ -223,7 +250,21 @@ def load_config(
     return TrainConfig.from_dict(document)
 
 
-def _read(source: str | os.PathLike[str], seen: tuple[str, ...]) -> dict[str, Any]:
+def _check_places(document: Mapping[str, Any], reader: Reader, own: Collection[str]) -> None:
+    """Raises UntrustedNameError for a place that the document names and the caller does not.
+
+    own: dotted keys that the caller sets.
+    """
+    for key, packaged in _NAMED_PLACES.items():
+        value: Any = document
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if isinstance(value, str) and not any(one == key or key.startswith(f"{one}.") for one in own):
+            instead = "--data (data=)" if key == "data.path" else f"--set {key}=VALUE (an override)"
+            reader.packaged(key, value, packaged(), instead)
+
+
+def _read(source: str | os.PathLike[str], seen: tuple[str, ...], reader: Reader) -> dict[str, Any]:
     path = _find(source)
     if str(path) in seen:
         raise UsageError(f"the configuration {str(source)!r} is its own base: {' -> '.join((*seen, str(path)))}")
@@ -241,7 +282,12 @@ def _read(source: str | os.PathLike[str], seen: tuple[str, ...]) -> dict[str, An
     if not isinstance(base, str):
         raise UsageError(f"{BASE} in {str(path)!r} must be a configuration's name or file; got {base!r}")
     beside = path.parent / base
-    return _laid_over(_read(beside if os.path.isfile(beside) else base, (*seen, str(path))), document)
+    if os.path.isfile(beside):
+        reader.inside("base", base, "a base that lies beside it")
+        base = str(beside)
+    elif base not in shipped_configs() and os.path.isfile(base):
+        reader.place("base", base, "a base that lies beside it")
+    return _laid_over(_read(base, (*seen, str(path)), reader), document)
 
 
 def _find(source: str | os.PathLike[str]) -> Path:

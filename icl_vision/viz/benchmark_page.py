@@ -10,37 +10,48 @@ anywhere, and the page's policy forbids it; only the script whose hash the polic
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from icl_vision.errors import RunMismatchError, UsageError
+from icl_vision.errors import RunMismatchError, UntrustedNameError, UsageError
 from icl_vision.runs import read_results
 from icl_vision.storage import atomic_path
+from icl_vision.trust import Reader
 from icl_vision.viz import benchmark_table, plots, reliability
 from icl_vision.viz.benchmark_data import Packed, Results, pack_items
 from icl_vision.viz.few_shot_page import STYLE as FEW_SHOT_STYLE
 from icl_vision.viz.page import document, escape
 from icl_vision.viz.thumbnails import size_for, thumbnails
 
+logger = logging.getLogger(__name__)
+
 _DATA = "<!--data-->"
 _CHUNK = 100  # thumbnails in one element
 
 
 def write_report(
-    folder: Path, *, title: str | None = None, images: Path | None = None, others: Sequence[Path] = ()
+    folder: Path,
+    *,
+    title: str | None = None,
+    images: Path | None = None,
+    others: Sequence[Path] = (),
+    trust: bool = False,
 ) -> Path:
     """Write ``report.html`` into the folder of a finished few-shot run and give its path.
 
     Args:
         folder: run folder of ``icl-vision eval few-shot``.
         title: of the page; None = from the run's LLM and tokenizer.
-        images: the folder that the run's image paths are in; None = where the run had it. Images that are not there
+        images: the folder that the run's image paths are in; None = where the run had it, if ``trust`` allows
+            that: a run folder may come from others, and its images are copied into the page. Images that are not there
             are left out, and the page shows their words alone.
         others: finished runs with other numbers of words (``k``), drawn into a plot of accuracy against words. They
             must have put the same questions to the same LLM in the same way.
+        trust: take the images from the folder that the run names.
 
     The file is written whole or not at all, and the same run gives the same bytes. Memory holds an index of the items
     and one block of them.
@@ -55,7 +66,7 @@ def write_report(
     other = [_like(results, Path(one)) for one in others]
     if images is not None and not os.path.isdir(images):
         raise UsageError(f"images must be the folder that the run's image paths are in; {str(images)!r} is no folder")
-    place = Path(images) if images is not None else _images_of(results)
+    place = Path(images) if images is not None else _images_of(results, folder, trust)
     target = folder / "report.html"
     with tempfile.TemporaryFile("w+", encoding="ascii", newline="\n") as blocks:
         packed = pack_items(read_results(folder), results, blocks)
@@ -154,6 +165,17 @@ def _title(results: Results) -> str:
     return f"Few-shot benchmark: {benchmark_table.bare(llm)} reads {benchmark_table.bare(tokenizer)}"
 
 
-def _images_of(results: Results) -> Path | None:
+def _images_of(results: Results, folder: Path, trust: bool) -> Path | None:
     data = results.config.get("data")
-    return Path(data) if isinstance(data, str) and Path(data).is_dir() else None
+    if not isinstance(data, str) or not data:
+        return None
+    try:
+        place = Path(Reader(str(folder), trust).place("folder of images", data, "images="))
+    except UntrustedNameError:
+        logger.warning(
+            "the run says that its images lie in %r; the page shows their words alone. Say where they are with images= "
+            "(--images DIR), or give trust=True (--trust) for a run of your own",
+            data,
+        )
+        return None
+    return place if os.path.isdir(place) else None

@@ -80,7 +80,9 @@ def test_episodes_can_be_kept_and_asked_again(class_folder: Path, tmp_path: Path
     name = next(iter(document["images"]))
     document["images"][name] = "0" * 64
     kept.write_text(json.dumps(document))
-    refused = run("--data", kept, *QUICK, "--out", tmp_path / "three")
+    led = run("--data", kept, *QUICK, "--out", tmp_path / "three")
+    assert led.exit_code == 1 and "names the folder of images" in led.stderr and "(--trust)" in led.stderr
+    refused = run("--data", kept, "--trust", *QUICK, "--out", tmp_path / "three")
     assert refused.exit_code == 1 and repr(name) in refused.stderr and "sha256 differs" in refused.stderr
 
 
@@ -96,6 +98,31 @@ def test_a_config_file_gives_the_options_and_the_command_line_counts_more(class_
     assert [row["name"] for row in results["rows"]] == ["exact", "likelihood", "prior"]
     assert results["config"]["episodes"] == 2 and results["config"]["labels"] == "nonsense"
     assert results["config"]["options"]["scoring"] == "direct"
+    for line, option in (
+        ("llm: openai-compatible:m@http://127.0.0.1:9/v1", "--llm"),
+        ("llm: local:x.gguf", "--llm"),
+        ("tokenizer: some/folder", "--tokenizer"),
+        (f"templates: {tmp_path}", "--templates"),
+        (f"data: {class_folder}", "--data"),
+        (f"out: {tmp_path / 'y'}", "--out"),
+        (f"option: {{templates: {tmp_path}}}", "--templates"),
+    ):
+        config.write_text(f"{line}\nepisodes: 2\nsettings: 1s-0r-i\n")
+        own = ["--config", config, *(("--data", class_folder) if option != "--data" else ())]
+        own += ["--out", tmp_path / "x"] if option != "--out" else []
+        refused = CliRunner().invoke(main, ["eval", "few-shot", *map(str, own)])
+        assert refused.exit_code == 1 and "UntrustedNameError" in refused.stderr, (line, refused.output)
+        assert f"pass {option}" in refused.stderr and "or --trust" in refused.stderr
+        assert not (tmp_path / "x").exists() and not (tmp_path / "y").exists()
+    config.write_text(f"data: {class_folder}\nllm: fake\ntokenizer: ascii\nepisodes: 2\nsettings: 1s-0r-i\nways: [2]\n")
+    bare = ["eval", "few-shot", "--config", str(config), "--dry-run"]
+    assert "UntrustedNameError" in CliRunner().invoke(main, bare).stderr
+    assert "UntrustedNameError" not in CliRunner().invoke(main, [*bare, "--trust"]).stderr
+    config.write_text(config.read_text() + "trust: true\n")
+    assert "'trust' is no option" in CliRunner().invoke(main, bare).stderr
+    config.write_text(config.read_text().replace("trust: true\n", ""))
+    own = run("--config", config, "--data", class_folder, "--dry-run")
+    assert "UntrustedNameError" not in own.stderr  # the command line names the same place itself
     config.write_text("epsiodes: 3\n")
     wrong = run("--config", config, "--data", class_folder, "--out", tmp_path / "x")
     assert wrong.exit_code == 1 and "'epsiodes' is no option; there are baselines, " in wrong.stderr

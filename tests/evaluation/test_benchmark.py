@@ -25,9 +25,11 @@ from icl_vision.errors import (
     LLMUnavailableError,
     PyramidError,
     RunMismatchError,
+    UntrustedNameError,
     UsageError,
 )
 from icl_vision.evaluation import BenchmarkConfig, FewShotBenchmark, parse_settings
+from icl_vision.evaluation import questions as asking
 from icl_vision.evaluation.controls import CONTROLS
 from icl_vision.evaluation.items import EXCEEDS_WINDOW
 from icl_vision.evaluation.scorers import LLM_ROWS
@@ -94,8 +96,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def make(photos: Path) -> Any:
     def benchmark(llm: Any = None, data: Path = photos, **options: Any) -> FewShotBenchmark:
+        trust = options.pop("trust", False)
         config = BenchmarkConfig(**({"settings": ONE, "episodes": 2, "k": 3} | options))
-        return FewShotBenchmark(data, llm=llm or FakeLLM(), tokenizer=ColourTokenizer(), config=config)
+        return FewShotBenchmark(data, llm=llm or FakeLLM(), tokenizer=ColourTokenizer(), config=config, trust=trust)
 
     return benchmark
 
@@ -513,17 +516,36 @@ def test_what_a_run_cost_is_in_its_results_where_prices_are_given(
 
 def test_a_run_can_be_asked_of_another_llm_from_its_own_file(make: Any, photos: Path, tmp_path: Path) -> None:
     make(settings=TWO).run(tmp_path / "one", progress=False)
-    again = make(data=tmp_path / "one" / "episodes.json", settings=TWO, episodes=None)
+    again = make(data=tmp_path / "one" / "episodes.json", settings=TWO, episodes=None, trust=True)
     assert again.episodes == 2 and again.questions.root == photos.resolve()
     again.run(tmp_path / "two", progress=False)
     pair = [{name: one["query"] for name, one in items(tmp_path / name).items()} for name in ("one", "two")]
     assert pair[0] == pair[1]
     with pytest.raises(UsageError, match="holds 2 episodes of 2 ways; 9 are needed"):
-        make(data=tmp_path / "one" / "episodes.json", settings=TWO, episodes=9)
+        make(data=tmp_path / "one" / "episodes.json", settings=TWO, episodes=9, trust=True)
     with pytest.raises(UsageError, match="holds no episodes of 5 ways, only of 2: change ways"):
-        make(data=tmp_path / "one" / "episodes.json", settings=SETTINGS, episodes=None)
+        make(data=tmp_path / "one" / "episodes.json", settings=SETTINGS, episodes=None, trust=True)
     with pytest.raises(UsageError, match=r"is not an episode file of format version 1; those are the episodes\.json"):
         make(data=tmp_path / "one" / "results.json", settings=TWO)
+    with pytest.raises(UntrustedNameError, match=r"names the folder of images .*pass images= \(--images DIR\)"):
+        make(data=tmp_path / "one" / "episodes.json", settings=TWO, episodes=None)
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/etc/secret.png", "a/../../b.png", "C:\\x.png", "..\\x.png"])
+def test_an_episode_file_names_no_image_outside_the_folder(make: Any, photos: Path, tmp_path: Path, name: str) -> None:
+    make(settings=TWO).run(tmp_path / "one", progress=False)
+    file = tmp_path / "one" / "episodes.json"
+    document = json.loads(file.read_text())
+    document["episodes"][0]["queries"][0]["path"] = name
+    changed = json.dumps(document)
+    document = json.loads(file.read_text())
+    file.write_text(changed)
+    with pytest.raises(UsageError, match="names the image|must stay inside its folder"):
+        asking.read(file, photos)
+    document["images"][name] = "0" * 64
+    file.write_text(json.dumps(document))
+    with pytest.raises(UntrustedNameError, match="names the image"):
+        asking.read(file, photos)
 
 
 def test_episodes_at_the_same_time_give_the_same_results(make: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from icl_vision.codebook import Codebook
-from icl_vision.errors import UsageError
+from icl_vision.errors import UntrustedNameError, UsageError
 from icl_vision.models.spae import build_nets
 from icl_vision.training import TrainConfig, load_config, shipped_configs
 from icl_vision.training.step import draw_depth
@@ -137,6 +137,44 @@ def test_files_build_on_each_other(tmp_path: Path) -> None:
     assert (config.steps, config.loss.pixel, config.loss.commitment) == (7, 3.0, 0.5)
     assert config.model == load_config("spae-digits-32").model
     assert config.optimiser.rate == 1e-3  # YAML 1.1 takes this for text
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "instead"),
+    [
+        ("data: {path: /elsewhere}", "data.path", "--data"),
+        ("codebook: mine/words", "codebook", "--set codebook=VALUE"),
+        ("guide: {encoder: org/model}", "guide.encoder", "--set guide.encoder=VALUE"),
+        ("lpips: x.safetensors", "lpips", "--set lpips=VALUE"),
+        ("pretrained: weights", "pretrained", "--set pretrained=VALUE"),
+        ("init: another/run", "init", "--set init=VALUE"),
+    ],
+)
+def test_a_place_in_a_file_is_the_callers_to_name(tmp_path: Path, text: str, key: str, instead: str) -> None:
+    file = write(tmp_path, f"base: spae-digits-32\n{text}\n")
+    above = write(tmp_path, f"base: {file.name}\n", "above.yaml")
+    for one in (file, above):
+        with pytest.raises(UntrustedNameError, match=f"names the {key} .*pass {instead}.*trust"):
+            load_config(one)
+        trusted = load_config(one, trust=True)
+        own = {"data": "/mine"} if key == "data.path" else {"overrides": [f"{key}=mine"]}
+        assert load_config(one, **own) != trusted
+
+
+def test_packaged_names_in_a_file_need_nothing(tmp_path: Path) -> None:
+    text = "base: spae-digits-32\ncodebook: digits-minilm-128\nguide: {encoder: openai/clip-vit-large-patch14}\n"
+    load_config(write(tmp_path, text))
+
+
+def test_a_base_elsewhere_is_the_callers_to_allow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "base: spae-digits-32\nsteps: 7\n", "outside.yaml")
+    (tmp_path / "in").mkdir()
+    for base in ("../outside.yaml", str(tmp_path / "outside.yaml"), "outside.yaml"):
+        file = write(tmp_path / "in", f"base: {base}\n")
+        monkeypatch.chdir(tmp_path)  # where "outside.yaml" is found
+        with pytest.raises(UntrustedNameError, match="names the base"):
+            load_config(file)
+        assert load_config(file, trust=True).steps == 7
 
 
 def test_overrides(tmp_path: Path) -> None:

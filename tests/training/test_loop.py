@@ -19,7 +19,7 @@ import pytest
 import torch
 from PIL import Image
 
-from icl_vision.errors import RunMismatchError, StorageError, TrainingError, UsageError
+from icl_vision.errors import RunMismatchError, StorageError, TrainingError, UntrustedNameError, UsageError
 from icl_vision.runs import read_results
 from icl_vision.training import TrainConfig, load_model, train
 from icl_vision.training.checkpoint import latest_checkpoint, list_checkpoints
@@ -52,7 +52,9 @@ def test_a_run_leaves_everything_in_its_folder(tiny: Make, tmp_path: Path) -> No
     assert document["kind"] == "training"
     assert document["checkpoint"] == "checkpoints/step-00000006"
     assert document["metrics"] == result.metrics
-    assert document["parameters"]["model"] == sum(one.numel() for one in load_model(tmp_path / "run").parameters())
+    assert document["parameters"]["model"] == sum(
+        one.numel() for one in load_model(tmp_path / "run", trust=True).parameters()
+    )
     rows = dict(read_results(tmp_path / "run"))
     assert sorted(rows) == ["step-00000002", "step-00000003", "step-00000004", "step-00000006"]
     assert {"loss/total", "loss/semantic", "perplexity/1", "usage/3", "rate", "psnr"} <= set(rows["step-00000006"])
@@ -122,11 +124,11 @@ def test_where_it_runs_may_change_between_resumes(tiny: Make, tmp_path: Path, di
 def test_load_model_gives_the_average_or_the_last_weights(tiny: Make, tmp_path: Path) -> None:
     config = tiny()
     train(config, tmp_path / "run")
-    model = load_model(tmp_path / "run")
+    model = load_model(tmp_path / "run", trust=True)
     assert not model.training
     assert_close = torch.testing.assert_close
     assert_close(dict(model.state_dict()), weights(tmp_path / "run", "ema"), rtol=0, atol=0)
-    last = load_model(tmp_path / "run" / "checkpoints" / "step-00000006", ema=False)
+    last = load_model(tmp_path / "run" / "checkpoints" / "step-00000006", ema=False, trust=True)
     assert_close(dict(last.state_dict()), weights(tmp_path / "run", "model"), rtol=0, atol=0)
     images = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
     assert set(validate(model, images, batch=1)) == {"psnr", "psnr/1", "psnr/2", "psnr/3"}
@@ -134,9 +136,16 @@ def test_load_model_gives_the_average_or_the_last_weights(tiny: Make, tmp_path: 
         load_model(tmp_path)
 
 
+def test_a_codebook_elsewhere_is_the_callers_to_name(tiny: Make, tmp_path: Path, codebook_folder: Path) -> None:
+    train(tiny(steps=1), tmp_path / "run")
+    with pytest.raises(UntrustedNameError, match=r"names the codebook .*pass codebook= \(--codebook FOLDER\)"):
+        load_model(tmp_path / "run")
+    load_model(tmp_path / "run", codebook=codebook_folder)
+
+
 def test_a_model_without_average(tiny: Make, tmp_path: Path) -> None:
     train(tiny(steps=1, ema={"decay": 0.0}), tmp_path / "run")
-    torch.testing.assert_close(dict(load_model(tmp_path / "run").state_dict()), weights(tmp_path / "run"))
+    torch.testing.assert_close(dict(load_model(tmp_path / "run", trust=True).state_dict()), weights(tmp_path / "run"))
 
 
 def test_another_codebook_of_the_same_name_is_refused(tiny: Make, tmp_path: Path, codebook_folder: Path) -> None:
@@ -149,7 +158,7 @@ def test_another_codebook_of_the_same_name_is_refused(tiny: Make, tmp_path: Path
     shutil.rmtree(mine)
     Codebook(book.vocabulary, -book.vectors, name="tiny").save(mine)
     with pytest.raises(StorageError, match="was trained with the codebook"):
-        load_model(tmp_path / "run")
+        load_model(tmp_path / "run", trust=True)
 
 
 def test_it_stops_on_numbers_that_are_none_and_keeps_the_checkpoint(
@@ -198,7 +207,7 @@ def test_a_learned_codebook_drawn_at_random(tiny: Make, tmp_path: Path) -> None:
         guide={"kind": "none", "names": None},
     )
     train(config, tmp_path / "run")
-    assert load_model(tmp_path / "run").quantizer.codebook.shape == (12, 8)
+    assert load_model(tmp_path / "run", trust=True).quantizer.codebook.shape == (12, 8)
     assert "quantizer.codebook" in weights(tmp_path / "run")
 
 

@@ -39,7 +39,7 @@ def images(synthetic: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> P
 def run(synthetic: ModuleType, images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
     synthetic.make_run(folder, episodes=20, images=images)
-    write_report(folder)
+    write_report(folder, trust=True)
     return folder
 
 
@@ -185,6 +185,16 @@ def test_the_page_is_whole_loads_nothing_and_runs_one_script_only(html: str) -> 
 def test_the_same_run_gives_the_same_bytes(run: Path, images: Path, html: str) -> None:
     assert write_report(run, images=images).read_text(encoding="utf-8") == html
     assert not [path for path in run.iterdir() if path.name.startswith(".tmp-")]
+
+
+def test_images_where_only_the_run_says_they_are_are_not_copied(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    without = write_report(copy).read_text(encoding="utf-8")
+    assert "UklGR" not in without and "--trust" in caplog.text  # no WebP
+    assert "UklGR" in write_report(copy, trust=True).read_text(encoding="utf-8")
 
 
 def test_nothing_hostile_becomes_markup(synthetic: ModuleType, tmp_path: Path) -> None:
