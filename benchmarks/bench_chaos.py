@@ -4,15 +4,20 @@
 
 The server (``loopback_server.py``, a process of its own) fails a seeded share of all attempts: 429 with and without a
 time to wait, 500, 503, 529, connections reset before and inside an answer, truncated bodies, answers that come too
-late, bodies that are no JSON or have no choices, refusals. The same images are asked about in three ways:
+late, limits told by reset headers, in words or in the error object only, errors inside a 200, empty bodies and bodies
+that are no JSON or have no choices, refusals, and answers that are none: thoughts that used up the room, nothing,
+withheld or broken off ones; some right answers come behind a block of thoughts. The same images are asked about in
+three ways:
 
 - script: ``classify_many`` from ordinary code, on the library's own event loop;
 - notebook: ``await clf.aclassify(image)``, all at once, inside a running event loop of somebody else's;
 - agent: the classifier's LangChain tool, ``abatch`` with LangChain's own bound on concurrency.
 
-Each way has a run folder. Afterwards the journal is held against the list of images: ``lost`` are images without a
-line, ``duplicated`` lines too many, ``wrong`` answers that belong to another image, ``foreign_errors`` those outside
-our tree.
+Each way has a run folder and a response cache. Afterwards the journal is held against the list of images: ``lost`` are
+images without a line, ``duplicated`` lines too many, ``wrong`` answers that belong to another image,
+``foreign_errors`` those outside our tree. ``stored_wrongly`` are results in the journal that are no answer of the
+server's, rows of the cache that are none, and images for which the cache alone, with no server behind it, gives
+another answer than the right one or any answer though the image ended in an error.
 """
 
 from __future__ import annotations
@@ -20,7 +25,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import contextlib
 import json
+import sqlite3
 import sys
 import tempfile
 import time
@@ -37,10 +44,11 @@ from loopback_server import Loopback, answer_for
 from numbered import NumberTokenizer, numbered
 
 from icl_vision import errors
-from icl_vision.llms import Limiter, OpenAICompatibleLLM, Resilience, RetryPolicy
+from icl_vision.llms import CachedLLM, Limiter, OpenAICompatibleLLM, Resilience, ResponseCache, RetryPolicy
 from icl_vision.runs import Run
 from icl_vision.tasks import FewShotClassifier, classify_many
 
+LABELS = ["red", "green", "blue"]
 WAYS = ("script", "notebook", "agent")
 CONCURRENCY = 64
 
@@ -56,13 +64,13 @@ SLOW = 4.0
 """Seconds of a slow answer; more than an attempt may take."""
 
 
-def classifier_for(url: str) -> FewShotClassifier:
-    """A classifier of numbered images with three labels, asking a server at ``url``."""
+def classifier_for(url: str, cache: ResponseCache) -> FewShotClassifier:
+    """A classifier of numbered images with three labels, asking a server at ``url`` what is not in the cache."""
     # These 429s come however seldom one asks: without a floor the limiter would go down to one at a time.
     resilience = Resilience(POLICY, Limiter(start=16, minimum=16, maximum=CONCURRENCY, cooldown=1.0))
-    llm = OpenAICompatibleLLM("chaos", url, resilience=resilience)
+    llm = CachedLLM(OpenAICompatibleLLM("chaos", url, resilience=resilience), cache)
     clf = FewShotClassifier(llm, NumberTokenizer(), k=4, concurrency=CONCURRENCY, progress=False)
-    return clf.fit([numbered(number) for number in range(6)], ["red", "green", "blue"] * 2)
+    return clf.fit([numbered(number) for number in range(6)], LABELS * 2)
 
 
 def expected_label(clf: FewShotClassifier, image: npt.NDArray[np.uint8]) -> str:
@@ -108,21 +116,45 @@ def by_agent(clf: FewShotClassifier, images: dict[str, npt.NDArray[np.uint8]], f
     asyncio.run(agent())
 
 
+def stored_wrongly(
+    clf: FewShotClassifier,
+    cache: ResponseCache,
+    images: dict[str, npt.NDArray[np.uint8]],
+    lines: list[dict[str, Any]],
+    wanted: dict[str, str],
+) -> dict[str, int]:
+    """What journal and cache hold though it is no answer, or none of this image; the server is gone by now."""
+    results = {str(line["id"]).partition("#")[0]: line["result"] for line in lines if "result" in line}
+    with contextlib.closing(sqlite3.connect(cache.path)) as connection:
+        rows = [json.loads(body) for (body,) in connection.execute("SELECT body FROM responses")]
+    again = dict(zip(images, clf.quietly().classify(list(images.values())), strict=True))
+    known = {name: one.label for name, one in again.items() if one.error is None}
+    return {
+        "journal": sum(result["label"] != wanted[name] for name, result in results.items()),
+        "rows": sum(row["text"] not in LABELS or row["finish_reason"] not in ("stop", "length") for row in rows),
+        "cache": sum(label != wanted[name] or name not in results for name, label in known.items()),
+        "answers_not_in_the_cache": sum(name not in known for name in results),
+    }
+
+
 def one_way(way: str, requests: int, folder: Path, *, seed: int, chaos: float) -> dict[str, Any]:
     """Ask about ``requests`` images in one way; what the journal then holds."""
     images = {f"image {number}": numbered(number) for number in range(100, 100 + requests)}
+    cache = ResponseCache(folder.with_suffix(".sqlite"))
     with Loopback(delay=0.005, chaos=chaos, seed=seed, slow=SLOW) as server:
-        clf = classifier_for(server.url)
+        clf = classifier_for(server.url, cache)
         wanted = {name: expected_label(clf, image) for name, image in images.items()}
         began, cpu = time.perf_counter(), time.process_time()
         {"script": by_script, "notebook": by_notebook, "agent": by_agent}[way](clf, images, folder)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         stats = server.stats()
-        clf.llm_.close()  # type: ignore[attr-defined]
+    clf.llm_.close()  # type: ignore[attr-defined]
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     journalled = collections.Counter(str(line["id"]).partition("#")[0] for line in lines)
     answers = {str(line["id"]).partition("#")[0]: line["result"]["label"] for line in lines if "result" in line}
     failures = collections.Counter(line["error"]["type"] for line in lines if "error" in line)
+    stored = stored_wrongly(clf, cache, images, lines, wanted)
+    cache.close()
     ours = {name for name in vars(errors) if isinstance(getattr(errors, name), type)}
     return {
         "way": way,
@@ -132,6 +164,7 @@ def one_way(way: str, requests: int, folder: Path, *, seed: int, chaos: float) -
         "lost": len(images.keys() - journalled.keys()),
         "duplicated": sum(journalled.values()) - len(journalled),
         "wrong": sum(answers[name] != wanted[name] for name in answers),
+        "stored_wrongly": stored,
         "foreign_errors": sum(count for name, count in failures.items() if name not in ours),
         "seconds": round(seconds, 2),
         "cpu_seconds": round(cpu, 2),
@@ -159,9 +192,15 @@ def main() -> None:
         rows.append(row)
     if arguments.out is not None:
         write(arguments.out, {**header(arguments.seed), "share_of_failing_attempts": arguments.chaos, "ways": rows})
-    broken = [row["way"] for row in rows if row["lost"] or row["duplicated"] or row["wrong"] or row["foreign_errors"]]
+    broken = [row["way"] for row in rows if failed(row)]
     if broken:
-        raise SystemExit(f"requests were lost, kept twice or answered wrongly: {', '.join(broken)}")
+        raise SystemExit(f"requests were lost, kept twice, answered or stored wrongly: {', '.join(broken)}")
+
+
+def failed(row: dict[str, Any]) -> bool:
+    """Whether anything went wrong that chaos does not excuse."""
+    counts = ("lost", "duplicated", "wrong", "foreign_errors")
+    return any(row[name] for name in counts) or any(row["stored_wrongly"].values())
 
 
 if __name__ == "__main__":

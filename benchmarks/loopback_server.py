@@ -43,6 +43,11 @@ FAILURES: dict[str, float] = {
     "429 retry-after-ms": 2.0,
     "429 retry-after": 0.15,  # whole seconds are the finest it can say, and it stops every caller: seldom
     "429 bare": 1.5,
+    # Limits told without a retry-after: in headers (one of them broken), in words, in the error object.
+    "429 reset": 1.0,
+    "429 reset beside nan": 0.5,
+    "429 said": 1.0,
+    "429 details": 0.5,
     "500": 3.0,
     "529": 2.0,
     "503 retry-after-ms": 1.0,
@@ -51,8 +56,31 @@ FAILURES: dict[str, float] = {
     "truncated": 2.0,
     "slow": 0.5,  # longer than any attempt may take
     "not json": 1.0,
+    "empty body": 1.0,
+    "429 in a 200": 1.0,
+    "503 in a 200": 1.0,
+    # What asking again at once does not mend: an error by its name.
     "wrong form": 0.5,
     "400": 0.5,
+    "400 in a 200": 0.25,
+    "thoughts only": 0.4,
+    "thoughts unfinished": 0.25,
+    "empty answer": 0.25,
+    "withheld": 0.25,
+    "broken off": 0.25,
+    # No failure: the answer behind a block of thoughts.
+    "thoughts and answer": 2.0,
+}
+GOOD = ("answer", "slow", "thoughts and answer")
+"""Fates with a right answer in them."""
+
+# Finish reason and message of answers that are none.
+NO_ANSWERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "thoughts only": ("length", {"content": None, "reasoning_content": "Let me think about red, green and blue"}),
+    "thoughts unfinished": ("length", {"content": "<think>It could be red, or else"}),
+    "empty answer": ("stop", {"content": " \n"}),
+    "withheld": ("content_filter", {"content": "red"}),
+    "broken off": ("error", {"content": "gre"}),
 }
 
 
@@ -163,9 +191,22 @@ class Connection(asyncio.Protocol):
         self.server.in_flight -= 1
         assert self.transport is not None
         good = completion(text, model)
-        if fate in ("answer", "slow"):
+        choice = good["choices"][0]
+        if fate in GOOD:
             self.server.answered[key] += 1
+            if fate == "thoughts and answer":
+                thoughts = "<think>\nred, green or blue?\nOutput: none of them yet\n</think>\n\n"
+                choice["message"]["content"] = thoughts + choice["message"]["content"]
             self._send(200, good)
+        elif fate in NO_ANSWERS:
+            choice["finish_reason"], message = NO_ANSWERS[fate]
+            choice["message"] |= message
+            self._send(200, good)
+        elif fate == "empty body":
+            self._send(200, b"")
+        elif fate.endswith(" in a 200"):
+            status = int(fate.partition(" ")[0])
+            self._send(200, {"error": {"code": status, "message": f"chaos: {fate}"}})
         elif fate == "reset before":
             self._reset()
         elif fate in ("reset inside", "truncated"):
@@ -182,12 +223,19 @@ class Connection(asyncio.Protocol):
         else:
             status, _, how = fate.partition(" ")
             code = {"429": "rate_limit_exceeded", "529": "overloaded_error"}.get(status, "some_error")
-            headers = ""
-            if how == "retry-after-ms":
-                headers = "retry-after-ms: 40\r\n"
-            elif how == "retry-after":
-                headers = "retry-after: 1\r\n"
-            self._send(int(status), {"error": {"message": f"chaos: {fate}", "type": code, "code": code}}, headers)
+            error: dict[str, Any] = {"message": f"chaos: {fate}", "type": code, "code": code}
+            headers = {
+                "retry-after-ms": "retry-after-ms: 40\r\n",
+                "retry-after": "retry-after: 1\r\n",
+                "reset": "x-ratelimit-remaining-requests: 0\r\nx-ratelimit-reset-requests: 40ms\r\n"
+                "x-ratelimit-remaining-tokens: 9000\r\nx-ratelimit-reset-tokens: 8h\r\n",
+                "reset beside nan": "retry-after-ms: nan\r\nx-ratelimit-reset-requests: 40ms\r\n",
+            }.get(how, "")
+            if how == "said":
+                error["message"] = "Rate limit reached. Please try again in 40ms. See the documentation"
+            elif how == "details":
+                error["details"] = [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "0.040s"}]
+            self._send(int(status), {"error": error}, headers)
         if self.buffer:
             self.data_received(b"")
 
