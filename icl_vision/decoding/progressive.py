@@ -100,7 +100,7 @@ class ProgressiveDecoder:
             raise UsageError(f"drawing needs an LLM object, see connect(); got {type(llm).__name__}")
         if errors not in ("raise", "return"):
             raise UsageError(f"errors must be 'raise' or 'return'; got {errors!r}")
-        if concurrency is not None and (isinstance(concurrency, bool) or not concurrency >= 1):
+        if concurrency is not None and not (type(concurrency) is int and concurrency >= 1):
             raise UsageError(f"concurrency must be 1 or more requests; got {concurrency!r}")
         self.stages = (stages,) if isinstance(stages, Stage) else tuple(stages)
         self.fill = fill
@@ -375,26 +375,31 @@ class ProgressiveDecoder:
         steps.put_nowait(Step(number, step.number, work.drawing(number)))
 
     async def _check_window(self, questions: Questions) -> None:
-        """Refuse a prompt that cannot fit before anything is asked; only the longest one is counted."""
+        """Refuse a prompt that cannot fit before anything is asked; of each pass the longest is counted, where its
+        bytes alone do not show that it fits: a token covers one at least, and how many more is another matter in each
+        text."""
         window = self.llm.profile.context_window
         if window is None:
             return
-        longest = await asyncio.to_thread(_longest, questions)
-        if longest is None:
-            return
-        try:
-            tokens = await self.llm.count_tokens(longest[0])
-        except CapabilityError:
-            return  # the LLM has to refuse it by itself
-        if tokens + longest[1] > window:
-            raise PromptTooLongError(tokens + longest[1], window, SHORTER)
+        for text, answer in await asyncio.to_thread(_longest, questions):
+            if len(text.encode()) + 1 + answer <= window:
+                continue
+            try:
+                tokens = await self.llm.count_tokens(text)
+            except CapabilityError:
+                return  # the LLM has to refuse it by itself
+            if tokens + answer > window:
+                raise PromptTooLongError(tokens + answer, window, SHORTER)
 
 
-def _longest(questions: Questions) -> tuple[str, int] | None:
-    """The longest prompt that could be asked, with the tokens of its answer; None where nothing is asked."""
-    asked = [(one, query) for one in questions.passes for query in questions.queries if questions.wanted(one, query)]
-    prompts = ((questions.stand_in(one, query).text, questions.answer_tokens(one)) for one, query in asked)
-    return max(prompts, key=lambda pair: len(pair[0].encode()) + pair[1], default=None)
+def _longest(questions: Questions) -> list[tuple[str, int]]:
+    """The longest prompt of each pass that is asked, with the tokens of its answer."""
+    found = []
+    for one in questions.passes:
+        texts = [questions.stand_in(one, query).text for query in questions.queries if questions.wanted(one, query)]
+        if texts:
+            found.append((max(texts, key=lambda text: len(text.encode())), questions.answer_tokens(one)))
+    return found
 
 
 def _everything(pairs: Sequence[Pair]) -> Query:

@@ -53,6 +53,9 @@ class Decoding:
     most_uses: int | None = None
 
     def __post_init__(self) -> None:
+        for name in ("temperature", "guidance"):
+            if not isinstance(getattr(self, name), int | float):
+                raise UsageError(f"{name} must be a number of 0 or more; got {getattr(self, name)!r}")
         if isinstance(self.guidance, bool) or not 0 <= self.guidance < float("inf"):
             raise UsageError(f"guidance must be 0 or more, and 1 for none; got {self.guidance!r}")
         if isinstance(self.temperature, bool) or not 0 <= self.temperature < float("inf"):
@@ -93,6 +96,10 @@ class Stage:
         if self.condition not in CONDITIONS:
             raise UsageError(f"condition must be one of {', '.join(CONDITIONS)}; got {self.condition!r}")
         if self.stride is not None and not isinstance(self.stride, int):
+            if isinstance(self.stride, str | bytes) or not isinstance(self.stride, Sequence):
+                raise UsageError(
+                    f"stride must be a number of words, one for each layer in a sequence, or None; got {self.stride!r}"
+                )
             object.__setattr__(self, "stride", tuple(self.stride))
 
     def to_dict(self) -> dict[str, Any]:

@@ -128,6 +128,7 @@ class PromptBuilder:
         self.repeats = repeats
         self.order_seed = order_seed
         self.max_chars = max_chars
+        self._others: tuple[str, ...] | None = None
         self.template = load_template(find_template(template, folder))
         if self.template.kind == "segment":
             raise TemplateError(
@@ -162,7 +163,7 @@ class PromptBuilder:
                 f"the template {self.template.info.name!r} at {self.template.info.path} has no twin for noisy-channel "
                 f"scoring: put a {self.template.info.name}_channel.jinja beside it, or use direct scoring"
             )
-        return PromptBuilder(
+        builder = PromptBuilder(
             twin.name,
             folder=self.folder,
             induction=self.induction,
@@ -170,6 +171,20 @@ class PromptBuilder:
             order_seed=self.order_seed,
             max_chars=self.max_chars,
         )
+        builder._others = self.template.literals
+        return builder
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """Fixed words that no label may contain: of the template and of its twin, so that the same labels are good
+        whichever of the two an LLM is asked with."""
+        if self._others is None:
+            twin = None if self.kind == "channel" else self._twin()
+            try:
+                self._others = () if twin is None else load_template(twin).literals
+            except TemplateError:
+                self._others = ()  # told where the twin is used
+        return tuple(dict.fromkeys((*self.template.literals, *self._others)))
 
     def prepare(self, examples: Sequence[Example], labels: Sequence[str]) -> PreparedPrompt:
         """Order the examples and render the part that all queries share.
@@ -184,7 +199,7 @@ class PromptBuilder:
                 of more than ``max_chars`` characters.
             TemplateError: a block fails, or the text is longer than ``max_chars``.
         """
-        names = check_labels(labels, self.template.literals)
+        names = check_labels(labels, self.literals)
         known = set(names)
         checked = []
         given: Sequence[object] = examples

@@ -62,14 +62,6 @@ class _Group:
     bias: Bias | Exception | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A prompt whose tokens were counted: what bounds every other prompt that is not longer."""
-
-    tokens: int
-    size: int
-
-
 @dataclass(slots=True)
 class Asker:
     """What a fitted classifier asks, and of whom.
@@ -88,7 +80,6 @@ class Asker:
     concurrency: int
     shared: Shown | None = None
     _bias: Bias | None = field(default=None, repr=False)
-    _checked: Checked | None = field(default=None, repr=False)
     _room: int = 0
     """Tokens kept free for an answer that the LLM writes."""
 
@@ -108,9 +99,9 @@ class Asker:
             PromptTooLongError: as ``check_window``.
         """
         if self.method in ("constrained", "parse"):
-            longest = " " + max(self.labels, key=len)
-            tokens = await self._count(longest)
-            self._room = scoring.ANSWER_ROOM + (len(longest.encode()) if tokens is None else tokens)
+            tokens = await self._most_tokens([" " + label for label in self.labels])
+            longest = max(len(label.encode()) + 1 for label in self.labels)
+            self._room = scoring.ANSWER_ROOM + (longest if tokens is None else tokens)
         await self.check_window(largest)
 
     async def check_window(self, question: Question) -> None:
@@ -122,20 +113,23 @@ class Asker:
         window = self.llm.profile.context_window
         if window is None:
             return
-        text = (
-            max((prompt.text + continuation for prompt, continuation in question.pairs), key=len) + scoring.TERMINATOR
-        )
-        size = len(text.encode())
-        # A token covers at least one byte, so a text some bytes longer has at most as many tokens more.
-        known = self._checked
-        if known is not None and known.tokens + max(0, size - known.size) + self._room <= window:
-            return
-        tokens = await self._count(text)
-        if tokens is None:
-            return
-        check_tokens(tokens, window, reserve=self._room, size=self.size)
-        if known is None or size > known.size:
-            self._checked = Checked(tokens, size)
+        texts = {prompt.text + continuation + scoring.TERMINATOR for prompt, continuation in question.pairs}
+        doubtful = [text for text in texts if most_tokens(text) + self._room > window]
+        tokens = await self._most_tokens(doubtful) if doubtful else None
+        if tokens is not None:
+            check_tokens(tokens, window, reserve=self._room, size=self.size)
+
+    async def _most_tokens(self, texts: Sequence[str]) -> int | None:
+        """Tokens of the text that has the most of them; None where the LLM cannot count."""
+        most = 0
+        for text in sorted(texts, key=most_tokens, reverse=True):
+            if most_tokens(text) <= most:
+                break  # neither this one nor a shorter one can have more
+            tokens = await self._count(text)
+            if tokens is None:
+                return None
+            most = max(most, tokens)
+        return most
 
     async def _count(self, text: str) -> int | None:
         """Tokens of a text; None where the LLM cannot count and will have to refuse a long prompt itself."""
@@ -240,6 +234,13 @@ class Asker:
         if prepared is self.shared:
             self._bias = replace(bias, usage=Usage())  # paid for once
         return bias
+
+
+def most_tokens(text: str) -> int:
+    """So many tokens a text can have and no more, whatever it is written in: a token covers at least one byte, but for
+    the space that some tokenizers put in front. (What is known of another text is no bound: ASCII art of 63 tokens has
+    as many bytes as one of 201.)"""
+    return len(text.encode()) + 1
 
 
 def _unasked() -> Exception:

@@ -6,6 +6,7 @@ Knows: arguments. Refuses to know: what they are used for.
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, get_args
 
@@ -48,6 +49,35 @@ def check_flag(name: str, value: object, *, none: bool = False) -> None:
         raise UsageError(f"{name} must be True or False{' or None' if none else ''}; got {value!r}")
 
 
+def check_number(name: str, value: object, *, least: float = 0.0, none: str | None = None, auto: bool = False) -> None:
+    """Refuse anything but a finite number of at least ``least``; ``none`` and ``auto`` as their words are allowed."""
+    if (value is None and none is not None) or (auto and isinstance(value, str) and value == "auto"):
+        return
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not least <= value < float("inf"):  # type: ignore[operator]
+        extra = ", or 'auto'" if auto else f", or None ({none})" if none is not None else ""
+        raise UsageError(f"{name} must be a finite number of {least:g} or more{extra}; got {value!r}")
+
+
+def check_folder(name: str, value: object) -> None:
+    """Refuse anything but a path, or None. Whether it is there is found out by who opens it."""
+    if value is None or (isinstance(value, str | os.PathLike) and isinstance(os.fspath(value), str)):
+        return
+    raise UsageError(f"{name} must be the path of a folder, or None (the packaged ones only); got {value!r}")
+
+
+def check_name(name: str, value: object, what: str) -> None:
+    """Refuse anything but a string that is not empty; ``what`` says of what it is the name."""
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{name} must be the name of {what}; got {value!r}")
+
+
+def check_kind(name: str, value: object, kind: type, example: str) -> None:
+    """Refuse anything but an object of a class, or None; ``example`` shows how one is made."""
+    if value is not None and not isinstance(value, kind):
+        raise UsageError(f"{name} must be a {kind.__name__}, as {example}, or None; got {value!r}")
+
+
 def check_options(options: Mapping[str, Any]) -> None:
     """Refuse values of a few-shot classifier's options that cannot work; the rest is found out by who uses them."""
     check_count("k", options["k"], least=1, none="the tokenizer's default")
@@ -65,6 +95,8 @@ def check_options(options: Mapping[str, Any]) -> None:
     check_count("batch_size", options["batch_size"], least=1)
     check_count("concurrency", options["concurrency"], least=1)
     check_flag("progress", options["progress"], none=True)
+    check_name("template", options["template"], "a prompt template")
+    check_folder("templates", options["templates"])
     if options["selection"] == "nearest" and options["shots"] is None:
         raise UsageError("selection='nearest' needs `shots`, the number of examples of each class; got None")
 

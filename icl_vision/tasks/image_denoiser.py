@@ -25,7 +25,7 @@ from icl_vision.errors import NotFittedError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
 from icl_vision.llms.loop import hop, run_sync
-from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag
+from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag, check_number
 from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tasks.denoising_defaults import Defaults
 from icl_vision.tasks.denoising_plan import DenoisingPlan, DenoisingStages, Refine, decided_by, denoising_stages
@@ -306,6 +306,10 @@ class ImageDenoiser(Parameters):
         check_choice("errors", self.errors, ("raise", "return"))
         check_count("context", self.context, least=1, none="all context images")
         check_count("seed", self.seed, least=0)
+        check_count("stride", self.stride, least=1, none="a row of the layer's grid")
+        check_count("concurrency", self.concurrency, least=1, none="as many as the LLM bears")
+        check_number("temperature", self.temperature)
+        check_number("guidance", self.guidance, none="as the task needs")
         check_count("max_tokens", self.max_tokens, least=1, none="no limit")
         check_flag("keep_known", self.keep_known, none=True)
         check_flag("own", self.own)

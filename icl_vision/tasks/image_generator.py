@@ -23,7 +23,16 @@ from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.runs import Run
-from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag
+from icl_vision.tasks.checks import (
+    as_sources,
+    check_choice,
+    check_count,
+    check_flag,
+    check_folder,
+    check_kind,
+    check_name,
+    check_number,
+)
 from icl_vision.tasks.generation_checks import as_texts, drawing_tokenizer, is_list_of_pyramids
 from icl_vision.tasks.generation_examples import choose
 from icl_vision.tasks.generation_results import GeneratedImage, Preview
@@ -346,6 +355,13 @@ class ImageGenerator(Parameters):
         check_count("seed", self.seed, least=0)
         check_flag("induction", self.induction, none=True)
         check_choice("errors", self.errors, ("raise", "return"))
+        check_number("temperature", self.temperature)
+        check_number("guidance", self.guidance, auto=True)
+        check_count("concurrency", self.concurrency, least=1, none="as many as the LLM bears")
+        check_name("template", self.template, "a segment template")
+        check_folder("templates", self.templates)
+        check_kind("budget", self.budget, Budget, "Budget(requests=100)")
+        check_kind("prices", self.prices, PriceTable, "PriceTable.load('prices.yaml')")
 
     def _decoder(self, layout: Any, llm: TextLLM) -> ProgressiveDecoder:
         stages = drawing_stages(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import re
 import sys
 
 import numpy as np
@@ -12,12 +13,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_vision.contracts import Profile, Usage
-from icl_vision.errors import LLMResponseError
+from icl_vision.contracts import Profile, Prompt, Usage
+from icl_vision.errors import LLMResponseError, PromptTooLongError
+from icl_vision.llms.fake import FakeLLM
+from icl_vision.llms.loop import run_sync
+from icl_vision.prompting import PromptSize
+from icl_vision.tasks.asking import Asker
 from icl_vision.tasks.ensemble import pool
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.scheduling import fan_out
-from icl_vision.tasks.scoring import Answer, log_bias, log_softmax
+from icl_vision.tasks.scoring import Answer, Question, log_bias, log_softmax
 from icl_vision.tasks.verdicts import verdict
 
 finite = st.floats(-1000, 0)
@@ -169,3 +174,51 @@ def test_a_class_is_the_mixture_of_its_examples():
     # More examples of a class are no advantage in themselves.
     assert pool([-2.0, -2.0, -2.0], ("a", "a", "b"), ("a", "b")) == pytest.approx((-2.0, -2.0))
     assert pool([-np.inf, -np.inf], ("a", "b"), ("a", "b")) == (-np.inf, -np.inf)
+
+
+class ArtLLM(FakeLLM):
+    """A tokenizer that knows runs of one character, as LLMs' do: art of equal size has very different numbers of
+    tokens."""
+
+    def __init__(self, window):
+        super().__init__(context_window=window)
+        self.counted = []
+
+    async def _count_tokens(self, text):
+        self.counted.append(text)
+        return len(re.findall(r"(.)\1{0,15}|\n", text))
+
+    def _check_fits(self, text):
+        return 1
+
+
+@given(st.lists(st.text(alphabet="#. \u732b", min_size=1, max_size=60), min_size=1, max_size=8), st.integers(20, 200))
+def test_no_question_is_sent_that_does_not_fit_the_window(texts, window):
+    """Whatever was counted before: what fits passes, what does not is refused."""
+    llm = ArtLLM(window)
+    asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0, 1)
+    for text in texts:
+        question = Question("direct", ("a", "b"), ((Prompt("", "", text), " a"), (Prompt("", "", text), " \u732b b")))
+        counts = [len(re.findall(r"(.)\1{0,15}|\n", text + label + "\n")) for label in (" a", " \u732b b")]
+        if max(counts) > window:
+            with pytest.raises(PromptTooLongError):
+                run_sync(asker.check_window(question))
+        else:
+            run_sync(asker.check_window(question))
+
+
+def test_a_text_that_fits_by_its_bytes_is_not_counted():
+    llm = ArtLLM(100)
+    asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0, 1)
+    run_sync(asker.check_window(Question("direct", ("a", "b"), ((Prompt("", "", "x" * 90), " a"),))))
+    assert not llm.counted
+    run_sync(asker.check_window(Question("direct", ("a", "b"), ((Prompt("", "", "x" * 99), " a"),))))
+    assert len(llm.counted) == 1
+
+
+def test_the_room_for_an_answer_is_that_of_the_label_with_the_most_tokens():
+    llm = ArtLLM(1000)
+    labels = ("aaaaaaaaaaaaaaaaaaaa", "abcabcabc")  # the longer one has fewer tokens
+    asker = Asker(llm, "parse", labels, False, PromptSize(), 0, 1)
+    run_sync(asker.prepare(Question("parse", labels, ((Prompt("", "", "x"), ""),))))
+    assert asker.room == 16 + 10
