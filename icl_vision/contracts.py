@@ -158,6 +158,10 @@ class Constraint:
                 raise UsageError(f"place {number} of a Constraint allows {stray!r}, which is not among its allowed")
 
 
+MANY_STRINGS = 250
+"""Providers bear fewer characters in a constraint of more strings than so many; see ``Profile``."""
+
+
 @dataclass(frozen=True, slots=True)
 class Profile:
     """What an LLM can do, as data.
@@ -177,7 +181,9 @@ class Profile:
     "breakpoints" (a key and marked blocks), "cache_control" (marked blocks), None where there is no cache.
     prompt_cache_minimum: tokens below which a prefix is not cached. reasoning: whether it thinks before it answers:
     "never", "optional" or "always". least_reasoning: the provider's word for the least of it, None to say nothing.
-    tokenizer: tiktoken's name of its tokenizer, None when unknown.
+    tokenizer: tiktoken's name of its tokenizer, None when unknown. constraint_characters: characters that the allowed
+    strings of a constraint may have together, constraint_characters_many: the same where there are more than
+    ``MANY_STRINGS`` of them; None for no known limit.
     """
 
     name: str
@@ -199,6 +205,24 @@ class Profile:
     reasoning: Literal["never", "optional", "always"] = "never"
     least_reasoning: str | None = None
     tokenizer: str | None = None
+    constraint_characters: int | None = None
+    constraint_characters_many: int | None = None
+
+    def too_much(self, allowed: Sequence[str]) -> str:
+        """Why a constraint cannot allow these strings: which limit they pass, in words; "" where they pass none."""
+        strings = list(dict.fromkeys(allowed))
+        if self.constraint_limit is not None and len(strings) > self.constraint_limit:
+            return f"{self.constraint_limit} allowed strings in a constraint; got {len(strings)}"
+        characters = sum(map(len, strings))
+        if self.constraint_characters is not None and characters > self.constraint_characters:
+            return f"{self.constraint_characters:,} characters in a constraint's allowed strings; got {characters:,}"
+        most = self.constraint_characters_many
+        if most is not None and len(strings) > MANY_STRINGS and characters > most:
+            return (
+                f"{most:,} characters in a constraint's allowed strings where there are more than {MANY_STRINGS}; got "
+                f"{characters:,} in {len(strings)}"
+            )
+        return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -328,12 +328,12 @@ class SegmentAsker:
             constraint = Constraint.at_places(
                 [(known[place],) if place in known else one.words for place, one in enumerate(places)]
             )
-        size = len(constraint.allowed)
-        if profile.constraint_limit is not None and size > profile.constraint_limit:
+        limit = profile.too_much(constraint.allowed)
+        if limit:
             if self.constrain == "always":
                 raise CapabilityError(
-                    f"{profile.name!r} bears {profile.constraint_limit} allowed words, this segment has {size}; "
-                    "use allowed='place' or 'context' with fewer examples, or constrain='auto'"
+                    f"{profile.name!r} bears {limit}, the words of this segment; use allowed='place' or 'context' with "
+                    "fewer examples, or constrain='auto'"
                 )
             return None
         return None if self._cannot and constraint.allowed in self._cannot else constraint

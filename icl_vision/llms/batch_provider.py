@@ -134,9 +134,8 @@ class Provider(ABC):
                         if line is None or request is None:
                             unusable += 1
                             shown = quote(raw[:200], self.secrets())
-                            logger.warning(
-                                "line %d of the results of batch %s is of no use: %s", number, batch_id, shown
-                            )
+                            said = "line %d of the results of batch %s cannot be used: %s"
+                            logger.warning(said, number, batch_id, shown)
                         else:
                             found.setdefault(request.key, []).append(self.outcome(line, request.settings))
             return {key: self.settled(outcomes) for key, outcomes in found.items()}, unusable

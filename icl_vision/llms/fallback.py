@@ -199,6 +199,8 @@ _RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
     "scores_bags": all,
     "constraint": _first_of_all,
     "constraint_limit": _least,
+    "constraint_characters": _least,
+    "constraint_characters_many": _least,
     "seed": all,
     "temperature": all,
     "logprobs": all,

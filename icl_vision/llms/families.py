@@ -9,6 +9,7 @@ Sources, as of November 2026:
 [sdk] doc strings of the openai 3.54 and anthropic 2.12 packages.
 [pai] pydantic-ai-slim 2.68, profiles/openai.py and profiles/anthropic.py, whose notes name live checks.
 [insp] inspect-ai 0.3.285, model/_openai.py.
+[oai] OpenAI's guide to structured outputs, "Limitations on enum size" and "on total string size".
 [lite] the price file of litellm 1.109: windows (tokens a prompt may have), endpoints, smallest cached prefix.
 """
 
@@ -31,7 +32,14 @@ _PLAIN = {
     "stop_strings": 4,
     "batch": True,
 }
-_SCHEMA = {"constraint": "json_schema", "constraint_limit": 1000}
+# "Supported schemas" of OpenAI's guide to structured outputs: 1,000 enum values; 120,000 characters of names and enum
+# values; 15,000 characters in an enum of more than 250 values [oai]. Some are kept free for the names around them.
+_SCHEMA = {
+    "constraint": "json_schema",
+    "constraint_limit": 1000,
+    "constraint_characters": 119_000,
+    "constraint_characters_many": 15_000,
+}
 
 OPENAI: tuple[Rule, ...] = (
     (

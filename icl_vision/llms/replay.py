@@ -57,7 +57,8 @@ class RecordingLLM(WrappedLLM):
         header = {"format": FORMAT, "version": VERSION, "profile": asdict(llm.profile)}
         if self.path.exists() and self.path.stat().st_size:
             profile, _ = _read(self.path)
-            if profile != llm.profile:
+            # What the version that recorded did not know of an LLM, it did not say.
+            if any(value != getattr(llm.profile, name) for name, value in _header(self.path)["profile"].items()):
                 raise StorageError(
                     f"{str(self.path)!r} is a recording of {profile.name!r} with another profile than "
                     f"{llm.profile.name!r}; record to another file"
@@ -227,6 +228,13 @@ _ANSWER_FIELDS: dict[str, dict[str, type | tuple[type, ...]]] = {
     "score": {"logprob": (int, float), "method": str, "usage": dict},
     "count": {"tokens": int},
 }
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """The first line of a recording that could be read."""
+    with path.open(encoding="utf-8") as handle:
+        header: dict[str, Any] = json.loads(handle.readline())
+    return header
 
 
 def _read(path: Path) -> tuple[Profile, dict[str, list[dict[str, Any]]]]:

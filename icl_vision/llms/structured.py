@@ -15,12 +15,12 @@ SCHEMA_NAME = "answer"
 
 
 def check_constraint(constraint: Constraint, profile: Profile) -> None:
-    """Raise CapabilityError where the profile says that the provider bears fewer allowed strings."""
-    limit = profile.constraint_limit
-    if limit is not None and len(constraint.allowed) > limit:
+    """Raise CapabilityError where the profile says that the provider bears fewer or shorter allowed strings."""
+    limit = profile.too_much(constraint.allowed)
+    if limit:
         raise CapabilityError(
-            f"{profile.name!r} bears {limit} allowed strings in a constraint; got {len(constraint.allowed)}; allow "
-            "fewer, or leave the constraint out and repair the answer"
+            f"{profile.name!r} bears {limit}; allow fewer or shorter ones, or leave the constraint out and repair the "
+            "answer"
         )
 
 

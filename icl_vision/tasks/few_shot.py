@@ -195,7 +195,7 @@ class FewShotClassifier(Parameters):
         tokenizer = self._connect_tokenizer()
         llm = self._connect_llm()
         # Before any image is opened: labels, template and scoring may already be wrong.
-        builder, _ = self._plan(llm, len(classes))
+        builder, _ = self._plan(llm, [str(one) for one in classes])
         texts = [str(label) for label in classes]
         builder.prepare([Example("word", text) for text in texts], texts)
         known = [calibrating.known_content(source) for source in sources]
@@ -212,7 +212,7 @@ class FewShotClassifier(Parameters):
 
     def _finish(self, llm: TextLLM, tokenizer: Tokenizer, classes: list[Label], examples: list[SupportExample]) -> None:
         """Build what ``predict`` needs; attributes change only when all went well."""
-        builder, method = self._plan(llm, len(classes))
+        builder, method = self._plan(llm, [str(one) for one in classes])
         if self.scoring == "auto" and method == "direct" and (lost := builder.lost_channel()) is not None:
             warnings.warn(lost, DroppedGuaranteeWarning, stacklevel=3)
         texts = tuple(str(label) for label in classes)
@@ -533,7 +533,7 @@ class FewShotClassifier(Parameters):
             )
         return self.tokenizer
 
-    def _plan(self, llm: TextLLM, labels: int) -> tuple[PromptBuilder, ScoringMethod]:
+    def _plan(self, llm: TextLLM, labels: Sequence[str]) -> tuple[PromptBuilder, ScoringMethod]:
         builder = PromptBuilder(
             self.template,
             folder=self.templates,

@@ -47,8 +47,10 @@ ANSWER_ROOM = 16
 """Tokens left for an answer beyond the longest label: quotes, a full stop, "The answer is"."""
 
 
-def choose_method(scoring: str, profile: Profile, builder: PromptBuilder, labels: int = 2) -> ScoringMethod:
-    """The rung of the ladder to stand on, to choose among so many ``labels``.
+def choose_method(
+    scoring: str, profile: Profile, builder: PromptBuilder, labels: int | Sequence[str] = 2
+) -> ScoringMethod:
+    """The rung of the ladder to stand on, to choose among these ``labels``, or so many of no length to speak of.
 
     Raises:
         CapabilityError: the LLM cannot do what ``scoring`` asks for.
@@ -64,11 +66,14 @@ def choose_method(scoring: str, profile: Profile, builder: PromptBuilder, labels
             f"scoring='constrained' needs an LLM whose output can be restricted; that of {profile.name!r} cannot: "
             "use scoring='parse' or 'auto'"
         )
-    limit = profile.constraint_limit
-    restrictable = profile.constraint is not None and (limit is None or labels <= limit)
+    limit = profile.too_much(_stand_ins(labels) if isinstance(labels, int) else labels)
+    restrictable = profile.constraint is not None and not limit
     if scoring == "constrained" and not restrictable:
+        number = labels if isinstance(labels, int) else len(labels)
+        if profile.constraint_limit is not None and number > profile.constraint_limit:
+            limit = str(profile.constraint_limit)
         raise CapabilityError(
-            f"scoring='constrained' among {labels} labels is more than {profile.name!r} can be restricted to ({limit}"
+            f"scoring='constrained' among {number} labels is more than {profile.name!r} can be restricted to ({limit}"
             "); use scoring='parse' or 'auto'"
         )
     method: ScoringMethod
@@ -88,6 +93,10 @@ def choose_method(scoring: str, profile: Profile, builder: PromptBuilder, labels
             f"{method!r}; use its direct twin, or an LLM that scores text (local does)"
         )
     return method
+
+
+def _stand_ins(number: int) -> list[str]:
+    return [f"{place}" for place in range(number)]
 
 
 def choose_ensemble(ensemble: EnsembleOption, method: ScoringMethod, profile: Profile) -> bool:

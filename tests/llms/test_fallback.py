@@ -113,6 +113,8 @@ PROMISES = {
     "seed": (True, False, False),
     "prefix_cache": (True, False, False),
     "constraint_limit": (500, 20, 20),
+    "constraint_characters": (500, 20, 20),
+    "constraint_characters_many": (500, 20, 20),
     "scores_bags": (True, False, False),
     "temperature": (True, False, False),
     "logprobs": (True, False, False),
