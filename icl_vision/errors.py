@@ -48,8 +48,9 @@ too, so generic handlers keep working.
         ├── RunMismatchError               resumed with another configuration, or not meant to be resumed
         └── RunLockedError                 another process is writing to it
 
-One warning stands beside it: DroppedGuaranteeWarning (UserWarning), something asked for that is not to be had as it
-seems: an LLM does not promise it, or a template of one's own leaves it out.
+Two warnings stand beside it: DroppedGuaranteeWarning (UserWarning), something asked for that is not to be had as it
+seems: an LLM does not promise it, or a template of one's own leaves it out; and
+DataLeftOutWarning (UserWarning), files that may have been meant and were not taken.
 """
 
 from __future__ import annotations
@@ -329,3 +330,7 @@ class DroppedGuaranteeWarning(UserWarning):
 
     Said once per LLM object and guarantee; of a template, whenever a task is fitted with it.
     """
+
+
+class DataLeftOutWarning(UserWarning):
+    """Files of a folder or archive that may have been meant were not taken; the message counts and names them."""

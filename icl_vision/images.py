@@ -45,6 +45,8 @@ from icl_vision.errors import (
     ImageTooLargeError,
     ImageTruncatedError,
 )
+from icl_vision.picture_files import IMAGE_SUFFIXES as IMAGE_SUFFIXES
+from icl_vision.picture_files import list_images as list_images
 from icl_vision.samples import FLOAT, UNSIGNED, SamplesError, grey_of_tiff, is_planar_wide, read_tiff, to_8_bits
 
 logger = logging.getLogger(__name__)
@@ -54,10 +56,6 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 
 MAX_PIXELS: Final = 50_000_000
 MAX_BYTES: Final = 256 * 1024 * 1024
-IMAGE_SUFFIXES: Final = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".mpo", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm"}
-)
-"""Suffixes (lower case) of the files that ``list_images`` picks from a folder."""
 
 # Format -> (signature, Pillow's reader). The readers are called directly, not through PIL.Image.open: that applies
 # PIL.Image.MAX_IMAGE_PIXELS, a process-wide setting of the user's which we neither trust nor change. MPO (phone
@@ -188,27 +186,6 @@ def is_image_source(value: object) -> bool:
     if isinstance(value, str | os.PathLike | bytes | bytearray | memoryview | PilImage.Image):
         return True
     return callable(getattr(value, "read", None))
-
-
-def list_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """The image files of a folder and its subfolders, by suffix, sorted by path; hidden files and folders left out.
-
-    Raises:
-        ImageNotFoundError: not a folder, or not readable.
-    """
-    root = Path(folder)
-    if not os.path.isdir(root):
-        raise ImageNotFoundError(f"{str(root)!r} is not a folder; pass a folder of images")
-    found: list[Path] = []
-
-    def refuse(error: OSError) -> None:
-        raise ImageNotFoundError(f"the folder {str(error.filename)!r} cannot be read: {error.strerror}") from error
-
-    for place, folders, files in os.walk(root, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = [Path(place, name) for name in files if not name.startswith(".")]
-        found += [path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES]
-    return sorted(found)
 
 
 # Sources

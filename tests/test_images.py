@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 
 from icl_vision import images
 from icl_vision.errors import (
+    DataLeftOutWarning,
     ImageArrayError,
     ImageEmptyError,
     ImageError,
@@ -674,7 +675,8 @@ class TestListImages:
         for name in names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).touch()
-        found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
+        with pytest.warns(DataLeftOutWarning, match="hidden pictures: 1 .'.hidden.png'.*other formats: 1"):
+            found = [path.relative_to(tmp_path).as_posix() for path in list_images(tmp_path)]
         assert found == ["a.png", "b.JPG", "sub/c.webp", "sub/deep/d.TIFF"]
 
     def test_refused(self, tmp_path: Path) -> None:

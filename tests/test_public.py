@@ -22,7 +22,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     for group in (
         "_version errors cores wording",
         "contracts",
-        "forks images samples reading vocabulary storage runs rows codebook portable screening trust",
+        "forks images picture_files samples reading vocabulary storage runs rows codebook portable screening trust",
         "pyramid",
         "tokenizers llms",
         "prompting",

@@ -19,10 +19,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 from icl_vision.errors import UsageError
+from icl_vision.picture_files import EMPTY, loose, survey
 
 T = TypeVar("T")
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 
 
 class Item(NamedTuple):
@@ -152,7 +151,9 @@ class ImageFolder:
     """A folder with one sub-folder of images per class.
 
     Args:
-        root: the folder. Hidden files, hidden folders and files that are no images are passed over.
+        root: the folder. Hidden files, hidden folders and files that are no images are passed over; what may have been
+            meant (pictures of other formats, beside the class folders or in deeper ones, empty class folders) is
+            counted and named in a ``DataLeftOutWarning``.
 
     Raises:
         UsageError: no such folder, no class with an image, or two class folders with the same label.
@@ -164,13 +165,15 @@ class ImageFolder:
             raise UsageError(f"{str(self.root)!r} is not a folder; give one with a sub-folder of images per class")
         self.classes: dict[str, tuple[str, ...]] = {}
         folders: dict[str, str] = {}
+        everything = loose(self.root)
         for folder in sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-            paths = tuple(
-                f"{folder.name}/{path.name}"
-                for path in sorted(folder.iterdir())
-                if path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-            )
+            found = survey(folder, deep=False)
+            paths = tuple(f"{folder.name}/{path.name}" for path in found.images if path.is_file())
+            for why, names in found.left_out.items():
+                for name in names:
+                    everything.leave_out(why, f"{folder.name}/{name}")
             if not paths:
+                everything.leave_out(EMPTY, folder.name)
                 continue
             label = display_label(folder.name)
             if label in folders:
@@ -182,6 +185,7 @@ class ImageFolder:
             self.classes[label] = paths
         if not self.classes:
             raise UsageError(f"{str(self.root)!r} holds no class folder with images; expected CLASS/IMAGE.jpg")
+        everything.tell()
 
     @property
     def labels(self) -> tuple[str, ...]:

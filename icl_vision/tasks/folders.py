@@ -10,6 +10,7 @@ from pathlib import Path
 
 from icl_vision.errors import UsageError
 from icl_vision.images import list_images
+from icl_vision.picture_files import loose
 
 
 def is_folder(value: object) -> bool:
@@ -36,6 +37,7 @@ def read_classes(folder: str | os.PathLike[str], name: str = "the folder") -> tu
         raise UsageError(f"{shown} has no sub-folders; make one for each class, with its images")
     if len(classes) == 1:
         raise UsageError(f"{shown} has a single class, {classes[0].name!r}; classification needs two or more")
+    loose(root).tell()
     found = {path: list_images(path) for path in classes}
     empty = [path.name for path, images in found.items() if not images]
     if empty:

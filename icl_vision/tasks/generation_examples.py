@@ -22,6 +22,7 @@ import numpy as np
 
 from icl_vision.errors import UsageError
 from icl_vision.images import list_images
+from icl_vision.picture_files import EMPTY, loose, survey
 from icl_vision.reading import loads, read_text
 
 DIGITS = "digits"
@@ -62,6 +63,11 @@ def read_examples(source: str | os.PathLike[str], text: str = TEXT) -> list[Capt
         return _captioned(folder)
     folders = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
     if folders:
+        left = loose(folder)
+        for one in folders:
+            if not survey(one).images:
+                left.leave_out(EMPTY, one.name)
+        left.tell()
         found = [Captioned(image, text.replace("{}", _name(one.name))) for one in folders for image in list_images(one)]
     else:
         found = [

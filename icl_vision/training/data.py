@@ -119,6 +119,7 @@ class Data:
     config: DataConfig
     pixels: Pixels | None
     fingerprint: str
+    by_size: str
     classes: Sequence[str]
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -236,6 +237,7 @@ def open_data(config: DataConfig, *, size: int, channels: int, seed: int, progre
         config=config,
         pixels=pixels,
         fingerprint=source.fingerprint,
+        by_size=source.by_size,
         classes=source.classes,
     )
     if not isinstance(source, ImageArray):

@@ -23,11 +23,11 @@ import torch
 from torch.nn.parallel import DistributedDataParallel
 
 from icl_vision.cores import usable_cores
-from icl_vision.errors import IclVisionError, MissingExtraError, TrainingError
-from icl_vision.runs import Run
+from icl_vision.errors import IclVisionError, MissingExtraError, RunError, TrainingError
+from icl_vision.runs import Run, read_info
 from icl_vision.training.checkpoint import latest_checkpoint
 from icl_vision.training.config import COMMAND, TrainConfig
-from icl_vision.training.data import open_data
+from icl_vision.training.data import Data, open_data
 from icl_vision.training.loop import AgreedError, Loop, TrainResult
 from icl_vision.training.seeds import kept_generators
 
@@ -112,7 +112,7 @@ def _run(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool, progre
         data = open_data(config.data, size=model.side, channels=model.channels, seed=config.seed, progress=bar)
         loop = Loop(fabric, config, folder, data)
         if first:  # opened when all parts are there, so that a mistake leaves no folder behind
-            deciding = config.deciding() | {"images": data.fingerprint}
+            deciding = config.deciding() | {"images": _images(data, folder, resume)}
             run = Run.open(folder, COMMAND, deciding, seed=config.seed, resume=resume)
         loop.start(run, latest_checkpoint(folder) if resume else None, progress)
     except IclVisionError as error:
@@ -126,6 +126,15 @@ def _run(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool, progre
             loop.close()
         if run is not None:
             run.close()
+
+
+def _images(data: Data, folder: Path, resume: bool) -> str:
+    """The fingerprint of the images; the one by names and sizes for a run that version 0.1.0 began with them."""
+    try:
+        begun = read_info(folder)["config"].get("images") if resume else None
+    except RunError:  # told when the run is opened
+        begun = None
+    return data.by_size if data.by_size and begun == data.by_size else data.fingerprint
 
 
 def _agree(fabric: Fabric, trouble: IclVisionError | None) -> None:

@@ -20,14 +20,20 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from icl_vision.errors import ImageTooLargeError, UsageError
-from icl_vision.images import IMAGE_SUFFIXES, MAX_BYTES, list_images, load_image
-from icl_vision.reading import read_arrays
+from icl_vision.errors import ImageNotFoundError, ImageTooLargeError, UsageError
+from icl_vision.images import MAX_BYTES, load_image
+from icl_vision.picture_files import ARCHIVES, HIDDEN, Survey, is_picture, survey
+from icl_vision.reading import opened, read_arrays
+
+WHOLE = 256 * 2**20
+"""Bytes of a set whose images are hashed whole for its fingerprint; of larger sets parts of each."""
+PIECE = 4096
+"""Bytes of such a part."""
 
 
 class ImageFiles(Protocol):
-    """Images that are decoded when asked for. names: one each. labels: class of each, or None. fingerprint: of the
-    names and sizes."""
+    """Images that are decoded when asked for. names: one each. labels: class of each, or None. fingerprint: of
+    the names and contents (of large sets, of parts of each). by_size: of names and sizes, as version 0.1.0 had it."""
 
     @property
     def names(self) -> Sequence[str]: ...
@@ -37,6 +43,8 @@ class ImageFiles(Protocol):
     def classes(self) -> Sequence[str]: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def by_size(self) -> str: ...
 
     def load(self, index: int) -> Image.Image:
         """One upright RGB image; raises ImageError where it cannot be used."""
@@ -51,6 +59,7 @@ class ImageArray:
     labels: npt.NDArray[np.int64] | None
     classes: Sequence[str]
     fingerprint: str
+    by_size: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,7 @@ class Folder:
     labels: Sequence[int] | None
     classes: Sequence[str]
     fingerprint: str
+    by_size: str = ""
 
     def load(self, index: int) -> Image.Image:
         """One image file."""
@@ -81,6 +91,7 @@ class Shards:
     labels: Sequence[int] | None
     classes: Sequence[str]
     fingerprint: str
+    by_size: str = ""
 
     def load(self, index: int) -> Image.Image:
         """One member."""
@@ -100,8 +111,7 @@ def open_source(path: Path, *, part: str = "train") -> Folder | Shards | ImageAr
     Raises UsageError where there is nothing that can be trained on; the message says what was looked for.
     """
     if os.path.isdir(path):
-        shards = sorted(path.glob("*.tar"))
-        return _shards(shards) if shards else _folder(path)
+        return _folder_or_shards(path)
     if not os.path.isfile(path):
         raise UsageError(f"there is no training data at {str(path)!r}; give a folder of images, a .tar or an .npz file")
     if path.suffix == ".npz":
@@ -113,33 +123,71 @@ def open_source(path: Path, *, part: str = "train") -> Folder | Shards | ImageAr
     )
 
 
-def _folder(root: Path) -> Folder:
-    paths = list_images(root)
-    if not paths:
-        raise UsageError(f"the folder {str(root)!r} holds no file with an image's suffix and no .tar")
-    names = [path.relative_to(root).as_posix() for path in paths]
+def _folder_or_shards(root: Path) -> Folder | Shards:
+    """What a folder holds more of, pictures or shards; the others are told."""
+    try:
+        found = survey(root)
+    except ImageNotFoundError as error:
+        raise UsageError(str(error)) from error
+    shards = sorted(path for path in root.glob("*.tar") if path.is_file() and not path.name.startswith("."))
+    if len(shards) > len(found.images):
+        left = Survey(root, left_out={why: names for why, names in found.left_out.items() if why != ARCHIVES})
+        for path in found.images:
+            left.leave_out("pictures beside the shards", path.relative_to(root))
+        for name in found.left_out.get(ARCHIVES, []):
+            if root / name not in shards:
+                left.leave_out(ARCHIVES, name)
+        left.tell()
+        return _shards(shards)
+    if not found.images:
+        there = f" (left out: {found.summary()})" if found.left_out else ""
+        raise UsageError(f"the folder {str(root)!r} holds no file with an image's suffix and no .tar{there}")
+    found.tell()
+    names = [path.relative_to(root).as_posix() for path in found.images]
     labels, classes = _classes(names)
-    return Folder(root, names, labels, classes, _fingerprint(names, [path.stat().st_size for path in paths]))
+    sizes = [_size(path) for path in found.images]
+    content = _content(names, sizes, found.images, [0] * len(names))
+    return Folder(root, names, labels, classes, content, _fingerprint(names, sizes))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # a link that leads nowhere: told, and replaced, when it is read
+        return 0
 
 
 def _shards(shards: list[Path]) -> Shards:
     places: list[tuple[int, int, int]] = []
     names: list[str] = []
+    left = Survey(shards[0].parent)
     for number, shard in enumerate(shards):
         try:
             with tarfile.open(shard, "r:") as tar:
                 for member in tar:
-                    name = PurePosixPath(member.name)
-                    if member.isreg() and name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith("."):
+                    name, shown = PurePosixPath(member.name).name, f"{shard.name}/{member.name}"
+                    if not is_picture(name):
+                        continue
+                    if name.startswith("."):
+                        left.leave_out(HIDDEN, shown)
+                    elif not member.isreg():
+                        left.leave_out("links and other members that are no files", shown)
+                    elif member.issparse():
+                        left.leave_out("sparse members", shown)
+                    else:
                         places.append((number, member.offset_data, member.size))
-                        names.append(f"{shard.name}/{member.name}")
+                        names.append(shown)
         except (OSError, tarfile.TarError) as error:
             raise UsageError(f"{str(shard)!r} cannot be read as an uncompressed tar: {error}") from error
     if not names:
-        raise UsageError(f"{', '.join(map(str, shards))}: no member with an image's suffix")
+        there = f" (left out: {left.summary()})" if left.left_out else ""
+        raise UsageError(f"{', '.join(map(str, shards))}: no member with an image's suffix{there}")
+    left.tell()
     # Without the shard's name: images at the top of a shard have no class.
     labels, classes = _classes([name.partition("/")[2] for name in names])
-    return Shards(shards, places, names, labels, classes, _fingerprint(names, [length for _, _, length in places]))
+    sizes = [length for _, _, length in places]
+    content = _content(names, sizes, [shards[number] for number, _, _ in places], [start for _, start, _ in places])
+    return Shards(shards, places, names, labels, classes, content, _fingerprint(names, sizes))
 
 
 def _array(path: Path, part: str) -> ImageArray:
@@ -178,8 +226,25 @@ def _classes(names: Sequence[str]) -> tuple[list[int] | None, list[str]]:
     return [numbers[folder] for folder in folders], classes
 
 
+def _content(names: Sequence[str], sizes: Sequence[int], files: Sequence[Path], starts: Sequence[int]) -> str:
+    """Of names, sizes and content: all of it where the set is small, else the ends and the middle of each image."""
+    digest = hashlib.sha256()
+    whole = sum(sizes) <= WHOLE
+    for name, size, file, start in zip(names, sizes, files, starts, strict=True):
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
+        parts = [(0, size)] if whole or size <= 3 * PIECE else [(0, PIECE), (size // 2, PIECE), (size - PIECE, PIECE)]
+        try:
+            with opened(file, most=2**63) as handle:
+                for at, length in parts:
+                    handle.seek(start + at)
+                    digest.update(hashlib.sha256(handle.read(length) or b"").digest())
+        except OSError as error:  # told, and replaced, when it is read
+            digest.update(f"{error.errno}\n".encode())
+    return digest.hexdigest()
+
+
 def _fingerprint(names: Sequence[str], sizes: Sequence[int]) -> str:
     digest = hashlib.sha256()
     for name, size in zip(names, sizes, strict=True):
-        digest.update(f"{name}\0{size}\n".encode())
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogateescape"))
     return digest.hexdigest()
