@@ -36,7 +36,9 @@ from icl_vision.llms.batch_folder import Batch, BatchFolder, Request, Settings, 
 from icl_vision.llms.batch_provider import Outcome, Provider
 from icl_vision.llms.cache import CachedLLM, current_repeat
 from icl_vision.llms.connecting import connect
+from icl_vision.llms.fallback import FallbackLLM
 from icl_vision.llms.loop import OwnThread, hop, run_sync
+from icl_vision.llms.metered import MeteredLLM
 from icl_vision.llms.remote import RemoteLLM
 from icl_vision.llms.resilience import Resilience, RetryPolicy
 from icl_vision.llms.wrapped import WrappedLLM
@@ -50,10 +52,14 @@ POLICY = RetryPolicy(attempts=6, attempt_timeout=900.0, total_timeout=3600.0)
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A request that somebody waits for, or that is about to be submitted. kept: submit it even if nobody waits."""
+    """A request that somebody waits for, or that is about to be submitted.
+
+    kept: submit it even if nobody waits. reserved: what it may cost at the most, while the meter holds that for it.
+    """
 
     waiters: list[asyncio.Future[Completion]] = field(default_factory=list)
     kept: bool = False
+    reserved: Usage = field(default_factory=Usage)
 
 
 @dataclass(slots=True, eq=False)
@@ -68,8 +74,9 @@ class BatchLLM(WrappedLLM):
     """An LLM whose requests go out in batches.
 
     Args:
-        llm: an LLM of a provider with a batch endpoint, as an object or as a string for ``connect``. To cache answers
-            too, wrap this in ``CachedLLM``, not the other way round.
+        llm: an LLM of a provider with a batch endpoint, as an object or as a string for ``connect``. One with a budget
+            or a meter is fine: what is submitted here is booked there. To cache answers too, wrap this in
+            ``CachedLLM``, not the other way round.
         folder: where batches are kept track of; made if missing, resumed if there. One folder belongs to one LLM with
             its options, and to one process at a time. It holds the prompts and the answers, no keys.
         poll: seconds between two looks at a batch.
@@ -105,7 +112,10 @@ class BatchLLM(WrappedLLM):
         if isinstance(llm, CachedLLM):
             raise UsageError("BatchLLM goes inside the cache: CachedLLM(BatchLLM(llm, folder), cache)")
         super().__init__(connect(llm))
-        self._provider = _provider(self.llm, resilience or Resilience(POLICY))
+        self._metered = self.llm if isinstance(self.llm, MeteredLLM) else None
+        inner = self.llm if self._metered is None else self._metered.llm
+        self._provider = _provider(inner, resilience or Resilience(POLICY))
+        self._written_off: set[str] = set()
         most = self._provider.max_requests
         if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most):
             raise UsageError(f"size must be a whole number from 1 to {most:,}, the provider's limit; got {size!r}")
@@ -200,7 +210,7 @@ class BatchLLM(WrappedLLM):
         stored = await self._stored(folder, request.key)
         if stored is not None:
             return replace(stored, usage=Usage())
-        entry = self._entry(folder, request)
+        entry = self._entry(folder, request, await self._reserve(folder, prompt, request))
         waiter: asyncio.Future[Completion] = asyncio.get_running_loop().create_future()
         entry.waiters.append(waiter)
         try:
@@ -215,6 +225,8 @@ class BatchLLM(WrappedLLM):
             ):
                 del self._gathered[request.key]
                 del self._entries[request.key]
+                self._gathered_bytes -= self._bytes(request)
+                self._book(entry, Usage())
             raise
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
@@ -225,9 +237,9 @@ class BatchLLM(WrappedLLM):
     async def _submit(self, prompts: Sequence[Prompt], settings: Settings) -> tuple[str, ...]:
         folder = await self._open()
         requests = [self._request(prompt, settings) for prompt in prompts]
-        for request in requests:
+        for prompt, request in zip(prompts, requests, strict=True):
             if await self._stored(folder, request.key) is None:
-                self._entry(folder, request).kept = True
+                self._entry(folder, request, await self._reserve(folder, prompt, request)).kept = True
         self._send(folder)
         if self._sending:
             await asyncio.gather(*map(asyncio.shield, self._sending))
@@ -280,17 +292,44 @@ class BatchLLM(WrappedLLM):
 
     # ---- gathering ----
 
-    def _entry(self, folder: BatchFolder, request: Request) -> _Entry:
-        """The one entry of a request: on its way already, or gathered now."""
+    async def _reserve(self, folder: BatchFolder, prompt: Prompt, request: Request) -> Usage:
+        """Have the meter hold what a new request may cost; nothing for one that is on its way.
+
+        Raises BudgetExceededError where it would pass the budget.
+        """
+        if self._metered is None or request.key in self._entries or folder.batch_of(request.key) is not None:
+            return Usage()
+        settings = request.settings
+        most = await asyncio.to_thread(
+            self._metered.estimate, prompt, max_tokens=settings.max_tokens, constraint=settings.constraint
+        )
+        if request.key in self._entries or folder.batch_of(request.key) is not None:
+            return Usage()  # somebody else was faster
+        self._metered.meter.reserve(self._metered.name, most)
+        return most
+
+    def _book(self, entry: _Entry, spent: Usage) -> None:
+        """Put what a request cost in the place of what was held for it."""
+        if self._metered is not None:
+            self._metered.meter.settle(self._metered.name, entry.reserved, spent)
+            entry.reserved = Usage()
+
+    def _bytes(self, request: Request) -> int:
+        """The size of a request in a batch's file, about."""
+        return len(json.dumps(self._provider.line("x" * 57, request.body), ensure_ascii=False).encode()) + 2
+
+    def _entry(self, folder: BatchFolder, request: Request, reserved: Usage) -> _Entry:
+        """The one entry of a request: on its way already, or gathered now. reserved: what the meter holds for it."""
         entry = self._entries.get(request.key)
+        batch = folder.batch_of(request.key)
         if entry is not None:
             return entry
         entry = self._entries[request.key] = _Entry()
-        batch = folder.batch_of(request.key)
         if batch is not None:  # of an earlier process, or one whose callers gave up
             self._follow(folder, batch)
             return entry
-        size = len(json.dumps(self._provider.line("x" * 57, request.body), ensure_ascii=False).encode()) + 2
+        entry.reserved = reserved
+        size = self._bytes(request)
         if self._gathered_bytes + size > self._provider.max_bytes:
             self._send(folder)
         self._gathered[request.key] = request
@@ -353,7 +392,7 @@ class BatchLLM(WrappedLLM):
                     accepted.set_exception(error)
                 else:
                     accepted.cancel()
-            self._fail(batch.keys, error)
+            self._fail(batch.keys, error, sent=batch.state in ("intent", "submitted"))
             if self._closed and isinstance(error, asyncio.CancelledError):
                 raise self._interrupted() from None  # for collect(): it was not its caller that was cancelled
             raise
@@ -367,6 +406,12 @@ class BatchLLM(WrappedLLM):
         entry = self._entries.pop(key, None)
         if entry is None:
             return
+        if key in self._written_off:
+            self._written_off.discard(key)
+        else:
+            # What failed in a batch is not charged, but for answers that are none.
+            known = outcome.usage if isinstance(outcome, Completion) else getattr(outcome, "usage", None)
+            self._book(entry, known if isinstance(known, Usage) else Usage(requests=1))
         waiting = [waiter for waiter in entry.waiters if not waiter.done()]
         for place, waiter in enumerate(waiting):
             if isinstance(outcome, Completion):
@@ -374,11 +419,16 @@ class BatchLLM(WrappedLLM):
             else:
                 waiter.set_exception(_copy(outcome))
 
-    def _fail(self, keys: Iterable[str], error: BaseException) -> None:
+    def _fail(self, keys: Iterable[str], error: BaseException, *, sent: bool = False) -> None:
+        """End the waiting for requests. sent: they may be on their way, and have to be paid for."""
         if isinstance(error, asyncio.CancelledError):
             error = self._interrupted()
         for key in keys:
             entry = self._entries.pop(key, None)
+            if entry is not None:
+                if sent and entry.reserved.requests:
+                    self._written_off.add(key)
+                self._book(entry, entry.reserved if sent else Usage())
             for waiter in () if entry is None else entry.waiters:
                 if not waiter.done():
                     waiter.set_exception(_copy(error))
@@ -444,6 +494,17 @@ def _provider(llm: TextLLM, resilience: Resilience) -> Provider:
             from icl_vision.llms.batch_anthropic import AnthropicBatches
 
             return AnthropicBatches(llm, resilience)
+    if isinstance(llm, WrappedLLM):
+        kind = type(llm).__name__
+        raise CapabilityError(
+            f"a {kind} answers requests one by one; put it around the batches, {kind}(BatchLLM(llm, folder), ...), and "
+            f"give BatchLLM the LLM that is in it, {llm.llm.profile.name!r}"
+        )
+    if isinstance(llm, FallbackLLM):
+        raise CapabilityError(
+            f"{name!r} asks several LLMs, and a batch goes to one; give BatchLLM one of them, and let FallbackLLM hold "
+            "the BatchLLM"
+        )
     raise CapabilityError(
         f"{name!r} has no batch endpoint that this library knows; use 'openai:MODEL' or 'anthropic:MODEL' with a model "
         "whose profile says batch=True"

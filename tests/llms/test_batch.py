@@ -33,6 +33,7 @@ from batch_servers import (
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Usage
 from icl_vision.errors import (
+    BudgetExceededError,
     CapabilityError,
     LLMError,
     LLMResponseError,
@@ -45,6 +46,7 @@ from icl_vision.errors import (
     RunMismatchError,
     UsageError,
 )
+from icl_vision.llms import Budget, FallbackLLM, Meter, MeteredLLM, connect, record
 from icl_vision.llms.anthropic import AnthropicLLM
 from icl_vision.llms.batch import BatchLLM
 from icl_vision.llms.cache import CachedLLM, ResponseCache, repeat
@@ -474,7 +476,10 @@ async def test_what_nobody_waits_for_is_not_sent(server: BatchServer, tmp_path: 
     async with batched(server, tmp_path / "run", window=0.05) as llm:
         first, second = asyncio.create_task(llm.complete("one")), asyncio.create_task(llm.complete("two"))
         await until(lambda: len(llm._gathered) == 2)
+        both = llm._gathered_bytes
         first.cancel()
+        await until(lambda: len(llm._gathered) == 1)
+        assert 0 < llm._gathered_bytes < both  # it no longer counts for the batch's size either
         assert (await second).text == "TWO"
     assert server.asked == ["two"]
 
@@ -736,6 +741,71 @@ def test_an_llm_by_its_string(tmp_path: Path) -> None:
     llm = BatchLLM("openai:gpt-4o-mini", tmp_path / "run")
     assert llm.profile.name == "openai:gpt-4o-mini"
     assert not (tmp_path / "run").exists()  # nothing is read or written before the first question
+
+
+# A budget. ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_connected_llm_with_a_budget(server: BatchServer, tmp_path: Path) -> None:
+    meter = Meter(budget=Budget(requests=2))
+    llm = connect(llm_of(server), meter=meter)
+    async with batched(server, tmp_path / "run", llm=llm) as batch:
+        assert batch.identity == llm_of(server).identity  # the folder is the same with and without a budget
+        answers = await asyncio.gather(*(batch.complete(text) for text in ("one", "one", "two")))
+        assert [one.text for one in answers] == ["ONE", "ONE", "TWO"]
+        spent = meter.total()[0]
+        assert spent == sum((one.usage for one in answers), Usage()) and spent.requests == 2
+        with pytest.raises(BudgetExceededError, match="the budget is 2"):
+            await batch.complete("three")
+        assert (await batch.complete("one")).usage.requests == 0  # from the folder
+        with pytest.raises(BudgetExceededError):
+            await batch.submit(["one", "three"])
+        assert meter.total()[0] == spent and all(one == Usage() for one in meter._reserved.values())
+    assert server.asked == ["one", "two"]
+
+
+async def test_what_a_batch_may_cost_is_held_until_it_is_known(server: BatchServer, tmp_path: Path) -> None:
+    meter = Meter(budget=Budget(requests=3))
+    server.held = True
+    async with batched(server, tmp_path / "run", llm=MeteredLLM(llm_of(server), meter), max_wait=0.03) as batch:
+        await batch.submit(["one", "two"])
+        with pytest.raises(BudgetExceededError):
+            await asyncio.gather(*(batch.complete(text) for text in ("three", "four")))
+        with pytest.raises(LLMTimeoutError):
+            await batch.complete("one")
+        await until(lambda: not batch._entries)
+        booked = meter.total()[0]
+        assert booked.requests in (2, 3)  # under way, and to be paid for ("three" may have been sent)
+        server.held = False
+        assert (await batch.complete("one")).text == "ONE"
+        assert meter.total()[0].requests == booked.requests  # written off before, so not booked twice
+
+
+async def test_failed_and_unsent_requests_cost_no_tokens(server: BatchServer, tmp_path: Path) -> None:
+    meter = Meter()
+    async with batched(server, tmp_path / "run", llm=MeteredLLM(llm_of(server), meter), window=0.05) as batch:
+        waiting = asyncio.create_task(batch.complete("never sent"))
+        await until(lambda: batch._gathered)
+        waiting.cancel()
+        await until(lambda: not batch._gathered)
+        assert meter.total()[0] == Usage() and all(one == Usage() for one in meter._reserved.values())
+    batch = batched(server, tmp_path / "other", llm=MeteredLLM(llm_of(server), meter), window=60)
+    waiting = asyncio.create_task(batch.complete("closed before"))
+    await until(lambda: batch._gathered)
+    await batch.aclose()
+    with pytest.raises(LLMUnavailableError):
+        await waiting
+    assert meter.total()[0] == Usage() and all(one == Usage() for one in meter._reserved.values())
+
+
+def test_what_goes_around_what_is_said(tmp_path: Path) -> None:
+    llm = OpenAILLM("gpt-4o-mini", api_key=CANARY)
+    with pytest.raises(CapabilityError, match=r"RecordingLLM\(BatchLLM\(llm, folder\), \.\.\.\).*'openai:gpt-4o-mini'"):
+        BatchLLM(record(llm, tmp_path / "r.jsonl"), tmp_path)
+    with pytest.raises(CapabilityError, match="give BatchLLM one of them, and let FallbackLLM hold the BatchLLM"):
+        BatchLLM(FallbackLLM([llm, llm]), tmp_path)
+    FallbackLLM([BatchLLM(llm, tmp_path / "run"), llm])
+    record(BatchLLM(llm, tmp_path / "run"), tmp_path / "r.jsonl.2")
 
 
 def test_llms_that_have_no_batch_endpoint(tmp_path: Path) -> None:
