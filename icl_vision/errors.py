@@ -44,6 +44,7 @@ too, so generic handlers keep working.
     ├── AnswerRefusedError                 an answer that cannot be read as the words asked for, or repaired into them
     ├── TrainingError                      a training run must stop; its last good checkpoint is kept
     ├── StorageError                       a file or cache of ours cannot be read or written
+    │   └── UnwritableError (OSError)      a full or read-only disk, a place that is no file
     └── RunError                           a run folder cannot be used
         ├── RunMismatchError               resumed with another configuration, or not meant to be resumed
         └── RunLockedError                 another process is writing to it
@@ -311,6 +312,16 @@ class TrainingError(IclVisionError):
 
 class StorageError(IclVisionError):
     """A file or cache of ours cannot be read or written."""
+
+
+class UnwritableError(StorageError, OSError):
+    """A file cannot be written: the disk is full or read-only, or the place is no file.
+
+    ``errno`` and ``strerror`` are the system's, where it gave any.
+    """
+
+    def __str__(self) -> str:
+        return str(self.args[0]) if self.args else type(self).__name__
 
 
 class RunError(IclVisionError):

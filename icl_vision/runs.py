@@ -26,6 +26,7 @@ import logging
 import os
 import platform
 import subprocess
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -34,7 +35,7 @@ from typing import IO, Any
 from icl_vision.contracts import Usage
 from icl_vision.errors import RunError, RunLockedError, RunMismatchError, StorageError, UsageError
 from icl_vision.reading import checked_path, loads, opened, read_json
-from icl_vision.storage import write_json
+from icl_vision.storage import write_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -66,25 +67,46 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def source_commit() -> str | None:
-    """The git commit of the checkout the package runs from, with "-dirty" where it has changes; None outside one.
+    """The git commit of the package's own checkout, with "-dirty" where it has changes; None where it runs from none.
 
-    Looked up once: what a process runs is the code it loaded, whatever is committed meanwhile.
+    An installed package often lies inside somebody's repository, in a virtual environment or vendored: the commit of
+    that says nothing about what ran. Looked up once: what a process runs is the code it loaded, whatever is committed
+    meanwhile.
     """
-    here = Path(__file__).resolve().parent
-    try:
-        top = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10)
-        if top.returncode != 0:
-            return None
-        state = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=here,
-            capture_output=True,
-            text=True,
-            timeout=10,
+    return _commit_of(Path(__file__).resolve().parent)
+
+
+def _commit_of(package: Path) -> str | None:
+    if not _is_own_checkout(package.parent):
+        return None
+    # Set by git for its hooks: they would point at the repository whose hook is running.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str | None:
+        done = subprocess.run(
+            ["git", *arguments], cwd=package.parent, env=environment, capture_output=True, text=True, timeout=10
         )
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        if git("ls-files", "--error-unmatch", "--", f"{package.name}/{Path(__file__).name}") is None:
+            return None
+        head = git("rev-parse", "HEAD")
+        changes = git("status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return top.stdout.strip() + ("-dirty" if state.stdout.strip() else "")
+    return None if head is None else head + ("-dirty" if changes else "")
+
+
+def _is_own_checkout(folder: Path) -> bool:
+    """Whether a folder is the top of a checkout of this package: a repository whose project has our name."""
+    if not (folder / ".git").exists():  # a file, in a worktree
+        return False
+    try:
+        project = tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8")).get("project", {})
+    except (OSError, ValueError):
+        return False
+    return isinstance(project, dict) and project.get("name") == "icl-vision"
 
 
 class Run:
@@ -229,9 +251,10 @@ class Run:
             data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError) as error:
             raise UsageError(f"the result of item {line['id']!r} is not plain JSON: {error}") from error
-        self._journal.write(data)
-        self._journal.flush()
-        os.fsync(self._journal.fileno())
+        with writing(self.folder / "journal.jsonl"):
+            self._journal.write(data)
+            self._journal.flush()
+            os.fsync(self._journal.fileno())
 
 
 def read_info(folder: str | os.PathLike[str]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Knows: the user cache folder, atomic writes, hashes. Refuses to know: what the f
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from icl_vision.errors import StorageError
+from icl_vision.errors import IclVisionError, StorageError, UnwritableError
 from icl_vision.reading import checked_path, opened
 
 
@@ -44,22 +45,99 @@ def cache_dir() -> Path:
 def atomic_path(target: Path) -> Iterator[Path]:
     """A temporary path beside ``target`` to write to; moved over it when the block ends well, removed otherwise.
 
-    A kill leaves at most a ``.tmp-`` file that no reader looks at. Raises OSError where it cannot be written.
+    A kill leaves at most a ``.tmp-`` file that no reader looks at. Raises UnwritableError (an OSError too) where it
+    cannot be written.
     """
-    checked_path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".tmp-{target.name}-", dir=target.parent)
-    os.close(handle)
-    temporary = Path(name)
+    with writing(target):
+        checked_path(target)
+        _refuse_devices(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".tmp-{target.name}-", dir=target.parent)
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            yield temporary
+            # mkstemp makes 0600; a file the user asked for gets the ordinary mode.
+            umask = os.umask(0)
+            os.umask(umask)
+            temporary.chmod(0o666 & ~umask)
+            os.replace(temporary, target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def writing(target: Path) -> Iterator[None]:
+    """Around writes to ``target``: where the system refuses one, an UnwritableError names the target and why.
+
+    What goes wrong with another file meanwhile (one that is read from, say) is raised as it is.
+    """
     try:
-        yield temporary
-        # mkstemp makes 0600; a file the user asked for gets the ordinary mode.
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if isinstance(error, IclVisionError) or not _concerns(error.filename, target):
+            raise
+        raise unwritable(target, error) from error
+
+
+def unwritable(target: Path, error: OSError) -> UnwritableError:
+    """The error for a place that the system does not let us write to."""
+    found = UnwritableError(f"{str(target)!r} cannot be written: {error.strerror or error}")
+    found.errno, found.strerror = error.errno, error.strerror
+    return found
+
+
+def try_writing(target: Path, *, folder: bool) -> None:
+    """Find out, before anything is paid for, whether a file (or files in a folder) can be written; leaves nothing.
+
+    Args:
+        target: the file, or the folder. What it lies in need not be there yet.
+        folder: which of the two it is.
+
+    Raises:
+        UnwritableError: it cannot; the message says why.
+    """
+    place = target if folder else target.parent
+    made: list[Path] = []
+    with writing(target):
+        checked_path(target)
+        if not folder:
+            _refuse_devices(target)
+        try:
+            for one in reversed([place, *place.parents]):
+                if not one.is_dir():
+                    if one.exists():
+                        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
+                    one.mkdir()
+                    made.append(one)
+            with tempfile.TemporaryFile(prefix=".tmp-", dir=place, buffering=0) as handle:
+                # A full disk still makes empty files.
+                handle.write(bytes(_TRIED))
+                os.fsync(handle.fileno())
+        finally:
+            for one in reversed(made):
+                with contextlib.suppress(OSError):  # somebody else put something there meanwhile
+                    one.rmdir()
+
+
+_TRIED = 64 * 1024
+"""Bytes that are written to find out whether a disk is full."""
+
+
+def _refuse_devices(target: Path) -> None:
+    """Moving a file over a pipe or a device would put it out of the world."""
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "it is a pipe or a device, not a file", str(target))
+
+
+def _concerns(name: object, target: Path) -> bool:
+    """Whether an error's file is the target, lies beside it or above it, or is none in particular."""
+    if not isinstance(name, str | bytes):
+        return True
+    path, own = Path(os.path.abspath(os.fsdecode(name))), Path(os.path.abspath(target))
+    return path.is_relative_to(own) or path.parent == own.parent or path in own.parents
 
 
 def write_text(target: Path, text: str) -> None:

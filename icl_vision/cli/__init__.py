@@ -6,13 +6,16 @@ module is imported only when that command (or its help) is asked for, so start-u
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
 import click
 
-from icl_vision.errors import IclVisionError
+from icl_vision.errors import IclVisionError, StorageError, UnwritableError
 
 # command -> (module, one line for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -35,6 +38,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C: 128 + SIGINT."""
+
+
+def _drop_output() -> None:
+    """Where stdout takes nothing more (a full disk), so that Python does not complain again when it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
 class LazyGroup(click.Group):
@@ -72,7 +83,17 @@ class LazyGroup(click.Group):
                 from icl_vision.cli.speaking import in_options
 
                 text = in_options(text, command)
-            raise click.ClickException(f"{type(error).__name__}: {text}") from error
+            # That a kind of StorageError is an OSError too is for programs; people get the name that the docs have.
+            kind = StorageError if isinstance(error, UnwritableError) else type(error)
+            raise click.ClickException(f"{kind.__name__}: {text}") from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # `| head`: click ends quietly
+                raise
+            where = "what was to be printed" if error.filename is None else repr(os.fsdecode(error.filename))
+            _drop_output()
+            raise click.ClickException(
+                f"StorageError: {where} cannot be read or written: {error.strerror or error}"
+            ) from error
         except KeyboardInterrupt:
             # As shells expect of a program that Ctrl-C ended; what to do next was said where it is known.
             click.echo("interrupted", err=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, seed_option
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, seed_option, try_out
 from icl_vision.errors import MissingExtraError, UsageError, VocabularyError
 from icl_vision.llms.redaction import redacted_url
 
@@ -78,6 +78,7 @@ def words_command(
 
     The result is used by its folder: icl-vision tokenize IMG --tokenizer DIR. Needs the extra 'train'.
     """
+    try_out(out, folder=True)
     vocabulary = _vocabulary(words_file, vocabulary_folder)
     out = out.absolute()
     # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
@@ -177,6 +178,7 @@ def codebook_command(
     It is used by its folder wherever a codebook is named, in a training config for one. Needs the extra 'train'; for
     gguf also 'local', whose llama.cpp applies the file's tokenizer.
     """
+    try_out(out, folder=True)
     vocabulary = _vocabulary(None if words_file == "portable" else Path(words_file), None)
     # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
     builder = _import("icl_vision.exporters.word_codebook")

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from icl_vision.errors import LLMError
+from icl_vision.errors import LLMError, StorageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -89,14 +89,28 @@ def progress_wanted(quiet: bool) -> bool:
 def kept(out: object, *, quiet: bool = False, what: str = "what was answered") -> Iterator[None]:
     """Around work whose results are in the folder or file ``out`` as soon as they are there.
 
-    Where it stops, by an LLM's error or by Ctrl-C, says how to go on.
+    Where it stops, by an LLM's error, a full disk or Ctrl-C, says how to go on.
     """
     try:
         yield
-    except (LLMError, KeyboardInterrupt) as error:
+    except (LLMError, StorageError, KeyboardInterrupt) as error:
         # After Ctrl-C a person looks for the way on: no remark, so --quiet keeps it.
-        say(f"{what} is kept in {out}; --resume goes on from there", quiet=quiet and isinstance(error, LLMError))
+        say(
+            f"{what} is kept in {out}; --resume goes on from there",
+            quiet=quiet and not isinstance(error, KeyboardInterrupt),
+        )
         raise
+
+
+def try_out(out: Path, *, folder: bool) -> None:
+    """Whether --out can be written, before anything is loaded or asked; what is found out costs nothing then.
+
+    Raises:
+        StorageError: it cannot.
+    """
+    from icl_vision.storage import try_writing
+
+    try_writing(out, folder=folder)
 
 
 def expand(images: Sequence[Path]) -> list[Path]:

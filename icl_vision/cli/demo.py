@@ -22,8 +22,9 @@ from icl_vision.cli.common import (
     say,
     seed_option,
     tokenizer_option,
+    try_out,
 )
-from icl_vision.errors import PyramidError, StorageError, UsageError
+from icl_vision.errors import PyramidError, StorageError
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.few_shot import EpisodeResult, FewShotReport
@@ -96,7 +97,7 @@ def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet
     (words_prototype).
     """
     began = time.monotonic()
-    _check_writable(out)
+    try_out(out, folder=True)
 
     from icl_vision.evaluation.episodes import ImageFolder
     from icl_vision.evaluation.few_shot import FewShotEvaluation, FewShotReport
@@ -160,16 +161,6 @@ def _words_per_image(tokenizer: ImageTokenizer) -> int | None:
     except PyramidError:
         return None
     return K
-
-
-def _check_writable(out: Path) -> None:
-    """Find out before any work is done whether the results can be kept."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"--out {str(out)!r} cannot be made a folder ({error.strerror}); choose another") from error
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {str(out)!r} cannot be written to; choose another folder")
 
 
 def _print_episode(result: EpisodeResult, number: int, total: int) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import expand, json_option, kept, print_json, quiet_option, say, seed_option
+from icl_vision.cli.common import expand, json_option, kept, print_json, quiet_option, say, seed_option, try_out
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import UsageError
 
@@ -100,6 +100,8 @@ def command(
         raise click.UsageError("--protocol leak-free needs --context DIR, a folder of other intact pictures")
     if (out / "results.json").exists() and not (resume or dry_run):
         raise UsageError(f"{str(out)!r} already holds results; choose another folder, or --resume")
+    if not dry_run:
+        try_out(out, folder=True)
     denoiser = ImageDenoiser(
         llm,
         tokenizer,

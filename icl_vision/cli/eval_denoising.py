@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say, seed_option
+from icl_vision.cli.common import (
+    json_option,
+    kept,
+    print_json,
+    progress_wanted,
+    quiet_option,
+    say,
+    seed_option,
+    try_out,
+)
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import BudgetExceededError, IclVisionError, UsageError
 
@@ -132,6 +141,8 @@ def command(
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.tokenizers.wrapping import fingerprint
 
+    if not dry_run:
+        try_out(out, folder=True)
     shown, restored = _drawn(data, context, n, examples, seed)
     loaded = ImageTokenizer.from_pretrained(tokenizer)
     settings = {

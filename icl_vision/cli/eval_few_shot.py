@@ -23,6 +23,7 @@ from icl_vision.cli.common import (
     seed_option,
     tokenizer_option,
     trust_option,
+    try_out,
 )
 from icl_vision.cli.lists import ListsCommand
 from icl_vision.cli.runs import RunOptions, run_options
@@ -239,6 +240,8 @@ def command(
         _check_places(click.get_current_context())
     if run.out is None and not run.dry_run:
         raise click.UsageError("--out RUN is needed, the folder that keeps every answer (or --dry-run)")
+    if save_episodes is not None:
+        try_out(save_episodes, folder=False)
     config = BenchmarkConfig(
         settings=parse_settings(settings, ways),
         episodes=episodes,

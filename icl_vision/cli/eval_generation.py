@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say
+from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say, try_out
 from icl_vision.cli.generation_options import drawing_options
 
 ATTRIBUTION = "The examples are MNIST's digits (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
@@ -101,6 +101,8 @@ def command(
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.tokenizers.wrapping import fingerprint
 
+    if not dry_run:
+        try_out(out, folder=True)
     tokenizer = ImageTokenizer.from_pretrained(drawing["tokenizer"])
     llm = connect(drawing["llm"])
     reader = DigitReader()

@@ -22,6 +22,7 @@ from icl_vision.cli.common import (
     say,
     seed_option,
     tokenizer_option,
+    try_out,
 )
 from icl_vision.cli.reconstruct import DECODER
 from icl_vision.errors import IclVisionError
@@ -111,6 +112,7 @@ def command(
     from icl_vision.tokenizers.onnx import OnnxTokenizer
     from icl_vision.tokenizers.wrapping import fingerprint
 
+    try_out(out, folder=True)
     loaded = OnnxTokenizer.from_pretrained(tokenizer)
     pictures = list_pictures(data, limit=limit, seed=seed)
     notes: dict[str, str] = {}

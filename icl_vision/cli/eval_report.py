@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.common import trust_option
+from icl_vision.cli.common import trust_option, try_out
 from icl_vision.cli.lists import ListsCommand
 
 
@@ -38,4 +38,5 @@ def command(run: Path, others: tuple[Path, ...], images: Path | None, trust: boo
     """
     from icl_vision.viz.benchmark_page import write_report
 
+    try_out(run / "report.html", folder=False)
     click.echo(str(write_report(run, title=title, images=images, others=others, trust=trust)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, trust_option
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, trust_option, try_out
 from icl_vision.errors import MissingExtraError
 
 
@@ -111,6 +111,7 @@ def command(
     The folder gets an encoder and a decoder graph and a card; it appears only when both compute what the trained
     module computes. Use it by its folder: icl-vision tokenize IMG --tokenizer FOLDER. Needs the extra 'train'.
     """
+    try_out(out, folder=True)
     try:
         # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
         exporter = importlib.import_module("icl_vision.exporters.spae")

@@ -5,15 +5,15 @@ Knows: the command's options, where files go and what is printed. Refuses to kno
 
 from __future__ import annotations
 
-import contextlib
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, kept, print_json, quiet_option, say
+from icl_vision.cli.common import json_option, kept, print_json, quiet_option, say, try_out
 from icl_vision.cli.generation_options import budget_options, drawing_options
 from icl_vision.errors import UsageError
 from icl_vision.tasks.generation_examples import TEXT
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 ATTRIBUTION = "The packaged digits are MNIST's (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
 PAGE = "drawings.html"
+PART = ".part"
+"""Ending of the folder that keeps the answers of a single picture until that is written."""
 
 
 @click.command("generate")
@@ -49,7 +51,8 @@ PAGE = "drawings.html"
     required=True,
     metavar="DIR|PNG",
     type=click.Path(path_type=Path),
-    help="A .png file, for one picture: exactly the decoded pixels. Or a folder: a .png and an animated preview (.gif) "
+    help="A .png file, for one picture: exactly the decoded pixels; until it is there its answers are kept in "
+    f"FILE.png{PART}. Or a folder: a .png and an animated preview (.gif) "
     f"of each, {PAGE}, results.json, and every answer as soon as it is there, so that --resume can go on.",
 )
 @click.option(
@@ -68,7 +71,9 @@ PAGE = "drawings.html"
     show_default=True,
     help="Pictures of each text. More than one are sampled: without --temperature at 0.5.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in --out DIR. Same options; queries may be added.")
+@click.option(
+    "--resume", is_flag=True, help="Go on with the run in --out. Same options; in a folder queries may be added."
+)
 @click.option("--dry-run", is_flag=True, help="Print the plan only: segments, tokens, time, cost. Nothing is asked.")
 @drawing_options
 @budget_options
@@ -95,11 +100,11 @@ def command(
     from icl_vision.tasks.generation_examples import read_examples
     from icl_vision.tasks.image_generator import ImageGenerator
 
+    if not dry_run:
+        try_out(out, folder=out.suffix.lower() != ".png")
     single = out.suffix.lower() == ".png"
     if single and (len(queries) > 1 or count > 1):
         raise click.UsageError(f"--out {out} is one picture; give a folder for {len(queries)} queries, {count} of each")
-    if single and resume:
-        raise click.UsageError("--resume needs --out DIR: a .png keeps no answers to go on with")
     if count > 1 and not drawing["temperature"]:
         drawing["temperature"] = 0.5
     found = read_examples(examples, text)
@@ -120,12 +125,16 @@ def command(
     def watch(preview: Preview) -> None:
         frames.setdefault(preview.query, []).append(preview.image)
 
-    with contextlib.nullcontext() if single else kept(out, quiet=quiet):
-        results = generator.generate(queries, count, out=None if single else out, resume=resume, watch=watch)
+    # A single picture's answers are kept beside it until it is there.
+    run = out.with_name(out.name + PART) if single else out
+    with kept(run, quiet=quiet):
+        results = generator.generate(queries, count, out=run, resume=resume, watch=watch)
     elapsed = time.monotonic() - started
     if single:
         _save(results[0], out)
         rows = [_row(results[0], out)]
+        if not results[0].error:
+            shutil.rmtree(run, ignore_errors=True)
     else:
         rows = _folder(results, frames, out, elapsed)
     if as_json:
@@ -137,6 +146,7 @@ def command(
     for row in failed:
         say(f"{row['text']}: {row['error']}")
     if failed:
+        say(f"what was answered is kept in {run}; --resume goes on from there", quiet=quiet)
         raise click.exceptions.Exit(1)
 
 

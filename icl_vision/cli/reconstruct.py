@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option, try_out
 
 DECODER = "spae-digits-32"
 """The packaged tokenizer that can decode."""
@@ -44,6 +44,7 @@ def command(image: str, tokenizer: str, k: int | None, out: Path, as_json: bool,
     """
     if out.suffix.lower() != ".png":
         raise click.BadParameter(f"{str(out)!r} must end in .png", param_hint="--out")
+    try_out(out, folder=False)
     import numpy as np
 
     from icl_vision.evaluation.image_metrics import psnr

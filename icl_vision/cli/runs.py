@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from icl_vision.cli.common import kept, print_json, progress_wanted, say
+from icl_vision.cli.common import kept, print_json, progress_wanted, say, try_out
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
@@ -105,6 +105,8 @@ def run_options(function: F) -> F:
             raise click.UsageError("--resume needs --out RUN, the folder of the run to go on with")
         check_limits(budget_cost, prices)
         run = RunOptions(out, resume, cache, dry_run, prices, budget_requests, budget_tokens, budget_cost)
+        if out is not None and not dry_run:
+            try_out(out, folder=True)
         return function(*args, run=run, **kwargs)
 
     for option in reversed(_OPTIONS):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option
+from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option, try_out
 from icl_vision.errors import ImageError, StorageError
 from icl_vision.storage import atomic_path, write_text
 
@@ -64,9 +64,9 @@ def command(
         raise click.UsageError(
             f"a .png shows one image, {len(images)} were given; use --out PAGE.html for several, or one call each"
         )
-    from icl_vision.cli.tokenize import check_writable, one_line
+    from icl_vision.cli.tokenize import one_line
 
-    check_writable(out)
+    try_out(out, folder=False)
     results = _look(images, tokenizer, k)
     looks = [shown for shown in results if not isinstance(shown, ImageError)]
     if looks:

@@ -17,8 +17,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say, tokenizer_option
-from icl_vision.errors import ImageNotFoundError, StorageError, UsageError
+from icl_vision.cli.common import (
+    json_option,
+    kept,
+    print_json,
+    progress_wanted,
+    quiet_option,
+    say,
+    tokenizer_option,
+    try_out,
+)
+from icl_vision.errors import ImageNotFoundError, UsageError
 
 if TYPE_CHECKING:
     from icl_vision.tokenizers import ImageTokenizer
@@ -117,6 +126,8 @@ def command(
         raise click.UsageError(f"{'--resume' if resume else '--shard'} needs --out FILE, the file to write")
     if out is not None and out.suffix not in (".jsonl", ".parquet"):
         raise click.BadParameter(f"{str(out)!r} must end in .jsonl or .parquet", param_hint="--out")
+    if out is not None:
+        try_out(out, folder=False)
     from icl_vision.tokenizers import ImageTokenizer
 
     loaded = ImageTokenizer.from_pretrained(tokenizer)
@@ -126,7 +137,6 @@ def command(
         bad = [record for record in records if "error" in record]
         ill = len(bad)
     else:
-        check_writable(out)
         bulk = _Bulk(out, workers, shard, resume)
         ill, bad, records = _write(loaded, paths, k, bulk, as_json=as_json, quiet=quiet)
     if as_json:
@@ -218,20 +228,6 @@ def bar(total: int, *, wanted: bool) -> Iterator[Callable[..., object]]:
 
     with tqdm(total=total, unit="image", leave=False) as shown:
         yield shown.update
-
-
-def check_writable(out: Path) -> None:
-    """Say so before the work rather than after it.
-
-    Raises:
-        StorageError: the folder of ``out`` cannot be made or written.
-    """
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"the folder {str(out.parent)!r} cannot be made: {error.strerror or error}") from error
-    if not os.access(out.parent, os.W_OK):
-        raise StorageError(f"the folder {str(out.parent)!r} cannot be written; choose another --out")
 
 
 def _for_json(record: dict[str, Any]) -> dict[str, Any]:

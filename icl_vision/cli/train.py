@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, kept, print_json, progress_wanted, quiet_option, say, trust_option
+from icl_vision.cli.common import (
+    json_option,
+    kept,
+    print_json,
+    progress_wanted,
+    quiet_option,
+    say,
+    trust_option,
+    try_out,
+)
 from icl_vision.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -91,6 +100,7 @@ def spae_command(
 
     Needs the extra 'train'. What every key of a configuration means is said in docs/training.md.
     """
+    try_out(out, folder=True)
     try:
         from icl_vision.training import load_config, train
     except ImportError as error:

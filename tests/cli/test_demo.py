@@ -173,14 +173,14 @@ def test_out_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("taken")
     assert invoke("--out", str(tmp_path / "file")).exit_code == 2
     result = invoke("--out", str(tmp_path / "file" / "inside"))
-    assert result.exit_code == 1 and "cannot be made a folder" in result.stderr
+    assert result.exit_code == 1 and "cannot be written: Not a directory" in result.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may write everywhere")
 def test_out_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "shut").mkdir(mode=0o500)
     result = invoke("--out", str(tmp_path / "shut"))
-    assert result.exit_code == 1 and "cannot be written to" in result.stderr
+    assert result.exit_code == 1 and "cannot be written" in result.stderr
 
 
 def test_more_episodes_than_fresh_photographs(tmp_path: Path) -> None:

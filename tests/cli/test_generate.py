@@ -59,6 +59,36 @@ def test_a_folder_gets_pictures_previews_a_page_and_a_run(shapes: Path, tmp_path
     assert len(json.loads(more.stdout)["images"]) == 3
 
 
+def test_a_png_that_was_stopped_goes_on(shapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from icl_vision.errors import LLMUnavailableError
+    from icl_vision.llms.fake import FakeLLM
+
+    out, part = tmp_path / "drawn" / "a.png", tmp_path / "drawn" / "a.png.part"
+    options = ["--examples", str(shapes), "--llm", "fake", "--query", "an image of bar", "--guidance", "1"]
+    answer, asked = FakeLLM._complete, []
+
+    async def counted(self: FakeLLM, *args: object, **settings: object) -> object:
+        asked.append(1)
+        if len(asked) == stop:
+            raise LLMUnavailableError("gone")
+        return await answer(self, *args, **settings)
+
+    monkeypatch.setattr(FakeLLM, "_complete", counted)
+    stop = 10
+    first = run(*options, "--out", str(out))
+    assert first.exit_code == 1 and f"kept in {part}; --resume goes on" in first.stderr and not out.exists()
+    assert (part / "journal.jsonl").exists()
+    again = run(*options, "--out", str(out))
+    assert again.exit_code == 1 and "--resume" in again.stderr
+    stop, before = 0, len(asked)
+    done = run(*options, "--out", str(out), "--resume")
+    assert done.exit_code == 0, done.output
+    assert len(asked) - before == 37 - 9  # what was answered before it stopped is not asked again
+    assert [one.name for one in out.parent.iterdir()] == ["a.png"]
+    plain = run(*options, "--out", str(tmp_path / "undisturbed.png"))
+    assert plain.exit_code == 0 and (tmp_path / "undisturbed.png").read_bytes() == out.read_bytes()
+
+
 def test_several_of_a_text_are_sampled(shapes: Path, tmp_path: Path) -> None:
     result = run("--examples", str(shapes), "--llm", "fake", "--query", "a", "-n", "2", "--out", str(tmp_path / "o"))
     assert result.exit_code == 0, result.output
@@ -81,7 +111,6 @@ def test_a_dry_run_asks_nothing(shapes: Path, tmp_path: Path) -> None:
     [
         (["--query", "a", "--query", "b", "--out", "x.png"], 2, "is one picture; give a folder"),
         (["--query", "a", "-n", "2", "--out", "x.png"], 2, "is one picture"),
-        (["--query", "a", "--out", "x.png", "--resume"], 2, "--resume needs --out DIR"),
         (["--query", "a", "--out", "x", "--budget-cost", "1"], 2, "--budget-cost needs --prices"),
         (["--query", "a", "--out", "x", "--guidance", "much"], 2, "neither 'auto' nor a number"),
         (["--query", "a", "--out", "x", "--text", "a digit"], 1, "one line that holds {}"),

@@ -206,7 +206,7 @@ def test_a_place_that_cannot_be_written(folder: Path) -> None:
     Path("file").touch()
     result = run("photos", "--out", "file/words.jsonl")
     assert result.exit_code == 1
-    assert "the folder 'file' cannot be made" in result.stderr
+    assert "'file/words.jsonl' cannot be written: Not a directory" in result.stderr
 
 
 def test_odd_file_names(folder: Path) -> None:
