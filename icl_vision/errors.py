@@ -237,7 +237,12 @@ class LLMSpecError(LLMError, ValueError):
 
 
 class LLMUnavailableError(LLMError):
-    """The LLM cannot be reached or started."""
+    """The LLM cannot be reached or started, or the connection to it was cut.
+
+    sent: the request had been sent by then, so that it may have been answered, and billed.
+    """
+
+    sent: bool = False
 
 
 class LLMTimeoutError(LLMError, TimeoutError):

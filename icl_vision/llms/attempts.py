@@ -27,7 +27,7 @@ class Account:
 
     known: somebody notes attempts at all (an LLM of the user's own may have no retry layer of ours). sent: attempts
     that left this machine; in_flight: those of them that have not ended. answered: that brought an answer. unsure: that
-    may have been answered, and billed, though no answer came (a timeout, an unreadable body, an end to waiting).
+    may have been answered, and billed, though no answer came (a timeout, a cut, an unreadable body, an end to waiting).
     """
 
     known: bool = False
@@ -95,7 +95,9 @@ def sending() -> Iterator[None]:
 
 def may_be_billed(error: BaseException) -> bool:
     """Whether a request that failed so may have been answered, and billed: it was neither refused nor unheard."""
-    return not isinstance(error, LLMStatusError | LLMUnavailableError | CapabilityError | PromptError | UsageError)
+    if isinstance(error, LLMUnavailableError):
+        return error.sent
+    return not isinstance(error, LLMStatusError | CapabilityError | PromptError | UsageError)
 
 
 def _open() -> Iterator[Account]:

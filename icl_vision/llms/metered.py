@@ -7,7 +7,7 @@ estimated with a margin elsewhere, and every token it may write, thinking includ
 used takes the place of the reservation.
 
 What a failed request cost is not known. Where it never reached the model (a refusal, no connection) it counts as a
-request without tokens; where it may have been answered and billed (a timeout, an answer that cannot be read, a
+request without tokens; where it may have been answered and billed (a timeout, a cut, an answer that cannot be read, a
 cancelled wait), the reservation stays as spent, so that a budget errs on the safe side. That holds for every attempt:
 one that timed out before another was answered is booked beside it. What was never sent costs nothing. Of a scoring call
 that failed, what came back counts with its own usage.

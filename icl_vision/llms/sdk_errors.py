@@ -26,6 +26,9 @@ from icl_vision.llms.redaction import quote
 from icl_vision.llms.retry_hints import hint_of
 from icl_vision.llms.tokens import estimate_tokens
 
+# The transport's errors after a request has left: the answer is lost, not the bill.
+_CUT_LATER = frozenset({"ReadError", "RemoteProtocolError", "ReadTimeout", "DecodingError"})
+
 SHORTER = "use fewer shots, ways, inner shots or repeats, or fewer words per image"
 CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"})
 
@@ -73,7 +76,11 @@ class Translator:
         if isinstance(error, module.APIConnectionError):
             cause = error.__cause__ or error
             detail = f"{type(cause).__name__}: {quote(str(cause), secrets)}"
-            return LLMUnavailableError(f"{self.name!r} cannot be reached, or the connection was cut ({detail})")
+            unavailable = LLMUnavailableError(
+                f"{self.name!r} cannot be reached, or the connection was cut ({detail})"
+            )
+            unavailable.sent = type(cause).__name__ in _CUT_LATER
+            return unavailable
         if isinstance(error, module.APIStatusError):
             return self._status(error, secrets, prompt_text)
         if isinstance(error, module.APIResponseValidationError):

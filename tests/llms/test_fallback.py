@@ -198,6 +198,23 @@ def test_fallbacks_that_cannot_be():
 PRICES = PriceTable({"fake": Price(1.0, 2.0, cache_read=0.1, cache_write=1.25)})
 
 
+@pytest.mark.parametrize(("fault", "billed"), [({"reset": True}, 2), ({"truncated": True}, 2), ({"status": 503}, 1)])
+def test_answers_lost_on_the_way_are_booked(fault, billed):
+    meter = Meter()
+    with LoopbackServer(OpenAIChat()) as server:
+        server.faults.append(Fault(**fault))
+        llm = connect("openai:gpt-4o-mini", base_url=server.url, api_key=CANARY, resilience=quick(), meter=meter)
+        llm.complete_sync(PROMPT)
+        gone = connect("openai:gpt-4o-mini", base_url="http://127.0.0.1:9/v1", api_key=CANARY, meter=meter, attempts=1)
+        assert meter.total()[0].requests == billed
+        with pytest.raises(LLMUnavailableError):
+            gone.complete_sync(PROMPT)  # never arrived: a request without tokens
+        tokens = meter.total()[0].prompt_tokens
+        assert meter.total()[0].requests == billed + 1 and tokens == meter.total()[0].prompt_tokens
+        llm.close()
+        gone.close()
+
+
 def test_usage_is_booked_by_model():
     meter = Meter(PRICES)
     llm = MeteredLLM(FakeLLM("two words"), meter)

@@ -201,6 +201,14 @@ class TestBooks:
         metered.complete_sync("which?")
         assert spent(meter) == one + COST
 
+    def test_an_answer_lost_on_the_way(self) -> None:
+        cut = LLMUnavailableError("the connection was cut")
+        cut.sent = True
+        meter = Meter()
+        metered = MeteredLLM(PairLLM({"which?": [cut]}), meter)
+        metered.complete_sync("which?")
+        assert spent(meter) == COST + metered.estimate("which?")
+
     def test_refused_attempts_cost_nothing(self) -> None:
         meter = Meter()
         fails = {"which?": [LLMStatusError("busy", 429), LLMUnavailableError("down")]}
