@@ -6,17 +6,17 @@
 T: folders of ``probability_tables.py`` (each example alone: the default). E: run folders of ``probability_episodes.py``
 (all examples in one prompt). ``fit`` takes training classes only. For the default rule it draws episodes from the
 tables, as many from each data set, fits one temperature for each measured (words, ways, shots) to all of them together,
-and says in the card what that does to the calibration error of each data set by itself, and what a map would do that
-was fitted to the other data set only. For the other rules, whose answers are dear, the temperature is a power of the
+and says (measured.json) what that does to the calibration error of each data set by itself, and what a map would do
+that was fitted to the other data set only. For the other rules, whose answers are dear, it is a power of the
 shots, fitted to all answers of the rule at once.
 
-``check`` measures the maps as the library finds them, also between and beyond the points that were fitted.
+``check`` measures the maps as the library finds them, also between and beyond the points that were fitted. ``own`` says
+what ``calibrate_probabilities`` would bring with 50 and 100 images of the user's (``--tables``, training classes).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ from icl_vision.probabilities.measuring import Reliability
 from icl_vision.probabilities.packaged import Situation, find_map
 from icl_vision.prompting import PromptBuilder
 from icl_vision.runs import read_info, read_results
-from icl_vision.storage import write_json
+from icl_vision.storage import sha256_file, write_json
 from icl_vision.tasks.calibrating import prompt_digest
 from icl_vision.tasks.scoring import log_bias
 from icl_vision.tokenizers import ImageTokenizer
@@ -74,7 +74,7 @@ class Answers:
         """The temperature that fits them best."""
         return round(best_temperature([*self.scores], self.truth.tolist()), 4)
 
-    def measured(self, temperature: float) -> Reliability:
+    def measured(self, temperature: float, repeats: int = 1000) -> Reliability:
         """Reliability with this temperature (1: the scores as they are)."""
         shares = softmax(self.scores / temperature)
         return reliability(
@@ -82,6 +82,7 @@ class Answers:
             self.scores.argmax(axis=1) == self.truth,
             briers=[brier_score(row, int(place)) for row, place in zip(shares, self.truth, strict=True)],
             groups=self.episode,
+            repeats=repeats,
         )
 
 
@@ -176,7 +177,7 @@ def power_of_shots(parts: Mapping[int, Sequence[Answers]]) -> tuple[float, float
         shares = [float(softmax(row / scale)[place]) for row, place in zip(rows, places, strict=True)]
         return float(-np.log(np.maximum(shares, 1e-300)).mean()), scale
 
-    best = min(np.linspace(-0.6, 0.6, 13), key=lambda power: fitted(float(power))[0])
+    best = min(np.linspace(-1.0, 0.5, 16), key=lambda power: fitted(float(power))[0])
     return fitted(float(best))[1], float(best)
 
 
@@ -230,10 +231,11 @@ def fit_tables(tables: Sequence[Table], answers: int, seed: int, *, contextual: 
             n += sum(len(one.truth) for one in parts.values())
             for name, one in parts.items():
                 cell = {"data": name, "words": info["k"], "ways": ways, "shots": shots, "temperature": temperature}
-                cell["raw"], cell["calibrated"] = short(one.measured(1.0)), short(one.measured(temperature))
+                for kind, used in (("raw", 1.0), ("calibrated", temperature)):
+                    cell[kind] = short(one.measured(used, 200))
                 for other, own in alone.items():
                     if other != name:
-                        cell["fitted_to_the_other_alone"] = {"temperature": own, **short(one.measured(own))}
+                        cell["fitted_to_the_other_alone"] = {"temperature": own, **short(one.measured(own, 200))}
                 cells.append(cell)
                 print(name, ways, shots, cell["raw"]["ece"], cell["calibrated"]["ece"], temperature, file=sys.stderr)
         temperatures.append(row)
@@ -300,8 +302,13 @@ def fit(options: argparse.Namespace) -> None:
     if options.episodes:
         rules += fit_episodes(options.episodes)
     options.out.mkdir(parents=True, exist_ok=True)
-    maps = options.out / "maps.json"
-    write_json(maps, {"rules": rules})
+    measured = [
+        {**{key: rule[key] for key in ("tokenizer", "method", "ensemble", "contextual")}, "cells": rule.pop("measured")}
+        for rule in rules
+    ]
+    files = {"maps.json": {"rules": rules}, "measured.json": {"rules": measured}}
+    for name, document in files.items():
+        write_json(options.out / name, document)
     about = header(options.seed)
     card = {
         "format_version": 1,
@@ -320,7 +327,7 @@ def fit(options: argparse.Namespace) -> None:
         "date": about["date"],
         "recipe": {"command": about["command"], "seed": options.seed, "answers_a_cell_and_data_set": options.answers},
         "versions": about["versions"],
-        "files": {"maps.json": hashlib.sha256(maps.read_bytes()).hexdigest()},
+        "files": {name: sha256_file(options.out / name) for name in files},
     }
     write_json(options.out / "card.json", card)
 
@@ -373,16 +380,50 @@ def check(options: argparse.Namespace) -> None:
     write(options.out, {**header(options.seed), "answers_a_cell": options.answers, "cells": cells})
 
 
+def own(options: argparse.Namespace) -> None:
+    """What ``calibrate_probabilities`` brings with so many images: a map for each episode, measured on other images."""
+    ways, shots, left = 10, 5, 15
+    cells = []
+    for folder in options.tables:
+        table = Table.read(folder)
+        place_of = {word: place for place, word in enumerate(table.columns)}
+        by_label: dict[str, list[int]] = {}
+        for place, (label, _, _) in enumerate(table.images):
+            by_label.setdefault(label, []).append(place)
+        classes = [np.asarray(places) for places in by_label.values() if len(places) >= shots + left]
+        for images in (0, 50, 100):
+            random = np.random.default_rng(options.seed)
+            parts, temperatures = [], []
+            for _ in range(options.answers // 50):
+                chosen = [random.permutation(classes[one]) for one in random.choice(len(classes), ways, replace=False)]
+                asked_about = [(place, truth) for truth, order in enumerate(chosen) for place in order[shots:][:left]]
+                asked_about = [asked_about[place] for place in random.permutation(len(asked_about))]
+                words = [[place_of[word] for word in table.images[place][2]] for place, _ in asked_about]
+                scores = np.stack(
+                    [[_pooled(table.rows[np.ix_(order[:shots], row)]).sum() for order in chosen] for row in words]
+                )
+                truth = np.asarray([one for _, one in asked_about])
+                first, rest = slice(0, images), slice(100, None)
+                fitted = best_temperature([*scores[first]], truth[first].tolist()) if images else 1.0
+                temperatures.append(fitted)
+                parts.append(Answers(scores[rest] / fitted, truth[rest], np.zeros(len(truth[rest]), dtype=np.int64)))
+            cell = {"data": ", ".join(table.info["data"]), "ways": ways, "shots": shots, "images": images}
+            cell["temperatures"] = {str(q): round(float(np.quantile(temperatures, q)), 2) for q in (0.05, 0.5, 0.95)}
+            cells.append({**cell, **short(together(parts).measured(1.0))})
+            print(cells[-1], file=sys.stderr)
+    write(options.out, {**header(options.seed), "cells": cells})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["fit", "check"])
+    parser.add_argument("what", choices=["fit", "check", "own"])
     parser.add_argument("--tables", type=Path, nargs="*", default=[], help="folders of probability_tables.py")
     parser.add_argument("--episodes", type=Path, nargs="*", default=[], help="run folders of probability_episodes.py")
     parser.add_argument("--answers", type=int, default=5000, help="of each drawn cell (default: 5000)")
     parser.add_argument("--seed", type=int, default=5)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    {"fit": fit, "check": check}[options.what](options)
+    {"fit": fit, "check": check, "own": own}[options.what](options)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 
 from icl_vision.viz.page import escape, percent
 
-_LEFT, _TOP, _SIDE, _GAP, _COUNTS, _BOTTOM, _RIGHT = 42, 10, 240, 8, 46, 38, 10
+_LEFT, _TOP, _SIDE, _GAP, _COUNTS, _BOTTOM, _RIGHT = 42, 10, 240, 8, 46, 38, 18
 _WIDTH = _LEFT + _SIDE + _RIGHT
 _HEIGHT = _TOP + _SIDE + _GAP + _COUNTS + _BOTTOM
 

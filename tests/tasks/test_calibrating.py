@@ -21,14 +21,15 @@ from icl_vision.errors import (
     StorageError,
     UsageError,
 )
-from icl_vision.llms import Budget, Meter, MeteredLLM
+from icl_vision.llms import Budget, Meter, MeteredLLM, connect
 from icl_vision.llms.dry import DryLLM
 from icl_vision.probabilities import ProbabilityMap, packaged
-from icl_vision.probabilities.packaged import Grid, MapFolder
+from icl_vision.probabilities.packaged import Grid, MapFolder, Situation, find_map
 from icl_vision.prompting import PromptBuilder
 from icl_vision.tasks import classify_many
 from icl_vision.tasks.calibrating import LEAST_IMAGES, content_of, prompt_digest
 from icl_vision.tasks.planning import plan, plan_calibration
+from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.wrapping import WrappedTokenizer, fingerprint
 
 COLOURS = {"warm": "red", "leafy": "green", "wet": "blue"}
@@ -141,6 +142,25 @@ def test_what_is_beyond_the_measured_is_said(packaged_map, overlap_llm, tokenize
         clf = FewShotClassifier(overlap_llm(), tokenizer, 3).fit(images, ["a", "b"] * 3)
     assert clf.probability_map_.note == "3 shots taken as 2, the nearest measured"
     assert "3 shots taken as 2" in caplog.text
+
+
+@pytest.mark.parametrize("tokenizer", ["words-photo", "spae-photo-128"])
+@pytest.mark.parametrize("contextual", [False, True])
+@pytest.mark.parametrize(("ways", "shots"), [(2, 1), (5, 1), (5, 3), (5, 5), (28, 3), (28, 2.5)])
+def test_the_library_comes_with_maps_for_its_defaults(tokenizer, contextual, ways, shots):
+    """Should an identity, a template or a fingerprint change, the maps would be lost without a word."""
+    pytest.importorskip("xllamacpp")
+    prompt = prompt_digest(PromptBuilder("classification").channel())
+    words = fingerprint(ImageTokenizer.from_pretrained(tokenizer))
+    llm = connect("local").identity
+    found = find_map(Situation(llm, prompt, words, "channel", True, contextual, 5, ways, shots))
+    assert found is not None and found.source == "packaged" and found.note == ""
+    assert 3 < found.temperature < 8  # the scores are far too sure as they are
+    if tokenizer == "words-photo":
+        direct = prompt_digest(PromptBuilder("classification"))
+        for method, digest in (("channel", prompt), ("direct", direct)):
+            assert find_map(Situation(llm, digest, words, method, False, contextual, 5, ways, shots)) is not None
+    assert find_map(Situation(llm, prompt, words, "channel", True, contextual, 21, ways, shots)) is None
 
 
 def test_a_wrong_value_is_refused_at_fit_and_at_the_call(clf, overlap_llm, tokenizer, support, queries):
