@@ -15,6 +15,7 @@ import click
 from icl_vision.cli.common import json_option, print_json, quiet_option, say, seed_option, try_out
 from icl_vision.errors import MissingExtraError, UsageError, VocabularyError
 from icl_vision.llms.redaction import redacted_url
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.vocabulary import Vocabulary
@@ -83,7 +84,8 @@ def words_command(
     out = out.absolute()
     # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
     exporter = _import("icl_vision.exporters.words")
-    say(f"embedding {len(vocabulary)} words and exporting {encoder} (minutes for a large model)", quiet=quiet)
+    words = counted(len(vocabulary), "word")
+    say(f"embedding {words} and exporting {encoder} (minutes for a large model)", quiet=quiet)
     extra = {"templates": templates} if templates else {}
     card = exporter.build_clip_words(encoder, out, vocabulary=vocabulary, licence=licence, **extra)
     if as_json:
@@ -92,8 +94,9 @@ def words_command(
     parity = card["metrics"]["parity"]
     click.echo(f"{card['name']}: {out}\ncodebook: {out.parent / card['codebook']['name']}")
     click.echo(
-        f"parity with torch: {parity['ids']} ids, {parity['mismatches']} mismatches, {parity['ties']} ties "
-        f"on {parity['images']} images at batches {', '.join(map(str, parity['batches']))}"
+        f"parity with torch: {counted(parity['ids'], 'id')}, "
+        f"{counted(parity['mismatches'], 'mismatch', 'mismatches')}, {counted(parity['ties'], 'tie')} "
+        f"on {counted(parity['images'], 'image')} at batches {', '.join(map(str, parity['batches']))}"
     )
 
 
@@ -182,7 +185,7 @@ def codebook_command(
     vocabulary = _vocabulary(None if words_file == "portable" else Path(words_file), None)
     # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
     builder = _import("icl_vision.exporters.word_codebook")
-    say(f"looking up {len(vocabulary)} words in {redacted_url(source)}", quiet=quiet)
+    say(f"looking up {counted(len(vocabulary), 'word')} in {redacted_url(source)}", quiet=quiet)
     options = {"several": several_tokens, "template": template, "batch_size": batch_size}
     found, queries = builder.find_vectors(source, vocabulary.words, **options)
     book = builder.build_codebook(
@@ -192,7 +195,7 @@ def codebook_command(
         print_json({"out": str(out.absolute()), "card": dict(book.card)})
         return
     metrics = book.card["metrics"]
-    click.echo(f"{book.name}: {len(book)} words of width {book.dimension} in {out.absolute()}")
+    click.echo(f"{book.name}: {counted(len(book), 'word')} of width {book.dimension} in {out.absolute()}")
     if metrics["overlap@5"] is not None:
         click.echo(
             f"kept of each word's neighbours: {metrics['overlap@5']:.0%} of 5, {metrics['overlap@10']:.0%} of 10"

@@ -25,6 +25,7 @@ from icl_vision.cli.common import (
     try_out,
 )
 from icl_vision.errors import PyramidError, StorageError
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.few_shot import EpisodeResult, FewShotReport
@@ -175,7 +176,7 @@ def _print_episode(result: EpisodeResult, number: int, total: int) -> None:
 
 
 def _print_summary(report: FewShotReport, llm: str, seconds: float, page: Path) -> None:
-    click.echo(f"\n{WAYS}-way {SHOTS}-shot, {len(report.episodes)} episodes")
+    click.echo(f"\n{WAYS}-way {SHOTS}-shot, {counted(len(report.episodes), 'episode')}")
     click.echo(f"  {llm:<16} {report.result}")
     for name, accuracy in report.baselines.items():
         click.echo(f"  {name.replace('_', ' '):<16} {accuracy}")

@@ -14,6 +14,7 @@ import click
 from icl_vision.cli.common import expand, json_option, kept, print_json, quiet_option, say, seed_option, try_out
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import UsageError
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.tasks.denoising_results import DenoisedImage
@@ -179,7 +180,8 @@ def _written(one: DenoisedImage, out: Path, path: Path) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     usage = row["usage"]
+    tokens = counted(usage["prompt_tokens"] + usage["completion_tokens"], "token")
     return (
-        f"{row['image']}: {row['files'].get('restored', 'failed')}, {usage['requests']} requests, "
-        f"{usage['prompt_tokens'] + usage['completion_tokens']:,} tokens, {len(row['changes'])} repairs"
+        f"{row['image']}: {row['files'].get('restored', 'failed')}, {counted(usage['requests'], 'request')}, {tokens}, "
+        f"{counted(len(row['changes']), 'repair')}"
     )

@@ -12,6 +12,7 @@ import click
 
 from icl_vision.cli.common import json_option, print_json
 from icl_vision.cli.lists import ListsCommand
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.compare import Comparison, Paired
@@ -92,10 +93,11 @@ def _text(found: Comparison) -> str:
     )
     if many:
         lines.append(
-            f"Holm: corrected for {len(found.pairs)} comparisons; better and worse are said of corrected p < 0.05."
+            f"Holm: corrected for {counted(len(found.pairs), 'comparison')}; "
+            "better and worse are said of corrected p < 0.05."
         )
     if found.unpaired:
-        lines.append(f"{found.unpaired:,} items are in one run only and count for nothing here.")
+        lines.append(f"In one run only, and counting for nothing here: {counted(found.unpaired, 'item')}.")
     return "\n".join(lines)
 
 

@@ -22,6 +22,7 @@ from icl_vision.cli.common import (
 )
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import BudgetExceededError, IclVisionError, UsageError
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.denoising import DenoisingEvaluation
@@ -219,8 +220,8 @@ def _drawn(data: Path, context: Path | None, n: int, examples: int, seed: int) -
     found = list_pictures(data, limit=wanted, seed=seed)
     if len(found) < wanted:
         raise UsageError(
-            f"{str(data)!r} holds {len(found)} pictures; {n} to restore"
-            + (f" and {examples} examples" if context is None else "")
+            f"{str(data)!r} holds {counted(len(found), 'picture')}; {n} to restore"
+            + (f" and {counted(examples, 'example')}" if context is None else "")
             + f" need {wanted}: lower --n or --examples"
         )
     if context is not None:
@@ -269,7 +270,8 @@ def _planned(plans: list[Any], tokens: int, seconds: float) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """For people: means with 95% intervals, and what the LLM is shown to be better and worse than."""
-    lines = [f"{results['tokenizer']}, {results['llm']}, {results['n']} pictures a task, {results['protocol']}"]
+    pictures = counted(results["n"], "picture")
+    lines = [f"{results['tokenizer']}, {results['llm']}, {pictures} a task, {results['protocol']}"]
     if results["leaking"]:
         lines.append(f"LEAKING: {results['leaking']}")
     for task in results["config"]["tasks"]:

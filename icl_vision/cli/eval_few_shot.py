@@ -29,6 +29,7 @@ from icl_vision.cli.lists import ListsCommand
 from icl_vision.cli.runs import RunOptions, run_options
 from icl_vision.errors import UsageError
 from icl_vision.trust import Reader
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.benchmark import FewShotBenchmark
@@ -298,13 +299,14 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
         if fits := render_reliability(finished.results):
             click.echo("\n" + fits)
     say(
-        f"{finished.asked:,} questions asked, {finished.kept:,} known from before, {finished.failed:,} failed; "
-        f"results in {finished.folder / 'results.json'}, page in {page}",
+        f"{counted(finished.asked, 'question')} asked, {finished.kept:,} known from before, "
+        f"{finished.failed:,} failed; results in {finished.folder / 'results.json'}, page in {page}",
         quiet=quiet,
     )
     if finished.failed:
         # A failure is no remark: --quiet keeps it.
-        say(f"{finished.failed:,} questions failed and are not in the figures; --resume asks them again. The first was")
+        failed = counted(finished.failed, "question")
+        say(f"{failed} failed, not counted in the figures; --resume asks again. The first was")
         say(finished.problem)
         raise click.exceptions.Exit(1)
 

@@ -26,6 +26,7 @@ from icl_vision.cli.common import (
 )
 from icl_vision.cli.reconstruct import DECODER
 from icl_vision.errors import IclVisionError
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.reconstruction import Instruments
@@ -214,7 +215,7 @@ def _table(results: dict[str, Any]) -> str:
     names = [name for name in ("psnr", "ssim", "lpips") if any(layer[name] for layer in results["layers"])]
     read = any(layer["read"] for layer in results["layers"])
     distances = (results["frechet"] or {}).get("at", {})
-    lines = [f"{results['tokenizer']} on {results['n']} pictures (mean, 95% interval)"]
+    lines = [f"{results['tokenizer']} on {counted(results['n'], 'picture')} (mean, 95% interval)"]
     lines.append("     k layers" + "".join(f"{name:>24}" for name in names) + ("   read right" if read else ""))
     for layer in results["layers"]:
         cells = ""
@@ -234,6 +235,7 @@ def _table(results: dict[str, Any]) -> str:
     for usage, score in zip(results["words"], results["guidance"], strict=True):
         said = f", guidance {score['mean']:.3f}" if score else ""
         lines.append(
-            f"layer {usage['layer']}: {usage['distinct']} words used, perplexity {usage['perplexity']:.0f}{said}"
+            f"layer {usage['layer']}: {counted(usage['distinct'], 'word')} used, "
+            f"perplexity {usage['perplexity']:.0f}{said}"
         )
     return "\n".join(lines)

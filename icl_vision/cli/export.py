@@ -13,6 +13,7 @@ import click
 
 from icl_vision.cli.common import json_option, print_json, quiet_option, say, trust_option, try_out
 from icl_vision.errors import MissingExtraError
+from icl_vision.wording import counted
 
 
 @click.command("export")
@@ -131,6 +132,7 @@ def command(
     size = sum(path.stat().st_size for path in out.iterdir())
     click.echo(f"{card['name']}: {out} ({size / 1e6:.1f} MB)")
     click.echo(
-        f"parity with torch: {parity['ids']} ids, {parity['mismatches']} mismatches, {parity['ties']} ties "
-        f"on {parity['images']} images at batches {', '.join(map(str, parity['batches']))}"
+        f"parity with torch: {counted(parity['ids'], 'id')}, "
+        f"{counted(parity['mismatches'], 'mismatch', 'mismatches')}, {counted(parity['ties'], 'tie')} "
+        f"on {counted(parity['images'], 'image')} at batches {', '.join(map(str, parity['batches']))}"
     )

@@ -17,6 +17,7 @@ from icl_vision.cli.common import json_option, kept, print_json, quiet_option, s
 from icl_vision.cli.generation_options import budget_options, drawing_options
 from icl_vision.errors import UsageError
 from icl_vision.tasks.generation_examples import TEXT
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -179,7 +180,8 @@ def _folder(
             moving = frames.get(place) or [one.image]
             write_gif(out / f"{name}.gif", moving)
             usage = one.usage
-            note = f"{usage.requests} requests, {usage.prompt_tokens:,} prompt tokens, {len(one.changes)} repairs"
+            note = f"{counted(usage.requests, 'request')}, {counted(usage.prompt_tokens, 'prompt token')}, "
+            note += counted(len(one.changes), "repair")
             layers = [] if one.pyramid is None else [one.pyramid.words(n + 1) for n in range(one.pyramid.layers)]
             tiles.append(DrawingTile(one.text, one.image, moving, layers, note))
         rows.append(_row(one, target))
@@ -211,4 +213,4 @@ def _row(one: GeneratedImage, target: Path) -> dict[str, Any]:
 
 def _line(row: dict[str, Any]) -> str:
     done = "failed" if row["error"] else row["file"]
-    return f"{done}  {row['text']}  {len(row['changes'])} repairs"
+    return f"{done}  {row['text']}  {counted(len(row['changes']), 'repair')}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option, try_out
+from icl_vision.wording import counted
 
 DECODER = "spae-digits-32"
 """The packaged tokenizer that can decode."""
@@ -65,4 +66,4 @@ def command(image: str, tokenizer: str, k: int | None, out: Path, as_json: bool,
         print_json({"image": image, "tokenizer": loaded.name, "k": pyramid.k, "words": words, "psnr": float(quality),
                     "out": str(out)})  # fmt: skip
     else:
-        say(f"{pyramid.k} words, PSNR {quality:.1f} dB, written to {out}", quiet=quiet)
+        say(f"{counted(pyramid.k, 'word')}, PSNR {quality:.1f} dB, written to {out}", quiet=quiet)

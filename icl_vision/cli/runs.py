@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from icl_vision.cli.common import kept, print_json, progress_wanted, say, try_out
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
@@ -133,8 +134,9 @@ class Parts:
         usage, cost = self.meter.total()
         which = "the whole run: " if self.before else ""
         say(
-            f"{which}{usage.requests:,} requests, {usage.prompt_tokens:,} prompt tokens ({usage.cached_tokens:,} of "
-            f"them from the provider's cache), {usage.completion_tokens:,} written; cost {cost}",
+            f"{which}{counted(usage.requests, 'request')}, {counted(usage.prompt_tokens, 'prompt token')} "
+            f"({usage.cached_tokens:,} of them from the provider's cache), {usage.completion_tokens:,} written; "
+            f"cost {cost}",
             quiet=quiet,
         )
 
@@ -220,8 +222,8 @@ class RunOptions:
         with kept(self.out, quiet=quiet):
             outcome = classify_many(classifier, images, self.out, resume=self.resume, progress=progress_wanted(quiet))
         say(
-            f"{outcome.answered:,} images asked about, {outcome.kept:,} known from before, {outcome.failed:,} failed; "
-            f"results in {outcome.folder / 'results.json'}"
+            f"{counted(outcome.answered, 'image')} asked about, {outcome.kept:,} known from before, "
+            f"{outcome.failed:,} failed; results in {outcome.folder / 'results.json'}"
             + ("; --resume asks the failed ones again" if outcome.failed else ""),
             quiet=quiet,
         )

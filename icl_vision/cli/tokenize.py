@@ -28,6 +28,7 @@ from icl_vision.cli.common import (
     try_out,
 )
 from icl_vision.errors import ImageNotFoundError, UsageError
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.tokenizers import ImageTokenizer
@@ -210,10 +211,10 @@ def _write(
         )
     before = f", {report.resumed:,} of the files were done before" if report.resumed else ""
     if report.images or bulk.shard is not None:
-        say(f"{report.images:,} images written to {report.out}{before}", quiet=quiet)
+        say(f"{counted(report.images, 'image')} written to {report.out}{before}", quiet=quiet)
     if report.bad:
         listed = bad_file(report.out)
-        say(f"{report.bad:,} of {len(mine):,} files could not be used; they are listed in {listed}")
+        say(f"{report.bad:,} of {counted(len(mine), 'file')} could not be used; they are listed in {listed}")
     first = list(itertools.islice(read_bad(report.out), NAMED)) if report.bad else []
     return report.bad, first, list(read_all(report, mine)) if as_json else []
 

@@ -22,6 +22,7 @@ from icl_vision.cli.common import (
     try_out,
 )
 from icl_vision.errors import MissingExtraError
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.training import TrainResult
@@ -110,13 +111,14 @@ def spae_command(
     given: dict[str, Any] = {"steps": steps, "seed": seed, "devices.count": devices}
     own = [f"{key}={value}" for key, value in given.items() if value is not None]
     config = load_config(source, [*overrides, *own], data=data, trust=trust)
-    say(f"training {source} for {config.steps} steps of {config.batch} images into {out}", quiet=quiet)
+    batch = counted(config.batch, "image")
+    say(f"training {source} for {counted(config.steps, 'step')} of {batch} into {out}", quiet=quiet)
     with kept(out, what="the last checkpoint"):
         result = train(config, out, resume=resume, progress=progress_wanted(quiet))
     for name, why in list(result.skipped.items())[:SHOWN]:
         say(f"skipped {name}: {why}")
     if len(result.skipped) > SHOWN:
-        say(f"skipped {len(result.skipped) - SHOWN} more files; results.json names them")
+        say(f"skipped {counted(len(result.skipped) - SHOWN, 'more file')}; results.json names them")
     if as_json:
         print_json(result.to_dict())
         return
@@ -128,6 +130,6 @@ def _for_people(result: TrainResult) -> str:
     layers = ", ".join(map(str, range(1, len(numbers) + 1)))
     psnr = f"; PSNR from the first {layers} layers: {', '.join(numbers)} dB" if numbers else ""
     return (
-        f"{result.steps} steps, {result.images_per_second:.0f} images/s{psnr}\n"
+        f"{counted(result.steps, 'step')}, {result.images_per_second:.0f} images/s{psnr}\n"
         f"model: {result.checkpoint}\npictures: {result.folder / 'grids'}"
     )

@@ -29,6 +29,7 @@ from icl_vision.errors import UsageError
 from icl_vision.evaluation.episodes import Draw
 from icl_vision.evaluation.remember import RememberingTokenizer
 from icl_vision.evaluation.withheld import class_lines, match_classes, withholding
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
@@ -138,7 +139,8 @@ def _withhold(setup: Setup) -> Setup:
     matched = match_classes(setup.tested, class_lines(setup.tokenizer))
     names = tuple(dict.fromkeys(name for found in matched.values() for name in found))
     strangers = [label for label, found in matched.items() if not found]
-    note = f"{len(names)} classes withheld for {len(matched) - len(strangers)} of {len(matched)} labels"
+    withheld = counted(len(names), "class", "classes")
+    note = f"{withheld} withheld for {len(matched) - len(strangers)} of {counted(len(matched), 'label')}"
     if strangers:
         more = f" and {len(strangers) - NAMED} more" if len(strangers) > NAMED else ""
         note += f"; nothing to withhold for {', '.join(strangers[:NAMED])}{more}"

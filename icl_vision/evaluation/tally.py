@@ -17,6 +17,7 @@ from icl_vision.evaluation.metrics import Accuracy
 from icl_vision.evaluation.settings import COLUMNS, Setting
 from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.probabilities import brier_score, reliability
+from icl_vision.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +153,7 @@ def _note(cell: _Cell) -> str:
     reason, count = cell.notes.most_common(1)[0]
     if not cell.answered:
         return reason
-    return f"{reason} in {count} of {cell.answered + sum(cell.notes.values())} episodes"
+    return f"{reason} in {count} of {counted(cell.answered + sum(cell.notes.values()), 'episode')}"
 
 
 def means(cells: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> list[dict[str, Any]]:

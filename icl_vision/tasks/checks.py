@@ -14,6 +14,7 @@ from icl_vision.contracts import ScoringMethod
 from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource, is_image_source
 from icl_vision.tasks.folders import is_folder, read_images
+from icl_vision.wording import counted
 
 SCORINGS = ("auto", *get_args(ScoringMethod))
 
@@ -145,13 +146,15 @@ def check_support(images: Sequence[Any], labels: Sequence[Label]) -> None:
     """Refuse an empty support set, unequal lengths and a single class."""
     if len(images) != len(labels):
         raise UsageError(
-            f"images and labels must be of equal length; got {len(images)} images and {len(labels)} labels"
+            f"images and labels must be of equal length; got {counted(len(images), 'image')} and "
+            f"{counted(len(labels), 'label')}"
         )
     if not images:
         raise UsageError("the support set is empty; give at least one labelled image of each of two classes")
     if len(set(labels)) == 1:
         raise UsageError(
-            f"all {len(labels)} images have the label {labels[0]!r}; classification needs two classes or more"
+            f"{labels[0]!r} is the only label of {counted(len(labels), 'image')}; "
+            "classification needs two classes or more"
         )
 
 

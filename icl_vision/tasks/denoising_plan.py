@@ -20,6 +20,7 @@ from icl_vision.decoding.stages import Allowed, Decoding, Stage
 from icl_vision.decoding.windows import Near
 from icl_vision.errors import BudgetExceededError, UsageError
 from icl_vision.pyramid import PyramidLayout
+from icl_vision.wording import counted
 
 Refine = Literal["agnostic", "task", "none"]
 REFINE = ("agnostic", "task", "none")
@@ -119,7 +120,8 @@ def decided_by(parts: DenoisingStages, query: Query, layers: int) -> tuple[str, 
     lines = []
     for layer in range(1, layers + 1):
         if layer > len(parts.layout):
-            lines.append(f"layer {layer}: left out; the picture is decoded from the {len(parts.layout)} layers above")
+            above = counted(len(parts.layout), "layer")
+            lines.append(f"layer {layer}: left out; the picture is decoded from the {above} above")
             continue
         start, stop = first_place(parts.layout, layer), first_place(parts.layout, layer + 1)
         kept = sum(start <= place < stop for place in query.known)
@@ -129,7 +131,7 @@ def decided_by(parts: DenoisingStages, query: Query, layers: int) -> tuple[str, 
         rest = stop - start - kept
         if rest == 1 == stop - start and parts.stages[0].allowed == "shown":
             who = "nobody: the condition's is the only one allowed"
-        told = [f"{kept} of {stop - start} words kept from the condition"] if kept else []
+        told = [f"{kept} of {counted(stop - start, 'word')} kept from the condition"] if kept else []
         told += [f"{rest} by {who}"] if rest else []
         lines.append(f"layer {layer}: " + ", ".join(told))
     return tuple(lines)
@@ -196,7 +198,7 @@ class DenoisingPlan:
         budget = "no limit" if self.max_tokens is None else f"{self.max_tokens:,}"
         protocol = f"{self.protocol} (LEAKING: the context holds the answer)" if self.leaking else self.protocol
         lines = [
-            f"task                {self.task}, {pictures:,} pictures to restore",
+            f"task                {self.task}, {counted(pictures, 'picture')} to restore",
             f"protocol            {protocol}",
             f"requests            {usage.requests:,}",
             f"tokens              {self.tokens:,} (budget: {budget}), {usage.cached_tokens:,} of them cached",

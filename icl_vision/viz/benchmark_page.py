@@ -125,7 +125,7 @@ def _look(items: int, side: int) -> str:
 
     return (
         f'<section id="look" data-side="{side}"><h2>Look inside</h2>'
-        f'<p class="small soft">All {items:,} questions of the run. Choose, or click a number in the table or the '
+        f'<p class="small soft">All questions of the run: {items:,}. Choose, or click a number in the table or the '
         "confusion matrix; then click a question.</p>"
         '<p id="state" class="card">The questions need a script, and this page may not run it here (no scripts, or a '
         "browser from before 2023). Table, plots and cost are all there without it.</p>"
@@ -162,7 +162,7 @@ def _title(results: Results) -> str:
     llm, tokenizer = (results.config.get(name) for name in ("llm", "tokenizer"))
     if not (isinstance(llm, str) and isinstance(tokenizer, str)):
         return "Few-shot benchmark"
-    return f"Few-shot benchmark: {benchmark_table.bare(llm)} reads {benchmark_table.bare(tokenizer)}"
+    return f"Few-shot benchmark: {benchmark_table.spoken(llm)} reads {benchmark_table.spoken(tokenizer)}"
 
 
 def _images_of(results: Results, folder: Path, trust: bool) -> Path | None:

@@ -15,6 +15,7 @@ from icl_vision.viz.benchmark_data import Results
 from icl_vision.viz.page import accuracy_bars, escape, percent
 from icl_vision.viz.plots import Point, Series, legend, line_chart
 from icl_vision.viz.reliability import reliability_section
+from icl_vision.wording import counted
 
 KINDS = {
     "llm": "The LLM",
@@ -61,7 +62,8 @@ def headline(results: Results) -> str:
         if name == row and mean is not None
     )
     missing = results.document.get("missing")
-    unfinished = f'<p class="bad"><b>{missing:,} questions failed and are not counted.</b></p>' if missing else ""
+    failed = counted(missing, "question") if missing else ""
+    unfinished = f'<p class="bad"><b>{failed} failed and not counted.</b></p>' if missing else ""
     return (
         '<section class="top"><div class="card headline">'
         f'<div class="number">{percent(accuracy["accuracy"], 1)}</div>'
@@ -353,6 +355,15 @@ def bare(text: str) -> str:
     if PureWindowsPath(text).drive and PureWindowsPath(text).is_absolute():
         return PureWindowsPath(text).name
     return re.sub(r"(^|:)(?:/[^/@]+)*/(?=[^/@]+/?$)", r"\1", text)
+
+
+def spoken(identity: str) -> str:
+    """The name in an identity, for a title: what follows it (endpoint, hashes, settings) tells runs apart, not people.
+
+    >>> spoken("local:gemma-3-270m-q4_k_m|completions"), spoken("local:/home/somebody/model.gguf|chat")
+    ('gemma-3-270m-q4_k_m', 'model.gguf')
+    """
+    return bare(identity.partition("|")[0]).removeprefix("local:")
 
 
 def _names(results: Results, kind: str = "") -> list[str]:

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.viz.page import document, escape, picture, thumbnail
+from icl_vision.wording import counted
 
 SIDE = 96
 SHOWN = 48
@@ -62,13 +63,13 @@ def page_of(results: Mapping[str, Any], views: Sequence[TaskView]) -> str:
     leak = f'<p class="leak">LEAKING: {escape(results["leaking"])}</p>' if results["leaking"] else ""
     head = (
         "<h1>Denoising through words</h1>"
-        f"<p>{escape(results['n'])} pictures a task, tokenizer {escape(results['tokenizer'])}, LLM "
+        f"<p>{counted(results['n'], 'picture')} a task, tokenizer {escape(results['tokenizer'])}, LLM "
         f"{escape(results['llm'])}, protocol {escape(results['protocol'])}. Measured on the unknown region only. Every "
         f"picture is shown, failures included.</p>{leak}"
     )
     notes = "".join(f"<p>{escape(name)}: {escape(text)}</p>" for name, text in results["notes"].items())
     foot = (
-        f"<footer>{escape(usage['requests'])} requests, {escape(usage['prompt_tokens'])} prompt tokens, "
+        f"<footer>{counted(usage['requests'], 'request')}, {counted(usage['prompt_tokens'], 'prompt token')}, "
         f"{escape(usage['completion_tokens'])} written. Intervals: {escape(results['methods']['interval'])}.</footer>"
     )
     return document("Denoising through words", head + notes + "".join(map(_task, views)) + foot, STYLE)

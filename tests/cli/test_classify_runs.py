@@ -89,7 +89,7 @@ def test_failed_images_are_asked_again(class_folder: Path, tmp_path: Path) -> No
     assert json.loads((tmp_path / "run" / "results.json").read_text())["failed"] == 1
     image.write_bytes((class_folder / "red" / "000.png").read_bytes())
     again = run(*options, "--json")
-    assert again.exit_code == 0 and "1 images asked about, 4 known from before, 0 failed" in again.stderr
+    assert again.exit_code == 0 and "1 image asked about, 4 known from before, 0 failed" in again.stderr
     assert "error" not in json.loads(again.stdout)[-1]
 
 

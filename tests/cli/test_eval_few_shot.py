@@ -172,7 +172,7 @@ def test_a_failed_question_is_told_and_the_exit_status_is_1(
     done = run("--data", class_folder, *QUICK, "--scorers", "exact", "--out", tmp_path / "run", *one)
     assert done.exit_code == 1
     assert done.stderr == (
-        "2 questions failed and are not in the figures; --resume asks them again. The first was\n"
+        "2 questions failed, not counted in the figures; --resume asks again. The first was\n"
         "e00000/2w-1s-0r-i: LLMUnavailableError: down\n"
     )
 

@@ -80,7 +80,7 @@ def test_a_run_prints_one_json_document(files: tuple[str, ...]) -> None:
 def test_a_run_says_what_it_did_and_goes_on(files: tuple[str, ...]) -> None:
     result = run(*files, "--steps", "1")
     assert result.exit_code == 0, result.output
-    assert "training" in result.stderr and "1 steps" in result.stdout
+    assert "training" in result.stderr and "1 step, " in result.stdout
     assert " dB" in result.stdout
     again = run(*files, "--steps", "1", "--quiet")
     assert again.exit_code == 1 and "pass --resume" in again.stderr
@@ -98,7 +98,7 @@ def test_skipped_files_are_named(files: tuple[str, ...], tmp_path: Path, class_f
     result = run("--config", files[1], "--data", str(data), "--out", str(tmp_path / "q"), "--set", "data.validation=0")
     assert result.exit_code == 0, result.output
     assert "skipped red/broken" in result.stderr
-    assert "skipped 1 more files; results.json names them" in result.stderr
+    assert "skipped 1 more file; results.json names them" in result.stderr
 
 
 def test_mistakes(files: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ from icl_vision import FewShotClassifier, connect
 from icl_vision.contracts import Classification, Prompt
 from icl_vision.errors import (
     CapabilityError,
+    DroppedGuaranteeWarning,
     ImageNotFoundError,
     LabelError,
     LLMResponseError,
@@ -593,7 +594,8 @@ def test_a_users_template_without_a_twin_is_scored_directly(make, tmp_path, pict
         "Input: {{ example.words }}\nOutput: {{ example.label }}\n{% endfor %}{% endblock %}\n"
         "{% block query %}Input: {{ words }}\nOutput:{% endblock %}\n"
     )
-    clf = make(templates=tmp_path)
+    with pytest.warns(DroppedGuaranteeWarning, match="overrides the packaged template"):
+        clf = make(templates=tmp_path)
     assert clf.method_ == "direct" and clf(picture("red")) == "warm"
     with pytest.raises(TemplateError, match="no twin"):
         make(templates=tmp_path, scoring="channel")
@@ -603,8 +605,8 @@ def test_a_users_template_without_a_twin_is_scored_directly(make, tmp_path, pict
     ("images", "labels", "message"),
     [
         ([], [], "the support set is empty"),
-        (["a.png"], ["x", "y"], "equal length; got 1 images and 2 labels"),
-        (["a.png", "b.png"], ["x", "x"], "all 2 images have the label 'x'; .* two classes"),
+        (["a.png"], ["x", "y"], "equal length; got 1 image and 2 labels"),
+        (["a.png", "b.png"], ["x", "x"], "'x' is the only label of 2 images; .* two classes"),
         ("a.png", ["x"], r"a sequence of images, one per label; got one image \('a.png'\)"),
         (7, ["x"], "images must be a sequence of images; got a value of type int"),
         ({"a.png": 1}, ["x"], "got a value of type dict"),
@@ -641,7 +643,7 @@ def test_bad_calls(make, overlap_llm, tokenizer, picture):
     clf = make()
     with pytest.raises(UsageError, match="images must be a sequence of images; got a value of type int"):
         clf.predict(3)
-    with pytest.raises(UsageError, match="got 1 images and 2 labels"):
+    with pytest.raises(UsageError, match="got 1 image and 2 labels"):
         clf.score([picture("red")], ["warm", "wet"])
     with pytest.raises(UsageError, match="at least one"):
         clf.score([], [])

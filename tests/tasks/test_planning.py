@@ -69,7 +69,7 @@ def test_what_a_writing_llm_would_be_sent(planned, queries):
     document = found.to_dict()
     assert document["cost_at_most"]["amount"] is None and "no price" in document["cost_at_most"]["reason"]
     assert document["requests"] == 4 and document["tokens_exact"] is False
-    assert "estimated: no tokenizer" in str(found) and "unknown (no price for" in str(found)
+    assert "estimated: the model's own tokenizer was not asked" in str(found) and "unknown (no price for" in str(found)
 
 
 def test_the_fixed_part_is_read_from_the_cache_by_all_but_the_first(planned, queries):
