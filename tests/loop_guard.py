@@ -109,7 +109,10 @@ def _watch(place: str, name: str) -> None:
 
 
 def _note(what: str) -> None:
-    stack = [one for one in traceback.extract_stack()[:-2] if _OURS in one.filename or _TESTS in one.filename]
+    whole = traceback.extract_stack()[:-2]
+    if any(one.filename.endswith("/weakref.py") for one in whole):
+        return  # a finaliser: the garbage collector runs it in whatever thread it wakes up
+    stack = [one for one in whole if _OURS in one.filename or _TESTS in one.filename]
     if not stack or _TESTS in stack[-1].filename:
         return  # a test's own code, called back
     frames = [one for one in stack if _OURS in one.filename]

@@ -64,8 +64,8 @@ json_option = click.option(
 trust_option = click.option(
     "--trust",
     is_flag=True,
-    help="Follow the names in the files given wherever they lead: servers, folders, downloads. For files of your own; "
-    "without it what leads elsewhere is yours to name with an option.",
+    help="Follow the names in the files given wherever they lead: servers, folders, downloads. For files of your own. "
+    "Default: off; what leads elsewhere is yours to name with an option.",
 )
 
 

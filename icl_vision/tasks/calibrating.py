@@ -30,6 +30,7 @@ from icl_vision.tasks.checks import as_labels, as_sources
 from icl_vision.tasks.encoding import rereadable
 from icl_vision.tasks.selection import SupportExample
 from icl_vision.tokenizers.wrapping import fingerprint
+from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.tasks.few_shot import FewShotClassifier
@@ -113,7 +114,8 @@ def check_images(
     sources, names = as_sources(images, single=False), as_labels(labels)
     if len(sources) != len(names):
         raise UsageError(
-            f"images and labels must be of equal length; got {len(sources)} images and {len(names)} labels"
+            f"images and labels must be of equal length; got {counted(len(sources), 'image')} and "
+            f"{counted(len(names), 'label')}"
         )
     unknown = [label for label in names if label not in classifier.classes_]
     if unknown:

@@ -369,8 +369,8 @@ class FewShotClassifier(Parameters):
         sources, expected = as_sources(images, single=True), as_labels(labels)
         if len(sources) != len(expected) or not sources:
             raise UsageError(
-                f"score needs as many labels as images, and at least one; got {len(sources)} images and "
-                f"{len(expected)} labels"
+                f"score needs as many labels as images, and at least one; got "
+                f"{counted(len(sources), 'image')} and {counted(len(expected), 'label')}"
             )
         return float(np.mean([got == want for got, want in zip(self.predict(sources), expected, strict=True)]))
 

@@ -64,7 +64,7 @@ class CountingLLM(BaseLLM):
         values = []
         for prompt, continuation in pairs:
             lines = [line for line in prompt.context.splitlines() if line.startswith(prompt.query)]
-            values.append(sum(line.count(word) for line in lines for word in continuation.split()) - 30.0)
+            values.append(sum(line.count(word) for line in lines for word in continuation.split()) - 300.0)
         return Scores(tuple(values))
 
     async def _count_tokens(self, text: str) -> int:

@@ -37,10 +37,10 @@ def test_other_runs_make_a_plot_against_words(runs: list[Path]) -> None:
     page = runs[0] / "report.html"
     before = page.read_text(encoding="utf-8")
     assert "accuracy against words" not in before
-    done = icl("report", runs[0], "--others", runs[1])
+    done = icl("report", runs[0], "--trust", "--others", runs[1])
     assert done.exit_code == 0 and done.stdout == f"{page}\n"
     assert "2-way 1 shot, accuracy against words" in page.read_text(encoding="utf-8")
-    assert icl("report", runs[0]).exit_code == 0 and page.read_text(encoding="utf-8") == before
+    assert icl("report", runs[0], "--trust").exit_code == 0 and page.read_text(encoding="utf-8") == before
 
 
 def test_title_images_and_what_cannot_work(runs: list[Path], tmp_path: Path) -> None:

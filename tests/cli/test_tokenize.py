@@ -141,7 +141,7 @@ def test_nothing_but_bad_files(folder: Path) -> None:
     assert result.exit_code == 1
     assert [set(row) for row in json.loads(result.stdout)] == [{"image", "error"}]
     assert "there is no file 'missing.png'" in result.stderr
-    assert "1 of 1 files could not be used; they are listed in words.jsonl.bad.jsonl" in result.stderr
+    assert "1 of 1 file could not be used; they are listed in words.jsonl.bad.jsonl" in result.stderr
     assert sorted(os.listdir()) == ["photos", "words.jsonl.bad.jsonl"]
 
 

@@ -62,7 +62,7 @@ def test_help_names_every_option_and_default() -> None:
         "--quiet",
     ):
         assert option in text
-    assert text.count("Default:") == 4
+    assert text.count("Default:") == 5
 
 
 def test_a_run_prints_one_json_document(files: tuple[str, ...]) -> None:
