@@ -6,7 +6,7 @@ DATA ?=
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test slow lint types bench constraints clean venv-demo venv-test venv-slow python
+.PHONY: help demo test slow lint types docs bench constraints clean venv-demo venv-test venv-slow python
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ lint: venv-test ## ruff (rules and format of imports) and mypy --strict
 types: venv-test ## mypy alone: the package, then exporters/ in a run of its own
 	@$(BIN)/python -m mypy
 	@$(BIN)/python -m mypy exporters
+
+docs: venv-test ## Write docs/cli.md anew, from --help of every command
+	@$(BIN)/python .ci/cli_docs.py
 
 bench: venv-test ## The measurements that need no data of yours (DATA=DIR adds few-shot accuracy on its class folders)
 	@set -e; for script in $(wildcard benchmarks/bench_*.py); do echo "== $$script"; $(BIN)/python "$$script" $(ARGS); done

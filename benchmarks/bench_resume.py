@@ -1,7 +1,7 @@
 """Killed at random moments and resumed each time, a command ends with the results of a run that nothing happened to.
 
     python benchmarks/bench_resume.py --kills 200 --out benchmarks/results/resume.json
-    python benchmarks/bench_resume.py --case tokenize --kills 20
+    python benchmarks/bench_resume.py --case tokenize --kills 20 --seed 1 --add --out benchmarks/results/resume.json
 
 Five commands that take long: classify, eval few-shot and generate, which ask a server on loopback, tokenize, and
 train. Each is started with ``--resume`` and sent SIGKILL at a seeded moment: during its start, while it takes up what
@@ -41,6 +41,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _common import header, write
 from loopback_server import Loopback
+
+from icl_vision.runs import source_commit
 
 CONCURRENCY = 8
 DELAY = 0.05
@@ -298,22 +300,39 @@ def main() -> None:
     parser.add_argument("--case", action="append", choices=list(SHARES), help="only these (may be repeated)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="write the results to this JSON file")
+    parser.add_argument("--add", action="store_true", help="keep what the file has, as other parts of one measurement")
     arguments = parser.parse_args()
     chosen = arguments.case or list(SHARES)
     total = sum(SHARES[name] for name in chosen)
-    results: dict[str, Any] = {}
+    parts: list[dict[str, Any]] = []
     for name in chosen:
         kills = round(arguments.kills * SHARES[name] / total)
         with tempfile.TemporaryDirectory() as folder:
             found = measure(name, Path(folder), size=arguments.size, kills=kills, seed=arguments.seed)
-        results[name] = found
+        parts.append({"case": name, "seed": arguments.seed, "commit": source_commit(), **found})
         print(name, json.dumps({key: value for key, value in found.items() if key != "moments"}), flush=True)
-    wrong = [fault for name, found in results.items() for fault in faults(name, found)]
     if arguments.out is not None:
-        kills = sum(found["kills"] for found in results.values())
-        write(arguments.out, {**header(arguments.seed), "kills": kills, "faults": wrong, "cases": results})
+        if arguments.add and arguments.out.exists():
+            parts = json.loads(arguments.out.read_text(encoding="utf-8"))["parts"] + parts
+        write(arguments.out, {**header(arguments.seed), **summed(parts), "parts": parts})
+    wrong = summed(parts)["faults"]
     if wrong:
         raise SystemExit(f"a killed run did not come back as it should: {', '.join(wrong)}")
+
+
+def summed(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """All parts of a measurement together, by command."""
+    cases: dict[str, dict[str, int]] = {}
+    for part in parts:
+        case = cases.setdefault(part["case"], {})
+        for key, value in part.items():
+            if isinstance(value, int) and key not in ("seed", "items", "steps_between_checkpoints"):
+                case[key] = case.get(key, 0) + value
+    return {
+        "kills": sum(part["kills"] for part in parts),
+        "faults": [fault for part in parts for fault in faults(part["case"], part)],
+        "cases": cases,
+    }
 
 
 if __name__ == "__main__":

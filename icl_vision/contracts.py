@@ -175,10 +175,9 @@ class Profile:
 
     Remote providers need to know more, and adapters may ignore what does not concern them. constraint_limit: allowed
     strings a constraint may hold, None for no known limit. temperature: the provider takes one (while it does not
-    reason). logprobs: log-probabilities of the tokens it writes can be had. stop_strings: how many the provider stops
-    at; the adapter cuts at the others. prefill: the answer's beginning can be given. batch: there is a batch endpoint.
-    prompt_cache: how the fixed prefix is pointed out to the provider: "automatic" (it is not), "key" (a cache key),
-    "breakpoints" (a key and marked blocks), "cache_control" (marked blocks), None where there is no cache.
+    reason). stop_strings: how many the provider stops at; the adapter cuts at the others. batch: there is a batch
+    endpoint. prompt_cache: how the fixed prefix is pointed out to the provider: "automatic" (it is not), "key" (a cache
+    key), "breakpoints" (a key and marked blocks), "cache_control" (marked blocks), None where there is no cache.
     prompt_cache_minimum: tokens below which a prefix is not cached. reasoning: whether it thinks before it answers:
     "never", "optional" or "always". least_reasoning: the provider's word for the least of it, None to say nothing.
     tokenizer: tiktoken's name of its tokenizer, None when unknown. constraint_characters: characters that the allowed
@@ -196,9 +195,7 @@ class Profile:
     constraint_limit: int | None = None
     scores_bags: bool = False
     temperature: bool = True
-    logprobs: bool = False
     stop_strings: int = 0
-    prefill: bool = False
     batch: bool = False
     prompt_cache: Literal["automatic", "key", "breakpoints", "cache_control"] | None = None
     prompt_cache_minimum: int = 0

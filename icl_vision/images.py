@@ -1,4 +1,4 @@
-"""Anything a user calls an image becomes an upright RGB image: the one place that touches Pillow and untrusted bytes.
+"""Anything a user calls an image becomes an upright RGB image: the one way from untrusted bytes to pixels.
 
 Knows: sources (path, bytes, file object, PIL image, numpy array), formats, caps, pixel modes, orientation.
 Refuses to know: what an image is used for; sizes and preprocessing belong to the tokenizers. It fetches no URLs.

@@ -47,3 +47,11 @@ def test_what_is_wrong_with_a_run_is_named(bench: ModuleType) -> None:
     assert bench.finished(b'{"id": "x", "result": 1}\n{"id": "y", "error": 1}\n{"id": "x", "result": 2}\n{"id') == {
         "x": 2
     }
+
+
+def test_parts_of_a_measurement_are_added_up(bench: ModuleType) -> None:
+    part = {"case": "classify", "seed": 1, "items": 9, "kills": 3, "runs": 2, "equal": 2, "lost": 0, "duplicated": 0,
+            "failed": 0, "errors": 0, "asked_again": 4, "in_flight_at_most": 24, "moments": []}  # fmt: skip
+    whole = bench.summed([part, {**part, "seed": 2, "kills": 4, "lost": 1}])
+    assert whole["kills"] == 7 and whole["faults"] == ["classify: lost"]
+    assert whole["cases"]["classify"] | {"kills": 7, "asked_again": 8, "lost": 1} == whole["cases"]["classify"]

@@ -6,8 +6,9 @@
     drawings = decoder.decode_sync(pairs, [Query("an image of 3")])
     tokenizer.decode([drawings[0].pyramid])
 
-Knows: the order in which passes run, what is drawn so far, run folders, budgets. Refuses to know: images, tasks, how an
-answer is read (``repair``), what a prompt holds (``questions``).
+Knows: the order in which passes run, what is drawn so far, run folders, budgets, and that an LLM on this machine is
+asked one thing at a time. Refuses to know: any other LLM, images, tasks, how an answer is read (``repair``), what a
+prompt holds (``questions``).
 
 All queries of a segment are asked before the next segment: they share its fixed part, instruction and examples, byte
 for byte; the first is awaited, the others then find it in the provider's prefix cache. Segments that do not depend on

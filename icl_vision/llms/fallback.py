@@ -203,8 +203,6 @@ _RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
     "constraint_characters_many": _least,
     "seed": all,
     "temperature": all,
-    "logprobs": all,
-    "prefill": all,
     "stop_strings": min,
     "prefix_cache": all,
     "prompt_cache": _same(None),

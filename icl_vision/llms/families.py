@@ -28,7 +28,6 @@ _PLAIN = {
     "reasoning": "never",
     "temperature": True,
     "seed": True,
-    "logprobs": True,
     "stop_strings": 4,
     "batch": True,
 }
@@ -72,7 +71,7 @@ OPENAI: tuple[Rule, ...] = (
     ("openai:chatgpt-4o*", {"constraint": None}),
     ("openai:gpt-4.1*", _SCHEMA | {"context_window": 1_047_576, "tokenizer": "o200k_base"}),
     # Search models take no sampling parameters and answer from the web.
-    ("openai:gpt-4o*search*", {"temperature": False, "seed": False, "logprobs": False, "stop_strings": 0}),
+    ("openai:gpt-4o*search*", {"temperature": False, "seed": False, "stop_strings": 0}),
     # The o-series always reasons, at low at the least [pai]; stop "not supported with o3 and o4-mini" [sdk].
     *(
         (
@@ -138,7 +137,7 @@ OPENAI: tuple[Rule, ...] = (
     *((f"openai:gpt-5.{minor}-codex*", _RESPONSES) for minor in (2, 3)),
 )
 
-_CLAUDE_4_6_ON = {"context_window": 1_000_000, "constraint": "json_schema", "prefill": False}
+_CLAUDE_4_6_ON = {"context_window": 1_000_000, "constraint": "json_schema"}
 _THINKS_UNLESS_TOLD = {"reasoning": "optional", "least_reasoning": "disabled", "prompt_cache_minimum": 512}
 _THINKS_ALWAYS = {"reasoning": "always", "least_reasoning": "low", "prompt_cache_minimum": 512}
 
@@ -158,11 +157,11 @@ ANTHROPIC: tuple[Rule, ...] = (
             "reasoning": "always",
         },
     ),
-    # Up to 4.5: no thinking unless asked for, prefill allowed, 200k [pai, lite].
+    # Up to 4.5: no thinking unless asked for, 200k [pai, lite].
     *(
         (
             f"anthropic:claude-{name}*",
-            {"reasoning": "never", "prefill": True, "context_window": 200_000, "prompt_cache_minimum": 1024},
+            {"reasoning": "never", "context_window": 200_000, "prompt_cache_minimum": 1024},
         )
         for name in ("3", "opus-4", "sonnet-4", "haiku-4")
     ),

@@ -33,6 +33,9 @@ logger = logging.getLogger(__name__)
 FORMAT = "icl-vision-replay"
 VERSION = 1
 
+_GONE = {"logprobs", "prefill"}
+"""Fields of profiles of version 0.1.0 that nothing read."""
+
 
 def record(llm: TextLLM, file: str | os.PathLike[str]) -> RecordingLLM:
     """The same LLM, writing every answer to ``file``; ``connect("replay:FILE")`` replays them.
@@ -57,8 +60,10 @@ class RecordingLLM(WrappedLLM):
         header = {"format": FORMAT, "version": VERSION, "profile": asdict(llm.profile)}
         if self.path.exists() and self.path.stat().st_size:
             profile, _ = _read(self.path)
-            # What the version that recorded did not know of an LLM, it did not say.
-            if any(value != getattr(llm.profile, name) for name, value in _header(self.path)["profile"].items()):
+            # What the version that recorded did not know of an LLM, it did not say; what it said of fields that are
+            # gone says nothing any more.
+            said = {name: value for name, value in _header(self.path)["profile"].items() if name not in _GONE}
+            if any(value != getattr(llm.profile, name) for name, value in said.items()):
                 raise StorageError(
                     f"{str(self.path)!r} is a recording of {profile.name!r} with another profile than "
                     f"{llm.profile.name!r}; record to another file"
@@ -237,6 +242,11 @@ def _header(path: Path) -> dict[str, Any]:
     return header
 
 
+def _profile(header: dict[str, Any]) -> Profile:
+    """The profile in a recording's first line, whatever version wrote it: fields that are gone say nothing any more."""
+    return Profile(**{name: value for name, value in header["profile"].items() if name not in _GONE})
+
+
 def _read(path: Path) -> tuple[Profile, dict[str, list[dict[str, Any]]]]:
     """The profile and the answers of a recording, by request."""
     try:
@@ -253,7 +263,7 @@ def _read(path: Path) -> tuple[Profile, dict[str, list[dict[str, Any]]]]:
             raise ValueError("its first line is not the header of a recording")
         if header.get("version") != VERSION:
             raise ValueError(f"it has version {header.get('version')!r}, this icl_vision reads version {VERSION}")
-        profile = Profile(**header["profile"])
+        profile = _profile(header)
     except (ValueError, KeyError, TypeError) as error:
         raise StorageError(f"{str(path)!r} is not a recording of ours: {error}") from error
     answers: dict[str, list[dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""What a user may pass to a few-shot task, and the messages where it cannot work.
+"""What a user may pass to a task, and the messages where it cannot work: for all tasks, and the classifier's own.
 
 Knows: arguments. Refuses to know: what they are used for.
 """

@@ -67,7 +67,10 @@ def test_episode_files_are_read(files: Path, work: Path, asked: list[Any]) -> No
         one for one in COMMANDS["eval-few-shot"].with_json if one not in ("--save-episodes", "saved-episodes.json")
     ]
     arguments[arguments.index("--data") + 1] = "old-episodes.json"
-    result = CliRunner().invoke(main, arguments)
+    # The folder of images that the file names is the reader's to name now; the error says how.
+    refused = CliRunner().invoke(main, arguments)
+    assert refused.exit_code == 1 and "pass --images" in refused.stderr
+    result = CliRunner().invoke(main, [*arguments, "--images", "support"])
     assert result.exit_code == 0, result.output
     old = json.loads((files / "json" / "eval-few-shot.json").read_text(encoding="utf-8"))
     new = json.loads(result.stdout)
