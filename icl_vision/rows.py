@@ -46,6 +46,10 @@ class JsonRows:
         self._connection: sqlite3.Connection | None = None
         self._pid = os.getpid()
 
+    def __getstate__(self) -> dict[str, Any]:
+        # For pickle: the same file, opened anew.
+        return self.__dict__ | {"_connection": None}
+
     def get(self, key: str) -> dict[str, Any] | None:
         """The object stored under a key, or None. A damaged row is deleted and counts as a miss."""
         with self._lock, self._guard("read"):

@@ -137,8 +137,8 @@ def command(
     holds; report.html shows every picture of every row, failures included.
     """
     from icl_vision.evaluation.denoising import DenoisingEvaluation
+    from icl_vision.llms.redaction import without_secrets
     from icl_vision.runs import Run, versions
-    from icl_vision.tasks.saving import without_secrets
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.tokenizers.wrapping import fingerprint
 

@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from icl_vision.errors import MissingExtraError, NotFittedError, UsageError
 from icl_vision.images import ImageSource
+from icl_vision.llms.redaction import without_secrets
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.checks import Label, as_labels
+from icl_vision.tasks.params import hidden
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -144,6 +146,13 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
         if not hasattr(self, "classifier_"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit(X, y) first")
         return self.classifier_
+
+    def __repr__(self, N_CHAR_MAX: int = 700) -> str:
+        return without_secrets(str(super().__repr__(N_CHAR_MAX)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state: dict[str, Any] = hidden(dict(super().__getstate__()))  # as the classifier's own: no password goes along
+        return state
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "classifier_")

@@ -108,6 +108,9 @@ class CachedLLM(WrappedLLM):
         self._thread = OwnThread("icl-vision-cache")
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_in_flight": {}}  # who waits, waits in this process
+
     def __repr__(self) -> str:
         return f"CachedLLM({self.llm!r}, hits={self.cache.hits}, misses={self.cache.misses})"
 

@@ -73,7 +73,7 @@ def connect(
         MissingExtraError: the LLM needs an extra that is not installed.
     """
     if isinstance(fallback, str):
-        raise UsageError(f"fallback must be a list of LLMs; got the string {fallback!r}: write [{fallback!r}]")
+        raise UsageError(f"fallback must be a list of LLMs; got the string {redacted_url(fallback)!r}: make it a list")
     if meter is not None and (budget is not None or prices is not None):
         raise UsageError("meter= has a budget and prices of its own; give either meter or budget and prices")
     llms = [_adapter(spec, api, options), *(_adapter(one, "auto", {}) for one in fallback)]

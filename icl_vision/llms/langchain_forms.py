@@ -15,7 +15,7 @@ from icl_vision.llms.answers import Said
 from icl_vision.llms.foreign_errors import failure_of
 from icl_vision.llms.openai_answers import text_of, thought
 from icl_vision.llms.provider_errors import error_in
-from icl_vision.llms.redaction import quote, redacted_url, shown_url
+from icl_vision.llms.redaction import quote, redacted_url, shown_url, url_secrets
 from icl_vision.llms.sdk_errors import SHORTER, Translator, error_detail
 from icl_vision.llms.tokens import count_tokens
 
@@ -242,4 +242,6 @@ def secrets(inner: Any) -> tuple[str, ...]:
             secret = reveal()
             if isinstance(secret, str) and secret:
                 found.append(secret)
+        if isinstance(value, str) and "://" in value:
+            found.extend(url_secrets(value))
     return tuple(found)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import hashlib
 import json
 import threading
@@ -38,7 +39,7 @@ from icl_vision.llms import answers
 from icl_vision.llms import langchain_forms as forms
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.remote import Transport, make_resilience
+from icl_vision.llms.remote import Shared, Transport, make_resilience
 from icl_vision.llms.resilience import Resilience, RetryPolicy
 from icl_vision.llms.tokens import count_tokens, estimate_tokens
 
@@ -115,7 +116,7 @@ class LangChainLLM(BaseLLM):
             # The one attempt holds all of the model's own.
             options.setdefault("attempt_timeout", options.get("total_timeout", RetryPolicy().total_timeout))
         make_resilience(**options)  # a wrong value should be told here, not at the first prompt
-        self._make_resilience = (lambda: shared) if shared is not None else (lambda: make_resilience(**options))
+        self._make_resilience = functools.partial(make_resilience, **options) if shared is None else Shared(shared)
         self._resilience: tuple[asyncio.AbstractEventLoop, Resilience] | None = None
         described = forms.described(inner)
         self._profile = Profile(
@@ -179,6 +180,14 @@ class LangChainLLM(BaseLLM):
         answer = answers.read(said, self._profile.name, raw, stops=stop, secrets=hidden)
         # Not every model keeps stop strings, and completion models among them write on and on.
         return answers.cut(answer, stop)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A model holds its key and its clients; where LangChain makes one that does not, it goes along.
+        if forms.secrets(self._inner):
+            raise TypeError(
+                f"{self._profile.name!r} holds a key, and a key is not pickled: make the model where it is used"
+            )
+        return self.__dict__ | {"_resilience": None}
 
     async def _close(self) -> None:
         self._closed = True  # the model is its maker's to close

@@ -68,6 +68,7 @@ class OpenAICompatibleLLM(RemoteLLM):
     sdk: ClassVar[str] = "openai"
     key_variable: ClassVar[str] = "OPENAI_COMPATIBLE_API_KEY"
     key_required: ClassVar[bool] = False
+    _OF_A_LOOP: ClassVar[tuple[str, ...]] = ("_connection", "_scoring", "_proving")
 
     def __init__(
         self,

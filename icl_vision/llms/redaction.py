@@ -5,6 +5,7 @@ Knows: secrets, URLs with a password or a query. Refuses to know: where the text
 
 from __future__ import annotations
 
+import base64
 import re
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -14,6 +15,9 @@ from icl_vision.errors import UsageError
 
 MAX_QUOTED = 400
 """Characters of a provider's message that are quoted in ours."""
+
+
+_ENCODINGS = (base64.b64encode, base64.urlsafe_b64encode)
 
 
 class Secret:
@@ -33,6 +37,11 @@ class Secret:
         """The value itself, asked for anew where it is a function."""
         return self._value if isinstance(self._value, str) else self._value()
 
+    @property
+    def source(self) -> str | Callable[[], str]:
+        """The value, or the function that gives it."""
+        return self._value
+
     def __repr__(self) -> str:
         return "Secret(...)"
 
@@ -40,8 +49,33 @@ class Secret:
         raise TypeError("a key is not pickled; connect() again where it is needed")
 
 
+_USER = re.compile(r"(?<=://)[^/\s\"'<>]+@")
+_QUERY = re.compile(r"(://[^\s?#\"'<>]+)[?#][^\s\"'<>]+")
+_BEARER = re.compile(r"(?i:\bbearer)\s+[\w.~+/=-]{16,}")
+_BASIC = re.compile(r"(?i:\bbasic)\s+(?P<token>[A-Za-z0-9+/_-]{4,}={0,2})")
+
+
+def without_secrets(spec: str) -> str:
+    """A connect string, or a text with addresses in it, without their users, passwords and queries."""
+    return _QUERY.sub(r"\1", _USER.sub("", spec))
+
+
+def _basic(match: re.Match[str]) -> str:
+    # "Basic dXNlcjpwYXNz" holds a user and a password; "Basic authentication" does not.
+    token = match["token"]
+    try:
+        decoded = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_" if set(token) & {"-", "_"} else None)
+    except ValueError:
+        return match[0]
+    return "Basic ***" if b":" in decoded else match[0]
+
+
 def redact(text: str, secrets: Sequence[str]) -> str:
-    """The text with every secret blotted out; secrets below four characters are left, they are words like any other."""
+    """The text with every secret blotted out, and the forms in which headers and addresses hold one.
+
+    Secrets below four characters are left where they stand alone: they are words like any other.
+    """
+    text = _BASIC.sub(_basic, _BEARER.sub("Bearer ***", _USER.sub("***@", text)))
     for secret in sorted((one for one in secrets if len(one) >= 4), key=len, reverse=True):
         text = text.replace(secret, "***").replace(urllib.parse.quote(secret, safe=""), "***")
     return text
@@ -60,7 +94,12 @@ def url_secrets(url: str) -> list[str]:
     values = [value for _, value in urllib.parse.parse_qsl(parts.query)]
     user = [parts.password or "", parts.username or ""]
     hidden = [*user, *map(urllib.parse.unquote, user), parts.query, *values]
-    return [url, *hidden] if any(hidden) else []
+    if not any(hidden):
+        return []
+    # As a header holds them: "Basic" and this.
+    names = {f"{parts.username or ''}:{parts.password or ''}", f"{hidden[3]}:{hidden[2]}"} - {":"}
+    tokens = [encode(name.encode()).decode() for name in names for encode in _ENCODINGS]
+    return [url, *hidden, *tokens, *(token.rstrip("=") for token in tokens)]
 
 
 def check_url(url: str) -> str:

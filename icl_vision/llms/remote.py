@@ -38,7 +38,7 @@ from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.provider_errors import error_in
-from icl_vision.llms.redaction import Secret, check_url, quote, shown_url, url_secrets
+from icl_vision.llms.redaction import Secret, check_url, quote, shown_url, url_secrets, without_secrets
 from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
 from icl_vision.llms.sdk_errors import Translator
 from icl_vision.llms.structured import answer_from_json
@@ -158,6 +158,8 @@ class RemoteLLM(BaseLLM):
     key_variable: ClassVar[str]
     """The environment variable that holds the key."""
     key_required: ClassVar[bool] = True
+    _OF_A_LOOP: ClassVar[tuple[str, ...]] = ("_connection",)
+    """Attributes that belong to one event loop."""
     _more_room: ClassVar[str] = answers.RAISE_ROOM
     """What to do where thoughts used up the tokens."""
 
@@ -195,6 +197,26 @@ class RemoteLLM(BaseLLM):
     @property
     def profile(self) -> Profile:
         return self._profile
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle (joblib, processes): connections are made anew. A key never goes along; where it is needed it is
+        read from the environment, or given by a function. Neither do a password and a query of the address."""
+        if self._secret is not None and isinstance(self._secret.source, str):
+            raise TypeError(
+                f"{self.profile.name!r} was given its key as text, and a key is not pickled: set {self.key_variable}, "
+                "or give connect() a function as api_key="
+            )
+        state = dict.fromkeys(self._OF_A_LOOP, None) | {
+            name: value for name, value in self.__dict__.items() if name not in self._OF_A_LOOP
+        }
+        state["_secret"] = None if self._secret is None else self._secret.source
+        state["_base_url"] = None if self._base_url is None else without_secrets(self._base_url.reveal())
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        for name in ("_secret", "_base_url"):
+            setattr(self, name, None if state[name] is None else Secret(state[name]))
 
     @property
     def identity(self) -> str:
@@ -469,10 +491,23 @@ def _resilience_maker(transport: Transport) -> Callable[[], Resilience]:
     shared = options.pop("resilience", None)
     if shared is None:
         make_resilience(**options)
-        return lambda: make_resilience(**options)
+        return functools.partial(make_resilience, **options)
     if options:
         raise UsageError(f"resilience= says all that {', '.join(sorted(options))} say; give one or the other")
-    return lambda: shared
+    return Shared(shared)
+
+
+class Shared:
+    """Gives a Resilience that several LLMs share. In another process the account's limits are its own."""
+
+    def __init__(self, resilience: Resilience) -> None:
+        self._resilience = resilience
+
+    def __call__(self) -> Resilience:
+        return self._resilience
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return functools.partial, (make_resilience,)
 
 
 def _silent(name: str) -> str:

@@ -40,7 +40,7 @@ from icl_vision.tasks.checks import (
 from icl_vision.tasks.encoding import encode
 from icl_vision.tasks.ensemble import Ensemble
 from icl_vision.tasks.folders import is_folder, read_classes
-from icl_vision.tasks.params import Parameters
+from icl_vision.tasks.params import Parameters, hidden
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.scoring import Answer, EnsembleOption, Question, Scoring, Shown
 from icl_vision.tasks.selection import SupportExample
@@ -486,9 +486,10 @@ class FewShotClassifier(Parameters):
     def __getstate__(self) -> dict[str, Any]:
         """For pickle (joblib, processes): options, classes and words; connections and sessions are made anew."""
         if not hasattr(self, "classes_"):
-            return dict(self.__dict__)
+            return super().__getstate__()
         kept = ("classes_", "examples_", "probability_map_", "_fitted")
-        return self.get_params() | {name: getattr(self, name) for name in kept}
+        state: dict[str, Any] = hidden(self.get_params() | {name: getattr(self, name) for name in kept})
+        return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.decoding.drawing import Pair
 from icl_vision.errors import IclVisionError, UsageError
+from icl_vision.llms.redaction import without_secrets
 from icl_vision.prompting import template_hashes
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.saved_files import SavedForm, allowed_names, check_same_templates, check_same_tokenizer
-from icl_vision.tasks.saving import Explained, without_secrets
+from icl_vision.tasks.saving import Explained
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:

@@ -9,6 +9,16 @@ import inspect
 from typing import Any, Self
 
 from icl_vision.errors import UsageError
+from icl_vision.llms.redaction import without_secrets
+
+
+def hidden(value: Any) -> Any:
+    """A value, or all values of a mapping, with connect strings that show no user, password or query."""
+    if isinstance(value, str):
+        return without_secrets(value) if "://" in value else value
+    if type(value) is dict:
+        return {name: hidden(one) for name, one in value.items()}
+    return value
 
 
 class Parameters:
@@ -41,9 +51,14 @@ class Parameters:
         # Objects among the arguments are shared, not copied: an LLM or a tokenizer holds connections and sessions.
         return type(self)(**self.get_params())
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: the password of an address stays here; where it is needed it is given again."""
+        state: dict[str, Any] = hidden(dict(self.__dict__))
+        return state
+
     def __repr__(self) -> str:
         changed = [
-            f"{name}={getattr(self, name)!r}"
+            f"{name}={hidden(getattr(self, name))!r}"
             for name, default in self._defaults().items()
             if getattr(self, name) is not default and repr(getattr(self, name)) != repr(default)
         ]

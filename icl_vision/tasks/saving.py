@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Mapping
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.errors import IclVisionError, UsageError
+from icl_vision.llms.redaction import without_secrets
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import template_hashes
 from icl_vision.tasks.checks import as_labels, check_options
@@ -32,9 +32,6 @@ FORM = SavedForm(
     {"params": dict, "llm": dict, "tokenizer": dict, "classes": list, "examples": list},
     "classifier",
 )
-
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*@")
-_QUERY = re.compile(r"(?<=\S)\?\S*$")
 
 
 def save(classifier: FewShotClassifier, path: str | os.PathLike[str]) -> None:
@@ -160,8 +157,3 @@ def _examples(document: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[list[A
 def _plain(value: Any) -> Any:
     """numpy's whole numbers and booleans as Python's."""
     return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
-
-
-def without_secrets(spec: str) -> str:
-    """A connect string without a user, password or query, which may be keys."""
-    return _QUERY.sub("", _CREDENTIALS.sub("", spec))
