@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
-from icl_vision.reading import MOST_WEIGHTS, member, read_bytes
-from icl_vision.storage import atomic_path, sha256_file, write_json, write_text
+from icl_vision.reading import MOST_WEIGHTS, checked_path, member, read_bytes
+from icl_vision.storage import atomic_path, sha256_file, write_json, write_text, written
 from icl_vision.vocabulary import CARD_FILE, FORMAT_VERSION, WORDS_FILE, Vocabulary, read_card
 
 if TYPE_CHECKING:
@@ -161,10 +161,11 @@ class Codebook:
         tensors: dict[str, Any] = {"codebook": self.vectors.astype(np.float16)}
         if self.projection is not None and self.mean is not None:
             tensors |= {"projection": np.ascontiguousarray(self.projection), "mean": np.ascontiguousarray(self.mean)}
-        (path / CARD_FILE).unlink(missing_ok=True)
-        write_text(path / WORDS_FILE, "\n".join(self.vocabulary.words) + "\n")
-        with atomic_path(path / CODEBOOK_FILE) as temporary:
-            save_file(tensors, str(temporary))
+        with written(folder):
+            checked_path(path / CARD_FILE).unlink(missing_ok=True)
+            write_text(path / WORDS_FILE, "\n".join(self.vocabulary.words) + "\n")
+            with atomic_path(path / CODEBOOK_FILE) as temporary:
+                save_file(tensors, str(temporary))
         own = {
             "format_version": FORMAT_VERSION,
             "kind": "codebook",
@@ -178,7 +179,8 @@ class Codebook:
             "codebook_hash": sha256_file(path / CODEBOOK_FILE),
         }
         own["files"] = {WORDS_FILE: sha256_file(path / WORDS_FILE), CODEBOOK_FILE: own["codebook_hash"]}
-        write_json(path / CARD_FILE, own | {key: value for key, value in (card or {}).items() if key not in own})
+        with written(folder):
+            write_json(path / CARD_FILE, own | {key: value for key, value in (card or {}).items() if key not in own})
         return Codebook.load(path)
 
     @classmethod

@@ -82,7 +82,7 @@ _KNOWN_OTHERS: Final[tuple[tuple[str, str], ...]] = (
     (r"\x1aE\xdf\xa3", "a video (WebM or Matroska)"),
     (r"\x00\x00\x00\x0cJXL |\xff\x0a", "a JPEG XL image"),
     (r"\x00\x00\x00\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 image"),
-    (r"\x00\x00[\x01\x02]\x00", "an icon or cursor"),
+    (r"\x00\x00[\x01\x02]\x00(?!\x00\x00)", "an icon or cursor"),
     (r"PK\x03\x04", "a ZIP archive or office document"),
     (r"\x1f\x8b", "gzip-compressed data"),
     (r"%!PS|\xc5\xd0\xd3\xc6", "a PostScript file"),
@@ -90,6 +90,11 @@ _KNOWN_OTHERS: Final[tuple[tuple[str, str], ...]] = (
     (r"(\xef\xbb\xbf)?\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!DOCTYPE svg[^>]*>\s*)?<svg", "an SVG drawing"),
     (r"(\xef\xbb\xbf)?\s*<(!doctype\s+html|html)", "an HTML page"),
     (r"(?s:version https://git-lfs)", "a Git LFS pointer (run `git lfs pull`)"),
+    # No signature, but a header of which few values can be: colour map, kind, bits a pixel, flags.
+    (
+        r".(\x00[\x02\x03\x0a\x0b]\x00{5}|\x01[\x01\x09].{4}[\x0f\x10\x18\x20]).{8}[\x01\x08\x0f\x10\x18\x20][\x00-\x3f]",
+        "a TGA image",
+    ),
 )
 _GUESSES: Final = tuple((re.compile(p.encode("latin-1"), re.DOTALL | re.IGNORECASE), name) for p, name in _KNOWN_OTHERS)
 _SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/|(data):", re.IGNORECASE)

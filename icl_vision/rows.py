@@ -21,6 +21,7 @@ from typing import Any
 
 from icl_vision.errors import StorageError
 from icl_vision.forks import ForkLock
+from icl_vision.reading import checked_path
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ class JsonRows:
             _of_parents.append(self._connection)
             self._connection = None
         self._pid = os.getpid()
-        self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        checked_path(self.path).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         connection = sqlite3.connect(self.path, timeout=30, isolation_level=None, check_same_thread=False)
         try:
             _use_wal(connection)

@@ -21,7 +21,6 @@ import contextlib
 import functools
 import hashlib
 import importlib.metadata
-import json
 import logging
 import os
 import platform
@@ -35,7 +34,7 @@ from typing import IO, Any
 from icl_vision.contracts import Usage
 from icl_vision.errors import RunError, RunLockedError, RunMismatchError, StorageError, UsageError
 from icl_vision.reading import checked_path, loads, opened, read_json
-from icl_vision.storage import write_json, writing
+from icl_vision.storage import json_text, write_json, writing
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +47,7 @@ def config_hash(command: str, config: Mapping[str, Any]) -> str:
     Raises UsageError where the configuration is not plain JSON.
     """
     try:
-        text = json.dumps([command, dict(config)], sort_keys=True, ensure_ascii=False, allow_nan=False)
+        text = json_text([command, dict(config)], sort_keys=True, allow_nan=False)
     except (TypeError, ValueError) as error:
         raise UsageError(f"a run's configuration must be plain JSON values: {error}") from error
     return hashlib.sha256(text.encode()).hexdigest()
@@ -248,7 +247,7 @@ class Run:
 
     def _append(self, line: dict[str, Any]) -> None:
         try:
-            data = json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+            data = json_text(line, allow_nan=False).encode() + b"\n"
         except (TypeError, ValueError) as error:
             raise UsageError(f"the result of item {line['id']!r} is not plain JSON: {error}") from error
         with writing(self.folder / "journal.jsonl"):

@@ -140,6 +140,17 @@ def _concerns(name: object, target: Path) -> bool:
     return path.is_relative_to(own) or path.parent == own.parent or path in own.parents
 
 
+@contextlib.contextmanager
+def written(place: str | os.PathLike[str]) -> Iterator[None]:
+    """Around writes that concern nothing but ``place``: whatever the system refuses is an UnwritableError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, IclVisionError):
+            raise
+        raise unwritable(Path(place), error) from error
+
+
 def write_text(target: Path, text: str) -> None:
     """Write a text file atomically (UTF-8)."""
     with atomic_path(target) as temporary:
@@ -147,8 +158,40 @@ def write_text(target: Path, text: str) -> None:
 
 
 def write_json(target: Path, document: Any) -> None:
-    """Write a JSON file atomically, keys in the order given, two-space indent."""
-    write_text(target, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    """Write a JSON file atomically, keys in the order given, two-space indent; see ``json_text`` for odd names."""
+    write_text(target, json_text(document, indent=2) + "\n")
+
+
+def readable(name: str | os.PathLike[str]) -> str:
+    """A file's name as text: a name need not be valid Unicode, but JSON, pages and columns must be.
+
+    Bytes that are no UTF-8 are written as ``\\xff``, so that different names stay different.
+    """
+    text = os.fspath(name)
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of characters, which no file system gives
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def json_text(document: Any, **options: Any) -> str:
+    """``json.dumps`` as text that can be written: characters as they are, names that are no Unicode as ``readable``."""
+    text = json.dumps(document, ensure_ascii=False, **options)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(_readable_within(document), ensure_ascii=False, **options)
+    return text
+
+
+def _readable_within(document: Any) -> Any:
+    if isinstance(document, str):
+        return readable(document)
+    if isinstance(document, dict):
+        return {_readable_within(key): _readable_within(value) for key, value in document.items()}
+    if isinstance(document, list | tuple):
+        return [_readable_within(value) for value in document]
+    return document
 
 
 def sha256_file(path: Path, *, most: int = 2**63) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UnknownWordError, VocabularyError
 from icl_vision.reading import MOST_CARD, member, read_json, read_text
-from icl_vision.storage import write_json, write_text
+from icl_vision.storage import write_json, write_text, written
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -220,9 +220,10 @@ class Vocabulary:
             VocabularyError: the folder holds the card of something else, such as a codebook.
         """
         path = Path(folder)
-        if (path / CARD_FILE).exists() and read_card(path).get("kind", "vocabulary") != "vocabulary":
+        if os.path.exists(path / CARD_FILE) and read_card(path).get("kind", "vocabulary") != "vocabulary":
             raise VocabularyError(f"{str(path)!r} holds something else than a vocabulary; choose another folder")
-        write_text(path / WORDS_FILE, "\n".join(self.words) + "\n")
+        with written(folder):
+            write_text(path / WORDS_FILE, "\n".join(self.words) + "\n")
         own = {
             "format_version": FORMAT_VERSION,
             "kind": "vocabulary",
@@ -230,7 +231,8 @@ class Vocabulary:
             "size": len(self.words),
             "vocabulary_hash": self.hash,
         }
-        write_json(path / CARD_FILE, own | {key: value for key, value in (card or {}).items() if key not in own})
+        with written(folder):
+            write_json(path / CARD_FILE, own | {key: value for key, value in (card or {}).items() if key not in own})
         return path
 
     @classmethod

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from icl_vision.cli import main
 from icl_vision.cli.build import _vocabulary
 from icl_vision.codebook import Codebook
 from icl_vision.errors import IclVisionError, UsageError
@@ -20,12 +22,16 @@ from icl_vision.evaluation.episode_files import load_episodes, read_episode_file
 from icl_vision.evaluation.generation_items import DigitPool
 from icl_vision.evaluation.pictures import list_pictures
 from icl_vision.images import load_image
-from icl_vision.llms import connect
+from icl_vision.llms import connect, record
 from icl_vision.llms.cost import PriceTable
+from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.gguf import read_info as read_gguf
 from icl_vision.reading import read_arrays
-from icl_vision.runs import read_info
+from icl_vision.runs import Run, read_info
+from icl_vision.tasks.few_shot import FewShotClassifier
 from icl_vision.tasks.generation_examples import read_examples
+from icl_vision.tokenizers import AsciiTokenizer
+from icl_vision.tokenizers.bulk_files import tokenize_files
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 from icl_vision.viz.benchmark_data import Results
 from icl_vision.vocabulary import Vocabulary, read_card
@@ -157,3 +163,39 @@ def test_an_npz_file_as_it_should_be(tmp_path: Path) -> None:
     found, names = read_arrays(tmp_path / "a.npz", "x", "z")
     assert found.keys() == {"x"} and found["x"].tolist() == [[0, 1, 2], [3, 4, 5]]
     assert names == ["x", "y"]
+
+
+WRITERS: dict[str, Callable[[str], Any]] = {
+    "a codebook": lambda path: Codebook(Vocabulary(["a", "b"]), np.eye(2)).save(path),
+    "a vocabulary": lambda path: Vocabulary(["a", "b"]).save(path),
+    "words": lambda path: tokenize_files(AsciiTokenizer(), ["a.png"], f"{path}.jsonl"),
+    "a run": lambda path: Run.open(path, "test", {}),
+    "a recording": lambda path: record(FakeLLM(), path).complete_sync("x"),
+    "a saved classifier": lambda path: fitted().save(path),
+}
+
+
+def fitted() -> FewShotClassifier:
+    pixels = np.zeros((8, 8), np.uint8)
+    return FewShotClassifier("fake", AsciiTokenizer(4, 4), None).fit([pixels, pixels + 100], ["x", "y"])
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=["null", "surrogate"])
+@pytest.mark.parametrize("what", WRITERS)
+def test_nothing_is_written_to_a_path_that_cannot_be(tmp_path: Path, what: str, name: str) -> None:
+    with pytest.raises(IclVisionError, match=r"null character|character that no file's name can have"):
+        WRITERS[what](f"{tmp_path}/{name}")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("put", [pipe, device, Path.mkdir, deep, binary, not_text, numbers])
+def test_a_saved_task_that_is_none(tmp_path: Path, put: Callable[[Path], Any]) -> None:
+    put(tmp_path / "given")
+    with pytest.raises(IclVisionError, match="given"):
+        FewShotClassifier.load(tmp_path / "given")
+
+
+def test_commands_with_a_null_character(tmp_path: Path) -> None:
+    for arguments in (["tokenize", "a\0b"], ["show", "a\0b", "--out", "x.html"], ["models", "info", "a\0b"]):
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code in (1, 2) and isinstance(result.exception, SystemExit), result.exception

@@ -669,6 +669,15 @@ class TestFuzz:
                 load_image(signature + generator.randbytes(generator.randrange(200)), max_pixels=1_000_000)
 
 
+def test_a_tga_is_no_icon() -> None:
+    for mode in ("RGB", "RGBA", "L", "P", "1"):
+        with pytest.raises(ImageFormatError, match="is a TGA image; convert it to one of"):
+            load_image(encoded(Image.new(mode, (40, 30)), "TGA"))
+    for data in (encoded(photo(), "ICO", sizes=[(16, 16)]), b"\0\0\2\0\1\0\x20\x20\0\0" + bytes(20)):
+        with pytest.raises(ImageFormatError, match="is an icon or cursor; convert it"):
+            load_image(data)
+
+
 class TestListImages:
     def test_recursive_sorted_by_suffix_without_hidden(self, tmp_path: Path) -> None:
         names = ["b.JPG", "a.png", "sub/c.webp", "sub/deep/d.TIFF", "notes.txt", ".hidden.png", ".git/e.png", "f.heic"]

@@ -219,3 +219,13 @@ def test_a_journal_line_that_nests_without_end_is_done_again(tmp_path: Path) -> 
 def test_a_run_folder_that_cannot_be(tmp_path: Path, folder: str) -> None:
     with pytest.raises(RunError, match="cannot be made: its path holds a"):
         Run.open(tmp_path / folder, "test", {})
+
+
+def test_names_that_are_no_unicode_can_be_kept(tmp_path: Path) -> None:
+    with Run.open(tmp_path, "test", {"file": "odd\udcff.png"}) as run:
+        run.record("one", {"image": "odd\udcff.png"})
+        run.finish({"image": "odd\udcff.png"})
+    assert dict(read_results(tmp_path)) == {"one": {"image": "odd\\xff.png"}}
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == {"image": "odd\\xff.png"}
+    with Run.open(tmp_path, "test", {"file": "odd\udcff.png"}, resume=True) as run:
+        assert run.done == {"one"}

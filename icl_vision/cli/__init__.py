@@ -6,6 +6,7 @@ module is imported only when that command (or its help) is asked for, so start-u
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import importlib
 import os
@@ -94,6 +95,10 @@ class LazyGroup(click.Group):
             raise click.ClickException(
                 f"StorageError: {where} cannot be read or written: {error.strerror or error}"
             ) from error
+        except ValueError as error:
+            if "null byte" not in str(error) and "null character" not in str(error):
+                raise
+            raise click.ClickException("a path holds a null character, which no file's name can have") from error
         except KeyboardInterrupt:
             # As shells expect of a program that Ctrl-C ended; what to do next was said where it is known.
             click.echo("interrupted", err=True)
@@ -106,3 +111,7 @@ class LazyGroup(click.Group):
 @click.version_option(package_name="icl-vision")
 def main() -> None:
     """icl_vision: any text-only LLM sees and draws, through ordinary words."""
+    for stream in (sys.stdout, sys.stderr):
+        # A file's name need not be Unicode, and a terminal need not know every character: neither ends a command.
+        with contextlib.suppress(AttributeError, ValueError):  # a stream of somebody else's
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

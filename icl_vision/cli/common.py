@@ -6,9 +6,9 @@ Knows: option names, defaults and their reasons. Refuses to know: any one comman
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -53,8 +53,15 @@ def seed_option(default: int = 0) -> Callable[[F], F]:
     )
 
 
+def _hush(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
+    """With --quiet, Pillow's remarks on odd metadata are not shown either: what cannot be read is an error anyway."""
+    if value:
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+    return value
+
+
 quiet_option = click.option(
-    "--quiet", is_flag=True, help="No progress and no remarks on stderr; results and errors only."
+    "--quiet", is_flag=True, callback=_hush, help="No progress and no remarks on stderr; results and errors only."
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout and nothing else there."
@@ -71,7 +78,9 @@ trust_option = click.option(
 
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run."""
-    click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    from icl_vision.storage import json_text
+
+    click.echo(json_text(document, indent=2))
 
 
 def say(text: str, *, quiet: bool = False) -> None:

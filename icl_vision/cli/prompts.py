@@ -136,8 +136,14 @@ def validate_command(context: click.Context, target: str | None, folder: Path | 
     ]
     if target is None and folder is not None:
         rows.extend(
-            {"name": path.stem, "path": str(path), "origin": "folder", "overrides": False, "faults": [fault],
-             "remarks": []}
+            {
+                "name": path.stem,
+                "path": str(path),
+                "origin": "folder",
+                "overrides": False,
+                "faults": [fault],
+                "remarks": [],
+            }
             for path, fault in misnamed_files(folder)
         )
     good = not any(row["faults"] for row in rows)

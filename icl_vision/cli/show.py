@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import click
 
 from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option, try_out
 from icl_vision.errors import ImageError, StorageError
-from icl_vision.storage import atomic_path, write_text
+from icl_vision.storage import atomic_path, readable, write_text
 
 if TYPE_CHECKING:
     from icl_vision.viz.pyramid_look import PyramidLook
@@ -160,4 +159,4 @@ def _names(images: tuple[str, ...]) -> list[str]:
 
 def _shown(path: str) -> str:
     """A file name need not be valid text; pages and JSON must be."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    return readable(path)

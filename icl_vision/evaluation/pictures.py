@@ -17,6 +17,7 @@ from icl_vision.errors import UsageError
 from icl_vision.evaluation.episodes import Draw, display_label
 from icl_vision.images import ImageSource, list_images
 from icl_vision.reading import read_arrays
+from icl_vision.storage import readable
 
 ARRAYS = (("x_test", "y_test"), ("images", "labels"))
 """Names of pictures and labels looked for in an .npz file, in this order; the second is optional."""
@@ -63,7 +64,7 @@ def list_pictures(source: str | Path, *, limit: int | None = None, seed: int = 0
 
 def _from_file(file: Path, root: Path) -> Picture:
     inside = file.relative_to(root)
-    return Picture(inside.as_posix(), file, display_label(inside.parts[0]) if len(inside.parts) > 1 else None)
+    return Picture(readable(inside.as_posix()), file, display_label(inside.parts[0]) if len(inside.parts) > 1 else None)
 
 
 def _from_arrays(path: Path) -> list[Picture]:

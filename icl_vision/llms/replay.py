@@ -26,7 +26,7 @@ from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrapped import WrappedLLM
-from icl_vision.reading import MOST_WEIGHTS, loads, read_text
+from icl_vision.reading import MOST_WEIGHTS, checked_path, loads, read_text
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class RecordingLLM(WrappedLLM):
         self.path = Path(file)
         self._thread = OwnThread("icl-vision-recording")
         header = {"format": FORMAT, "version": VERSION, "profile": asdict(llm.profile)}
-        if self.path.exists() and self.path.stat().st_size:
+        if os.path.exists(self.path) and self.path.stat().st_size:
             profile, _ = _read(self.path)
             # What the version that recorded did not know of an LLM, it did not say; what it said of fields that are
             # gone says nothing any more.
@@ -128,7 +128,7 @@ class RecordingLLM(WrappedLLM):
     def _append(self, document: dict[str, Any]) -> None:
         line = json.dumps(document, ensure_ascii=False) + "\n"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            checked_path(self.path).parent.mkdir(parents=True, exist_ok=True)
             # One write of a whole line in append mode: two recorders do not mix within a line.
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
             try:

@@ -6,7 +6,6 @@ Refuses to know: what a task keeps besides.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.errors import ArtefactError, StorageError, TemplateError, UntrustedNameError, UsageError
 from icl_vision.prompting import template_hashes
+from icl_vision.reading import MOST_DOCUMENT, loads, read_text
 from icl_vision.storage import write_json
 from icl_vision.tokenizers import zoo
 from icl_vision.tokenizers.wrapping import fingerprint
@@ -47,7 +47,7 @@ class SavedForm:
     def read(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """The whole document, its head and the types of its parts checked. Raises StorageError."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
+            text = read_text(path, most=MOST_DOCUMENT)
         except FileNotFoundError as error:
             raise StorageError(f"there is no file {os.fspath(path)!r}") from error
         except OSError as error:
@@ -55,8 +55,8 @@ class SavedForm:
         except UnicodeDecodeError as error:
             raise self.damaged(path, "not UTF-8 text") from error
         try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            document = loads(text, finite=False)
+        except ValueError as error:
             raise self.damaged(path, f"not JSON: {error}") from error
         if not isinstance(document, dict) or document.get("format") != self.format:
             raise self.damaged(path, f"its 'format' is not {self.format!r}")

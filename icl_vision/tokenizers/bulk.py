@@ -19,6 +19,7 @@ import os
 import pickle
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -225,6 +226,7 @@ def _readers(workers: int) -> Iterator[Executor]:
 def _quiet_worker() -> None:
     """Leave Ctrl-C to the parent, and end when the parent does, even by a kill that lets it tell nobody."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", module=r"PIL\b")  # remarks on odd metadata, from nobody knows which file
     parent: Any = multiprocessing.parent_process()
 
     def follow() -> None:

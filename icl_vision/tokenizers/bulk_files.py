@@ -35,7 +35,7 @@ from icl_vision.runs import Run, check_config, config_hash, read_results, source
 from icl_vision.storage import write_json
 from icl_vision.tokenizers.base import ImageTokenizer
 from icl_vision.tokenizers.bulk import CHUNK, encode_chunks
-from icl_vision.tokenizers.bulk_formats import JsonLines, Row, format_of, json_line, row_of, shown
+from icl_vision.tokenizers.bulk_formats import JsonLines, Row, format_of, is_shown, json_line, row_of
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
@@ -245,7 +245,7 @@ def read_all(report: BulkReport, paths: Sequence[str]) -> Iterator[Row]:
     bad = read_bad(report.out)
     held = next(good, None)
     for path in paths:
-        if held is not None and held["image"] == shown(path):
+        if held is not None and is_shown(held["image"], path):
             yield held
             held = next(good, None)
         else:

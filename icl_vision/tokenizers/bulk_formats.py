@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import ImageError, MissingExtraError, UsageError
+from icl_vision.storage import json_text, readable
 
 if TYPE_CHECKING:
     from icl_vision.pyramid import TokenPyramid
@@ -30,8 +31,13 @@ METADATA_KEY = b"icl_vision"
 
 
 def shown(path: str | os.PathLike[str]) -> str:
-    """A file's name as text: a name need not be valid Unicode, JSON and parquet must be."""
-    return os.fsencode(path).decode("utf-8", "replace")
+    """A file's name as text: a name need not be valid Unicode, JSON and parquet must be. See ``storage.readable``."""
+    return readable(path)
+
+
+def is_shown(text: str, path: str) -> bool:
+    """Whether a row's name is that of this file; version 0.1.0 wrote U+FFFD for bytes that are no UTF-8."""
+    return text in (readable(path), os.fsencode(path).decode("utf-8", "replace"))
 
 
 def row_of(path: str, result: TokenPyramid | ImageError) -> Row:
@@ -128,7 +134,7 @@ def arrow_schema() -> Any:
 
 def json_line(row: Row) -> str:
     """A row as a line of .jsonl."""
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    return json_text(row) + "\n"
 
 
 def ids_of(row: Row, vocabulary: Vocabulary | None) -> list[list[int]] | None:
@@ -138,7 +144,7 @@ def ids_of(row: Row, vocabulary: Vocabulary | None) -> list[list[int]] | None:
 
 def _plain(text: str) -> str:
     """A message as valid Unicode: it may hold a file's name."""
-    return text.encode("utf-8", "replace").decode()
+    return readable(text)
 
 
 def _pyarrow() -> tuple[Any, Any]:

@@ -217,7 +217,7 @@ def test_odd_file_names(folder: Path) -> None:
     assert len(shown.stdout.splitlines()) == 1
     assert "\x1b" not in shown.stdout
     document = json.loads(run(folder / name, "--json").stdout)
-    assert document[0]["image"].endswith("bad\n\x1b[31m\N{REPLACEMENT CHARACTER}.png")
+    assert document[0]["image"].endswith("bad\n\x1b[31m\\xff.png")
     missing = run("no\n\udcff.png", "--json")
     assert missing.exit_code == 1
     assert len(missing.stderr.splitlines()) == 1
@@ -343,3 +343,49 @@ def test_processes_give_the_same_as_threads(folder: Path) -> None:
     assert threads.exit_code == processes.exit_code == 1
     assert threads.stdout == processes.stdout
     assert threads.stderr == processes.stderr
+
+
+def test_names_that_are_no_unicode_stay_apart(folder: Path) -> None:
+    """Bytes that are no UTF-8 are written as \\xff, in rows, columns and lists of bad files."""
+    source = (folder / "a.png").read_bytes()
+    for name in ("one\udcff.png", "one\udcfe.png", "caf\N{LATIN SMALL LETTER E WITH ACUTE}.png"):
+        (folder / name).write_bytes(source)
+    (folder / "broken\udcff.png").write_bytes(b"x")
+    for out in ("words.jsonl", "words.parquet"):
+        if out.endswith("parquet"):
+            pytest.importorskip("pyarrow")
+        result = run("photos", "--out", out, "--json", "--quiet")
+        names = [Path(row["image"]).name for row in json.loads(result.stdout)]
+        assert {"one\\xff.png", "one\\xfe.png", "caf\xe9.png", "broken\\xff.png"} <= set(names)
+        assert "\ufffd" not in result.stdout
+    rows = Path("words.jsonl").read_text(encoding="utf-8")
+    assert "one\\\\xff.png" in rows and "caf\xe9.png" in rows
+
+
+def test_rows_of_an_earlier_version_are_read_with_their_names(folder: Path) -> None:
+    from icl_vision.tokenizers.bulk_files import BulkReport, read_all
+
+    row = {"image": "photos/one\ufffd.png", "k": 1, "words": [["a"]]}
+    Path("words.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    report = BulkReport(Path("words.jsonl"), 1, 0, 0)
+    assert list(read_all(report, ["photos/one\udcff.png"])) == [row]
+
+
+def test_pillows_remarks_are_not_shown_with_quiet(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import warnings
+
+    from PIL import PngImagePlugin
+
+    load = PngImagePlugin.PngImageFile.load
+
+    def remark(self: Any) -> Any:
+        warnings.warn_explicit("odd metadata", UserWarning, "PngImagePlugin.py", 1, module="PIL.PngImagePlugin")
+        return load(self)
+
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", remark)
+    with pytest.warns(UserWarning, match="odd metadata"):
+        assert run("photos").exit_code == 0
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert run("photos", "--quiet").exit_code == 0
+    assert told == []
