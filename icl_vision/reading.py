@@ -217,7 +217,7 @@ def _check_regular(status: os.stat_result, path: Path) -> None:
     if stat.S_ISREG(mode):
         return
     if stat.S_ISDIR(mode):
-        raise IsADirectoryError(errno.EISDIR, "it is a folder, not a file", str(path))
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     kind = next((name for test, name in _KINDS if test(mode)), "no regular file")
     raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", str(path))
 

@@ -32,7 +32,7 @@ def strange(folder: Path) -> dict[str, Path]:
         handle.truncate(5 * 2**40)
     return {
         "it is a pipe, not a regular file": folder / "pipe",
-        "it is a folder, not a file": folder / "folder",
+        "Is a directory": folder / "folder",
         "it is a pipe": folder / "link",
         "it is a socket": folder / "socket",
         "it is a device": Path("/dev/zero"),

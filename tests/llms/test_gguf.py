@@ -232,9 +232,9 @@ def test_a_note_of_what_was_checked_that_cannot_be_read_is_made_anew(package, te
 def test_something_else_in_its_place(package):
     path = cache_dir() / "models" / "small.gguf"
     path.mkdir(parents=True)
-    with pytest.raises(StorageError, match="is in the way of the model: it is a folder"):
+    with pytest.raises(StorageError, match="is in the way of the model: Is a directory"):
         gguf.packaged_gemma()
-    assert "cannot be read (it is a folder" in gguf.assembled_fault()
+    assert "cannot be read (Is a directory" in gguf.assembled_fault()
 
 
 @pytest.mark.slow

@@ -189,7 +189,7 @@ def huge(path: Path) -> None:
     [
         (pipe, "it is a pipe"),
         (huge, "it has more than"),
-        (Path.mkdir, "it is a folder, not a file"),
+        (Path.mkdir, "Is a directory"),
         (lambda path: path.symlink_to("/dev/zero"), "it is a link that leads out"),
         (lambda path: path.symlink_to("/etc/passwd"), "it is a link that leads out"),
         (lambda path: path.symlink_to(path), "Too many levels"),
