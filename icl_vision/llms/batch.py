@@ -511,9 +511,7 @@ def _provider(llm: TextLLM, resilience: Resilience) -> Provider:
     )
 
 
-def _outcomes(
-    folder: BatchFolder, keys: Sequence[str], broken: Mapping[Batch, IclVisionError]
-) -> dict[str, Outcome]:
+def _outcomes(folder: BatchFolder, keys: Sequence[str], broken: Mapping[Batch, IclVisionError]) -> dict[str, Outcome]:
     """How each request ended, of those that have; read from the folder's files."""
     found: dict[str, Outcome] = {}
     for key in keys:

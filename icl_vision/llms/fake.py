@@ -43,7 +43,8 @@ class FakeLLM(BaseLLM):
     Args:
         answers: one text for every prompt; or several, given out one after the other (an exception among them is
             raised); or a function of the prompt's text; None answers by word overlap with the prompt's examples.
-        score: function of (prompt, continuation) that gives a log-probability; None scores by word overlap.
+        score: function of (prompt, continuation) that gives a log-probability (a number up to 0, -inf for what cannot
+            be); None scores by word overlap.
         scores_text: False imitates a provider without log-probabilities. scores_bags: see ``Profile``.
         constraint: the kind of constraint it claims to keep; None imitates a provider that keeps none.
         context_window: tokens, counted as words and marks; a longer prompt raises PromptTooLongError.

@@ -285,7 +285,9 @@ class LocalLLM(BaseLLM):
 
     def _check_fits(self, tokens: int, room: int) -> int:
         if tokens + room > self._context:
-            raise PromptTooLongError(tokens, self._context, SHORTER)
+            fits = tokens <= self._context
+            kept = f"{room} of the window are kept for the answer; " if fits else ""
+            raise PromptTooLongError(tokens, self._context, kept + SHORTER)
         return self._context - tokens
 
 

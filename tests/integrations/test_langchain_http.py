@@ -24,7 +24,7 @@ PROMPT = Prompt("Say light or dark.", "Input: ....\nOutput: light", "Input: @@@@
 def test_a_string_is_enough(openai_server) -> None:
     llm = connect("langchain:openai:gpt-test", base_url=openai_server.url, api_key=CANARY)
     assert llm.profile.name == "langchain:gpt-test" and llm.model.max_retries == 0
-    answer = llm.complete_sync(PROMPT, stop="\n", max_tokens=8, seed=3)
+    answer = llm.complete_sync(PROMPT, stop=["\n", "###"], max_tokens=8, seed=3)
     assert (answer.text, answer.finish_reason) == ("hello", "stop")
     assert (answer.usage.prompt_tokens, answer.usage.cached_tokens, answer.usage.completion_tokens) == (100, 40, 7)
     (sent,) = openai_server.requests
@@ -33,7 +33,7 @@ def test_a_string_is_enough(openai_server) -> None:
         {"content": "Say light or dark.", "role": "system"},
         {"content": "Input: ....\nOutput: light\nInput: @@@@\nOutput:", "role": "user"},
     ]
-    assert (sent["temperature"], sent["seed"], sent["stop"], sent["max_completion_tokens"]) == (0.0, 3, ["\n"], 8)
+    assert (sent["temperature"], sent["seed"], sent["stop"], sent["max_completion_tokens"]) == (0.0, 3, ["###"], 8)
     assert openai_server.headers[0]["authorization"] == f"Bearer {CANARY}"
 
 

@@ -435,3 +435,56 @@ def test_a_message_holds_no_endless_refusal():
     with pytest.raises(LLMNoAnswerError) as caught:
         answers.read(Said("", refusal="no " * 10_000), "x")
     assert len(str(caught.value)) < 600
+
+
+# ---- in a run ----
+
+
+@pytest.mark.parametrize(
+    "document", [(None, "length", {"thoughts": "hm"}), ("", "stop", {}), ("x", "content_filter", {})]
+)
+def test_in_a_run_it_is_journalled_as_an_error_and_asked_again(wire, tmp_path, document):
+    import numpy as np
+
+    from icl_vision.tasks.many import classify_many
+
+    name, llm_of, server = wire
+    text, finish, more = document
+    llm = llm_of(said(name, " dark"), said(name, text, finish, **more), said(name, " light"))
+    images = {f"{value}": np.full((8, 8), value, dtype=np.uint8) for value in (10, 128, 250)}
+    options = {"k": None, "scoring": "parse", "concurrency": 1}
+    clf = FewShotClassifier(llm, "ascii", **options).fit([*images.values()][::2], ["dark", "light"])
+    first = classify_many(clf, images, tmp_path / "run", progress=False)
+    assert (first.answered, first.failed) == (2, 1)
+    assert [row["label"] for row in first.rows] == ["dark", None, "light"]
+    assert "LLMNoAnswerError" in first.rows[1]["error"]
+    server.faults.append(Fault(raw=json.dumps(said(name, " light")).encode()))
+    again = classify_many(clf, images, tmp_path / "run", resume=True, progress=False)
+    assert (again.answered, again.kept, again.failed) == (1, 2, 0)
+    assert [row["label"] for row in again.rows] == ["dark", "light", "light"]
+    assert len(server.requests) == 4
+
+
+def test_a_meter_books_what_no_answer_cost(wire):
+    from icl_vision.llms import Meter
+
+    name, llm_of, _ = wire
+    meter = Meter()
+    llm = connect(llm_of(said(name, None, "length", thoughts="hm"), said(name, "pizza")), meter=meter)
+    with pytest.raises(LLMNoAnswerError):
+        llm.complete_sync("x")
+    llm.complete_sync("x")
+    spent = meter.total()[0]
+    assert (spent.requests, spent.prompt_tokens, spent.completion_tokens) == (2, 18, 8)
+
+
+def test_through_a_fallback(wire):
+    from icl_vision.llms import FallbackLLM
+
+    name, llm_of, server = wire
+    llm = FallbackLLM([llm_of(said(name, "<think>a</think>\n\npizza\nx"), said(name, "")), FakeLLM("second")])
+    assert llm.complete_sync("x", stop="\n").text == "pizza"
+    with pytest.raises(LLMNoAnswerError, match="answered with nothing"):
+        llm.complete_sync("x")
+    server.faults.extend([Fault(raw=b"")] * 3)
+    assert llm.complete_sync("x").text == "second"  # a server that says nothing at all is another matter

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
-from icl_vision.errors import LLMUnavailableError, StorageError, UsageError
+from icl_vision.errors import LLMResponseError, LLMUnavailableError, StorageError, UsageError
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.cache import CachedLLM, ResponseCache, cache_mode, repeat
 
@@ -188,6 +188,48 @@ def test_a_score_of_minus_infinity_survives(tmp_path: Path) -> None:
     llm = CachedLLM(Impossible(), ResponseCache(tmp_path / "c.sqlite"))
     pair = [(Prompt("", "", "q"), " a")]
     assert llm.score_sync(pair).logprobs == llm.score_sync(pair).logprobs == (-math.inf,)
+
+
+@pytest.mark.parametrize("body", ['{"logprob": NaN}', '{"logprob": Infinity}', '{"logprob": 3.5}', '{"logprob": true}'])
+def test_a_score_that_is_none_is_a_miss(llm: CachedLLM, inner: Counting, body: str) -> None:
+    pair = [(Prompt("", "", "q"), " a")]
+    llm.score_sync(pair)
+    llm.cache.close()
+    with sqlite3.connect(llm.cache.path) as connection:
+        connection.execute("UPDATE responses SET body = ?", (body,))
+    connection.close()
+    assert llm.score_sync(pair).logprobs == llm.score_sync(pair).logprobs == (-2.0,)
+    assert len(inner.scored) == 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 0.5])
+def test_a_score_that_is_none_is_never_kept(tmp_path: Path, value: float) -> None:
+    class Wrong(Counting):
+        async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+            scores = await super()._score(pairs, terminator=terminator)
+            return Scores(
+                tuple(value if text == " b" else one for (_, text), one in zip(pairs, scores.logprobs, strict=True)),
+                Usage(1),
+            )
+
+    inner = Wrong()
+    llm = CachedLLM(inner, ResponseCache(tmp_path / "c.sqlite"))
+    pairs = [(Prompt("", "", "q"), text) for text in (" a", " b", " cc")]
+    for _ in range(2):
+        with pytest.raises(LLMResponseError, match="as a log-probability"):
+            llm.score_sync(pairs)
+    assert len(llm.cache) == 2 and [text for _, text in inner.scored] == [" a", " b", " cc", " b"]
+
+
+def test_minus_infinity_is_kept_only_where_the_method_can_give_it(tmp_path: Path) -> None:
+    class Forced(Counting):
+        async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+            return Scores(tuple(-math.inf for _ in pairs), Usage(1), "forced tokens")  # which have a floor
+
+    llm = CachedLLM(Forced(), ResponseCache(tmp_path / "c.sqlite"))
+    with pytest.raises(LLMResponseError, match="gave -inf as a log-probability"):
+        llm.score_sync([(Prompt("", "", "q"), " a")])
+    assert len(llm.cache) == 0
 
 
 @pytest.mark.parametrize("body", ["not json", "[1, 2]", '{"text": 3, "finish_reason": "stop"}', "null"])

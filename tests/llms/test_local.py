@@ -193,6 +193,11 @@ class TestGemma:
             small.complete_sync("word " * 100)
         with pytest.raises(PromptTooLongError, match="window holds 64"):
             small.score_sync([(Prompt.of("word " * 100), " more")])
+        tight = "word " * 59
+        tokens = small.count_tokens_sync(tight) + 1  # and the start token
+        assert tokens <= 64
+        with pytest.raises(PromptTooLongError, match=f"has {tokens} tokens .* holds 64: 20 of the window are kept for"):
+            small.complete_sync(tight, max_tokens=20, constraint=Constraint.at_places([["sea", "sky"]] * 20))
         answer = small.complete_sync("word " * 50, max_tokens=100)
         assert answer.finish_reason == "length" and answer.usage.completion_tokens < 20
 
