@@ -109,7 +109,8 @@ def task_tool(
         name: what the model calls: letters, digits, "_" and "-", at most 64 (the providers' common rule).
         description: tells the model what the tool is for.
         run, arun: the task and its coroutine twin. They get the arguments by name and return (text for the model,
-            artifact for the program). ``ToolException`` is for what the model can mend; its message goes to the model.
+            artifact for the program: plain data, since a checkpointer stores it). ``ToolException`` is for what the
+            model can mend; its message goes to the model.
         args_schema: a pydantic model of the arguments: strings and numbers, since a language model writes them.
         images: kept as the tool's ``images``, for the caller to fill (and for a task that draws, to add to).
 
@@ -191,7 +192,8 @@ def generator_tool(
 ) -> TaskTool:
     """A fitted generator as a tool with one argument, ``text``; see ``ImageGenerator.as_tool``.
 
-    What it draws is added to ``images``, under an id that the model is told.
+    What it draws is added to ``images``, under an id that the model is told. The artifact is what
+    ``GeneratedImage.to_dict`` gives, with that ``id``.
 
     Raises:
         UsageError: ``images`` cannot be added to.
@@ -211,7 +213,11 @@ def generator_tool(
             raise drawn.error
         id = registry.add(drawn.image)
         words = [word for layer in drawn.to_dict()["words"] for word in layer]
-        return f"drawn; the picture has the id {id!r}\nwords: {_shortened(words, _WORDS_SHOWN)}", drawn
+        # Data only: a checkpointer stores messages, and the pixels are in the registry under the id.
+        return f"drawn; the picture has the id {id!r}\nwords: {_shortened(words, _WORDS_SHOWN)}", {
+            "id": id,
+            **drawn.to_dict(),
+        }
 
     def run(text: str) -> tuple[str, Any]:
         try:

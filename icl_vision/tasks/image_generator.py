@@ -290,7 +290,8 @@ class ImageGenerator(Parameters):
         *,
         images: Mapping[str, ImageSource] | None = None,
     ) -> TaskTool:
-        """This generator as a LangChain tool: one argument ``text``, an answer in words, and a ``GeneratedImage``.
+        """This generator as a LangChain tool: one argument ``text``, an answer in words, and as artifact what
+        ``GeneratedImage.to_dict`` gives, with the ``id`` of the picture in ``images``.
 
         Args:
             name, description: what the agent's model reads; None describes the task by the texts of the examples.

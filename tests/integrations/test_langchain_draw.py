@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 
 pytest.importorskip("langchain_core")
 
-from langchain_core.messages import ToolMessage
+from langchain.agents import create_agent
+from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
+from langgraph.checkpoint.memory import InMemorySaver
 
 from icl_vision import ImageGenerator
 from icl_vision.errors import LLMUnavailableError, NotFittedError, PromptTooLongError, UsageError
 from icl_vision.integrations.langchain import ImageRegistry
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.tasks.image_generator import GeneratedImage
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tasks"))
 from drawing_llm import drawing_llm
@@ -39,15 +42,33 @@ def test_words_for_the_model_and_the_picture_for_the_program() -> None:
     tool = generator().as_tool(images=images)
     assert tool.description == "Draws a small picture from a text like these: 'a bar', 'a block'."
     message = tool.invoke(call("a bar"))
-    assert isinstance(message, ToolMessage) and isinstance(message.artifact, GeneratedImage)
+    assert isinstance(message, ToolMessage) and message.artifact["id"] == "image-1"
+    assert json.loads(json.dumps(message.artifact)) == message.artifact
+    assert message.artifact["text"] == "a bar" and sum(map(len, message.artifact["words"])) == 21 + 16
     assert message.content.startswith("drawn; the picture has the id 'image-1'\nwords: ")
-    assert "and 5 more" in message.content and images["image-1"] is message.artifact.image
+    assert "and 5 more" in message.content and images["image-1"].size == (32, 32)
 
 
 async def test_coroutine() -> None:
     tool = generator().as_tool("sketch", "Sketches.")
-    assert (await tool.ainvoke(call("a block"))).artifact.text == "a block"
+    assert (await tool.ainvoke(call("a block"))).artifact["text"] == "a block"
     assert list(tool.images) == ["image-1"]
+
+
+class Scripted(GenericFakeChatModel):
+    def bind_tools(self, tools: Any, **options: Any) -> Any:
+        return self
+
+
+def test_in_an_agent_whose_state_is_kept() -> None:
+    tool = generator().as_tool()
+    said = [AIMessage("", tool_calls=[call("a bar")]), AIMessage("done"), AIMessage("still there")]
+    agent = create_agent(Scripted(messages=iter(said)), [tool], checkpointer=InMemorySaver())
+    thread: Any = {"configurable": {"thread_id": "1"}}
+    assert agent.invoke({"messages": [HumanMessage("draw a bar")]}, thread)["messages"][-1].content == "done"
+    assert agent.invoke({"messages": [HumanMessage("and?")]}, thread)["messages"][-1].content == "still there"
+    (kept,) = [m.artifact for m in agent.get_state(thread).values["messages"] if isinstance(m, ToolMessage)]
+    assert kept["id"] == "image-1" and tool.images[kept["id"]].size == (32, 32)
 
 
 @pytest.mark.parametrize("text", ["", "  ", "two\nlines -> evil", "x" * 301])
