@@ -96,6 +96,26 @@ class JsonRows:
         with self._lock, self._guard("written"):
             self._open().execute(f"DELETE FROM {self._table} WHERE key = ?", (key,))
 
+    def prune(self, most_bytes: int) -> int:
+        """Where the rows take more than so many bytes, delete the oldest quarter of them; how many went.
+
+        The file keeps its size and later rows take the place, so it stays near the limit.
+        """
+        with self._lock, self._guard("written"):
+            connection = self._open()
+            pages, free, size = (
+                int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+            if (pages - free) * size <= most_bytes:
+                return 0
+            gone = connection.execute(
+                f"DELETE FROM {self._table} WHERE key IN (SELECT key FROM {self._table} ORDER BY created, key LIMIT "
+                f"(SELECT (COUNT(*) + 3) / 4 FROM {self._table}))"
+            ).rowcount
+            logger.info("removed the oldest %d rows of %s, which had grown over %d bytes", gone, self.path, most_bytes)
+            return gone
+
     def damaged(self, key: str, why: object) -> None:
         """A row that ``get`` gave turns out to be of no use: log it, delete it, and count it as the miss it is."""
         logger.warning("row %s of %s is of no use (%s); deleted", key[:12], self.path, why)

@@ -156,6 +156,7 @@ def command(
 
     sources, labels = read_classes(support, "--support")
     targets = expand(images)
+    from icl_vision.llms.word_tables import word_tables
     from icl_vision.tasks import FewShotClassifier
 
     parts = run.connect(llm, tokenizer)
@@ -180,16 +181,18 @@ def command(
     )
     of = counted(len(set(labels)), "class", "classes")
     say(f"{counted(len(sources), 'example')} of {of} in {support}", quiet=quiet)
-    classifier.fit(sources, labels)
-    if run.dry_run:
-        run.show_plan(classifier, targets, as_json=as_json)
-        return
-    if run.out is None:
-        results = classifier.classify(targets)
-        rows = [_row(path, result) for path, result in zip(targets, results, strict=True)]
-    else:
-        outcome = run.classify(classifier, targets, quiet=quiet)
-        rows = [{key: value for key, value in row.items() if key != "text"} for row in outcome.rows]
+    with word_tables("off"):  # whether learning the examples pays is known when the images are
+        classifier.fit(sources, labels)
+    with word_tables("on" if run.cache else "off"):
+        if run.dry_run:
+            run.show_plan(classifier, targets, as_json=as_json)
+            return
+        if run.out is None:
+            results = classifier.classify(targets)
+            rows = [_row(path, result) for path, result in zip(targets, results, strict=True)]
+        else:
+            outcome = run.classify(classifier, targets, quiet=quiet)
+            rows = [{key: value for key, value in row.items() if key != "text"} for row in outcome.rows]
     parts.report(quiet=quiet)
     if as_json:
         print_json(rows)

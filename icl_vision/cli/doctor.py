@@ -327,8 +327,26 @@ def check_cache() -> tuple[dict[str, Any], list[Finding]]:
             size += path.stat().st_size if path.is_file() else 0
         except FileNotFoundError:  # another process has just removed it
             continue
-    document = {"path": str(folder), "writable": True, "bytes": size}
-    return document, [Finding("ok", "cache", f"{folder} ({size / 1e6:.0f} MB)")]
+    tables, finding = _word_tables(folder)
+    document = {"path": str(folder), "writable": True, "bytes": size, "word_tables": tables}
+    return document, [Finding("ok", "cache", f"{folder} ({size / 1e6:.0f} MB)"), *finding]
+
+
+def _word_tables(folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """What the local LLM has learnt of examples: how many prompts, how large; nothing where there is no file."""
+    from icl_vision.llms.word_tables import FILE, count
+
+    path = folder / FILE
+    if not path.exists():
+        return None, []
+    size = sum(one.stat().st_size for one in folder.glob(f"{FILE}*") if one.is_file())
+    try:
+        prompts = count(path)
+    except StorageError as error:
+        advice = f"delete {path}; what it held is learnt again"
+        return {"bytes": size, "prompts": None}, [Finding("note", "word tables", f"cannot be read: {error}", advice)]
+    text = f"{prompts:,} examples of classifiers ({size / 1e6:.0f} MB)"
+    return {"bytes": size, "prompts": prompts}, [Finding("ok", "word tables", text)]
 
 
 def examine() -> dict[str, Any]:

@@ -69,7 +69,8 @@ _OPTIONS = (
         "--cache/--no-cache",
         default=True,
         show_default=True,
-        help="With --out: keep answers and words of images in the user's cache too, so that nothing is paid for twice.",
+        help="With --out: keep answers and words of images in the user's cache too, so that nothing is paid for twice. "
+        "Without: what the local LLM says of the examples, either.",
     ),
     click.option(
         "--dry-run",

@@ -17,6 +17,7 @@ from icl_vision.evaluation import baselines
 from icl_vision.evaluation.episodes import Episode, ImageFolder, Item
 from icl_vision.evaluation.metrics import Accuracy
 from icl_vision.evaluation.remember import RememberingTokenizer
+from icl_vision.llms.word_tables import word_tables
 from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.tasks.few_shot import FewShotClassifier
 
@@ -151,7 +152,11 @@ class FewShotEvaluation:
         return classifier.fit(self._paths(episode.support), [item.label for item in episode.support])
 
     def run_episode(self, episode: Episode) -> EpisodeResult:
-        """All queries of one episode."""
+        """All queries of one episode. Its examples come up once, so nothing is learnt of them beforehand."""
+        with word_tables("off"):
+            return self._run_episode(episode)
+
+    def _run_episode(self, episode: Episode) -> EpisodeResult:
         support = self.tokenizer.encode(self._paths(episode.support), self.k)
         queries = self.tokenizer.encode(self._paths(episode.queries), self.k)
         classifier = self.classifier(episode)

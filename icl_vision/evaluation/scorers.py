@@ -21,6 +21,7 @@ from icl_vision.evaluation.metrics import normalised_match, prefix_match, strict
 from icl_vision.evaluation.shared_answers import SharedAnswers
 from icl_vision.llms.answers import check
 from icl_vision.llms.loop import run_sync
+from icl_vision.llms.word_tables import word_tables
 from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder, PromptSize
 from icl_vision.tasks.asking import Asker
 from icl_vision.tasks.few_shot import FewShotClassifier
@@ -245,8 +246,9 @@ def _classified(task: Task, row: str, **options: Any) -> Found:
     before = task.llm.calls
     if row in ("direct", "calibrated") and not task.llm.profile.scores_text:
         raise _no_logprobs(task.llm)
-    classifier = task.classifier(**options)
-    (answer,) = classifier.classify([task.query])
+    with word_tables("off"):  # its examples are asked about once: nothing is learnt of them beforehand
+        classifier = task.classifier(**options)
+        (answer,) = classifier.classify([task.query])
     calls = task.llm.calls - before
     return {row: _row_answer(answer, task.truth, calls)}, as_sent(classifier.prompt_for(task.query))
 

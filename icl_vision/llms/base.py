@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, TypeVar
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
 from icl_vision.llms.checked_scores import checked_logprobs, is_logprob
 from icl_vision.llms.loop import hop, run_sync
@@ -65,6 +65,9 @@ class BaseLLM(ABC):
 
     async def _count_tokens(self, text: str) -> int:
         raise CapabilityError(f"{self.profile.name!r} cannot count tokens")
+
+    async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
+        return Usage()
 
     async def _close(self) -> None:  # noqa: B027 - most adapters hold nothing
         """Free what the adapter holds; must bear being called twice."""
@@ -151,6 +154,36 @@ class BaseLLM(ABC):
             raise UsageError(f"count_tokens needs a string; got {type(text).__name__}")
         return await hop(self._count_tokens(text))
 
+    @property
+    def learns_words(self) -> bool:
+        """Whether ``learn_words`` keeps anything: what stays right only where the model cannot change unseen."""
+        return False
+
+    async def learn_words(
+        self, prompts: Sequence[Prompt | str], words: Sequence[str], *, done: Callable[[int], None] | None = None
+    ) -> Usage:
+        """Keep the log-probabilities of words (without their leading space) as the next one after each prompt.
+
+        ``score`` with ``terminator=""`` then answers them without a request. What is kept already is not asked again,
+        and what cannot be kept (a word of several tokens, a prompt too long) is left out: ``score`` asks for it.
+
+        Args:
+            prompts, words: every word after every prompt.
+            done: told how many prompts are finished, as they are.
+
+        Returns:
+            What it took; nothing where ``learns_words`` is false.
+
+        Raises:
+            UsageError: a prompt or a word that cannot be asked. LLMError: the LLM could not answer.
+        """
+        checked = [check_prompt(prompt) for prompt in prompts]
+        for word in words:
+            if not isinstance(word, str) or not word:
+                raise UsageError(f"a word to learn must be a string that is not empty; got {word!r}")
+            _check_text("a word", word)
+        return await hop(self._learn_words(checked, list(dict.fromkeys(words)), done or _nobody))
+
     def complete_sync(
         self,
         prompt: Prompt | str,
@@ -209,6 +242,10 @@ class BaseLLM(ABC):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.profile.name!r}>"
+
+
+def _nobody(count: int) -> None:
+    """Whom nobody listens to."""
 
 
 def check_prompt(prompt: Prompt | str) -> Prompt:

@@ -77,6 +77,11 @@ def cache_mode(mode: CacheMode) -> Iterator[None]:
         _mode.reset(token)
 
 
+def current_mode() -> CacheMode:
+    """How calls use the cache here; see ``cache_mode``."""
+    return _mode.get()
+
+
 class ResponseCache(JsonRows):
     """The SQLite file of answers. Thread-safe; several processes may share it.
 

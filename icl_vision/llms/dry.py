@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import UsageError
@@ -73,6 +73,9 @@ class DryLLM(WrappedLLM):
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         raise self._not_asked()
+
+    async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
+        return Usage()
 
     async def _count_tokens(self, text: str) -> int:
         return await asyncio.to_thread(self.count, text)  # the first time a tokenizer has to be read

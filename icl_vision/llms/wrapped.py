@@ -6,8 +6,14 @@ an LLM is wrapped.
 
 from __future__ import annotations
 
-from icl_vision.contracts import Constraint, Profile, Prompt, TextLLM
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from icl_vision.contracts import Constraint, Profile, Prompt, TextLLM, Usage
 from icl_vision.llms.base import BaseLLM
+
+if TYPE_CHECKING:
+    from icl_vision.llms.word_tables import WordTable
 
 
 class WrappedLLM(BaseLLM):
@@ -35,8 +41,25 @@ class WrappedLLM(BaseLLM):
         """Whether the provider is told to keep the prompt's fixed part: see ``RemoteLLM.marks_prefix``."""
         return marks_prefix(self.llm, prompt)
 
+    @property
+    def learns_words(self) -> bool:
+        """The LLM's own."""
+        return bool(getattr(self.llm, "learns_words", False))
+
+    def word_table(self, prompt: Prompt) -> WordTable | None:
+        """What the LLM keeps of a prompt, without asking it."""
+        find = getattr(self.llm, "word_table", None)
+        found: WordTable | None = None if find is None else find(prompt)
+        return found
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.llm!r})"
+
+    async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
+        if not self.learns_words:
+            return Usage()
+        spent: Usage = await self.llm.learn_words(prompts, words, done=done)  # type: ignore[attr-defined]  # it says it has it
+        return spent
 
     async def _count_tokens(self, text: str) -> int:
         return await self.llm.count_tokens(text)

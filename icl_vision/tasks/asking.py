@@ -7,6 +7,7 @@ Refuses to know: images, label objects, what a user is told.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,8 +16,9 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.contracts import ScoringMethod, TextLLM, Usage
-from icl_vision.errors import CapabilityError
+from icl_vision.contracts import Prompt, ScoringMethod, TextLLM, Usage
+from icl_vision.errors import BudgetExceededError, CapabilityError, LLMError
+from icl_vision.llms.word_tables import learn, learns
 from icl_vision.prompting import PromptSize, check_tokens
 from icl_vision.tasks import scoring
 from icl_vision.tasks.ensemble import Ensemble
@@ -68,7 +70,8 @@ class Asker:
 
     labels: as texts, in the order of ``classes_``. calibrate: subtract the bias of the prompt itself. size: what
     makes prompts long, for the advice where one is too long. shared: the
-    prepared prompt that all queries share, None where each has its own.
+    prepared prompt that all queries share, None where each has its own. words: which an image is likely to have, for
+    an LLM that can learn beforehand what an ensemble's prompts say of them.
     """
 
     llm: TextLLM
@@ -79,6 +82,12 @@ class Asker:
     seed: int
     concurrency: int
     shared: Shown | None = None
+    words: tuple[str, ...] = ()
+    _used: set[str] = field(default_factory=set, repr=False)
+    """Prompts of an ensemble that were asked once."""
+    _learnt: set[str] = field(default_factory=set, repr=False)
+    _unbooked: Usage = field(default_factory=Usage, repr=False)
+    """What learning took and no answer has been charged with yet."""
     _bias: Bias | None = field(default=None, repr=False)
     _room: int = 0
     """Tokens kept free for an answer that the LLM writes."""
@@ -131,6 +140,48 @@ class Asker:
             most = max(most, tokens)
         return most
 
+    async def learn(self, done: Callable[[int], None]) -> Usage:
+        """Have the LLM learn what the prompts of the shared ensemble say of ``words``; what it took.
+
+        done: told how many prompts are finished. A budget that does not allow it is no error: words are asked then.
+        """
+        if not isinstance(self.shared, Ensemble):
+            return Usage()
+        return await self._learn(self.shared.prompts, done)
+
+    async def _learn_what_pays(self, groups: Sequence[tuple[Shown, Sequence[str]]]) -> None:
+        """Learn the prompts that would be asked twice: now, in several calls, or now and before.
+
+        Learning takes about as long as asking twice, so who asks once is not made to wait for what nobody uses, and
+        who asks often never waits for more than twice what was needed.
+        """
+        calls: Counter[Prompt] = Counter()
+        for prepared, texts in groups:
+            if isinstance(prepared, Ensemble):
+                for prompt in dict.fromkeys(prepared.prompts):
+                    calls[prompt] += -(-len(texts) // QUERIES_PER_ENSEMBLE)
+        often = [
+            prompt
+            for prompt, times in calls.items()
+            if times + (prompt.text in self._used) > 1 and prompt.text not in self._learnt
+        ]
+        self._used.update(prompt.text for prompt in calls)
+        try:
+            self._unbooked += await self._learn(often, lambda count: None)
+        except LLMError as error:
+            logger.debug("nothing learnt, words are asked: %s", error)  # and whoever asks is told what is wrong
+
+    async def _learn(self, prompts: Sequence[Prompt], done: Callable[[int], None]) -> Usage:
+        if not learns(self.llm):
+            return Usage()
+        try:
+            spent = await learn(self.llm, prompts, self.words, done)
+            self._learnt.update(prompt.text for prompt in prompts)
+            return spent
+        except BudgetExceededError as error:
+            logger.info("nothing learnt beforehand: %s", error)
+            return Usage()
+
     async def _count(self, text: str) -> int | None:
         """Tokens of a text; None where the LLM cannot count and will have to refuse a long prompt itself."""
         try:
@@ -154,6 +205,8 @@ class Asker:
         anything else is asked in its stead; what it raises ends everything.
         """
         answers: list[list[Answer | Exception]] = [[_unasked()] * len(texts) for _, texts in groups]
+        if self.words and learns(self.llm):
+            await self._learn_what_pays(groups)
         jobs: list[list[Job]] = []
         for number, (prepared, texts) in enumerate(groups):
             size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
@@ -197,6 +250,9 @@ class Asker:
                 # What calibration cost is booked on the first that has an answer.
                 answer = replace(answer, logprobs=logprobs, usage=answer.usage + group.bias.usage)
                 group.bias = replace(group.bias, usage=Usage())
+            if self._unbooked.requests and not isinstance(answer, Exception):
+                answer = replace(answer, usage=answer.usage + self._unbooked)
+                self._unbooked = Usage()
             group.answers[place] = answer
             if group.found is not None:
                 await group.found(group.number, place, answer)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -34,10 +34,17 @@ class Ensemble:
     """One prepared prompt per example; stands where one ``PreparedPrompt`` of all examples would.
 
     members: of a channel template, one example each (repeats included). shown: the label of each one's example.
+    prompts: what is asked of each, the same for every image.
     """
 
     members: tuple[PreparedPrompt, ...]
     shown: tuple[str, ...]
+    prompts: tuple[Prompt, ...] = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        # The same for every image, so they are rendered once.
+        queries = (member.query(label=label) for member, label in zip(self.members, self.shown, strict=True))
+        object.__setattr__(self, "prompts", tuple(queries))
 
     @classmethod
     def of(cls, builder: PromptBuilder, examples: Sequence[Example], labels: Sequence[str]) -> Ensemble:
@@ -54,10 +61,9 @@ class Ensemble:
 
     def pairs(self, words: str) -> tuple[tuple[Prompt, str], ...]:
         """(prompt, one word), example by example and in each word by word."""
-        prompts = [member.query(label=label) for member, label in zip(self.members, self.shown, strict=True)]
         # A text of nothing but spaces (an empty ASCII picture) has no words, and still needs an answer.
         bag = words.split() or [words]
-        return tuple((prompt, " " + word) for prompt in prompts for word in bag)
+        return tuple((prompt, " " + word) for prompt in self.prompts for word in bag)
 
 
 def pool(logprobs: Sequence[float], shown: Sequence[str], labels: Sequence[str]) -> tuple[float, ...]:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer
+from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer, Usage
 from icl_vision.errors import CapabilityError, DroppedGuaranteeWarning, NotFittedError, UsageError
 from icl_vision.images import ImageSource, is_image_source
 from icl_vision.llms import connect
 from icl_vision.llms.loop import hop, run_sync
+from icl_vision.llms.word_tables import learns
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import Example, PromptBuilder, PromptSize
 from icl_vision.tasks import calibrating
@@ -45,6 +46,7 @@ from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.scoring import Answer, EnsembleOption, Question, Scoring, Shown
 from icl_vision.tasks.selection import SupportExample
 from icl_vision.tasks.verdicts import verdict
+from icl_vision.tokenizers.likely import likely_words
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -107,7 +109,11 @@ class FewShotClassifier(Parameters):
 
     The constructor only stores; ``fit`` checks. Attributes after ``fit``: ``classes_`` (list of labels, sorted),
     ``examples_`` (the support set as words), ``llm_``, ``tokenizer_``, ``method_`` (the rung in use),
-    ``probability_map_`` (what calibrates probabilities, None where nothing does).
+    ``probability_map_`` (what calibrates probabilities, None where nothing does), ``fit_usage_`` (what ``fit`` asked).
+
+    With the embedded LLM and an ensemble, ``fit`` has it learn what every example's prompt says of the words to expect,
+    and keeps that in the user's cache: later images then take hardly any request, and the same examples fitted again
+    none. ``icl_vision.llms.word_tables`` says how, and how to do without.
 
     >>> clf = FewShotClassifier(llm="local", k=5).fit(images, labels)  # doctest: +SKIP
     >>> clf.predict(["unknown.jpg"])  # doctest: +SKIP
@@ -120,6 +126,7 @@ class FewShotClassifier(Parameters):
     tokenizer_: Tokenizer
     method_: ScoringMethod
     probability_map_: ProbabilityMap | None
+    fit_usage_: Usage
 
     def __init__(
         self,
@@ -208,6 +215,9 @@ class FewShotClassifier(Parameters):
             if not isinstance(pyramid, Exception)  # none is: errors were not kept
         ]
         self._finish(llm, tokenizer, classes, examples)
+        prompts = self._asker.shared.prompts if isinstance(self._asker.shared, Ensemble) else ()
+        with progress_bar(len(prompts) if learns(llm) else 0, "examples", self.progress) as done:
+            self.fit_usage_ = run_sync(self._asker.learn(done))
         return self
 
     def _finish(self, llm: TextLLM, tokenizer: Tokenizer, classes: list[Label], examples: list[SupportExample]) -> None:
@@ -224,6 +234,9 @@ class FewShotClassifier(Parameters):
             size=PromptSize(self.shots, self.k, self.repeats, self.selection),
             seed=int(self.order_seed or 0) % 2**31,
             concurrency=self.concurrency,
+            words=tuple(likely_words(tokenizer, self.k, (example.text for example in examples)))
+            if ladder.choose_ensemble(self.ensemble, method, llm.profile) and getattr(llm, "learns_words", False)
+            else (),
         )
         neighbours = None
         if self.selection == "nearest":
@@ -243,7 +256,7 @@ class FewShotClassifier(Parameters):
         longest = max((example.text for example in examples), key=len)
         run_sync(asker.prepare(asker.question(prepared, longest)))
         self.llm_, self.tokenizer_, self.method_ = llm, tokenizer, method
-        self.classes_, self.examples_ = classes, examples
+        self.classes_, self.examples_, self.fit_usage_ = classes, examples, Usage()
         self.probability_map_ = calibrating.packaged_map(
             llm,
             tokenizer,

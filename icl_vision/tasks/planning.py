@@ -21,6 +21,7 @@ from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.llms.dry import DryLLM, by_prompt
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.tokens import how_counted
+from icl_vision.llms.word_tables import LEARNING, WordTable, learns, table_of
 from icl_vision.tasks.asking import QUERIES_PER_ENSEMBLE
 from icl_vision.tasks.calibrating import check_images
 from icl_vision.tasks.few_shot import FewShotClassifier
@@ -115,7 +116,7 @@ def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: P
         asked += len(questions)
         if asker.calibrate and questions:
             questions = [*content_free_questions(asker.method, group.prepared, asker.labels), *questions]
-        usage += _usage(llm, questions, asker.room)
+        usage += _usage(llm, questions, asker.room, frozenset(asker.words))
     table = prices or PriceTable()
     plain = Usage(usage.requests, usage.prompt_tokens, 0, usage.completion_tokens)
     name = llm.profile.name
@@ -150,8 +151,11 @@ def plan_calibration(
     return plan(classifier, sources, prices)
 
 
-def _usage(llm: DryLLM, questions: Sequence[Question], room: int) -> Usage:
-    """What these questions would use; prompts with the same fixed part share it in a provider's cache."""
+def _usage(llm: DryLLM, questions: Sequence[Question], room: int, expected: frozenset[str]) -> Usage:
+    """What these questions would use; prompts with the same fixed part share it in a provider's cache.
+
+    expected: words that an LLM learns after prompts which would be asked more than once.
+    """
     profile = llm.profile
     kept = profile.prompt_cache is not None or profile.prefix_cache
     usage = Usage()
@@ -159,9 +163,21 @@ def _usage(llm: DryLLM, questions: Sequence[Question], room: int) -> Usage:
     first: dict[str, Prompt] = {}
     # An ensemble's prompts serve several images in one call, and their words are then scored together.
     size = QUERIES_PER_ENSEMBLE if any(question.shown for question in questions) else 1
+    learning = size > 1 and len(questions) > size and bool(expected) and learns(llm)
+    known: dict[str, WordTable | frozenset[str]] = {}
     for start in range(0, len(questions), size):
         call = questions[start : start + size]
         for prompt, continuations in by_prompt((pair for one in call for pair in one.pairs), ""):
+            if size > 1 and prompt.text not in known:
+                table = table_of(llm, prompt)
+                if table is None and learning:
+                    tokens = llm.count_prompt(prompt)
+                    usage += Usage(LEARNING, LEARNING * tokens, (LEARNING - 1) * tokens, LEARNING)
+                known[prompt.text] = table if table is not None else expected if learning else frozenset()
+            if size > 1:
+                continuations = [one for one in continuations if one[1:] not in known[prompt.text]]
+                if not continuations:
+                    continue
             if continuations[0]:
                 spent = llm.scored(prompt, [one + call[0].terminator for one in continuations])
                 times = 1 if profile.scores_bags else spent.requests

@@ -262,9 +262,26 @@ class TestLLMsAndCache:
         monkeypatch.setenv("ICL_VISION_CACHE", str(tmp_path))
         (tmp_path / "x").write_bytes(bytes(1000))
         document, findings = doctor.check_cache()
-        assert document == {"path": str(tmp_path), "writable": True, "bytes": 1000}
+        assert document == {"path": str(tmp_path), "writable": True, "bytes": 1000, "word_tables": None}
         assert list(tmp_path.iterdir()) == [tmp_path / "x"]
         assert errors(findings) == []
+
+    def test_what_the_local_llm_has_learnt(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        from icl_vision.llms.word_tables import FILE, WordTable, WordTables
+
+        monkeypatch.setenv("ICL_VISION_CACHE", str(tmp_path))
+        document, findings = doctor.check_cache()
+        assert document["word_tables"] is None and len(findings) == 1
+        tables = WordTables()
+        tables.keep({name: WordTable.of(["a", "b"], [-1.0, -2.0], [-3.0, -4.0]) for name in "xyz"})
+        tables.close()
+        document, findings = doctor.check_cache()
+        assert document["word_tables"]["prompts"] == 3 and document["word_tables"]["bytes"] > 0
+        assert findings[1].level == "ok" and findings[1].text.startswith("3 examples of classifiers")
+        (tmp_path / FILE).write_bytes(b"no database, but long enough to be taken for one" * 99)
+        document, findings = doctor.check_cache()
+        assert document["word_tables"]["prompts"] is None
+        assert findings[1].level == "note" and "delete" in findings[1].advice
 
     def test_a_cache_that_cannot_be_made(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "file").write_text("not a folder")
