@@ -135,11 +135,14 @@ class LangChainLLM(BaseLLM):
 
     @property
     def identity(self) -> str:
-        """The model and its own settings, for the response cache: the same again for the same model, and no secret."""
+        """The model, its own settings and what is bound to it, for the response cache: the same again for the same
+        model, and no secret. From all of its public fields: a model's own account of itself may leave some out."""
         kept = forms.plain(getattr(self._inner, "_identifying_params", {}))
-        bound = forms.plain(getattr(self.model, "kwargs", {}))
+        fields, wrapping = forms.public_fields(self._inner), forms.wrapping(self.model)
+        kind = f"{type(self._inner).__module__}.{type(self._inner).__qualname__}"
         where = forms.addresses(self._inner)
-        text = json.dumps([type(self._inner).__name__, kept, bound, sorted(self._names), where], sort_keys=True)
+        known = [kind, kept, fields, wrapping, sorted(self._names), where]
+        text = json.dumps(known, sort_keys=True, default=str)
         return f"{self._profile.name}#{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
     async def _complete(

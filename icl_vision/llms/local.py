@@ -138,11 +138,15 @@ class LocalLLM(BaseLLM):
 
     @property
     def identity(self) -> str:
-        """The model file's name, size and time of change, and the endpoint."""
+        """The model file's name, size and time of change, the endpoint, and options that change answers."""
+        # Only where they are not what they always were: older caches and run folders go on.
+        options = ("|deterministic" if self._deterministic else "") + (
+            f"|context={self._context}" if self._context != DEFAULT_CONTEXT else ""
+        )
         if self._path is None:
-            return f"local:{GEMMA_3_270M_NAME}|{self._profile.api}"
+            return f"local:{GEMMA_3_270M_NAME}|{self._profile.api}{options}"
         status = self._path.stat()
-        return f"local:{self._path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self._profile.api}"
+        return f"local:{self._path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self._profile.api}{options}"
 
     @property
     def learns_words(self) -> bool:

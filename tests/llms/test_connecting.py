@@ -68,3 +68,10 @@ def test_a_spec_and_local_options_load_no_sdk():
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_the_embedded_llm_is_known_by_what_changes_its_answers() -> None:
+    pytest.importorskip("xllamacpp")
+    plain = connect("local").identity
+    assert plain == connect("local", threads=1).identity
+    assert len({plain, connect("local", deterministic=True).identity, connect("local", context=512).identity}) == 3

@@ -245,6 +245,32 @@ class TestAsking:
         assert identity != connect(Chat().bind(top_p=0.5)).identity
         assert CANARY not in identity + repr(connect(Chat()))
 
+    def test_identity_is_of_all_public_fields_through_every_wrapper(self) -> None:
+        class Mine(Chat):
+            style: str = "one"
+            options: Any = None
+            my_api_key: str = ""
+
+            @property
+            def _identifying_params(self) -> dict[str, Any]:
+                return {}
+
+        plain = connect(Mine()).identity
+        assert plain == connect(Mine(my_api_key="another")).identity == connect(Mine().with_retry()).identity
+        others = [
+            Mine(style="two"),
+            Mine(options={"a": [1, 2]}),
+            Mine(options={"a": [2, 1]}),
+            Mine().bind(top_p=0.5),
+            Mine().bind(top_p=0.6).with_retry(),
+            Mine().with_retry().bind(top_p=0.7),
+            Mine().with_fallbacks([Mine(style="two")]),
+            Mine().with_fallbacks([Mine(style="three")]),
+            Mine(style="two").with_retry(),
+        ]
+        found = [connect(one).identity for one in others]
+        assert found[0] == found[-1] and len({plain, *found}) == len(others)
+
     def test_identity_tells_addresses_apart(self) -> None:
         class Placed(Chat):
             openai_api_base: str | None = None
