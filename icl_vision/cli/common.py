@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import click
 
-from icl_vision.errors import LLMError, StorageError
+from icl_vision.errors import LLMError, StorageError, UsageError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -76,6 +76,11 @@ trust_option = click.option(
 )
 
 
+force_option = click.option(
+    "--force", is_flag=True, help="Write over a finished --out file. Default: off, a file that is there stays."
+)
+
+
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run."""
     from icl_vision.storage import json_text
@@ -111,14 +116,33 @@ def kept(out: object, *, quiet: bool = False, what: str = "what was answered") -
         raise
 
 
-def try_out(out: Path, *, folder: bool) -> None:
+FILES = frozenset(
+    ".bmp .csv .gif .html .jpeg .jpg .json .jsonl .md .npz .parquet .pdf .png .svg .tif .tiff .txt .webp".split()
+)
+"""Endings that nobody gives a folder on purpose."""
+
+
+def try_out(out: Path, *, folder: bool, force: bool = True, instead: str = "") -> None:
     """Whether --out can be written, before anything is loaded or asked; what is found out costs nothing then.
 
+    Args:
+        out: the file or folder, as ``folder`` says.
+        force: whether a file that is already there is written over.
+        instead: what to name instead of a folder, for the message: "or a .png file for one picture".
+
     Raises:
-        StorageError: it cannot.
+        UsageError: a file that is already there and is to stay, or a folder named as files are.
+        StorageError: it cannot be written.
     """
     from icl_vision.storage import try_writing
 
+    if folder and out.suffix.lower() in FILES and not out.is_dir():
+        raise UsageError(
+            f"--out {str(out)!r} would become a folder, and {out.suffix} is a file's ending; name a folder"
+            + (f", {instead}" if instead else "")
+        )
+    if not folder and not force and out.is_file():
+        raise UsageError(f"{str(out)!r} is already there; --force writes over it, or choose another --out")
     try_writing(out, folder=folder)
 
 

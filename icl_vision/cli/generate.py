@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, kept, print_json, quiet_option, say, try_out
+from icl_vision.cli.common import force_option, json_option, kept, print_json, quiet_option, say, try_out
 from icl_vision.cli.generation_options import budget_options, drawing_options
 from icl_vision.errors import UsageError
 from icl_vision.tasks.generation_examples import TEXT
@@ -78,6 +78,7 @@ PART = ".part"
 @click.option("--dry-run", is_flag=True, help="Print the plan only: segments, tokens, time, cost. Nothing is asked.")
 @drawing_options
 @budget_options
+@force_option
 @json_option
 @quiet_option
 def command(
@@ -90,6 +91,7 @@ def command(
     dry_run: bool,
     drawing: dict[str, Any],
     budget: dict[str, Any],
+    force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -102,7 +104,8 @@ def command(
     from icl_vision.tasks.image_generator import ImageGenerator
 
     if not dry_run:
-        try_out(out, folder=out.suffix.lower() != ".png")
+        folder = out.suffix.lower() != ".png"
+        try_out(out, folder=folder, force=force, instead="or a .png file, for one picture: its exact pixels")
     single = out.suffix.lower() == ".png"
     if single and (len(queries) > 1 or count > 1):
         raise click.UsageError(f"--out {out} is one picture; give a folder for {len(queries)} queries, {count} of each")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option, try_out
+from icl_vision.cli.common import force_option, json_option, print_json, quiet_option, say, tokenizer_option, try_out
 from icl_vision.wording import counted
 
 DECODER = "spae-digits-32"
@@ -35,9 +35,10 @@ DECODER = "spae-digits-32"
     help="Where the picture goes: exactly the decoded pixels, nothing around them; of a photograph that is no square, "
     "in its own shape.",
 )
+@force_option
 @json_option
 @quiet_option
-def command(image: str, tokenizer: str, k: int | None, out: Path, as_json: bool, quiet: bool) -> None:
+def command(image: str, tokenizer: str, k: int | None, out: Path, force: bool, as_json: bool, quiet: bool) -> None:
     """Turn an image into words and the words back into an image.
 
     With --json the output is {image, tokenizer, k, words, psnr, out}: words holds one list per layer, and psnr (in dB)
@@ -45,7 +46,7 @@ def command(image: str, tokenizer: str, k: int | None, out: Path, as_json: bool,
     """
     if out.suffix.lower() != ".png":
         raise click.BadParameter(f"{str(out)!r} must end in .png", param_hint="--out")
-    try_out(out, folder=False)
+    try_out(out, folder=False, force=force)
     import numpy as np
 
     from icl_vision.evaluation.image_metrics import psnr

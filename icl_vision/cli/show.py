@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, tokenizer_option, try_out
+from icl_vision.cli.common import force_option, json_option, print_json, quiet_option, say, tokenizer_option, try_out
 from icl_vision.errors import ImageError, StorageError
 from icl_vision.storage import atomic_path, readable, write_text
 
@@ -43,11 +43,19 @@ DEFAULT = "spae-photo-128"  # photographs to words on grids and back, which is w
     help="Where it goes: .html is one page that holds everything it shows, for any number of images; .png is one "
     "picture of one image.",
 )
+@force_option
 @json_option
 @quiet_option
 @click.pass_context
 def command(
-    ctx: click.Context, images: tuple[str, ...], tokenizer: str, k: int | None, out: Path, as_json: bool, quiet: bool
+    ctx: click.Context,
+    images: tuple[str, ...],
+    tokenizer: str,
+    k: int | None,
+    out: Path,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Show images as a tokenizer sees them: words over the image, layer by layer, and what comes back from them.
 
@@ -65,7 +73,7 @@ def command(
         )
     from icl_vision.cli.tokenize import one_line
 
-    try_out(out, folder=False)
+    try_out(out, folder=False, force=force)
     results = _look(images, tokenizer, k)
     looks = [shown for shown in results if not isinstance(shown, ImageError)]
     if looks:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.common import (
+    force_option,
     json_option,
     kept,
     print_json,
@@ -101,6 +102,7 @@ class _Bulk:
     help="Go on with what an interrupted run left in FILE.part: what has words is not encoded again. Does nothing "
     "where FILE is complete. Same files, same options.",
 )
+@force_option
 @json_option
 @quiet_option
 @click.pass_context
@@ -113,6 +115,7 @@ def command(
     workers: int,
     shard: Shard | None,
     resume: bool,
+    force: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -128,7 +131,7 @@ def command(
     if out is not None and out.suffix not in (".jsonl", ".parquet"):
         raise click.BadParameter(f"{str(out)!r} must end in .jsonl or .parquet", param_hint="--out")
     if out is not None:
-        try_out(out, folder=False)
+        try_out(out, folder=False, force=force or resume)
     from icl_vision.tokenizers import ImageTokenizer
 
     loaded = ImageTokenizer.from_pretrained(tokenizer)

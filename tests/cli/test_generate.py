@@ -138,3 +138,15 @@ def test_a_three_on_a_fresh_install(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     with Image.open(out) as drawn:
         assert DigitReader().read([drawn.convert("RGB")]) == ["3"]
+
+
+def test_a_picture_that_is_there_stays_and_no_folder_is_named_as_a_file(shapes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "a.png"
+    out.write_bytes(b"mine")
+    options = ["--examples", str(shapes), "--llm", "fake", "--query", "an image of bar"]
+    refused = run(*options, "--out", str(out))
+    assert refused.exit_code == 1 and "--force writes over it" in refused.stderr and out.read_bytes() == b"mine"
+    named = run(*options, "--out", str(tmp_path / "a.jpg"))
+    assert named.exit_code == 1 and "or a .png file, for one picture" in named.stderr
+    assert not (tmp_path / "a.jpg").exists()
+    assert run(*options, "--out", str(out), "--force").exit_code == 0 and out.read_bytes() != b"mine"

@@ -43,7 +43,11 @@ def test_one_picture_through_its_words(picture: Path, tmp_path: Path) -> None:
     assert answer["psnr"] > 10
     with Image.open(out) as made:
         assert made.size == (32, 32) and made.format == "PNG"
-    rough = json.loads(run("reconstruct", str(picture), "-k", "5", "--out", str(out), "--json").stdout)
+    first = out.read_bytes()
+    refused = run("reconstruct", str(picture), "-k", "5", "--out", str(out))
+    assert refused.exit_code == 1 and "--force writes over it" in refused.stderr and out.read_bytes() == first
+    rough = json.loads(run("reconstruct", str(picture), "-k", "5", "--out", str(out), "--json", "--force").stdout)
+    assert out.read_bytes() != first
     assert rough["k"] == 5 and rough["words"] == answer["words"][:2]
 
 

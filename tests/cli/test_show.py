@@ -44,9 +44,10 @@ def test_a_page_and_its_json(digit: Path, tmp_path: Path) -> None:
     assert "one.png in words" in html and "icl-vision show one.png --tokenizer spae-digits-32 --out page.html" in html
     assert str(tmp_path) not in html
     first = html.encode()
-    assert run(digit, *DIGITS, "--out", out).exit_code == 0 and out.read_bytes() == first
+    assert run(digit, *DIGITS, "--out", out).exit_code == 1 and out.read_bytes() == first
+    assert run(digit, *DIGITS, "--out", out, "--force").exit_code == 0 and out.read_bytes() == first
     assert [path.name for path in out.parent.iterdir()] == ["page.html"]
-    rough = json.loads(run(digit, *DIGITS, "-k", "5", "--out", out, "--json").stdout)
+    rough = json.loads(run(digit, *DIGITS, "-k", "5", "--out", out, "--json", "--force").stdout)
     assert rough["images"][0]["words"] == shown["words"][:2]
     assert "-k 5 --out page.html" in out.read_text(encoding="utf-8")
 
@@ -57,7 +58,7 @@ def test_a_picture(digit: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0 and "one.png shown in" in result.stderr and result.stdout == ""
     with Image.open(out) as made:
         assert made.format == "PNG" and made.width == 1400
-    assert run(digit, *DIGITS, "--out", out, "--quiet").stderr == ""
+    assert run(digit, *DIGITS, "--out", out, "--quiet", "--force").stderr == ""
 
 
 def test_several_images_on_one_page_and_names_told_apart(digit: Path, tmp_path: Path) -> None:

@@ -105,8 +105,10 @@ def test_out_is_one_document_a_line(folder: Path) -> None:
     lines = Path("new/words.jsonl").read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["image"] for line in lines] == ["photos/a.png", "photos/b.png", "photos/deep/c.jpg"]
     assert sorted(os.listdir("new")) == ["words.jsonl", "words.jsonl.run.json"]
-    assert run("photos", "--out", "new/words.jsonl", "--quiet").stderr == ""
-    both = run("photos", "--out", "new/words.jsonl", "--json")
+    refused = run("photos", "--out", "new/words.jsonl")
+    assert refused.exit_code == 1 and "--force writes over it" in refused.stderr
+    assert run("photos", "--out", "new/words.jsonl", "--quiet", "--force").stderr == ""
+    both = run("photos", "--out", "new/words.jsonl", "--json", "--force")
     assert len(json.loads(both.stdout)) == 3
 
 
@@ -163,7 +165,7 @@ def test_an_earlier_file_stays_until_the_new_one_is_complete(folder: Path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr(TwoWords, "_encode", fail)
-    assert run("photos", "--out", "words.jsonl").exit_code == 130
+    assert run("photos", "--out", "words.jsonl", "--force").exit_code == 130
     assert Path("words.jsonl").read_text() == "earlier"
     assert sorted(os.listdir()) == ["photos", "words.jsonl", "words.jsonl.part"]
 
@@ -247,7 +249,7 @@ def test_out_lists_bad_files_beside_the_words(folder: Path) -> None:
     assert [("error" in row) for row in rows] == [False, False, True, False]
     assert rows[2] == {"image": "photos/broken.png", "error": f"ImageTruncatedError: {bad['message']}"}
     (folder / "broken.png").unlink()
-    assert run("photos", "--out", "words.jsonl").exit_code == 0
+    assert run("photos", "--out", "words.jsonl", "--force").exit_code == 0
     assert not Path("words.jsonl.bad.jsonl").exists()
 
 
