@@ -24,6 +24,12 @@ def fold(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split())
 
 
+def composed(text: str) -> str:
+    """A text in composed characters (NFC): folders of some file systems spell "é" as an "e" and an accent, which an
+    LLM reads as another text."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _describe(character: str) -> str:
     # These two kinds have no names of their own in Unicode.
     kind = "a lone surrogate" if unicodedata.category(character) == "Cs" else "a control character"

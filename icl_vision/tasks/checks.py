@@ -13,6 +13,7 @@ from typing import Any, get_args
 from icl_vision.contracts import ScoringMethod
 from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource, is_image_source
+from icl_vision.prompting.labels import composed
 from icl_vision.tasks.folders import is_folder, read_images
 from icl_vision.wording import counted
 
@@ -160,7 +161,9 @@ def check_support(images: Sequence[Any], labels: Sequence[Label]) -> None:
 
 def sorted_classes(labels: Sequence[Label]) -> list[Label]:
     """The distinct labels, sorted: texts by letters, numbers by size."""
-    return sorted(dict.fromkeys(labels), key=lambda label: (label, "") if isinstance(label, int) else (0, label))
+    return sorted(
+        dict.fromkeys(labels), key=lambda label: (label, "") if isinstance(label, int) else (0, composed(label))
+    )
 
 
 def _named(value: object) -> str:

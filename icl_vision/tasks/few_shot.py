@@ -11,7 +11,7 @@ import copy
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
@@ -25,6 +25,7 @@ from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.word_tables import learns
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import Example, PromptBuilder, PromptSize
+from icl_vision.prompting.labels import composed
 from icl_vision.tasks import calibrating
 from icl_vision.tasks import scoring as ladder
 from icl_vision.tasks import selection as choosing
@@ -203,7 +204,7 @@ class FewShotClassifier(Parameters):
         llm = self._connect_llm()
         # Before any image is opened: labels, template and scoring may already be wrong.
         builder, _ = self._plan(llm, [str(one) for one in classes])
-        texts = [str(label) for label in classes]
+        texts = [composed(str(label)) for label in classes]
         builder.prepare([Example("word", text) for text in texts], texts)
         known = [calibrating.known_content(source) for source in sources]
         sources = [source for _, source in known]
@@ -225,7 +226,7 @@ class FewShotClassifier(Parameters):
         builder, method = self._plan(llm, [str(one) for one in classes])
         if self.scoring == "auto" and method == "direct" and (lost := builder.lost_channel()) is not None:
             warnings.warn(lost, DroppedGuaranteeWarning, stacklevel=3)
-        texts = tuple(str(label) for label in classes)
+        texts = tuple(composed(str(label)) for label in classes)
         asker = Asker(
             llm=llm,
             method=method,
@@ -576,7 +577,7 @@ class FewShotClassifier(Parameters):
         return self.probability_map_ if self.probabilities == "calibrated" else None
 
     def _own_label(self, one: Classification) -> Label | None:
-        return None if one.label is None else self.classes_[self._asker.labels.index(one.label)]
+        return None if one.label is None else self.classes_[[str(label) for label in self.classes_].index(one.label)]
 
     def _read(self, sources: Sequence[ImageSource]) -> tuple[list[TokenPyramid | Exception], list[Group]]:
         """Everything that happens before the LLM is asked: words of each image, and the questions by prompt."""
@@ -633,11 +634,21 @@ class FewShotClassifier(Parameters):
             result = verdict(
                 answer, _layers(pyramid), self.method_, labels, unknown_is_error=known, calibration=calibration
             )
+            if own is not None:
+                result = replace(
+                    result,
+                    label=None if result.label is None else own[result.label],
+                    probabilities=result.probabilities
+                    and {own[label]: share for label, share in result.probabilities.items()},
+                )
             await keep(place, result)
             if result.error is not None and not keep_errors:
                 raise result.error  # now: what is still to be asked would be paid for and thrown away
 
         on_unknown, labels, calibration = self.on_unknown, self._asker.labels, self._calibration()
+        spelled = [str(label) for label in self.classes_]
+        # What the prompts name in composed characters, as the user spelled it.
+        own = dict(zip(labels, spelled, strict=True)) if list(labels) != spelled else None
         for place, one in enumerate(words):
             if isinstance(one, Exception):
                 await keep(place, Classification(None, None, (), None, error=one))

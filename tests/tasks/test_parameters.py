@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +71,29 @@ def test_the_same_labels_are_good_for_every_llm(label: str) -> None:
         for scoring in ("auto", "parse"):
             with pytest.raises(LabelError, match="which the template itself uses"):
                 task(FewShotClassifier, llm=llm, scoring=scoring).fit(pictures(2), [label, "dog"])
+
+
+@pytest.mark.parametrize("llm", [{}, {"scores_text": False, "constraint": "grammar"}, {"scores_text": False}])
+def test_labels_spelled_in_composed_or_in_separate_characters_are_asked_alike(llm: dict[str, Any]) -> None:
+    composed, separate = ["caf\u00e9", "\u00e5l", "zoo"], ["cafe\u0301", "a\u030al", "zoo"]
+    shown, sent, found = pictures(7), [], []
+    for labels in (composed, separate):
+        asked = FakeLLM("caf\u00e9" if llm.get("constraint") is None else None, **llm)
+        clf = FewShotClassifier(asked, GreyTokenizer()).fit(shown[:6], labels * 2)
+        (one,) = clf.classify(shown[6])
+        assert clf.classes_ == sorted(labels, key=composed_form) and one.label in labels
+        assert clf.predict(shown[6]) == [one.label]
+        if one.probabilities is not None:
+            assert list(one.probabilities) == clf.classes_
+            found.append([*one.probabilities.values()])
+        sent.append([call.prompt for call in asked.calls])
+    assert sent[0] == sent[1] and (not found or found[0] == found[1])
+
+
+def composed_form(label: str) -> str:
+    return unicodedata.normalize("NFC", label)
+
+
+def test_two_spellings_of_one_label_are_refused() -> None:
+    with pytest.raises(LabelError, match="given twice"):
+        task(FewShotClassifier).fit(pictures(2), ["caf\u00e9", "cafe\u0301"])
