@@ -26,7 +26,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.contracts import Prompt, TextLLM, Usage
+from icl_vision.contracts import Prompt, Scores, TextLLM, Usage
 from icl_vision.decoding.wordsets import unused
 from icl_vision.errors import LLMResponseError
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
@@ -110,7 +110,10 @@ class GuidedWriter:
         known = self._known.get(key)
         if known is not None:
             return known, Usage()
-        scores = await self.llm.score([(prompt, " " + word) for word in allowed], terminator="")
+        if getattr(self.llm, "tells_shares", False):
+            scores: Scores = await self.llm.share_words(prompt, allowed)  # type: ignore[attr-defined]  # it says so
+        else:
+            scores = await self.llm.score([(prompt, " " + word) for word in allowed], terminator="")
         logs = np.asarray(checked_logprobs(scores, len(allowed), self.llm.profile.name), dtype=np.float64)
         if all_impossible(scores.logprobs):
             raise LLMResponseError(

@@ -150,6 +150,7 @@ def plan_of(
     dry = DryLLM(llm)
     profile = llm.profile
     kept = profile.prompt_cache is not None or profile.prefix_cache
+    bag = 1 if getattr(llm, "tells_shares", False) else 2 if profile.scores_bags else None
     usage = Usage()
     passes: list[PassPlan] = []
     drawn: set[int] = set()
@@ -169,12 +170,13 @@ def plan_of(
             fixed, longest = dry.count(prompt.prefix) if prompt.prefix else 0, max(longest, tokens)
             against = questions.stand_in_against(step, questions.queries[number])
             if one_by_one(questions.stages[step.stage].decoding, against is not None):
-                # Word by word: two requests give the probabilities of all words of a place, or each has one of its
-                # own. A prompt without words of its own before it is shared by all queries that say the same.
+                # Word by word: one request gives the shares of all words of a place, or two their probabilities, or
+                # each has one of its own. A prompt without words of its own before it is shared by all queries that say
+                # the same.
                 texts = {one.text for one in (prompt, against) if one is not None}
                 new = texts if step.shown else texts - guided
                 guided |= new
-                asked_for = (2 if profile.scores_bags else size for size in questions.choices(step, number))
+                asked_for = (bag or size for size in questions.choices(step, number))
                 asks = len(new) * sum(asked_for) * best_of
                 # Beyond the fixed part a prompt is read once; each word then adds itself.
                 read_once = len(new) * (tokens - fixed) + asks

@@ -66,6 +66,9 @@ class BaseLLM(ABC):
     async def _count_tokens(self, text: str) -> int:
         raise CapabilityError(f"{self.profile.name!r} cannot count tokens")
 
+    async def _share_words(self, prompt: Prompt, words: Sequence[str]) -> Scores:
+        return await self._score([(prompt, " " + word) for word in words], terminator="")
+
     async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
         return Usage()
 
@@ -153,6 +156,23 @@ class BaseLLM(ABC):
         if not isinstance(text, str):
             raise UsageError(f"count_tokens needs a string; got {type(text).__name__}")
         return await hop(self._count_tokens(text))
+
+    @property
+    def tells_shares(self) -> bool:
+        """Whether ``share_words`` takes a single request."""
+        return False
+
+    async def share_words(self, prompt: Prompt | str, words: Sequence[str]) -> Scores:
+        """How likely each of these words is as the next one, among themselves: what choosing between them needs.
+
+        Log-probabilities up to a constant, of words without their leading space. An LLM that ``tells_shares`` takes one
+        request where ``score`` takes two; any other scores them.
+
+        Raises:
+            UsageError, CapabilityError, PromptTooLongError, LLMError: as ``score``.
+        """
+        checked = _check_pairs([(check_prompt(prompt), " " + word) for word in words])
+        return await hop(self._share_words(checked[0][0], [continuation[1:] for _, continuation in checked]))
 
     @property
     def learns_words(self) -> bool:

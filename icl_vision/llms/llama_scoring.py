@@ -187,6 +187,22 @@ async def next_tokens(server: TokenServer, prompt: Sequence[int], tokens: Sequen
     )
 
 
+async def share_tokens(
+    server: TokenServer, prompt: Sequence[int], tokens: Sequence[int]
+) -> tuple[dict[int, float], Usage]:
+    """Log-probabilities of tokens among themselves after a prompt, by one request; without those too unlikely to tell.
+
+    Raises:
+        LLMResponseError: the server tells none.
+    """
+    ids = list(prompt)
+    async with server.slot(ids) as slot:
+        shares, usage = await _shares(server, slot, ids, tokens)
+    if not shares:
+        raise LLMResponseError(f"the local LLM's server told no share of {len(tokens)} tokens")
+    return shares, usage
+
+
 async def _next_tokens(
     server: TokenServer, slot: Slot, prefix: list[int], tokens: Sequence[int]
 ) -> tuple[dict[int, float], Usage]:

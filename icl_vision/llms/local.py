@@ -24,7 +24,15 @@ from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.gguf import file_hash, packaged_gemma, packaged_hash, read_info
 from icl_vision.llms.grammar import constraint_grammar
 from icl_vision.llms.llama_places import write_places
-from icl_vision.llms.llama_scoring import SIBLINGS, TokenPair, next_tokens, score_pairs, usage_of
+from icl_vision.llms.llama_scoring import (
+    LOWEST,
+    SIBLINGS,
+    TokenPair,
+    next_tokens,
+    score_pairs,
+    share_tokens,
+    usage_of,
+)
 from icl_vision.llms.llama_server import LlamaServer, ServerOptions, llama_version, require_xllamacpp, shared_server
 from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.profiles import GEMMA_3_270M_CONTEXT, GEMMA_3_270M_NAME
@@ -309,6 +317,26 @@ class LocalLLM(BaseLLM):
                 raise UsageError(f"the continuation {continuation!r} adds no token to its prompt")
             token_pairs.append(pair)
         return await score_pairs(server, token_pairs, fresh=self._deterministic)
+
+    @property
+    def tells_shares(self) -> bool:
+        """Yes, unless it only chats or is ``deterministic``, which reads every prompt by itself first."""
+        return self.profile.scores_text and not self._deterministic
+
+    async def _share_words(self, prompt: Prompt, words: Sequence[str]) -> Scores:
+        score = super()._share_words
+        if not self.tells_shares or len(set(words)) < 2:
+            return await score(prompt, words)
+        server = await self._ready()
+        single = await self._single(server, tuple(dict.fromkeys(words)))
+        tokens = await self._prompt_tokens(server, prompt, plain=True)
+        # Where a word is several tokens, or melts into the prompt's last one, its own token says nothing.
+        apart = single and await server.tokenize(f"{prompt.text} {words[0]}") == [*tokens, single[words[0]]]
+        if not apart or not tokens:
+            return await score(prompt, words)
+        self._check_fits(len(tokens) + 1, 0)
+        shares, usage = await share_tokens(server, tokens, [single[word] for word in dict.fromkeys(words)])
+        return Scores(tuple(shares.get(single[word], LOWEST) for word in words), usage, "shares")
 
     # ---- word tables ----
 

@@ -120,6 +120,28 @@ class MeteredLLM(WrappedLLM):
         finally:
             self.meter.settle(self.name, estimate, spent)
 
+    @property
+    def tells_shares(self) -> bool:
+        """The LLM's own."""
+        return bool(getattr(self.llm, "tells_shares", False))
+
+    async def _share_words(self, prompt: Prompt, words: Sequence[str]) -> Scores:
+        if not self.tells_shares:
+            return await super()._share_words(prompt, words)
+        (estimate,) = await asyncio.to_thread(self._estimates, [(prompt, " " + words[0])], "")
+        self.meter.reserve(self.name, estimate)
+        spent = estimate
+        with account() as tried:
+            try:
+                scores: Scores = await self.llm.share_words(prompt, words)  # type: ignore[attr-defined]  # it says so
+                spent = scores.usage + _times(estimate, tried.unsure)
+                return scores
+            except BaseException as error:
+                spent = _spent(error, tried, estimate, estimate, take(error).usage)
+                raise
+            finally:
+                self.meter.settle(self.name, estimate, spent)
+
     def estimate(self, prompt: Prompt | str, *, max_tokens: int = 16, constraint: Constraint | None = None) -> Usage:
         """The most that one completion may use: prompt, what it may write, what goes into the provider's cache."""
         prompt = Prompt.of(prompt)

@@ -76,9 +76,7 @@ class Translator:
         if isinstance(error, module.APIConnectionError):
             cause = error.__cause__ or error
             detail = f"{type(cause).__name__}: {quote(str(cause), secrets)}"
-            unavailable = LLMUnavailableError(
-                f"{self.name!r} cannot be reached, or the connection was cut ({detail})"
-            )
+            unavailable = LLMUnavailableError(f"{self.name!r} cannot be reached, or the connection was cut ({detail})")
             unavailable.sent = type(cause).__name__ in _CUT_LATER
             return unavailable
         if isinstance(error, module.APIStatusError):
