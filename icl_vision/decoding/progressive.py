@@ -350,7 +350,10 @@ class ProgressiveDecoder:
         answer: SegmentAnswer | None = None
         error: Exception | None = None
         try:
-            answer = await self._asker.ask(await work.question(step, number))
+            question = await work.question(step, number)
+            if canvas.error is not None:
+                return  # given up while the prompt was put together
+            answer = await self._asker.ask(question)
             if answer.words is None:
                 said = "; ".join(map(repr, answer.texts[-3:]))
                 error = AnswerRefusedError(
@@ -363,7 +366,7 @@ class ProgressiveDecoder:
             error = caught
         if error is not None:
             await work.write_error(item, error, Usage() if answer is None else answer.usage)
-            canvas.error = error
+            canvas.error = canvas.error or error  # the first says why it was given up
             if answer is not None:
                 canvas.answers[step.number] = answer
             if self.errors == "raise":
