@@ -51,14 +51,14 @@ def check_flag(name: str, value: object, *, none: bool = False) -> None:
         raise UsageError(f"{name} must be True or False{' or None' if none else ''}; got {value!r}")
 
 
-def check_number(name: str, value: object, *, least: float = 0.0, none: str | None = None, auto: bool = False) -> None:
-    """Refuse anything but a finite number of at least ``least``; ``none`` and ``auto`` as their words are allowed."""
+def check_number(name: str, value: object, *, none: str | None = None, auto: bool = False) -> None:
+    """Refuse anything but a number; ``none`` and ``auto`` as their words are allowed. Its range is for who uses it."""
     if (value is None and none is not None) or (auto and isinstance(value, str) and value == "auto"):
         return
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not least <= value < float("inf"):  # type: ignore[operator]
-        extra = ", or 'auto'" if auto else f", or None ({none})" if none is not None else ""
-        raise UsageError(f"{name} must be a finite number of {least:g} or more{extra}; got {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        extra = f", or None ({none})" if none is not None else ""
+        automatic = "'auto' or " if auto else ""
+        raise UsageError(f"{name} must be {automatic}a number of 0 or more{extra}; got {value!r}")
 
 
 def check_folder(name: str, value: object) -> None:

@@ -188,6 +188,7 @@ class ImageDenoiser(Parameters):
             self.alignment_ = Alignment.of([task.degrade(picture) for picture in self._pictures], self._pictures)
         self.llm_, self.task_, self.tokenizer_, self.parts_ = llm, task, tokenizer, parts
         self._pairs = self._maker.leak_free_pairs(self._pictures)
+        self._fitted = self.get_params()
         return self
 
     @property
@@ -306,7 +307,8 @@ class ImageDenoiser(Parameters):
         check_choice("errors", self.errors, ("raise", "return"))
         check_count("context", self.context, least=1, none="all context images")
         check_count("seed", self.seed, least=0)
-        check_count("stride", self.stride, least=1, none="a row of the layer's grid")
+        if self.stride is not None and not (type(self.stride) is int and self.stride >= 1):
+            raise UsageError(f"stride must be 1 or more words, or None for rows; got {self.stride!r}")
         check_count("concurrency", self.concurrency, least=1, none="as many as the LLM bears")
         check_number("temperature", self.temperature)
         check_number("guidance", self.guidance, none="as the task needs")
@@ -438,3 +440,12 @@ class ImageDenoiser(Parameters):
     def _check_fitted(self) -> None:
         if not hasattr(self, "parts_"):
             raise NotFittedError("call fit(context_images) first (without images for protocol='paper')")
+        changed = [
+            name
+            for name, value in self.get_params().items()
+            if name not in ("max_tokens", "errors", "concurrency")
+            and value is not self._fitted[name]
+            and value != self._fitted[name]
+        ]
+        if changed:
+            raise UsageError(f"set_params changed {', '.join(changed)} of this ImageDenoiser after fit; call fit again")

@@ -418,3 +418,14 @@ def test_the_constructor_only_stores() -> None:
 
 def test_examples_are_pairs() -> None:
     assert all(isinstance(pair, Pair) for pair in fitted().pairs_)
+
+
+def test_what_is_changed_after_fit_is_not_mixed_with_what_was_fitted() -> None:
+    one = fitted()
+    before = [result.pyramid for result in one.denoise(QUERIES)]
+    one.set_params(max_tokens=10**9, errors="return", concurrency=2)
+    assert [result.pyramid for result in one.denoise(QUERIES)] == before
+    one.set_params(seed=5)
+    with pytest.raises(UsageError, match="set_params changed seed of this ImageDenoiser after fit; call fit again"):
+        one.denoise(QUERIES)
+    assert one.fit(pictures(6)).denoise(QUERIES)
