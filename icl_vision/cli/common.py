@@ -6,6 +6,7 @@ Knows: option names, defaults and their reasons. Refuses to know: any one comman
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import sys
 import warnings
@@ -53,15 +54,34 @@ def seed_option(default: int = 0) -> Callable[[F], F]:
     )
 
 
-def _hush(ctx: click.Context, param: click.Parameter, value: bool) -> bool:
-    """With --quiet, Pillow's remarks on odd metadata are not shown either: what cannot be read is an error anyway."""
-    if value:
+def _hush(context: click.Context, _: click.Parameter, quiet: bool) -> bool:
+    """Warnings of the library are remarks: shown at a terminal or not, but not under --quiet."""
+    logger = logging.getLogger("icl_vision")
+    handler, level = _Remarks(logging.WARNING), logger.level
+    logger.addHandler(handler)
+    if quiet:
+        # Pillow's on odd metadata too: what cannot be read is an error anyway.
         warnings.filterwarnings("ignore", module=r"PIL\b")
-    return value
+        logger.setLevel(logging.ERROR)
+
+    def undo() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    context.call_on_close(undo)
+    return quiet
+
+
+class _Remarks(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
 
 
 quiet_option = click.option(
-    "--quiet", is_flag=True, callback=_hush, help="No progress and no remarks on stderr; results and errors only."
+    "--quiet",
+    is_flag=True,
+    callback=_hush,
+    help="No progress and no remarks on stderr; results and errors only.",
 )
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout and nothing else there."
@@ -97,6 +117,15 @@ def say(text: str, *, quiet: bool = False) -> None:
 def progress_wanted(quiet: bool) -> bool:
     """Progress bars only for a person at a terminal."""
     return not quiet and sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def segment_bar(total: int, quiet: bool) -> Iterator[Callable[[], object]]:
+    """A bar on stderr, for a person at a terminal, while segments of pictures are asked for; called after each."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="segment", disable=not progress_wanted(quiet)) as bar:
+        yield bar.update
 
 
 @contextlib.contextmanager

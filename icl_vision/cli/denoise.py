@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import expand, json_option, kept, print_json, quiet_option, say, seed_option, try_out
+from icl_vision.cli.common import (
+    expand,
+    json_option,
+    kept,
+    print_json,
+    quiet_option,
+    say,
+    seed_option,
+    segment_bar,
+    try_out,
+)
 from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
 from icl_vision.errors import UsageError
 from icl_vision.wording import counted
@@ -132,8 +142,9 @@ def command(
     say(str(plan), quiet=quiet)
     if denoiser.leaking:
         say(f"LEAKING: {LEAK}", quiet=quiet)
-    with kept(out, quiet=quiet):
-        results = denoiser.solve(puzzles, out=out, resume=resume)
+    segments = sum(len(part.passes) * part.queries for part in plan.parts)
+    with kept(out, quiet=quiet), segment_bar(segments, quiet) as done:
+        results = denoiser.solve(puzzles, out=out, resume=resume, watch=lambda _: done())
     rows = [_written(one, out, path) for one, path in zip(results, targets, strict=True)]
     document = {"plan": plan.to_dict(), "leaking": LEAK if denoiser.leaking else "", "images": rows}
     write_json(out / "results.json", document)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import force_option, json_option, kept, print_json, quiet_option, say, try_out
+from icl_vision.cli.common import force_option, json_option, kept, print_json, quiet_option, say, segment_bar, try_out
 from icl_vision.cli.generation_options import budget_options, drawing_options
 from icl_vision.errors import UsageError
 from icl_vision.tasks.generation_examples import TEXT
@@ -128,10 +128,11 @@ def command(
 
     def watch(preview: Preview) -> None:
         frames.setdefault(preview.query, []).append(preview.image)
+        done()
 
     # A single picture's answers are kept beside it until it is there.
     run = out.with_name(out.name + PART) if single else out
-    with kept(run, quiet=quiet):
+    with kept(run, quiet=quiet), segment_bar(len(plan.passes) * len(queries) * count, quiet) as done:
         results = generator.generate(queries, count, out=run, resume=resume, watch=watch)
     elapsed = time.monotonic() - started
     if single:

@@ -230,7 +230,7 @@ class ProgressiveDecoder:
         *,
         stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
         run: Run | None = None,
-        step: Callable[[Step], None] | None = None,
+        step: Callable[[Step], object] | None = None,
     ) -> list[Drawing]:
         """Draw; the pictures in the order of the queries. Arguments and errors as for ``stream``.
 
@@ -257,7 +257,7 @@ class ProgressiveDecoder:
         *,
         stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
         run: Run | None = None,
-        step: Callable[[Step], None] | None = None,
+        step: Callable[[Step], object] | None = None,
     ) -> list[Drawing]:
         """``decode`` for code that does not await."""
         return run_sync(self.decode(pairs, queries, stage_pairs=stage_pairs, run=run, step=step))

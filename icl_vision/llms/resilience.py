@@ -252,6 +252,7 @@ class Resilience:
         self.limiter = limiter or Limiter()
         self._sleep = sleep
         self._random = random_source or random.Random()
+        self._told = False  # that the server cannot be reached, since it last answered
 
     async def call(self, ask: Callable[[], Awaitable[T]], *, tokens: int = 0) -> T:
         """The result of ``ask()``, tried again where that can help.
@@ -285,6 +286,7 @@ class Resilience:
                         self.limiter.pause(self._capped(error.retry_after) or 0.0)
                     raise
                 self.limiter.succeeded()
+                self._told = False
                 return result
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -305,6 +307,10 @@ class Resilience:
             error = state.outcome.exception() if state.outcome is not None else None
             if error is not None:
                 last[:] = [error]
+            if isinstance(error, LLMUnavailableError) and not self._told:
+                # A server that is not running: seconds of silence would look like work.
+                self._told = True
+                logger.warning("not reachable, trying again: %s", error)
             logger.info("attempt %d failed (%s); trying again", state.attempt_number, error)
 
         failed: list[Exception] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, Self
@@ -21,6 +21,7 @@ from icl_vision.decoding.corruption import PAPER_RATES, check_rates
 from icl_vision.decoding.drawing import Drawing, Pair
 from icl_vision.decoding.progressive import ProgressiveDecoder
 from icl_vision.decoding.stages import Allowed, Decoding
+from icl_vision.decoding.work import Step
 from icl_vision.errors import NotFittedError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
@@ -267,11 +268,16 @@ class ImageDenoiser(Parameters):
         return await hop(self._denoise(puzzles, out, resume))
 
     def solve(
-        self, puzzles: Sequence[Puzzle], *, out: str | os.PathLike[str] | None = None, resume: bool = False
+        self,
+        puzzles: Sequence[Puzzle],
+        *,
+        out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        watch: Callable[[Step], object] | None = None,
     ) -> list[DenoisedImage]:
-        """``denoise`` of puzzles that are made already."""
+        """``denoise`` of puzzles that are made already. watch: called after every segment, for a progress bar."""
         self._check_fitted()
-        return run_sync(self._denoise(puzzles, out, resume))
+        return run_sync(self._denoise(puzzles, out, resume, watch))
 
     @property
     def leaking(self) -> bool:
@@ -382,7 +388,11 @@ class ImageDenoiser(Parameters):
         )
 
     async def _denoise(
-        self, puzzles: Sequence[Puzzle], out: str | os.PathLike[str] | None, resume: bool
+        self,
+        puzzles: Sequence[Puzzle],
+        out: str | os.PathLike[str] | None,
+        resume: bool,
+        watch: Callable[[Step], object] | None = None,
     ) -> list[DenoisedImage]:
         if not puzzles:
             return []
@@ -395,12 +405,12 @@ class ImageDenoiser(Parameters):
         for pairs, some in await asyncio.to_thread(self._jobs, puzzles):
             queries = [one.query for one in some]
             if out is None:
-                found = await decoder.decode(pairs, queries)
+                found = await decoder.decode(pairs, queries, step=watch)
             else:
                 folder = Path(out) / ("words" if not self.leaking else f"words-{number_of(some[0].name):08x}")
                 run = await asyncio.to_thread(decoder.open_run, folder, pairs, resume=resume)
                 try:
-                    found = await decoder.decode(pairs, queries, run=run)
+                    found = await decoder.decode(pairs, queries, run=run, step=watch)
                 finally:
                     await asyncio.shield(asyncio.to_thread(run.close))
             drawings += zip(some, found, strict=True)
