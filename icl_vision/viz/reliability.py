@@ -89,8 +89,9 @@ def _bar(one: Mapping[str, Any], base: float, most: int) -> str:
 
 
 def _spoken(one: Mapping[str, Any]) -> str:
+    answers = "1 answer" if one["n"] == 1 else f"{one['n']:,} answers"
     return (
-        f"{one['n']:,} answers with {percent(one['low'])} to {percent(one['high'])} (mean "
+        f"{answers} with {percent(one['low'])} to {percent(one['high'])} (mean "
         f"{percent(one['confidence'], 1)}): {percent(one['accuracy'], 1)} right"
     )
 

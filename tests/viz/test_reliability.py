@@ -38,5 +38,10 @@ def test_the_section_draws_the_first_and_lists_all(found):
     assert reliability_section([]) == ""
 
 
+def test_a_bin_of_one_says_one():
+    label = ET.fromstring(reliability_diagram(reliability([0.95], [True]).to_dict(), title="x")).get("aria-label")
+    assert "1 answer with" in label and "n = 1" in label
+
+
 def test_labels_are_escaped(found):
     assert "<b>" not in reliability_section([("<b>", "<i>", found)])
