@@ -113,7 +113,7 @@ def read(
     if how == "failed":
         raise no_answer(f"{name!r} broke off its answer ({said.finish}); ask again", "failed", said.usage)
     text, thoughts = without_thoughts(said.text)
-    if not text.strip():
+    if is_blank(text):
         # A stop string that the text would have begun with leaves nothing, and that is an answer.
         if isinstance(said.stopped, str) and said.stopped in stops and how == "stop" and thoughts == "none":
             return Completion("", "stop", said.usage, raw or {})
@@ -155,14 +155,14 @@ def check(answer: Completion, name: str) -> Completion:
         LLMNoAnswerError: it is empty, was withheld, or broken off.
     """
     how = ending(answer.finish_reason)
-    if how in ("withheld", "failed") or not answer.text.strip():
+    if how in ("withheld", "failed") or is_blank(answer.text):
         read(Said(answer.text, answer.finish_reason, answer.usage), name)
     return answer
 
 
 def may_be_kept(text: object, finish: object) -> bool:
     """Whether an answer may be stored and given again: readable, and ended by itself or by the limit of tokens."""
-    return isinstance(text, str) and bool(text.strip()) and finish in ("stop", "length")
+    return isinstance(text, str) and not is_blank(text) and finish in ("stop", "length")
 
 
 def reasoning_room_of(room: int | None, profile: Profile) -> int:
@@ -180,6 +180,24 @@ def reasoning_room_of(room: int | None, profile: Profile) -> int:
     return room
 
 
+# ---- what can be seen ----
+
+# White space, controls, and the characters of no width with which models and servers begin: byte order marks, zero
+# width spaces and joiners, marks of direction.
+_INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f\u00ad\u034f\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]*")
+
+
+def _shown_from(text: str) -> int:
+    """Where the first character stands that somebody can see; the text's length where there is none."""
+    found = _INVISIBLE.match(text)
+    return found.end() if found is not None else 0
+
+
+def is_blank(text: str) -> bool:
+    """Whether nobody sees anything in a text."""
+    return _shown_from(text) == len(text)
+
+
 # ---- stop strings ----
 
 
@@ -189,7 +207,7 @@ def sent_stops(stops: Sequence[str], most: int) -> list[str]:
     Never those of white space only: it would stop at the line ends that many models begin with, before any answer.
     They, and those beyond ``most``, are cut here.
     """
-    return [stop for stop in stops if stop.strip()][:most]
+    return [stop for stop in stops if not is_blank(stop)][:most]
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
@@ -198,13 +216,15 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     Stop strings of white space only count from the first visible character on, and where they stand before it they are
     left out with what is before them.
     """
-    shown = len(text) - len(text.lstrip())
+    shown = _shown_from(text)
     if shown == len(text):
         return text, False
-    blank = [stop for stop in stops if not stop.strip()]
-    places = [text.find(stop, 0 if stop.strip() else shown) for stop in stops]
+    blank = [stop for stop in stops if is_blank(stop)]
+    places = [text.find(stop, shown if stop in blank else 0) for stop in stops]
     places = [place for place in places if place >= 0]
     end = min(places) if places else len(text)
+    if places and text.startswith("\r\n", end - 1) and any(text.startswith(stop, end) for stop in blank):
+        end -= 1  # a line that ends in the two characters of some servers
     lead = text[:shown]
     start = max((lead.rfind(stop) + len(stop) for stop in blank if stop in lead), default=0)
     return text[start:end], bool(places)

@@ -23,7 +23,13 @@ from icl_vision.llms.retry_hints import hint_of
 MOST_LINKS = 16
 """Exceptions of one chain that are looked at."""
 
-_STATUS_NAMES = ("status_code", "http_status", "http_status_code", "httpStatusCode", "statusCode", "code", "status")
+_STATUS_NAMES = (
+    *("status_code", "http_status", "http_status_code", "httpStatusCode", "statusCode", "http_code", "error_code"),
+    *("status_int", "response_code", "code", "status", "getcode", "errno"),
+)
+_INNER = ("last_attempt", "reason", "original_exception", "inner_exception", "orig", "original_error", "exception")
+"""Attributes in which wrappers keep what they wrap: tenacity's, urllib3's, litellm's, Azure's, SQLAlchemy's."""
+_HEADERS = ("headers", "response_headers", "hdrs", "HTTPHeaders")
 _RESPONSES = ("response", "resp", "raw_response", "http_response")
 _BODIES = ("body", "details", "error", "errors", "json_body", "error_details", "message")
 
@@ -104,9 +110,24 @@ _CONNECTIONS = {
 }
 # The last place to look: "Error code: 429 - {...}", "HTTP 503: ...", "429 Too Many Requests".
 _IN_WORDS = re.compile(
-    r"(?:\b(?:error|status|http|response)(?: ?(?:code|status|error))?(?: ?(?:of|was|is))?[ :=(/\[]{1,3}|^)"
+    r"(?:\b(?:error|status|http|response)(?: ?(?:code|status|error))?(?: ?(?:of|was|is))?[ :=(/\[]{1,3}|^\(?)"
     r"(?P<status>[45]\d\d)(?=[\s:,.;)\]\-]|$)",
     re.IGNORECASE | re.ASCII,
+)
+# As botocore writes it: "An error occurred (ThrottlingException) when calling the InvokeModel operation".
+_NAMED_IN_WORDS = re.compile(r"\ban error occurred \((?P<code>[\w.]{1,80})\)", re.IGNORECASE)
+# In a sentence without a number: what surely means a limit, or a provider with too much to do.
+_SENTENCES = (
+    (
+        re.compile(
+            r"\brate[ -]?limit(?:s|ed|ing)?\b[^.]{0,40}\b(?:exceed|reach|hit|error)|\brate[ -]?limited\b"
+            r"|\b(?:exceed|reach|hit)\w*\b[^.]{0,40}\brate[ -]?limit|\btoo many requests\b"
+            r"|\bquota exceeded\b|\bexceeded (?:your|the)[^.]{0,30}\bquota\b|\bthrottl(?:ed|ing)\b",
+            re.IGNORECASE,
+        ),
+        429,
+    ),
+    (re.compile(r"\b(?:is |are )?(?:currently |temporarily )?overloaded\b", re.IGNORECASE), 529),
 )
 _GRPC_IN_WORDS = re.compile(r"\b(?:RESOURCE_EXHAUSTED|DEADLINE_EXCEEDED|UNAVAILABLE)\b")
 
@@ -138,7 +159,7 @@ def failure_of(error: BaseException) -> Failure:
         if kind:
             return Failure(None, kind, link)
     for link in links:
-        status = _status_in_words(str(link))
+        status = _status_in_words("\n".join([str(link), *map(str, _get(link, "__notes__") or ())]))
         if status is not None:
             return Failure(status, "", link, wait_of(links, status), _body_of(link))
     return Failure(None, "", error)
@@ -163,8 +184,7 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         waiting += [link.__cause__, link.__context__]
         if isinstance(link, BaseExceptionGroup):
             waiting += link.exceptions
-        # Wrappers that keep what they wrap: tenacity's, langchain's retries, urllib3's.
-        waiting += [one for one in (_get(link, "last_attempt"), _get(link, "reason")) if isinstance(one, BaseException)]
+        waiting += [one for one in (_get(link, name) for name in _INNER) if isinstance(one, BaseException)]
         waiting += [one for one in link.args if isinstance(one, BaseException)]
 
 
@@ -177,7 +197,10 @@ def own_status(error: BaseException) -> int | None:
     status = _status_in_body(_body_of(error))
     if status is not None:
         return status
-    return next((_WORDS[word] for base in type(error).__mro__ if (word := _plain(base.__name__)) in _WORDS), None)
+    named = next((_WORDS[word] for base in type(error).__mro__ if (word := _plain(base.__name__)) in _WORDS), None)
+    if named is None and len(error.args) > 1 and isinstance(error.args[1], str | bytes | Mapping):
+        return _as_status(error.args[0]) if isinstance(error.args[0], int) else None  # (429, "slow down")
+    return named
 
 
 def wait_of(links: list[BaseException], status: int) -> float | None:
@@ -226,14 +249,14 @@ def _responses(error: BaseException) -> Iterator[object]:
 
 def _headers(error: BaseException) -> Iterator[Mapping[str, Any]]:
     for holder in (error, *_responses(error)):
-        headers = _get(holder, "headers")
-        if not isinstance(headers, Mapping):
-            # email.message.Message (urllib) and lists of pairs are none.
-            items = _get(headers, "items")
-            with contextlib.suppress(Exception):
-                headers = dict(items() if callable(items) else headers)
-        if isinstance(headers, Mapping) and headers:
-            yield headers
+        for headers in (_get(holder, name) for name in _HEADERS):
+            if headers is not None and not isinstance(headers, Mapping):
+                # email.message.Message (urllib) and lists of pairs are none.
+                items = _get(headers, "items")
+                with contextlib.suppress(Exception):
+                    headers = dict(items() if callable(items) else headers)
+            if isinstance(headers, Mapping) and headers:
+                yield headers
         if isinstance(holder, Mapping) and _get(holder, "retry-after") is not None:  # httplib2: the response itself
             yield holder
     trailing = _get(error, "trailing_metadata")  # gRPC
@@ -252,6 +275,11 @@ def _body_of(error: BaseException) -> object:
         if found is not None:
             return found
     for response in _responses(error):
+        parse = _get(response, "json")
+        with contextlib.suppress(Exception):
+            found = _parsed(parse()) if callable(parse) else None
+            if found is not None:
+                return found
         for name in ("text", "content", "body", "data", "Error"):
             found = _parsed(_get(response, name))
             if found is not None:
@@ -275,11 +303,23 @@ def _status_in(holder: object) -> int | None:
     """A status among an object's attributes, or a mapping's fields."""
     if isinstance(holder, int | str):  # a response that is nothing but its status
         return _as_status(holder)
+    if isinstance(holder, tuple | list) and holder:  # httplib2's (response, content), (status, headers)
+        return _status_in(holder[0]) if not isinstance(holder[0], tuple | list) else None
     for name in _STATUS_NAMES:
-        status = _as_status(_get(holder, name))
+        value = _get(holder, name)
+        status = _as_status(value)
+        if status is None and value is not None and not isinstance(value, str | bytes | int | float):
+            # A status that is an object itself, with its number or name in a place of its own.
+            status = next((one for one in map(_as_status, _inner_values(value)) if one is not None), None)
         if status is not None:
             return status
     return None
+
+
+def _inner_values(value: object) -> Iterator[object]:
+    for name in ("code", "status_code", "value", "name", "status"):
+        inner = _get(value, name)
+        yield inner[0] if isinstance(inner, tuple) and inner else inner
 
 
 def _status_in_body(body: object) -> int | None:
@@ -309,6 +349,7 @@ def _as_status(value: object) -> int | None:
         text = value.strip()
         if re.fullmatch(r"[45]\d\d", text, re.ASCII):
             return int(text)
+        text = text.removeprefix("StatusCode.")
         return _GRPC.get(text) or _WORDS.get(_plain(text))
     return None
 
@@ -318,7 +359,12 @@ def _status_in_words(text: str) -> int | None:
     match = _IN_WORDS.search(text)
     if match is None:
         named = _GRPC_IN_WORDS.search(text)
-        return None if named is None else _GRPC[named[0]]
+        if named is not None:
+            return _GRPC[named[0]]
+        called = _NAMED_IN_WORDS.search(text)
+        if called is not None and (status := _as_status(called["code"])) is not None:
+            return status
+        return next((status for sentence, status in _SENTENCES if sentence.search(text)), None)
     if match.start() == match.start("status") and not re.match(r"[45]\d\d(?::| [A-Z(])", text):
         return None  # "500 words were asked for" begins with a number too
     return int(match["status"])

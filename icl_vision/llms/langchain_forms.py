@@ -5,10 +5,6 @@ Knows: names that LangChain and the packages around it use. Refuses to know: whe
 
 from __future__ import annotations
 
-import enum
-import hashlib
-import json
-import os
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -17,9 +13,10 @@ from icl_vision.contracts import Profile, Prompt, Usage
 from icl_vision.errors import LLMError, LLMGarbledError, LLMTimeoutError, LLMUnavailableError, PromptTooLongError
 from icl_vision.llms.answers import Said
 from icl_vision.llms.foreign_errors import failure_of
+from icl_vision.llms.object_identity import Description, hides
 from icl_vision.llms.openai_answers import text_of, thought
 from icl_vision.llms.provider_errors import error_in
-from icl_vision.llms.redaction import quote, redacted_url, shown_url, url_secrets, without_secrets
+from icl_vision.llms.redaction import quote, redacted_url, shown_url, url_secrets
 from icl_vision.llms.sdk_errors import SHORTER, Translator, error_detail
 from icl_vision.llms.tokens import count_tokens
 
@@ -247,37 +244,14 @@ _NO_ANSWER = frozenset(
 
 def public_fields(inner: Any) -> dict[str, Any]:
     """The model's fields that can decide an answer, whatever its class says of itself; keys, headers and clients left
-    out, and objects that hold nothing but themselves."""
+    out, and what objects hold in private."""
     fields = [*type(inner).model_fields, *(getattr(inner, "__pydantic_extra__", None) or {})]
+    described = Description()
     return {
-        name: _public(getattr(inner, name, None), 4)
+        name: described.of(value)
         for name in fields
-        if name not in _NO_ANSWER and not _HIDDEN.search(name)
+        if name not in _NO_ANSWER and not hides(name, value := getattr(inner, name, None))
     }
-
-
-def _public(value: Any, depth: int) -> Any:
-    if value is None or isinstance(value, str | int | float | bool):
-        return without_secrets(value) if isinstance(value, str) and "://" in value else value
-    if not depth or callable(getattr(value, "get_secret_value", None)):
-        return type(value).__name__
-    if isinstance(value, Mapping):
-        return {str(name): _public(one, depth - 1) for name, one in value.items() if not _HIDDEN.search(str(name))}
-    if isinstance(value, set | frozenset):
-        return sorted(json.dumps(_public(one, depth - 1), sort_keys=True) for one in value)
-    if isinstance(value, list | tuple):
-        return [_public(one, depth - 1) for one in value]
-    if isinstance(value, bytes):
-        return hashlib.sha256(value).hexdigest()
-    if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
-    if isinstance(value, enum.Enum):
-        return f"{type(value).__name__}.{value.name}"
-    if isinstance(value, type) or hasattr(value, "__qualname__"):
-        return f"{value.__module__}.{value.__qualname__}"
-    fields = getattr(type(value), "model_fields", None) or getattr(type(value), "__dataclass_fields__", None) or ()
-    found = {name: _public(getattr(value, name, None), depth - 1) for name in fields if not _HIDDEN.search(name)}
-    return {type(value).__name__: found} if found else type(value).__name__
 
 
 def wrapping(model: Any) -> list[Any]:
@@ -286,9 +260,9 @@ def wrapping(model: Any) -> list[Any]:
     for _ in range(32):
         if any(base.__name__ == "BaseLanguageModel" for base in type(model).__mro__):
             break
-        bound = _public(getattr(model, "kwargs", None) or {}, 4)
+        bound = Description().of(getattr(model, "kwargs", None) or {})
         config = getattr(model, "config", None) or {}
-        chosen = _public(config.get("configurable") or {}, 4) if isinstance(config, Mapping) else {}
+        chosen = Description().of(config.get("configurable") or {}) if isinstance(config, Mapping) else {}
         others = [
             [type(innermost(one)).__name__, public_fields(innermost(one)), wrapping(one)]
             for one in getattr(model, "fallbacks", None) or ()

@@ -6,6 +6,7 @@ what a good answer looks like beyond the fields that every one has.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,28 @@ from typing import Any
 _ANSWERS = ("choices", "output", "content", "tokens", "completion_probabilities", "data")
 """Fields of which every good answer has one that is not empty."""
 
-_STATUS_FIELDS = ("status", "status_code", "statusCode", "http_status", "http_code", "code", "error_code")
+_STATUS_FIELDS = (
+    *(
+        "status",
+        "status_code",
+        "statusCode",
+        "http_status",
+        "http_code",
+        "code",
+        "error_code",
+        "errorCode",
+        "errorcode",
+    ),
+    *("Code", "__type"),
+)
+
+_MESSAGES = ("message", "msg", "detail", "description", "status_msg", "faultstring", "Message", "title")
+
+_FINE = frozenset({"0", "200", "ok", "success", "succeeded", "none", "null"})
+"""Codes of proxies that put an error object into every answer: of none."""
+
+_AROUND = ("response", "data", "result", "body", "fault", "base_resp")
+"""What some gateways put around the answer, or around its error, where there is nothing else."""
 
 # Words in codes and types, and the status they stand for; the first that fits counts. What is spelt RateLimitError,
 # RATE_LIMIT or "rate limit" is one word here.
@@ -61,14 +83,16 @@ def error_in(document: object) -> Reported | None:
         return error_in(document[0]) if len(document) == 1 and isinstance(document[0], Mapping) else None
     if not isinstance(document, Mapping):
         return None
-    inner = document.get("error")
-    if _says_something(inner):
+    answered = any(document.get(name) not in (None, [], {}, "") for name in _ANSWERS)
+    inner = document.get("error") or document.get("Error")
+    if _says_something(inner) and not (answered and _is_fine(inner)):
         return _reported(inner, document)
     choices = document.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
-    if isinstance(first, Mapping) and _says_something(first.get("error")):
+    if isinstance(first, Mapping) and _says_something(first.get("error")) and not _is_fine(first["error"]):
         return _reported(first["error"], first)
-    if any(document.get(name) not in (None, [], {}, "") for name in _ANSWERS):
+    data = document.get("data")
+    if answered and not (isinstance(data, Mapping) and _says_something(data.get("error"))):
         return None
     if document.get("object") == "error" or document.get("type") == "error":
         return _reported(document, {})
@@ -78,7 +102,39 @@ def error_in(document: object) -> Reported | None:
             value = value[0]
         if _says_something(value):
             return _reported(value, document)
+    for name in _AROUND:
+        value = document.get(name)
+        if isinstance(value, Mapping):
+            found = error_in(value)
+            if found is None and name in ("fault", "base_resp") and _says_something(value) and not _is_fine(value):
+                found = _reported(value, document)
+            if found is not None:
+                return found
+    if any(_number_of(document.get(name)) is not None for name in _STATUS_FIELDS):
+        return _reported({"message": document.get("title") or ""}, document)  # a status, and nothing else
     return None
+
+
+def _number_of(value: object) -> int | None:
+    """A status of an error: 429, 429.0, "429", "E429", "429 Too Many Requests"; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str):
+        found = re.match(r"\s*(?:[A-Za-z]{1,6}[-_ ]?)?([45]\d\d)(?!\d)", value)
+        return int(found[1]) if found else None
+    return int(value) if 400 <= value <= 599 and value == int(value) else None
+
+
+def _is_fine(inner: object) -> bool:
+    """Whether an error object says that there is no error."""
+    if isinstance(inner, str):
+        return inner.strip().lower() in _FINE
+    if not isinstance(inner, Mapping):
+        return False
+    codes = [inner[name] for name in _STATUS_FIELDS if inner.get(name) is not None]
+    if codes:
+        return all(str(one).strip().lower() in _FINE for one in codes)
+    return str(inner.get("message") or inner.get("msg")).strip().lower() in _FINE
 
 
 def _says_something(value: object) -> bool:
@@ -86,7 +142,7 @@ def _says_something(value: object) -> bool:
         return any(part not in (None, "", 0, False, [], {}) for part in value.values())
     if isinstance(value, list):
         return any(map(_says_something, value))
-    return isinstance(value, str) and bool(value.strip())
+    return _number_of(value) is not None or (isinstance(value, str) and bool(value.strip()))
 
 
 def _reported(inner: Any, outer: Mapping[str, Any]) -> Reported:
@@ -102,13 +158,29 @@ def _reported(inner: Any, outer: Mapping[str, Any]) -> Reported:
         if isinstance(deeper, Mapping | str) and _says_something(deeper):
             return _reported(deeper, {**detail, **inner})
         detail |= inner
-        message = next(
-            (str(inner[name]) for name in ("message", "msg", "detail", "description") if inner.get(name)), ""
-        )
+        message = next((str(inner[name]) for name in _MESSAGES if isinstance(inner.get(name), str) and inner[name]), "")
+        detail |= _passed_on(inner)
     else:
         message = str(inner)
+        if (number := _number_of(inner)) is not None:
+            detail["status"] = number
     message = message or str(outer.get("message") or "") or "an error without a message"
     return Reported(status_of(detail, message), message, detail)
+
+
+def _passed_on(inner: Mapping[str, Any]) -> dict[str, Any]:
+    """The status that a router was told by whom it asked, where its own error names none: OpenRouter's ``raw``."""
+    metadata = inner.get("metadata")
+    raw = metadata.get("raw") if isinstance(metadata, Mapping) else None
+    if isinstance(raw, str) and len(raw) <= 100_000:
+        try:
+            raw = json.loads(raw)
+        except (ValueError, RecursionError):
+            return {}
+    if not isinstance(raw, Mapping) or any(_number_of(inner.get(name)) is not None for name in _STATUS_FIELDS):
+        return {}
+    found = error_in(raw)
+    return {} if found is None else {"status": found.status}
 
 
 def status_of(detail: Mapping[str, Any], message: str = "") -> int:
@@ -117,8 +189,8 @@ def status_of(detail: Mapping[str, Any], message: str = "") -> int:
     inner = detail.get("details")
     named.append(inner.get("error_code") if isinstance(inner, Mapping) else None)
     for value in named:
-        number = int(value) if isinstance(value, str) and value.strip().isdigit() else value
-        if isinstance(number, int) and not isinstance(number, bool) and 400 <= number <= 599:
+        number = _number_of(value)
+        if number is not None:
             return number
     for value in named:
         if isinstance(value, str):

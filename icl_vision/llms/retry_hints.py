@@ -33,7 +33,15 @@ MOST_DEPTH, MOST_NODES, MOST_TEXT = 8, 400, 20_000
 """So deep, so many values and so many characters of an error object are looked at: it may hold anything."""
 
 _ASKED_MS = ("retry-after-ms", "x-ms-retry-after-ms")
-_ASKED = ("retry-after", "x-retry-after")
+_ASKED = (
+    "retry-after",
+    "x-retry-after",
+    "x-ratelimit-retry-after",
+    "ratelimit-retry-after",
+    "x-amz-retry-after",
+    "x-retry-in",
+    "retry-in",
+)
 
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?", re.IGNORECASE | re.ASCII)
 _UNITS: dict[str, tuple[str, float]] = {
@@ -54,13 +62,23 @@ _PART = re.compile(
 # "1m3.2s", "2 minutes and 5 seconds". Texts are brought to single spaces first, so that no run of them costs time.
 _SPAN = rf"{_AMOUNT} ?{_ANY_UNIT}(?:,? ?(?:and )?{_AMOUNT} ?{_ANY_UNIT})*"
 _WHOLE_SPAN = re.compile(_SPAN, re.IGNORECASE)
-_SAID = re.compile(
+_ASKS = (
     r"\b(?:try (?:it |this |your request |the request |sending )?again|retry(?:ing)?(?: (?:your|the|this) request)?"
-    r"|retry[-_]?after|wait|come back|resets?|available again|retry[-_]?delay)\b"
-    r"(?: (?:in|after|for|at least|about|approximately|another|again|only))* ?[:=]? ?~?[\"']?"
-    rf"(?P<span>{_SPAN})",
+    r"|retry[-_]?after|wait|come back|resets?|available(?: again)?|allowed|retry[-_]?delay)\b"
+    r"(?: (?:later|in|after|for|at least|about|approximately|another|again|only))* ?[:=]? ?~?[\"']?"
+)
+# Without a unit it is seconds, where the words leave no doubt: "Retry-After: 20", "retry_after=20", "retry after 20".
+_SAID = re.compile(
+    rf"{_ASKS}(?P<span>{_SPAN})"
+    rf"|{_ASKS}(?P<one>an?|one) (?P<unit>second|minute|hour)\b"
+    rf"|\bretry[-_ ]?(?:after|in|delay)[\"']?(?: ?[:=])? ?[\"']?(?P<bare>{_AMOUNT})"
+    r"(?=[.,;)\"'\]}]*(?: |$))(?! [a-z\d])"
+    r"|\b(?:try again|retry(?:[-_ ]?after)?|resets?)(?: later)?(?: (?:at|after|on))?[:=]? "
+    r"?(?P<date>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:?\d\d)?)",
     re.IGNORECASE,
 )
+_ISO_SPAN = re.compile(r"PT(?:(?P<h>\d+)H)?(?:(?P<m>\d+)M)?(?:(?P<s>\d+(?:\.\d+)?)S)?", re.IGNORECASE | re.ASCII)
+_CLOCK = re.compile(r"(?:(?P<h>\d{1,2}):)?(?P<m>\d{1,2}):(?P<s>\d\d(?:\.\d+)?)", re.ASCII)
 
 # Fields of an error object, their names without case and separators, and what a bare number in them counts.
 _FIELDS = {
@@ -75,6 +93,18 @@ _FIELDS = {
     "retryin": 1.0,
     "retryinseconds": 1.0,
     "retrydelay": 1.0,
+    "retryafterduration": 1.0,
+    "waitseconds": 1.0,
+    "secondstowait": 1.0,
+    "secondsuntilreset": 1.0,
+    "resetsinseconds": 1.0,
+    "resetsin": 1.0,
+    "resetin": 1.0,
+    "resetseconds": 1.0,
+    "resetafter": 1.0,
+    "resetsat": 1.0,
+    "resetat": 1.0,
+    "estimatedtime": 1.0,
 }
 
 
@@ -128,10 +158,18 @@ def parse_reset(headers: Mapping[str, Any], *, now: float | None = None) -> floa
     return max(empty or unsaid, default=None)
 
 
-def parse_said(text: str) -> float | None:
-    """Seconds of "try again in 38.5s", "retry after 2 minutes", "please wait 7m12s" in a message; None without any."""
+def parse_said(text: str, *, now: float | None = None) -> float | None:
+    """Seconds of "try again in 38.5s", "retry after 2 minutes", "please wait 7m12s", "try again in a minute",
+    "retry_after=20", "try again at 2026-11-30T00:01:00Z" in a message; None without any."""
     for match in _SAID.finditer(" ".join(text[:MOST_TEXT].split())):
-        seconds = _span(match["span"])
+        if match["span"] is not None:
+            seconds = _span(match["span"])
+        elif match["unit"] is not None:
+            seconds = _span(f"1 {match['unit']}")
+        elif match["bare"] is not None:
+            seconds = _asked(match["bare"], time.time() if now is None else now)
+        else:
+            seconds = _until(match["date"], time.time() if now is None else now)
         if seconds is not None:
             return seconds
     return None
@@ -150,7 +188,7 @@ def parse_body(body: object, *, now: float | None = None) -> float | None:
                 return parse_body(json.loads(body), now=now)
             except (ValueError, RecursionError):
                 pass
-        return parse_said(body)
+        return parse_said(body, now=now)
     moment = time.time() if now is None else now
     texts: list[str] = []
     for name, value in _walk(body):
@@ -166,7 +204,24 @@ def parse_body(body: object, *, now: float | None = None) -> float | None:
                 return seconds
         elif isinstance(value, str):
             texts.append(value)
-    return next((seconds for seconds in map(parse_said, texts) if seconds is not None), None)
+    return next((one for one in (_of_text(text, moment) for text in texts) if one is not None), None)
+
+
+def _of_text(text: str, now: float) -> float | None:
+    """Of a text in an error object: its words, or those of the error object that somebody handed on as text."""
+    if text.lstrip()[:1] == "{" and len(text) <= MOST_TEXT:
+        try:
+            inner = json.loads(text)
+        except (ValueError, RecursionError):
+            return parse_said(text, now=now)
+        found = [parse_said(one, now=now) for _, one in _walk(inner) if isinstance(one, str)]
+        fields = [
+            _field(one, _FIELDS[plain], now)
+            for name, one in _walk(inner)
+            if (plain := re.sub(r"[^a-z]", "", name.casefold())) in _FIELDS
+        ]
+        return next((one for one in [*fields, *found] if one is not None), None)
+    return parse_said(text, now=now)
 
 
 def hint_of(
@@ -236,7 +291,15 @@ def _left(headers: Mapping[str, str], name: str) -> float | None:
 
 def _whole_span(value: str) -> float | None:
     text = " ".join(value.strip().strip('"').split())
-    return _span(text) if _WHOLE_SPAN.fullmatch(text) else None
+    text = re.sub(r"(?i)^in |;.*$", "", text)
+    if _WHOLE_SPAN.fullmatch(text):
+        return _span(text)
+    if (number := _number(text)) is not None and number < EPOCH:
+        return number
+    parts = _ISO_SPAN.fullmatch(text) or _CLOCK.fullmatch(text)
+    if parts is None or not any(parts.groups()):
+        return None
+    return _sane(float(parts["h"] or 0) * 3600 + float(parts["m"] or 0) * 60 + float(parts["s"] or 0))
 
 
 def _span(text: str) -> float | None:
@@ -250,6 +313,8 @@ def _span(text: str) -> float | None:
 def _until(value: str, now: float) -> float | None:
     """Seconds until a date of HTTP (in any of its three forms) or RFC 3339; 0 for one that has passed."""
     text = value.strip().strip('"')
+    text = re.sub(r"^(\d{4})/(\d\d)/(\d\d)(?=\D|$)", r"\1-\2-\3", text)
+    text = re.sub(r"^(\d{4})(\d\d)(\d\d)T(\d\d)(\d\d)(\d\d)", r"\1-\2-\3T\4:\5:\6", text)
     iso = re.match(r"\d{4}-\d\d-\d\d", text)  # Python takes more as ISO 8601 than a provider may mean: "20261128"
     try:
         moment = datetime.datetime.fromisoformat(text) if iso else email.utils.parsedate_to_datetime(text)

@@ -15,7 +15,7 @@ from icl_vision import FewShotClassifier, connect
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Usage
 from icl_vision.errors import LLMNoAnswerError, LLMStatusError, UsageError
 from icl_vision.llms import FakeLLM, answers, register_profile
-from icl_vision.llms.answers import Said, cut_at_stop, ending, without_thoughts
+from icl_vision.llms.answers import Said, cut_at_stop, ending, may_be_kept, sent_stops, without_thoughts
 from icl_vision.llms.batch_folder import Settings
 
 NAMES = ("openai-chat", "openai-responses", "anthropic", "compatible-chat", "compatible-completions", "langchain")
@@ -322,6 +322,7 @@ def test_the_words_of_providers(words, meaning):
         ("no", "content_filter", {}),
         (None, "length", {"thoughts": "hm"}),
         ("<think>hm", "length", {}),
+        ("\ufeff\u200b", "stop", {}),
     ],
 )
 def test_no_answer_is_never_kept(wire, tmp_path, text, finish, more):
@@ -488,3 +489,26 @@ def test_through_a_fallback(wire):
         llm.complete_sync("x")
     server.faults.extend([Fault(raw=b"")] * 3)
     assert llm.complete_sync("x").text == "second"  # a server that says nothing at all is another matter
+
+
+@pytest.mark.parametrize("blank", ["\u200b", "\ufeff", "\u200b\n\u2060", "\x00", "\u200e \u200f"])
+def test_what_nobody_can_see_is_no_answer(blank):
+    assert not may_be_kept(blank, "stop")
+    with pytest.raises(LLMNoAnswerError):
+        answers.check(Completion(blank, "stop"), "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "stops", "cut"),
+    [
+        ("\ufeff\n\npizza\nmore", ["\n"], "pizza"),
+        ("\u200b\n\npizza\nmore", ["\n"], "pizza"),
+        ("\r\n\r\npizza\r\nmore", ["\n"], "pizza"),
+        ("\r\n\r\npizza\r\nmore", ["\r\n"], "pizza"),
+        ("\u200bpizza\u200bmore", ["\u200b"], "pizza"),
+        ("pizza\r\n###", ["###"], "pizza\r\n"),
+    ],
+)
+def test_invisible_characters_before_the_answer_are_no_answer(text, stops, cut):
+    assert cut_at_stop(text, stops)[0] == cut
+    assert sent_stops(["\u200b", "\r\n", "x"], 4) == ["x"]

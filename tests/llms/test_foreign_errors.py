@@ -6,6 +6,7 @@ import email.message
 import enum
 import http
 import urllib.error
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -224,3 +225,50 @@ def test_when_nobody_can_answer_the_errors_are_named() -> None:
         FallbackLLM([FakeLLM(slow), FakeLLM(slow)]).complete_sync("x")
     with pytest.raises(LLMUnavailableError, match="Foreign: busy"):
         FallbackLLM([FakeLLM(busy), FakeLLM(slow)]).complete_sync("x")
+
+
+def noted(note: str) -> Exception:
+    error = Foreign()
+    error.add_note(note)
+    return error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        Foreign(http_code=429),
+        Foreign(error_code="429"),
+        Foreign(status_int=429),
+        Foreign(getcode=lambda: 429),
+        Foreign(status=SimpleNamespace(code=429)),
+        Foreign(status={"code": 429}),
+        Foreign(code=SimpleNamespace(value=429)),
+        Foreign(code="StatusCode.RESOURCE_EXHAUSTED"),
+        Foreign(response=(429, {})),
+        Foreign(response=SimpleNamespace(json=lambda: {"error": {"code": 429}})),
+        Foreign(original_exception=Foreign(code=429)),
+        Foreign(inner_exception=Foreign(code=429)),
+        RuntimeError(429, "slow down"),
+        RuntimeError("An error occurred (ThrottlingException) when calling the InvokeModel operation: too many tokens"),
+        RuntimeError("Rate limit exceeded, please come back later"),
+        RuntimeError("You have hit your rate limit"),
+        RuntimeError("Too Many Requests"),
+        RuntimeError("Quota exceeded for metric requests"),
+        RuntimeError("(429)\nReason: Too Many Requests"),
+        ExceptionGroup("several", [ValueError("x"), ExceptionGroup("more", [Foreign(code=429)])]),
+        noted("HTTP 429 Too Many Requests"),
+    ],
+    ids=repr,
+)
+def test_throttling_wherever_it_is_kept(error: Exception) -> None:
+    assert status_of(error) == 429
+
+
+@pytest.mark.parametrize("text", ["the limit of tokens", "rate the image", "no quota was given", "an error occurred"])
+def test_words_that_tell_of_no_limit(text: str) -> None:
+    assert status_of(RuntimeError(text)) is None
+
+
+def test_headers_under_other_names_are_read() -> None:
+    for name in ("response_headers", "hdrs"):
+        assert failure_of(Foreign(code=429, **{name: {"Retry-After": "7"}})).retry_after == 7.0

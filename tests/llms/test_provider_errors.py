@@ -271,3 +271,51 @@ def test_an_answer_without_what_every_answer_has_is_still_told_by_its_fields():
 
 def test_connect_knows_the_option():
     assert connect("openai-compatible:m@http://127.0.0.1:9/v1", max_tokens_field=None).profile.api == "chat"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"error": 429},
+        {"error": {"code": 429.0, "message": "x"}},
+        {"error": {"code": "E429", "message": "x"}},
+        {"error": {"http_code": "429 Too Many Requests"}},
+        {"detail": {"error": {"code": 429, "message": "x"}}},
+        {"status": 429, "title": "x"},
+        {"statusCode": "429"},
+        {"status": "error", "code": 429},
+        {"Error": {"Code": "ThrottlingException", "Message": "x"}},
+        {"__type": "ThrottlingException", "message": "x"},
+        {"base_resp": {"status_code": 1002, "status_msg": "rate limit"}},
+        {"data": {"error": {"code": 429}}},
+        {"response": {"error": "too many requests"}},
+        {"fault": {"faultstring": "x", "detail": {"errorcode": "policies.ratelimit.SpikeArrestViolation"}}},
+        {"error": {"message": "Provider returned error", "metadata": {"raw": '{"error": {"code": 429}}'}}},
+    ],
+    ids=shown,
+)
+def test_less_common_places_of_a_limit(document: Any) -> None:
+    found = error_in(document)
+    assert found is not None and found.status == 429
+
+
+@pytest.mark.parametrize(
+    "error", [{"code": 0, "message": "success"}, {"code": "200"}, {"message": "ok", "code": None}, "success", "OK"]
+)
+@pytest.mark.parametrize(
+    "answer", [{"choices": [{"message": {"content": "dog"}}]}, {"output": [{}]}, {"content": [{}]}]
+)
+def test_an_error_that_says_there_is_none_costs_no_answer(error: Any, answer: Any) -> None:
+    assert error_in(answer | {"error": error}) is None
+    assert error_in(answer | {"base_resp": {"status_code": 0, "status_msg": ""}, "data": None}) is None
+
+
+@pytest.mark.parametrize("served", WIRES, indirect=True, ids=str)
+@pytest.mark.parametrize(
+    "document", [{"error": 429}, {"status": 503, "title": "busy"}, {"result": {"error": "too many requests"}}]
+)
+async def test_less_common_places_are_asked_again(served, document):
+    server, llm = served
+    server.faults.append(Fault(raw=json.dumps(document).encode()))
+    assert (await llm.complete(PROMPT)).text.strip()
+    assert len(server.requests) == 2

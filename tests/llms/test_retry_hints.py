@@ -204,3 +204,58 @@ def test_only_a_limit_that_is_used_up_is_waited_for() -> None:
         assert hint_of(status, [{"retry-after": "3"}], [body]) == 3.0
     assert hint_of(429, [{"retry-after": "nan"}, {"retry-after": "3"}]) == 3.0
     assert hint_of(429, [{"retry-after": "3", **headers}], [body]) == 3.0
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "PT1M30S"}, 90.0),
+        ({"retry-after": "00:01:30"}, 90.0),
+        ({"retry-after": "1:30"}, 90.0),
+        ({"retry-after": "in 90 seconds"}, 90.0),
+        ({"retry-after": "90; comment"}, 90.0),
+        ({"retry-after": "1970/01/01 00:01:30"}, 90.0),
+        ({"retry-after": "19700101T000130Z"}, 90.0),
+        ({"x-ratelimit-retry-after": "90"}, 90.0),
+        ({"x-retry-in": "90s"}, 90.0),
+        ({"retry-after": "PT"}, None),
+        ({"retry-after": "soon"}, None),
+    ],
+)
+def test_less_common_forms_of_a_wait(headers: dict[str, str], seconds: float | None) -> None:
+    assert hint_of(500, [headers], now=0.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("try again later in 2 min", 120.0),
+        ("Please try again in a minute.", 60.0),
+        ("try again in one hour", 3600.0),
+        ("Retry-After: 20", 20.0),
+        ("(429) retry_after=20)", 20.0),
+        ("{'retry_after': '20'}", 20.0),
+        ("Expected available in 20 seconds.", 20.0),
+        ("next request allowed in 20s", 20.0),
+        ("limit resets at 1970-01-01T00:00:20Z", 20.0),
+        ("retry after 3 attempts", None),
+        ("Retry in 2 of 5", None),
+        ("retry after 2026-01-01", None),
+    ],
+)
+def test_less_common_words_for_a_wait(text: str, seconds: float | None) -> None:
+    assert parse_said(text, now=0.0) == seconds
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"estimated_time": 20.0, "error": "Model is currently loading"},
+        {"error": {"resets_in_seconds": 20}},
+        {"error": {"reset_at": "1970-01-01T00:00:20Z"}},
+        {"error": {"metadata": {"raw": '{"error": {"retry_after": 20}}'}}},
+        {"error": {"metadata": {"raw": '{"error": {"message": "try again in 20s"}}'}}},
+    ],
+)
+def test_less_common_error_objects(body: object) -> None:
+    assert parse_body(body, now=0.0) == 20.0
