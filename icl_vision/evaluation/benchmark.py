@@ -46,6 +46,7 @@ from icl_vision.evaluation.settings import Setting
 from icl_vision.evaluation.shared_answers import UnaskedLLM
 from icl_vision.evaluation.tally import RowInfo, Tally, means
 from icl_vision.evaluation.variants import Variant, prepare_variants
+from icl_vision.llms.loop import Interruptible
 from icl_vision.probabilities.packaged import knows_llm
 from icl_vision.runs import Run, check_config, read_info, read_results, versions
 from icl_vision.tasks.progress import progress_bar
@@ -179,7 +180,9 @@ class FewShotBenchmark:
         Raises:
             ImageError: an image of those episodes cannot be used.
             RunMismatchError, RunError: the run in ``out`` is another one, or cannot be read.
+            TemplateError: there is no such template.
         """
+        prompt_hash(self.config.options)  # a template that is not there is no question that costs nothing
         done = set() if out is None else self._done(Path(out))
         llm = UnaskedLLM(self.llm)
         firsts = {ways: episode for ways in self.config.shots for _, episode in self._series(ways, 1)}
@@ -255,6 +258,7 @@ class FewShotBenchmark:
                 if work.stopped is not None:
                     return
 
+        waits = Interruptible()
         with concurrent.futures.ThreadPoolExecutor(concurrency, "icl-vision-benchmark") as pool:
             running: set[concurrent.futures.Future[None]] = set()
             try:
@@ -269,12 +273,14 @@ class FewShotBenchmark:
                             one.result()
                     if work.stopped is not None:
                         break
-                    running.add(pool.submit(job, number, episode, settings))
+                    running.add(pool.submit(waits.run, job, number, episode, settings))
                 for one in concurrent.futures.as_completed(running):
                     one.result()
             except BaseException as error:
                 work.stopped = work.stopped or error
                 pool.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(error, Exception):  # Ctrl-C, of which no other thread is told
+                    waits.interrupt()
                 raise
         if work.stopped is not None:
             raise work.stopped

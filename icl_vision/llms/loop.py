@@ -27,7 +27,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from icl_vision.errors import LLMTimeoutError, LLMUnavailableError, UsageError
 
@@ -101,6 +101,83 @@ def on_background_thread() -> bool:
     return current is not None and threading.current_thread() is current.thread
 
 
+class _Work(Generic[T]):
+    """A coroutine on the loop. result: done when the coroutine has really ended, cancelled or not."""
+
+    def __init__(self, coro: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
+        if not asyncio.iscoroutine(coro):
+            raise TypeError(f"a coroutine is needed; got {coro!r}")
+        self.result: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._loop = loop
+        self._task: asyncio.Task[T] | None = None
+        loop.call_soon_threadsafe(self._begin, coro)
+
+    def _begin(self, coro: Coroutine[Any, Any, T]) -> None:
+        self._task = self._loop.create_task(coro)
+        self._task.add_done_callback(self._end)
+
+    def _end(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.result.cancel()
+            self.result.set_running_or_notify_cancel()
+        elif (error := task.exception()) is not None:
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(task.result())
+
+    def cancel(self) -> None:
+        """Cancel the coroutine, from any thread."""
+        self._loop.call_soon_threadsafe(lambda: self._task is not None and self._task.cancel())
+
+
+class Interruptible:
+    """Threads that wait in ``run_sync`` and can be woken from another: a pool's, when Ctrl-C reaches the main thread.
+
+    Without it a pool ends only when the last answer has come, since Ctrl-C is told to no thread but the main one.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waits: set[_Work[Any]] = set()
+        self._interrupted = False
+
+    def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        """``work(*arguments)`` in the calling thread, whose waits ``interrupt`` ends."""
+        token = _scope.set(self)
+        try:
+            return work(*arguments)
+        finally:
+            _scope.reset(token)
+
+    def interrupt(self) -> None:
+        """Cancel what is waited for. Those waits, and any that begin later, raise KeyboardInterrupt."""
+        with self._lock:
+            self._interrupted = True
+            waits = list(self._waits)
+        for work in waits:
+            work.cancel()
+
+    def begun(self, work: _Work[Any]) -> None:
+        """A thread begins to wait. Raises KeyboardInterrupt after ``interrupt``."""
+        with self._lock:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._waits.add(work)
+
+    def ended(self, work: _Work[Any]) -> None:
+        """A thread waits no longer. Raises KeyboardInterrupt where ``interrupt`` is why."""
+        with self._lock:
+            interrupted = self._interrupted and work in self._waits
+            self._waits.discard(work)
+        if interrupted and work.result.cancelled():
+            raise KeyboardInterrupt
+
+
+_scope: contextvars.ContextVar[Interruptible | None] = contextvars.ContextVar("icl_vision_waits", default=None)
+_LAST_WORK = 5.0
+"""Seconds that a coroutine has to end after its wait was interrupted."""
+
+
 def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
     """Run a coroutine on the background loop and wait for its result.
 
@@ -113,7 +190,7 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         LLMTimeoutError: not done within ``timeout`` seconds.
         LLMUnavailableError: the program is ending.
 
-    An interrupt (Ctrl-C) of the waiting thread cancels the coroutine.
+    An interrupt (Ctrl-C) of the waiting thread cancels the coroutine and gives it some seconds to end.
     """
     if on_background_thread():
         coro.close()
@@ -121,20 +198,28 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
             "a _sync method was called from code running on icl_vision's own event loop, where it would wait for "
             "itself for ever; await the coroutine of the same name without _sync instead"
         )
+    scope = _scope.get()
     try:
-        future = asyncio.run_coroutine_threadsafe(coro, background())
+        work = _Work(coro, background())
     except BaseException:
         coro.close()
         raise
     try:
-        done, _ = concurrent.futures.wait([future], timeout)
+        if scope is not None:
+            scope.begun(work)
+        done, _ = concurrent.futures.wait([work.result], timeout)
     except BaseException:
-        future.cancel()
+        # What the coroutine still has to put away (a journal, a lock) is put away before the program goes on, or ends.
+        work.cancel()
+        concurrent.futures.wait([work.result], _LAST_WORK)
         raise
+    finally:
+        if scope is not None:
+            scope.ended(work)
     if not done:
-        future.cancel()
+        work.cancel()
         raise LLMTimeoutError(f"no answer within {timeout} s; raise the timeout or ask for less at a time")
-    return future.result()
+    return work.result.result()
 
 
 async def hop(coro: Coroutine[Any, Any, T]) -> T:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +27,7 @@ from icl_vision.errors import (
     LLMUnavailableError,
     PyramidError,
     RunMismatchError,
+    TemplateError,
     UntrustedNameError,
     UsageError,
 )
@@ -636,3 +639,31 @@ def test_an_extracted_archive_is_asked_as_it_is(make: Any, tmp_path: Path) -> No
     finished = benchmark.run(tmp_path / "run", progress=False)
     assert cell(finished.results, "image_prototype", "2w-1s-0r-i")["accuracy"]["accuracy"] == 1
     assert items(tmp_path / "run")["e00002/2w-1s-0r-i"]["labels"] == ["dax", "blicket"]
+
+
+class NeverAnswers(FakeLLM):
+    """Answers nothing; the first question brings the main thread a Ctrl-C."""
+
+    asked = 0
+
+    async def _complete(self, *arguments: Any, **options: Any) -> Any:
+        self.asked += 1
+        if self.asked == 1:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        await asyncio.sleep(3600)
+
+    _score = _complete
+
+
+def test_ctrl_c_ends_a_run_whose_questions_are_never_answered(make: Any, tmp_path: Path) -> None:
+    llm = NeverAnswers()
+    with pytest.raises(KeyboardInterrupt):
+        make(llm, episodes=3).run(tmp_path / "run", concurrency=2)
+    assert journal(tmp_path / "run") == []  # an interrupt is no answer and no error
+    finished = make(episodes=3).run(tmp_path / "run", resume=True)  # and nothing holds the folder
+    assert (finished.asked, finished.failed) == (3, 0)
+
+
+def test_an_estimate_with_a_template_that_is_not_there_is_no_estimate(make: Any) -> None:
+    with pytest.raises(TemplateError, match="there is no template 'nosuch'"):
+        make(options={"template": "nosuch"}).estimate()

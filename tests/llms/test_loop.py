@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import os
 import subprocess
 import sys
@@ -97,6 +98,64 @@ def test_an_interrupt_of_the_waiting_thread_cancels_the_work(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         loop.run_sync(slow())
     assert cancelled.wait(5)
+
+
+def test_an_interrupt_waits_until_the_work_has_put_its_things_away(monkeypatch):
+    began, put_away, waits = threading.Event(), [], []
+    wait = loop.concurrent.futures.wait
+
+    async def slow() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            await asyncio.to_thread(put_away.append, "journal")
+
+    def interrupted_once(futures, timeout=None):
+        waits.append(timeout)
+        if len(waits) == 1:
+            assert began.wait(5)
+            raise KeyboardInterrupt
+        return wait(futures, timeout)
+
+    monkeypatch.setattr(loop.concurrent.futures, "wait", interrupted_once)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_sync(slow())
+    assert put_away == ["journal"]
+
+
+def test_an_interrupt_reaches_the_waits_of_other_threads():
+    began, waits = threading.Semaphore(0), loop.Interruptible()
+
+    async def slow() -> None:
+        began.release()
+        await asyncio.sleep(60)
+
+    def swallowing() -> None:
+        for _ in range(3):
+            try:
+                loop.run_sync(slow())
+            except Exception:  # what a row does with an LLM's error: no such error ends here
+                continue
+
+    with ThreadPoolExecutor(2) as pool:
+        running = [pool.submit(waits.run, swallowing) for _ in range(2)]
+        assert all(began.acquire(timeout=5) for _ in running)
+        waits.interrupt()
+        for one in running:
+            with pytest.raises(KeyboardInterrupt):
+                one.result(5)
+        with pytest.raises(KeyboardInterrupt):
+            pool.submit(waits.run, swallowing).result(5)
+    assert loop.run_sync(where())  # no others
+
+
+def test_work_that_cancels_itself_is_no_interrupt():
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(concurrent.futures.CancelledError):
+        loop.Interruptible().run(loop.run_sync, gives_up())
 
 
 async def test_cancelling_a_hop_cancels_the_work():
