@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +18,10 @@ from icl_vision.llms.base import BaseLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.vocabulary import Vocabulary
+
+# pytest's importlib mode puts no folder on the path; grey_pictures and drawing_llm beside this file have names nobody
+# else has.
+sys.path.insert(0, str(Path(__file__).parent))
 
 WORDS = ("apple", "brick", "cherry", "fern", "grass", "leaf", "ocean", "river", "sky")
 COLOURS = {"red": (220, 20, 20), "green": (20, 220, 20), "blue": (20, 20, 220)}

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 import unicodedata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from grey_pictures import GreyTokenizer
 from PIL import Image
 
 from icl_vision.errors import IclVisionError, LabelError, UsageError
@@ -17,9 +16,6 @@ from icl_vision.llms.fake import FakeLLM
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.image_denoiser import ImageDenoiser
 from icl_vision.tasks.image_generator import ImageGenerator
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "decoding"))
-from grey_pictures import GreyTokenizer
 
 WRONG = [5, -1, 1.5, "nonsense", object(), [1], {"a": 1}, b"x", math.nan, True, None, (1, 2, 3), 10**30, [None], "\0"]
 
