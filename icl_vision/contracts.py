@@ -112,6 +112,9 @@ class Constraint:
 
     For labels: ``Constraint(allowed=labels, count=1)``. For drawing: the words of a segment and its length.
 
+    Two spellings of the same characters ("é" as one, or as an "e" and an accent) count as one string: LLMs of this
+    library are shown the composed one and what they answer comes back as it is spelled here.
+
     ``places`` narrows it further, a tuple of allowed strings for each of the ``count`` in turn, all of them in
     ``allowed``. An adapter that cannot tell places apart keeps to ``allowed`` (the embedded LLM can, hosted ones
     cannot), so who gives places checks the answer.

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from icl_vision.errors import DataLeftOutWarning, ImageNotFoundError
+from icl_vision.spelling import by_name
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ def survey(folder: str | os.PathLike[str], *, deep: bool = True) -> Survey:
                 found.images.append(path)
             elif why:
                 found.leave_out(why, path.relative_to(root))
-    found.images.sort()
+    found.images.sort(key=by_name)
     return found
 
 

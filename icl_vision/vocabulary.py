@@ -99,7 +99,7 @@ class Vocabulary:
         return iter(self.words)
 
     def __contains__(self, word: object) -> bool:
-        return word in self._index
+        return word in self._index or self._spelled(word) >= 0
 
     def __eq__(self, other: object) -> bool:
         return self.hash == other.hash if isinstance(other, Vocabulary) else NotImplemented
@@ -135,7 +135,10 @@ class Vocabulary:
         try:
             return self._index[word]
         except (KeyError, TypeError):
-            raise UnknownWordError(self._unknown(word)) from None
+            place = self._spelled(word)
+            if place < 0:
+                raise UnknownWordError(self._unknown(word)) from None
+            return place
 
     def ids(self, words: Iterable[str]) -> npt.NDArray[np.int32]:
         """The ids of these words, int32 [N].
@@ -147,6 +150,7 @@ class Vocabulary:
             raise UnknownWordError(f"ids() takes a sequence of words; for one text use from_text({words[:40]!r})")
         words = list(words)
         found = [self._index.get(word, -1) for word in words]
+        found = [self._spelled(words[place]) if one < 0 else one for place, one in enumerate(found)]
         if -1 in found:
             place = found.index(-1)
             raise UnknownWordError(self._unknown(words[place], f" (word {place + 1} of {len(words)})"))
@@ -268,6 +272,13 @@ class Vocabulary:
             return cls(words, name=str(name))
         except VocabularyError as error:  # its card has the hash of words that cannot be
             raise ArtefactDamagedError(f"{WORDS_FILE} in {str(path)!r} is no list of words: {error}") from error
+
+    def _spelled(self, word: object) -> int:
+        """The id of a word that is spelled in other characters here (an accent apart, or with its letter), or -1."""
+        if not isinstance(word, str) or word.isascii():
+            return -1
+        forms = (unicodedata.normalize(form, word) for form in ("NFC", "NFD"))
+        return next((self._index[one] for one in forms if one in self._index), -1)
 
     def _unknown(self, word: object, where: str = "") -> str:
         if not isinstance(word, str):

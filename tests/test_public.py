@@ -20,7 +20,7 @@ HEAVY = ("torch", "openai", "anthropic", "langchain", "langchain_core", "sklearn
 ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split())
     for group in (
-        "_version errors cores wording",
+        "_version errors cores spelling wording",
         "contracts",
         "forks images picture_files samples reading vocabulary storage runs rows codebook portable screening trust",
         "pyramid",

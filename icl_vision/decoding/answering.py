@@ -28,6 +28,7 @@ from icl_vision.decoding.wordsets import WordSet
 from icl_vision.errors import CapabilityError, LLMNoAnswerError, LLMResponseError, UsageError
 from icl_vision.llms.answers import check
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
+from icl_vision.spelling import composed
 
 logger = logging.getLogger(__name__)
 
@@ -164,7 +165,7 @@ class SegmentAsker:
             scores = [float(one) for one in (await found if isawaitable(found) else found)]
             spent = Usage()
         else:
-            pairs = [(one.question.prompt, " " + " ".join(one.words)) for one in candidates]
+            pairs = [(one.question.prompt, " " + composed(" ".join(one.words))) for one in candidates]
             answer = await self.llm.score(pairs, terminator="")
             scores, spent = list(checked_logprobs(answer, len(pairs), self.llm.profile.name)), answer.usage
             if all_impossible(scores):
@@ -217,7 +218,7 @@ class SegmentAsker:
     ) -> None:
         """The words from the first missing one on, chosen one by one: nothing else can come out, nothing to read."""
         start = next(place for place, word in enumerate(state.words) if word is None)
-        said = [word for word in state.words[:start] if word is not None]
+        said = [composed(word) for word in state.words[:start] if word is not None]
         given, without = (
             one and replace(one, query=" ".join([one.query, *said])) for one in (question.prompt, question.against)
         )
@@ -266,7 +267,7 @@ class SegmentAsker:
         """One request for the places from the first without a word on, read into ``state``."""
         prompt, start = question.prompt, self._start(state)
         if start:
-            said = " ".join(word for word in state.words[:start] if word is not None)
+            said = composed(" ".join(word for word in state.words[:start] if word is not None))
             prompt = replace(prompt, query=f"{prompt.query} {said}")
         known = {place - start: word for place, word in question.known.items() if place >= start}
         asked = list(places[start:])

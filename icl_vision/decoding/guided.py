@@ -30,6 +30,7 @@ from icl_vision.contracts import Prompt, Scores, TextLLM, Usage
 from icl_vision.decoding.wordsets import unused
 from icl_vision.errors import LLMResponseError
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
+from icl_vision.spelling import composed
 
 _KEPT = 4096
 """Distributions remembered: queries of one call ask for the same ones."""
@@ -110,10 +111,11 @@ class GuidedWriter:
         known = self._known.get(key)
         if known is not None:
             return known, Usage()
+        asked = [composed(word) for word in allowed]  # as the prompts hold them
         if getattr(self.llm, "tells_shares", False):
-            scores: Scores = await self.llm.share_words(prompt, allowed)  # type: ignore[attr-defined]  # it says so
+            scores: Scores = await self.llm.share_words(prompt, asked)  # type: ignore[attr-defined]  # it says so
         else:
-            scores = await self.llm.score([(prompt, " " + word) for word in allowed], terminator="")
+            scores = await self.llm.score([(prompt, " " + word) for word in asked], terminator="")
         logs = np.asarray(checked_logprobs(scores, len(allowed), self.llm.profile.name), dtype=np.float64)
         if all_impossible(scores.logprobs):
             raise LLMResponseError(
@@ -129,7 +131,7 @@ class GuidedWriter:
 
 
 def _after(prompt: Prompt, words: Sequence[str]) -> Prompt:
-    return replace(prompt, query=" ".join([prompt.query, *words])) if words else prompt
+    return replace(prompt, query=" ".join([prompt.query, *map(composed, words)])) if words else prompt
 
 
 def _guided(given: npt.NDArray[np.float64], without: npt.NDArray[np.float64], weight: float) -> npt.NDArray[np.float64]:

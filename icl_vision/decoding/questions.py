@@ -32,6 +32,7 @@ from icl_vision.decoding.wordsets import WordSet
 from icl_vision.errors import UsageError
 from icl_vision.llms.tokens import ESTIMATE_ERROR, count_tokens
 from icl_vision.prompting import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
+from icl_vision.spelling import composed
 
 if TYPE_CHECKING:
     from icl_vision.codebook import Codebook
@@ -165,7 +166,7 @@ class Questions:
             prompt=self.prompt(step, query, words),
             places=self._places(step, number),
             decoding=self.stages[step.stage].decoding,
-            key=f"{query.name}/{step.number}",
+            key=composed(f"{query.name}/{step.number}"),
             max_tokens=fixed.max_tokens,
             known={place - start: query.known[place] for place in step.segment.places if place in query.known},
             before=tuple(before),
@@ -255,7 +256,7 @@ class Questions:
             parts += [
                 f"{condition_text(pair.condition)}\n{' '.join(pair.target.words())}" for pair in self.pairs_of(index)
             ]
-        return hashlib.sha256("\n\n".join(parts).encode("utf-8", "backslashreplace")).hexdigest()
+        return hashlib.sha256(composed("\n\n".join(parts)).encode("utf-8", "backslashreplace")).hexdigest()
 
     def _fix(self, step: Pass) -> _Fixed:
         layout, segment = self.layout, step.segment
@@ -335,7 +336,7 @@ def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
         if not isinstance(query, Query):
             raise UsageError(f"query {number} must be a Query(condition); got {type(query).__name__}")
         named.append(replace(query, name=query.name or str(number)))
-    names = [query.name for query in named]
+    names = [composed(query.name) for query in named]
     if not names:
         raise UsageError("there is nothing to draw: give at least one Query")
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -346,8 +347,8 @@ def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
 
 def item_of(query: Query, step: Pass) -> str:
     """What a segment of a query is known by in a run folder's journal."""
-    said: Any = [condition_text(query.condition), sorted(query.known.items())]
+    said: Any = [composed(condition_text(query.condition)), sorted(query.known.items())]
     if query.also:
         said.append(sorted((layer, *words) for layer, words in query.also.items()))
     digest = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()[:12]
-    return f"{query.name}#{digest}/{step.number:04d}"
+    return f"{composed(query.name)}#{digest}/{step.number:04d}"

@@ -15,6 +15,7 @@ import numpy as np
 from icl_vision.decoding.parsing import NEAREST_MARGIN, NEAREST_RATIO
 from icl_vision.errors import UsageError
 from icl_vision.prompting.labels import fold
+from icl_vision.spelling import composed
 
 if TYPE_CHECKING:
     from icl_vision.codebook import Codebook
@@ -89,6 +90,9 @@ class WordSet:
         """
         if piece in self._members:
             return Found(piece, "exact")
+        spelled = self._composed.get(composed(piece))
+        if spelled is not None:
+            return Found(spelled, "exact")  # the same word in other characters
         bare = fold(piece).strip(EDGES)
         if not bare:
             return None
@@ -102,6 +106,10 @@ class WordSet:
                 self._known.clear()
             self._known[bare] = self._near(bare)
         return self._known[bare]
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        return {composed(word): word for word in self.words}
 
     @cached_property
     def _folded(self) -> dict[str, str]:

@@ -31,6 +31,7 @@ import numpy.typing as npt
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.linear_probe import linear_probe
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
+from icl_vision.spelling import composed
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM
@@ -263,7 +264,7 @@ def blind(llm: TextLLM, prepared: PreparedPrompt, labels: Sequence[str]) -> str 
     """
     prompt = prepared.query(words=WITHHELD)
     if llm.profile.scores_text:
-        scores = llm.score_sync([(prompt, " " + label) for label in labels])
+        scores = llm.score_sync([(prompt, " " + composed(label)) for label in labels])
         logprobs = checked_logprobs(scores, len(labels), llm.profile.name)
         return None if all_impossible(logprobs) else labels[int(np.argmax(logprobs))]
     from icl_vision.evaluation.metrics import prefix_match

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from icl_vision.errors import UsageError
 from icl_vision.picture_files import EMPTY, loose, survey
+from icl_vision.spelling import by_name, composed
 
 T = TypeVar("T")
 
@@ -166,7 +167,8 @@ class ImageFolder:
         self.classes: dict[str, tuple[str, ...]] = {}
         folders: dict[str, str] = {}
         everything = loose(self.root)
-        for folder in sorted(path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        folders_found = (path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        for folder in sorted(folders_found, key=by_name):
             found = survey(folder, deep=False)
             paths = tuple(f"{folder.name}/{path.name}" for path in found.images if path.is_file())
             for why, names in found.left_out.items():
@@ -176,12 +178,12 @@ class ImageFolder:
                 everything.leave_out(EMPTY, folder.name)
                 continue
             label = display_label(folder.name)
-            if label in folders:
+            if composed(label) in folders:
+                other = folders[composed(label)]
                 raise UsageError(
-                    f"the class folders {folders[label]!r} and {folder.name!r} both stand for the label {label!r}; "
-                    "rename one"
+                    f"the class folders {other!r} and {folder.name!r} both stand for the label {label!r}; rename one"
                 )
-            folders[label] = folder.name
+            folders[composed(label)] = folder.name
             self.classes[label] = paths
         if not self.classes:
             raise UsageError(f"{str(self.root)!r} holds no class folder with images; expected CLASS/IMAGE.jpg")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from icl_vision.errors import UsageError
+from icl_vision.spelling import composed
 
 Z95 = 1.959963984540054
 """The 97.5% quantile of the standard normal distribution: a two-sided 95% interval."""
@@ -88,7 +89,7 @@ class Accuracy:
 
 
 def _first_line(answer: str) -> str:
-    stripped = answer.strip()
+    stripped = composed(answer).strip()
     return stripped.splitlines()[0].strip() if stripped else ""
 
 
@@ -100,28 +101,31 @@ def strict_match(answer: str, label: str, *, ended: bool = True) -> bool:
         label: the right answer.
         ended: the LLM ended its answer by itself. A line cut off by a token limit has not ended.
     """
-    line, newline, _ = answer.partition("\n")
-    return (ended or bool(newline)) and line.removeprefix(" ") == label
+    line, newline, _ = composed(answer).partition("\n")
+    return (ended or bool(newline)) and line.removeprefix(" ") == composed(label)
 
 
 def normalised_match(answer: str, label: str) -> bool:
     """Strip, first line, lower case, then equal (as VL-ICL Bench judges open-ended miniImageNet)."""
-    return _first_line(answer).lower() == label.strip().lower()
+    return _first_line(answer).lower() == composed(label).strip().lower()
 
 
 def exact_match(answer: str, label: str) -> bool:
     """The answer's first line is the label and then ends: at most closing punctuation follows. Case does not count."""
-    return _first_line(answer).rstrip(" .,;:!\"'").casefold() == label.casefold()
+    return _first_line(answer).rstrip(" .,;:!\"'").casefold() == composed(label).casefold()
 
 
 def prefix_match(answer: str, label: str) -> bool:
     """The answer's first line begins with the label, which ends there at a word boundary."""
-    return re.match(re.escape(label.casefold()) + r"(?!\w)", _first_line(answer).casefold()) is not None
+    return re.match(re.escape(composed(label).casefold()) + r"(?!\w)", _first_line(answer).casefold()) is not None
 
 
 def substring_match(answer: str, label: str) -> bool:
     """The label stands somewhere in the whole answer, as whole words. The most generous of the three."""
-    return re.search(r"(?<!\w)" + re.escape(label.casefold()) + r"(?!\w)", answer.casefold()) is not None
+    return (
+        re.search(r"(?<!\w)" + re.escape(composed(label).casefold()) + r"(?!\w)", composed(answer).casefold())
+        is not None
+    )
 
 
 SCORERS = {"exact": exact_match, "prefix": prefix_match, "substring": substring_match}

@@ -23,6 +23,7 @@ from icl_vision.llms.answers import check
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.word_tables import word_tables
 from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder, PromptSize
+from icl_vision.spelling import composed
 from icl_vision.tasks.asking import Asker
 from icl_vision.tasks.few_shot import FewShotClassifier
 from icl_vision.tasks.scoring import TERMINATOR, Question, choose_method
@@ -110,7 +111,7 @@ class Task:
     @cached_property
     def labels(self) -> tuple[str, ...]:
         """The labels as every prompt names them: sorted, like the classifier's."""
-        return tuple(sorted(set(self.support_labels)))
+        return tuple(sorted(set(self.support_labels), key=composed))
 
     @cached_property
     def builder(self) -> PromptBuilder:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
+from icl_vision.llms.allowed_forms import composed_constraint, respelled
 from icl_vision.llms.checked_scores import checked_logprobs, is_logprob
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.partial_scores import PartialScores, attach
@@ -95,7 +96,8 @@ class BaseLLM(ABC):
             stop: strings at which to stop; they are not part of the answer. One string stands for itself.
             temperature: 0 for the likeliest token each time, more for sampling.
             seed: for sampling, where the profile says a seed is honoured.
-            constraint: what the answer may consist of, where the profile names a kind.
+            constraint: what the answer may consist of, where the profile names a kind; an allowed string comes back
+                as it is spelled there, in whichever characters the LLM writes it.
 
         Raises:
             UsageError: an argument that cannot work.
@@ -108,16 +110,17 @@ class BaseLLM(ABC):
         stops = check_settings(
             self.profile, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
         )
-        return await hop(
+        answer = await hop(
             self._complete(
                 prompt,
                 max_tokens=max_tokens,
                 stop=stops,
                 temperature=float(temperature),
                 seed=seed,
-                constraint=constraint,
+                constraint=None if constraint is None else composed_constraint(constraint),
             )
         )
+        return answer if constraint is None else respelled(answer, constraint)
 
     async def score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores:
         """Natural-log probability of each whole continuation plus its terminator, given its prompt.

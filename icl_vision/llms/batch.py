@@ -30,6 +30,7 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
+from icl_vision.llms.allowed_forms import composed_constraint, respelled
 from icl_vision.llms.base import check_prompt, check_settings
 from icl_vision.llms.batch_courier import Courier
 from icl_vision.llms.batch_folder import Batch, BatchFolder, Request, Settings, rebuilt
@@ -132,6 +133,7 @@ class BatchLLM(WrappedLLM):
         self._sending: set[asyncio.Task[None]] = set()
         self._entries: dict[str, _Entry] = {}
         self._work: dict[Batch, _Work] = {}
+        self._spellings: dict[str, Constraint] = {}
         self._closed = False
 
     @property
@@ -160,7 +162,11 @@ class BatchLLM(WrappedLLM):
         stops = check_settings(
             self.profile, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
         )
-        return await hop(self._submit(checked, Settings(max_tokens, stops, float(temperature), seed, constraint)))
+        form = None if constraint is None else composed_constraint(constraint)
+        keys = await hop(self._submit(checked, Settings(max_tokens, stops, float(temperature), seed, form)))
+        if constraint is not None:
+            self._spellings.update(dict.fromkeys(keys, constraint))
+        return keys
 
     async def collect(self, ids: Iterable[str] | None = None, *, wait: bool = True) -> dict[str, Outcome]:
         """Answers by request id, in the order asked; an error stands in an answer's place.
@@ -170,7 +176,11 @@ class BatchLLM(WrappedLLM):
 
         Raises UsageError for an id that this folder does not know.
         """
-        return await hop(self._collect(None if ids is None else list(ids), wait))
+        found = await hop(self._collect(None if ids is None else list(ids), wait))
+        return {
+            key: respelled(one, self._spellings[key]) if isinstance(one, Completion) and key in self._spellings else one
+            for key, one in found.items()
+        }
 
     def submit_sync(
         self,

@@ -10,6 +10,7 @@ from typing import Any
 
 from icl_vision.contracts import Constraint, Profile
 from icl_vision.errors import CapabilityError
+from icl_vision.spelling import composed
 
 SCHEMA_NAME = "answer"
 
@@ -61,10 +62,11 @@ def answer_from_json(text: str, constraint: Constraint, *, arrays: bool) -> str 
         words = found if isinstance(found, list) else []
     else:
         words = [document.get(name) for name in _names(constraint.count)]
-    allowed = set(constraint.allowed)
-    if len(words) != constraint.count or not all(isinstance(word, str) and word in allowed for word in words):
-        return None
-    return " ".join(words)
+    # A model may write an accent as a character of its own.
+    allowed = {composed(one): one for one in reversed(constraint.allowed)}
+    spelled = [allowed.get(composed(word)) if isinstance(word, str) else None for word in words]
+    found = [word for word in spelled if word is not None]
+    return " ".join(found) if len(spelled) == len(found) == constraint.count else None
 
 
 def _names(count: int) -> list[str]:

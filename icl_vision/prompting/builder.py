@@ -24,6 +24,7 @@ from icl_vision.prompting.templates import (
     load_template,
     lost_twin,
 )
+from icl_vision.spelling import composed
 
 MAX_REPEATS = 100
 """Most repeats of an example; the published settings use up to 5."""
@@ -44,7 +45,8 @@ class PreparedPrompt:
     Attributes:
         instruction, context: as in every prompt of the episode, byte for byte.
         examples: the examples in the order shown, repeats included.
-        labels: the labels in the order given.
+        labels: the labels in the order given, as they were spelled. Prompts hold them in composed characters, and
+            ``query`` takes them in either spelling.
     """
 
     instruction: str
@@ -77,7 +79,7 @@ class PreparedPrompt:
                 raise UsageError(
                     f"the template {self.template.info.name!r} is a channel template: call query(label=...) alone"
                 )
-            if label not in self.labels:
+            if not isinstance(label, str) or composed(label) not in map(composed, self.labels):
                 raise PromptError(f"the label {label!r} is none of this episode's: {', '.join(self.labels)}")
             variables["label"] = label
         query = self.template.render("query", _fresh(variables), max_chars=self.max_chars)
@@ -200,17 +202,20 @@ class PromptBuilder:
             TemplateError: a block fails, or the text is longer than ``max_chars``.
         """
         names = check_labels(labels, self.literals)
-        known = set(names)
+        known = {composed(name): name for name in names}
         checked = []
         given: Sequence[object] = examples
         for number, example in enumerate(given, 1):
             if not isinstance(example, Example):
                 raise UsageError(f"example {number} must be an Example(words, label); got {type(example).__name__}")
-            if example.label not in known:
+            name = known.get(composed(example.label)) if isinstance(example.label, str) else None
+            if name is None:
                 raise PromptError(f"example {number} has the label {example.label!r}, none of {', '.join(names)}")
-            checked.append(Example(check_words(example.words), str(example.label)))
+            checked.append(Example(check_words(example.words), name))
         shots = max((sum(example.label == name for example in checked) for name in names), default=0)
-        longest = sum(len(example.words) + len(example.label) for example in checked) * (self.repeats + 1)
+        longest = sum(len(composed(example.words)) + len(composed(example.label)) for example in checked) * (
+            self.repeats + 1
+        )
         if longest > self.max_chars:
             raise PromptError(
                 f"the {len(checked) * (self.repeats + 1)} examples shown have {longest:,} characters, more than the "

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 from icl_vision.errors import LabelError, PromptError
+from icl_vision.spelling import composed
 
 MAX_LABEL_CHARS = 80
 """Longest label; the longest of the 1,000 ImageNet first names has 33 characters."""
@@ -22,12 +23,6 @@ _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\
 def fold(text: str) -> str:
     """The form in which two labels count as the same: compatibility characters, case, ``_`` and spaces made equal."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split())
-
-
-def composed(text: str) -> str:
-    """A text in composed characters (NFC): folders of some file systems spell "é" as an "e" and an accent, which an
-    LLM reads as another text."""
-    return unicodedata.normalize("NFC", text)
 
 
 def _describe(character: str) -> str:
@@ -77,12 +72,13 @@ def check_label(label: object, literals: Iterable[str] = ()) -> str:
         )
     if label != label.strip():
         raise LabelError(f"the label {_short(label)} has spaces at its ends: give label.strip()")
-    if len(label) > MAX_LABEL_CHARS:
+    characters = len(composed(label))
+    if characters > MAX_LABEL_CHARS:
         raise LabelError(
-            f"the label {_short(label)} has {len(label)} characters; at most {MAX_LABEL_CHARS} are allowed: shorten it"
+            f"the label {_short(label)} has {characters} characters; at most {MAX_LABEL_CHARS} are allowed: shorten it"
         )
     for literal in literals:
-        if _contains(label, literal):
+        if _contains(composed(label), composed(literal)):
             raise LabelError(
                 f"the label {_short(label)} contains {literal!r}, which the template itself uses to separate its "
                 "parts: rename the label"
@@ -134,7 +130,7 @@ def check_words(words: object) -> str:
     found = forbidden_character(words, breaks="\n")
     if found:
         raise PromptError(f"the words {_short(words)} contain {found}: remove it")
-    rows = words.split("\n")
+    rows = composed(words).split("\n")
     if len({len(row) for row in rows}) > 1:
         raise PromptError(
             f"the words {_short(words)} contain a line break; only ASCII art, rows of equal length, may: "

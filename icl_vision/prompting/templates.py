@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from icl_vision.errors import TemplateError
 from icl_vision.prompting.labels import forbidden_character
 from icl_vision.reading import opened
+from icl_vision.spelling import composed
 
 if TYPE_CHECKING:
     import jinja2
@@ -91,7 +92,9 @@ class PromptTemplate:
     compiled: jinja2.Template = field(repr=False)
 
     def render(self, block: str, variables: Mapping[str, Any], *, max_chars: int = MAX_RENDERED_CHARS) -> str:
-        """One block as text, without newlines at its ends; the query also without spaces at its end.
+        """One block as text, without newlines at its ends; the query also without spaces at its end. In composed
+        characters throughout, however variables and template spell theirs: an LLM reads another spelling as another
+        text.
 
         Raises:
             TemplateError: a variable or attribute is undefined, the sandbox refuses something, the text is
@@ -100,7 +103,7 @@ class PromptTemplate:
         from icl_vision.prompting.sandbox import render_block
 
         try:
-            text = render_block(self.compiled, block, variables, max_chars)
+            text = composed(render_block(self.compiled, block, _composed_values(variables), max_chars))
         except Exception as error:  # whatever a template's expression raised is the template's fault
             line = _line_of(error.__traceback__)
             raise TemplateError(f"{_place(self.info.path, line)}: the {block} block fails: {error}") from error
@@ -258,6 +261,15 @@ def _compile(info: TemplateInfo, source: str) -> jinja2.Template:
         return jinja2.Template.from_code(environment, code, environment.globals)
     except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
         raise TemplateError(f"{info.path}: the template cannot be compiled: {error}") from error
+
+
+def _composed_values(value: Any) -> Any:
+    """Variables whose texts are in composed characters, so that what a template counts or cuts is the same too."""
+    if isinstance(value, str):
+        return composed(value)
+    if isinstance(value, Mapping):
+        return {name: _composed_values(one) for name, one in value.items()}
+    return [_composed_values(one) for one in value] if isinstance(value, list) else value
 
 
 def _files(folder: Path) -> list[Path]:

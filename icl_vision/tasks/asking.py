@@ -20,6 +20,7 @@ from icl_vision.contracts import Prompt, ScoringMethod, TextLLM, Usage
 from icl_vision.errors import BudgetExceededError, CapabilityError, LLMError
 from icl_vision.llms.word_tables import learn, learns
 from icl_vision.prompting import PromptSize, check_tokens
+from icl_vision.spelling import composed
 from icl_vision.tasks import scoring
 from icl_vision.tasks.ensemble import Ensemble
 from icl_vision.tasks.scheduling import fan_out
@@ -108,8 +109,9 @@ class Asker:
             PromptTooLongError: as ``check_window``.
         """
         if self.method in ("constrained", "parse"):
-            tokens = await self._most_tokens([" " + label for label in self.labels])
-            longest = max(len(label.encode()) + 1 for label in self.labels)
+            texts = [" " + composed(label) for label in self.labels]
+            tokens = await self._most_tokens(texts)
+            longest = max(len(text.encode()) for text in texts)
             self._room = scoring.ANSWER_ROOM + (longest if tokens is None else tokens)
         await self.check_window(largest)
 

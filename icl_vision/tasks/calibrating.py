@@ -26,6 +26,7 @@ from icl_vision.images import ImageSource, load_image
 from icl_vision.probabilities import ProbabilityMap, fit_map
 from icl_vision.probabilities.packaged import Situation, find_map, knows_llm
 from icl_vision.prompting import Example, PromptBuilder
+from icl_vision.spelling import composed
 from icl_vision.tasks.checks import as_labels, as_sources
 from icl_vision.tasks.encoding import rereadable
 from icl_vision.tasks.selection import SupportExample
@@ -117,6 +118,9 @@ def check_images(
             f"images and labels must be of equal length; got {counted(len(sources), 'image')} and "
             f"{counted(len(names), 'label')}"
         )
+    # As people spell them: names of folders are in separate characters on some file systems.
+    own = {composed(str(one)) if isinstance(one, str) else one: one for one in classifier.classes_}
+    names = [own.get(composed(label) if isinstance(label, str) else label, label) for label in names]
     unknown = [label for label in names if label not in classifier.classes_]
     if unknown:
         raise UsageError(

@@ -13,7 +13,7 @@ from typing import Any, get_args
 from icl_vision.contracts import ScoringMethod
 from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource, is_image_source
-from icl_vision.prompting.labels import composed
+from icl_vision.spelling import composed
 from icl_vision.tasks.folders import is_folder, read_images
 from icl_vision.wording import counted
 

@@ -19,6 +19,7 @@ from icl_vision.decoding.segments import first_place
 from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.images import ImageSource, load_image
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.spelling import composed
 from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tasks.denoising_plan import DenoisingStages
 from icl_vision.tasks.denoising_tasks import DenoisingTask, Pixels
@@ -77,7 +78,7 @@ class PuzzleMaker:
             UsageError: names that do not fit, or a picture of the context.
         """
         names = [str(number) for number in range(1, len(pictures) + 1)] if names is None else list(names)
-        if len(names) != len(pictures) or len(set(names)) != len(names):
+        if len(names) != len(pictures) or len({composed(str(name)) for name in names}) != len(names):
             raise UsageError(f"give each of the {len(pictures)} images a name of its own; got {len(set(names))} names")
         if not pictures:
             return []
@@ -187,5 +188,5 @@ def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> li
 
 
 def number_of(name: str) -> int:
-    """A number for a name, the same everywhere."""
-    return zlib.crc32(name.encode("utf-8", "backslashreplace"))
+    """A number for a name, the same everywhere and in either spelling of its accents."""
+    return zlib.crc32(composed(name).encode("utf-8", "backslashreplace"))

@@ -27,6 +27,7 @@ import numpy as np
 
 from icl_vision.contracts import Prompt
 from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder
+from icl_vision.spelling import composed
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class Ensemble:
         """Each example alone, in the order given; ``labels``: all that can be an answer."""
         return cls(
             tuple(builder.prepare([example], labels) for example in examples),
-            tuple(example.label for example in examples),
+            tuple(composed(example.label) for example in examples),
         )
 
     @property
@@ -62,7 +63,7 @@ class Ensemble:
     def pairs(self, words: str) -> tuple[tuple[Prompt, str], ...]:
         """(prompt, one word), example by example and in each word by word."""
         # A text of nothing but spaces (an empty ASCII picture) has no words, and still needs an answer.
-        bag = words.split() or [words]
+        bag = composed(words).split() or [words]
         return tuple((prompt, " " + word) for prompt in self.prompts for word in bag)
 
 
@@ -75,8 +76,8 @@ def pool(logprobs: Sequence[float], shown: Sequence[str], labels: Sequence[str])
         labels: each with one example at least.
     """
     table = np.asarray(logprobs, dtype=np.float64).reshape(len(shown), -1)
-    of = np.asarray(shown)
+    of = np.asarray([composed(label) for label in shown])
     return tuple(
         float((np.logaddexp.reduce(table[of == label], axis=0) - math.log(np.sum(of == label))).sum())
-        for label in labels
+        for label in map(composed, labels)
     )

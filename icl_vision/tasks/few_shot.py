@@ -25,7 +25,7 @@ from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.word_tables import learns
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import Example, PromptBuilder, PromptSize
-from icl_vision.prompting.labels import composed
+from icl_vision.spelling import composed
 from icl_vision.tasks import calibrating
 from icl_vision.tasks import scoring as ladder
 from icl_vision.tasks import selection as choosing
@@ -235,7 +235,9 @@ class FewShotClassifier(Parameters):
             size=PromptSize(self.shots, self.k, self.repeats, self.selection),
             seed=int(self.order_seed or 0) % 2**31,
             concurrency=self.concurrency,
-            words=tuple(likely_words(tokenizer, self.k, (example.text for example in examples)))
+            words=tuple(
+                dict.fromkeys(map(composed, likely_words(tokenizer, self.k, (example.text for example in examples))))
+            )
             if ladder.choose_ensemble(self.ensemble, method, llm.profile) and getattr(llm, "learns_words", False)
             else (),
         )
@@ -386,7 +388,10 @@ class FewShotClassifier(Parameters):
                 f"score needs as many labels as images, and at least one; got "
                 f"{counted(len(sources), 'image')} and {counted(len(expected), 'label')}"
             )
-        return float(np.mean([got == want for got, want in zip(self.predict(sources), expected, strict=True)]))
+        # Truths may be spelled in other characters than those of ``fit`` (names of folders are, on some file systems).
+        own = {_spelling(label): label for label in self.classes_} if hasattr(self, "classes_") else {}
+        wanted = [own.get(_spelling(label), label) for label in expected]
+        return float(np.mean([got == want for got, want in zip(self.predict(sources), wanted, strict=True)]))
 
     def __call__(self, images: Images) -> Label | list[Label | None] | None:
         """The label of one image, or a list of labels for a sequence."""
@@ -664,6 +669,10 @@ def _prepare(
     """All examples in one prompt, or each alone in its own."""
     shown = [Example(one.text, labels[one.label]) for one in examples]
     return Ensemble.of(builder, shown, labels) if alone else builder.prepare(shown, labels)
+
+
+def _spelling(label: Label) -> Label:
+    return composed(label) if isinstance(label, str) else label
 
 
 def _layers(pyramid: TokenPyramid) -> tuple[tuple[str, ...], ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from icl_vision.errors import UsageError
 from icl_vision.images import list_images
 from icl_vision.picture_files import loose
+from icl_vision.spelling import by_name
 
 
 def is_folder(value: object) -> bool:
@@ -30,7 +31,9 @@ def read_classes(folder: str | os.PathLike[str], name: str = "the folder") -> tu
     root = Path(folder)
     shown = f"{name} {str(root)!r}"
     try:
-        classes = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+        classes = sorted(
+            (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=by_name
+        )
     except OSError as error:
         raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
     if not classes:

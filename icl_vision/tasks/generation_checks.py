@@ -12,6 +12,7 @@ from icl_vision.contracts import Tokenizer
 from icl_vision.decoding.drawing import Query
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.spelling import composed
 
 TEXT_CHARACTERS = 300
 """A longer text is refused: long enough for a sentence, and every example shows its text once for each segment."""
@@ -42,9 +43,10 @@ def as_texts(texts: object) -> list[str]:
         if len(text.strip().splitlines()) > 1:
             # A second line would read as an example.
             raise UsageError(f"a text must be one line; texts[{place}] is {text[:80]!r}")
-        if len(text.strip()) > TEXT_CHARACTERS:
+        characters = len(composed(text.strip()))
+        if characters > TEXT_CHARACTERS:
             raise UsageError(
-                f"a text may have {TEXT_CHARACTERS} characters; texts[{place}] has {len(text.strip())}: {text[:80]!r}"
+                f"a text may have {TEXT_CHARACTERS} characters; texts[{place}] has {characters}: {text[:80]!r}"
             )
     if not found:
         raise UsageError("there is nothing to draw: give at least one text")

@@ -24,6 +24,7 @@ from icl_vision.errors import UsageError
 from icl_vision.images import list_images
 from icl_vision.picture_files import EMPTY, loose, survey
 from icl_vision.reading import loads, read_text
+from icl_vision.spelling import by_name, composed
 
 DIGITS = "digits"
 CAPTIONS = "captions.jsonl"
@@ -61,7 +62,7 @@ def read_examples(source: str | os.PathLike[str], text: str = TEXT) -> list[Capt
         raise UsageError(f"examples must be 'digits' or a folder of pictures; there is no folder {str(folder)!r}")
     if (folder / CAPTIONS).is_file():
         return _captioned(folder)
-    folders = sorted(one for one in folder.iterdir() if one.is_dir() and not one.name.startswith("."))
+    folders = sorted((one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")), key=by_name)
     if folders:
         left = loose(folder)
         for one in folders:
@@ -131,7 +132,7 @@ def choose(texts: Sequence[str], shots: int | None, seed: int) -> list[int]:
     generator = np.random.default_rng([seed, 7])
     places: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
-        places.setdefault(text, []).append(place)
+        places.setdefault(composed(text), []).append(place)
     drawn = {
         text: [some[at] for at in generator.permutation(len(some))[: shots or len(some)].tolist()]
         for text, some in places.items()

@@ -23,6 +23,7 @@ from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.runs import Run
+from icl_vision.spelling import composed
 from icl_vision.tasks.checks import (
     as_sources,
     check_choice,
@@ -182,7 +183,9 @@ class ImageGenerator(Parameters):
             )
         self._decoder(layout, llm).plan(pairs, [Query(str(pairs[0].condition))])  # refuses what cannot work
         self.pairs_, self.tokenizer_, self.llm_ = pairs, tokenizer, llm
-        self.texts_ = sorted({str(pair.condition) for pair in pairs})
+        # Each in the spelling in which it was given first.
+        texts = {composed(text): text for text in reversed([str(pair.condition) for pair in pairs])}
+        self.texts_ = [texts[one] for one in sorted(texts)]
         self._filling = plurality([pair.target for pair in pairs])
         self._fitted = self.get_params()
 
@@ -420,7 +423,8 @@ class ImageGenerator(Parameters):
         if n > 1 and not self.temperature:
             raise UsageError(f"n={n} pictures of one text need a temperature above 0, else all are the same; try 0.5")
         texts = as_texts([queries] if isinstance(queries, str) else queries)
-        twice = next((text for text in texts if texts.count(text) > 1), None)
+        same = [composed(text) for text in texts]
+        twice = next((text for text in texts if same.count(composed(text)) > 1), None)
         if twice is not None:
             raise UsageError(f"the query {twice!r} is given twice; use n=2 for two pictures of it")
         return [Query(text, name=f"{text} #{number}") for text in texts for number in range(1, n + 1)]

@@ -35,6 +35,7 @@ from icl_vision.images import ImageSource
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.resilience import QUOTA_CODES
 from icl_vision.runs import Run, check_config, read_info, read_results
+from icl_vision.spelling import composed
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.selection import first_of_each
 from icl_vision.tokenizers.words_cache import digest_of
@@ -272,8 +273,20 @@ class _Work:
             result = empty | {"error": self.errors[item]}
         keys = ("label", "probabilities", "words", "method", "text", *(("error",) if result.get("error") else ()))
         row = {"image": name, **{key: result[key] for key in keys}}
+        row |= self._spelled(row)
         # (runs of version 0.1.0 say nothing of it: they were raw)
         return row | {"calibrated": bool(result.get("calibrated", False))}
+
+    def _spelled(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Labels as this classifier spells them: a journal may be of one fitted with the same in other characters."""
+        own = {composed(str(label)): str(label) for label in self.classifier.classes_}
+        label, shares = row["label"], row["probabilities"]
+        return {
+            "label": own.get(composed(label), label) if isinstance(label, str) else label,
+            "probabilities": {own.get(composed(one), one): share for one, share in shares.items()}
+            if isinstance(shares, Mapping)
+            else shares,
+        }
 
     async def _keep(self, item: str, result: Classification) -> None:
         """Journal one result; returns when it is on disk."""

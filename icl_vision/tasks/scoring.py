@@ -32,6 +32,7 @@ from icl_vision.llms.answers import check
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs, is_logprob
 from icl_vision.llms.partial_scores import PartialScores, take
 from icl_vision.prompting import PreparedPrompt, PromptBuilder
+from icl_vision.spelling import composed
 from icl_vision.tasks.ensemble import Ensemble, pool
 
 Scoring = Literal["auto", "channel", "direct", "constrained", "parse"]
@@ -151,14 +152,18 @@ class Question:
 
 
 def make_question(method: ScoringMethod, prepared: Shown, labels: tuple[str, ...], words: str) -> Question:
-    """The question about an image with these words. ``prepared``: for "channel", of the channel template."""
+    """The question about an image with these words. ``prepared``: for "channel", of the channel template.
+
+    What is scored is in composed characters, as the prompts are.
+    """
+    words = composed(words)
     if isinstance(prepared, Ensemble):
         return Question(method, labels, prepared.pairs(words), prepared.shown)
     if method == "channel":
         return Question(method, labels, tuple((prepared.query(label=label), " " + words) for label in labels))
     prompt = prepared.query(words=words)
     if method == "direct":
-        return Question(method, labels, tuple((prompt, " " + label) for label in labels))
+        return Question(method, labels, tuple((prompt, " " + composed(label)) for label in labels))
     return Question(method, labels, ((prompt, ""),))
 
 

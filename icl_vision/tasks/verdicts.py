@@ -14,6 +14,7 @@ from icl_vision.decoding.parsing import parse_label
 from icl_vision.errors import LLMResponseError, UnknownAnswerError
 from icl_vision.llms.checked_scores import all_impossible
 from icl_vision.probabilities import ProbabilityMap
+from icl_vision.spelling import composed
 from icl_vision.tasks.scoring import Answer, log_softmax
 
 
@@ -48,7 +49,7 @@ def verdict(
         calibrated = calibration is not None
         return Classification(best, probabilities, words, method, usage=answer.usage, calibrated=calibrated)
     label = parse_label(answer.text, labels).label
-    if method == "constrained" and answer.text.strip() not in labels:
+    if method == "constrained" and composed(answer.text.strip()) not in map(composed, labels):
         method = "parse"  # the restriction was not kept, so whatever label is found was parsed
     error = None
     if label is None and unknown_is_error:
