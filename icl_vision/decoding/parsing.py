@@ -28,14 +28,19 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 from icl_vision.decoding.answer_forms import (
+    CONCLUSION,
     EDGES,
     LEAD_IN,
     LIST_MARK,
+    NEXT_ONE,
+    crossed_out,
     excludes,
+    is_title,
     negates,
     straight,
     unwrap,
     without_heading,
+    without_struck,
 )
 from icl_vision.errors import UsageError
 
@@ -50,6 +55,9 @@ _MAX_ANSWER = 500
 """Characters of a line that are read; similarity takes quadratic time."""
 _MIN_CUT = 3
 """Shortest answer that counts as the cut-off beginning of a label."""
+_SENTENCE = re.compile(r"(?<=[.!?])\s+")
+_MOST_LINES = 60
+"""Lines after the first in which a conclusion is looked for."""
 _LEADING_LINES = 3
 """Lines that may lead in an answer and hold nothing of it."""
 
@@ -67,6 +75,7 @@ def parse_label(answer: str, labels: Sequence[str], *, threshold: float = NEARES
     Args:
         answer: any text, up to a "###" that is no label's. Of fences, JSON and answer tags what is inside; of anything
             else the first line with visible characters, or the next one where that only leads in ("The answer is:").
+            Where that names no label surely, a later sentence that says the answer counts ("Final answer: ..").
         labels: the labels that can be answered, distinct.
         threshold: least similarity for the nearest rung, 0 to 1; 1 switches that rung off.
 
@@ -74,10 +83,14 @@ def parse_label(answer: str, labels: Sequence[str], *, threshold: float = NEARES
         UsageError: ``answer`` is no string, ``labels`` is a bare string or empty, ``threshold`` out of range.
     """
     _check(answer, labels, threshold)
-    answer = without_heading(unicodedata.normalize("NFC", answer))
+    answer = unicodedata.normalize("NFC", answer)
     own = {label: unicodedata.normalize("NFC", label) for label in labels}
     if not any("###" in label for label in own.values()):
-        answer = answer.split("###")[0]
+        answer = _before_marks(answer)
+    if not any("~~" in label or "<" in label for label in own.values()):
+        answer = without_struck(answer)
+    titled = is_title(next((line for line in answer.splitlines() if line.strip()), ""))
+    answer = without_heading(answer)
     first = next((line.strip() for line in answer.splitlines() if line.strip()), "")[:_MAX_ANSWER]
     exact = [label for label, text in own.items() if text == first]
     if len(exact) == 1:
@@ -90,10 +103,44 @@ def parse_label(answer: str, labels: Sequence[str], *, threshold: float = NEARES
             return ParsedLabel(None, None)
         return found[0] if found[0].rung != "exact" else ParsedLabel(found[0].label, "folded")
     for place, line in enumerate(inside.texts[:_LEADING_LINES]):
-        if _leads_in(line):
+        later = inside.texts[place + 1 :]
+        if _leads_in(line) or (
+            titled and not place and later and not any(_bare(line) == _bare(one) for one in own.values())
+        ):
             continue
-        return _of_line(line[:_MAX_ANSWER], inside.texts[place + 1 :], own, threshold)
+        read = _of_line(line[:_MAX_ANSWER], later, own, threshold)
+        return read if read.rung in ("exact", "folded") else _concluded(line, later, own) or read
     return ParsedLabel(None, None)
+
+
+def _before_marks(answer: str) -> str:
+    """The answer up to a "###" that is no heading at its beginning."""
+    start = len(answer) - len(answer.lstrip(" \t\r\n#"))
+    return (
+        answer[:start] + answer[start:].split("###")[0] if answer.lstrip().startswith("#") else answer.split("###")[0]
+    )
+
+
+def _concluded(line: str, later: Sequence[str], own: dict[str, str]) -> ParsedLabel | None:
+    """What a sentence after the first says to be the answer, where one says so; the last of them counts.
+
+    Up to where the LLM goes on with a next example.
+    """
+    sentences = _SENTENCE.split(line)[1:]
+    lead = ""
+    for one in later[:_MOST_LINES]:
+        if NEXT_ONE.match(one):
+            break
+        if is_title(one) or (_leads_in(one) and CONCLUSION.match(straight(one).strip(" *#_"))):
+            lead = "Final answer: "  # it stands in the next line
+            continue
+        sentences += _SENTENCE.split(lead + one)
+        lead = ""
+    said = [one for one in sentences if CONCLUSION.match(straight(one[:_MAX_ANSWER]).strip(EDGES))]
+    for one in reversed(said):
+        found = _read(one[:_MAX_ANSWER], own, 1.0)
+        return found._replace(rung="folded") if found.label is not None else None
+    return None
 
 
 def _of_line(line: str, later: Sequence[str], own: dict[str, str], threshold: float) -> ParsedLabel:
@@ -111,11 +158,16 @@ def _read(line: str, own: dict[str, str], threshold: float) -> ParsedLabel:
     exact = [label for label, text in own.items() if text == line]
     if len(exact) == 1:
         return ParsedLabel(exact[0], "exact")
+    if crossed_out(line) and not any(map(crossed_out, own.values())):
+        return ParsedLabel(None, None)
     # Each reading changes answer and labels alike, so that a label such as "Yahoo!" still meets itself.
     mark = LIST_MARK.match(line)
     lettered = mark is not None and any(_bare(text) == _bare(mark[0]) for text in own.values())
     # "b. dog" among the labels a, b and dog: a list's mark or an answer.
-    readings = [one for one in _READINGS if not (lettered and one is _without_mark)]
+    inner = LIST_MARK.match(_without_lead_in(line))
+    lettered_inside = inner is not None and any(_bare(text) == _bare(inner[0]) for text in own.values())
+    barred = ({_without_mark} if lettered else set()) | ({_without_inner_mark} if lettered_inside else set())
+    readings = [one for one in _READINGS if one not in barred]
     for reading in readings:
         found = [label for label, text in own.items() if reading(text) and reading(text) == reading(line)]
         if len(found) == 1:
@@ -153,7 +205,12 @@ def _without_mark(text: str) -> str:
     return _without_lead_in(LIST_MARK.sub("", straight(text), count=1)) or _bare(text)
 
 
-_READINGS: tuple[Callable[[str], str], ...] = (straight, _bare, _without_lead_in, _without_mark)
+def _without_inner_mark(text: str) -> str:
+    """Without a lead-in, and then without the mark of a list's item: "Answer: (b) dog"."""
+    return LIST_MARK.sub("", _without_lead_in(text), count=1).strip(EDGES) or _bare(text)
+
+
+_READINGS: tuple[Callable[[str], str], ...] = (straight, _bare, _without_lead_in, _without_mark, _without_inner_mark)
 
 
 def _prefix(line: str, folded: dict[str, str]) -> tuple[str | None, bool]:

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import (
     CapabilityError,
     IclVisionError,
@@ -25,7 +25,7 @@ from icl_vision.forks import ForkLock
 from icl_vision.llms import wrapped
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.foreign_errors import failure_of
-from icl_vision.llms.partial_scores import take
+from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.resilience import QUOTA_CODES, is_retryable
 
 logger = logging.getLogger(__name__)
@@ -100,11 +100,25 @@ class FallbackLLM(BaseLLM):
         if not self.profile.scores_text:
             raise CapabilityError(f"{self.profile.name!r}: not every LLM in it gives log-probabilities of given text")
 
+        lost = Usage()
+
         # All pairs by one LLM: log-probabilities of different models cannot be compared.
         async def ask(llm: TextLLM) -> Scores:
-            return await llm.score(pairs, terminator=terminator)
+            nonlocal lost
+            try:
+                return await llm.score(pairs, terminator=terminator)
+            except Exception as error:
+                # Scores of this one and of another, put together from a cache, could not be compared; but it has its
+                # price, whoever answers in the end.
+                lost += take(error).usage
+                raise
 
-        return (await self._first(ask))[0]
+        try:
+            scores = (await self._first(ask))[0]
+        except Exception as error:
+            attach(error, PartialScores({}, lost, "echo"))
+            raise
+        return replace(scores, usage=scores.usage + lost)
 
     async def _count_tokens(self, text: str) -> int:
         # The largest count: the prompt has to fit whichever answers.
@@ -125,7 +139,6 @@ class FallbackLLM(BaseLLM):
             try:
                 answer = await ask(llm)
             except Exception as error:
-                take(error)  # scores of this one and of another, put together from a cache, could not be compared
                 if not another_may_answer(error):
                     raise
                 failures.append((name, error))

@@ -120,6 +120,119 @@ def test_labels_within_labels_and_odd_ones(answer: str, labels: list[str], label
     assert parse_label(answer, labels[::-1]).label == label
 
 
+ELSEWHERE = [
+    *(
+        "Die Antwort ist: dog",
+        "Antwort: dog",
+        "Die richtige Antwort lautet dog",
+        "Kategorie: dog",
+        "La r\u00e9ponse est : dog",
+    ),
+    *(
+        "La respuesta es: dog",
+        "Respuesta: **dog**",
+        "La risposta \u00e8: dog",
+        "Resposta: dog",
+        "\u041e\u0442\u0432\u0435\u0442: dog",
+    ),
+    *(
+        "\u7b54\u6848\u662f\uff1adog",
+        "\u7b54\u6848\uff1adog",
+        "\u6700\u7ec8\u7b54\u6848: dog",
+        "\u56de\u7b54: dog",
+        "\u7b54\u3048\u306f dog",
+        "\uc815\ub2f5: dog",
+    ),
+]
+DENIED_ELSEWHERE = [
+    *(
+        "Die Antwort ist nicht golden retriever",
+        "kein golden retriever",
+        "pas golden retriever",
+        "no es golden retriever",
+    ),
+    *(
+        "La r\u00e9ponse n'est pas golden retriever",
+        "n\u00e3o golden retriever",
+        "\u043d\u0435 golden retriever",
+        "geen golden retriever",
+    ),
+    *(
+        "\u7b54\u6848: \u4e0d\u662fgolden retriever",
+        "golden retriever \u3067\u306f\u306a\u3044",
+        "golden retriever: nein",
+        "golden retriever, non",
+    ),
+    *("golden retriever ist es nicht", "golden retriever n'est pas correct", "golden retriever (incorrect)"),
+    *(
+        "golden retriever [wrong]",
+        "golden retriever \u2717",
+        "\u274c golden retriever",
+        "!= golden retriever",
+        "~~golden retriever~~",
+    ),
+    *("golden retriever: 0%", "Thus the answer is not golden retriever", "<del>golden retriever</del>"),
+]
+AFTER_OTHERS = [
+    *(
+        "It is furry. It barks. Therefore, the answer is dog.",
+        "Fur, tail.\n\nAnswer: dog",
+        "cat? no.\nFinal answer: dog",
+    ),
+    *("1. fur\n2. tail\n\n**Final answer: dog**", "It is furry.\n\nFinal answer:\ndog", "It barks.\n**Answer**\ndog"),
+    *("cat comes to mind\nFinal answer: dog", "Thus, the answer is dog", "So the answer is: dog", "Hence: dog"),
+]
+WRAPPED = [
+    *(
+        "| label |\n|---|\n| dog |",
+        "Here it is:\n\n| Field | Value |\n|---|---|\n| Label | dog |\n| Confidence | 0.9 |",
+    ),
+    *(
+        "| Label | Score |\n| :-- | --: |\n| dog | 0.9 |",
+        "<result><label>dog</label></result>",
+        "\\text{dog}",
+        "### Answer\ndog",
+    ),
+    *("**Answer**\n\ndog", "Answer: (b) dog", "assistant: dog", "<|im_start|>assistant\ndog<|im_end|>", "~~cat~~ dog"),
+    *('{"name": "classify", "arguments": {"label": "dog"}}', '{"name": "f", "arguments": "{\\"label\\": \\"dog\\"}"}'),
+    *(
+        '"{\\"label\\": \\"dog\\"}"',
+        '{"type": "object", "properties": {"label": "dog"}}',
+        "\ufeffdog",
+        "\u200bdog\u200b",
+    ),
+    *("I would label it dog", "I'd classify this image as a dog", "This image belongs to the class dog"),
+    *("The label that best matches is dog", "It is best described as a dog"),
+]
+OTHERS = [
+    *("wolf\nInput: a b c\nLabel: dog", "wolf\n\nInput: x\nFinal answer: dog", "wolf\nOutput: dog", "wolf\nLabel: dog"),
+    *("| label |\n|---|\n| dog |\n| cat |", '{"wrong_label": "dog"}', '{"rejected": "dog"}', '{"alternative": "dog"}'),
+    *(
+        "Fur.\nThe answer is not dog.",
+        "Fur.\nThe answer is dog or cat.",
+        "I would not label it dog",
+        "Answer: (b) not dog",
+    ),
+]
+
+
+@pytest.mark.parametrize("answer", [*ELSEWHERE, *AFTER_OTHERS, *WRAPPED], ids=ascii)
+def test_forms_of_other_languages_after_reasons_and_in_tables_and_calls(answer: str) -> None:
+    assert parse_label(answer, ["cat", "dog", "golden retriever"]).label == "dog"
+
+
+@pytest.mark.parametrize("answer", [*DENIED_ELSEWHERE, *OTHERS], ids=ascii)
+def test_denials_of_other_languages_and_next_examples_are_no_answer(answer: str) -> None:
+    assert parse_label(answer, ["cat", "dog", "golden retriever"]) == (None, None)
+
+
+def test_forms_that_are_labels_stay_labels() -> None:
+    assert parse_label("Answer: (b) dog", ["b", "dog"]).label is None
+    assert parse_label("~~dog~~", ["~~dog~~", "cat"]).label == "~~dog~~"
+    assert parse_label("**Answer**\nclass", ["answer", "class"]).label == "answer"
+    assert parse_label("kein Hund", ["kein Hund", "Hund"]).label == "kein Hund"
+
+
 WRAPS = ["{}", "**{}**", "`{}`", "The answer is: {}", "Answer: {}.", "```\n{}\n```", '"{}"', "<answer>{}</answer>"]
 LOOSE = ["It's {}", "1. {}", "- {}", "Sure! {}", "I think {}", "{} is my answer"]
 plain = st.text(st.sampled_from("abcdefg z\u00e9"), min_size=1, max_size=10).filter(

@@ -300,3 +300,12 @@ class TestTasks:
 
         found = run_sync(score_apart(Short(), self.questions(2)))
         assert all(isinstance(one, LLMError) and "gave 2 scores for 3" in str(one) for one in found)
+
+
+def test_what_a_fallbacks_first_llm_scored_is_booked_whoever_answers() -> None:
+    busy_one = PairLLM({text(2): [LLMStatusError("busy", 503)] * 3})
+    found = FallbackLLM([busy_one, PairLLM()]).score_sync(pairs(5))
+    assert found.usage == Usage(9, 90, 0, 9)  # four of the first, and all five of the second
+    with pytest.raises(LLMUnavailableError) as caught:
+        FallbackLLM([busy_one, PairLLM({text(0): [LLMStatusError("busy", 503)] * 3})]).score_sync(pairs(5))
+    assert take(caught.value).logprobs == {}
