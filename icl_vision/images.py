@@ -278,8 +278,9 @@ def _from_bytes(data: bytes, label: str, max_pixels: int) -> PilImage.Image:
             if kind == "TIFF":  # a tile may be larger than the image, and is decoded whole
                 tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))
                 _check_pixels(label, tile, max(max_pixels, 1 << 24))
+            bits = _bits_of_png(image)
             image.load()
-            return _to_rgb(image, label)
+            return _to_rgb(image, label, bits)
 
 
 def _opened(kind: str, data: bytes) -> Any:
@@ -299,9 +300,10 @@ def _from_pil(source: PilImage.Image, max_pixels: int) -> PilImage.Image:
     label = f"the PIL image ({source.mode}, {source.size[0]}x{source.size[1]})"
     _check_pixels(label, source.size, max_pixels)
     with _guarded(label, "cannot be read (closed, cut off or damaged)", ImageTruncatedError):
+        bits = _bits_of_png(source)
         source.load()
     with _guarded(label, "cannot be converted to RGB", ImageFormatError):
-        return _to_rgb(source, label)
+        return _to_rgb(source, label, bits)
 
 
 def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
@@ -426,8 +428,8 @@ def _declared_size(kind: str, data: bytes) -> tuple[int, int] | None:
 # Pixels
 
 
-def _to_rgb(image: PilImage.Image, label: str) -> PilImage.Image:
-    """A loaded image in any mode as a new upright RGB image without metadata."""
+def _to_rgb(image: PilImage.Image, label: str, bits: int = 8) -> PilImage.Image:
+    """A loaded image in any mode as a new upright RGB image without metadata. bits: see ``_bits_of_png``."""
     orientation = _orientation(image)  # of TIFF files Pillow has applied and dropped it while loading
     mode = image.mode
     wide = grey_of_tiff(image)
@@ -435,7 +437,7 @@ def _to_rgb(image: PilImage.Image, label: str) -> PilImage.Image:
         rgb = _from_wide(image, label, wide)
     elif image.has_transparency_data:
         if mode in ("L", "RGB", "1", "P"):
-            image = _with_8_bit_key(image)
+            image = _with_8_bit_key(image, bits)
         alpha = image.convert("LA" if mode == "La" else "RGBA").convert("RGBA")
         rgb = PilImage.new("RGB", image.size, "white")
         rgb.paste(alpha, mask=alpha)
@@ -490,11 +492,23 @@ def _from_wide(image: PilImage.Image, label: str, tiff: tuple[int, int, bool] | 
     return PilImage.fromarray(grey).convert("RGB")
 
 
-def _with_8_bit_key(image: PilImage.Image) -> PilImage.Image:
-    """The image, or a copy in which a 16-bit PNG's transparent colour is cut to 8 bits as its pixels were."""
+def _bits_of_png(image: PilImage.Image) -> int:
+    """2 or 4 for a grey PNG of so many bits that is not loaded yet, else 8: loading scales its pixels, not its key."""
+    tile = getattr(image, "tile", None)
+    return {"L;2": 2, "L;4": 4}.get(str(tile[0][3]), 8) if image.format == "PNG" and tile else 8
+
+
+def _with_8_bit_key(image: PilImage.Image, bits: int) -> PilImage.Image:
+    """The image, or a copy in which a PNG's transparent colour has 8 bits as its pixels have: that of a 16-bit one cut,
+    that of a grey one of few bits scaled."""
     key = image.info.get("transparency")
-    if not isinstance(key, tuple) or all(isinstance(part, int) and part <= 255 for part in key):
+    if isinstance(key, int) and image.mode == "L" and bits < 8:
+        most = 2**bits - 1
+        found: Any = (key & most) * 255 // most
+    elif isinstance(key, tuple) and not all(isinstance(part, int) and part <= 255 for part in key):
+        found = tuple(part >> 8 for part in key)
+    else:
         return image
     copy = image.copy()
-    copy.info["transparency"] = tuple(part >> 8 for part in key)
+    copy.info["transparency"] = found
     return copy

@@ -255,6 +255,13 @@ class TestModes:
         result = pixels(png(2, 1, 16, 2, colour, (b"tRNS", struct.pack(">3H", 65535, 257 * 100, 0))))
         assert result.tolist() == [[list(WHITE), list(BLACK)]]
 
+    @pytest.mark.parametrize(("bits", "row", "step"), [(2, b"\x1b", 85), (4, b"\x01\x23", 17), (8, b"\0\1\2\3", 1)])
+    def test_transparent_keys_of_grey_images_of_few_bits(self, bits: int, row: bytes, step: int) -> None:
+        """The key is one of the file's values 0, 1, 2 and 3, which are scaled to 8 bits."""
+        data = png(4, 1, bits, 0, b"\x00" + row, (b"tRNS", struct.pack(">H", 1)))
+        for source in (data, Image.open(io.BytesIO(data))):
+            assert pixels(source)[0, :, 0].tolist() == [0, 255, 2 * step, 3 * step]
+
     def test_float_images(self) -> None:
         values = np.array([[0.0, 0.5, 1.0]], dtype=np.float32)
         data = encoded(Image.fromarray(values), "TIFF")

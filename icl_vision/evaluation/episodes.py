@@ -135,7 +135,9 @@ class Episode:
                 _items(document["support"]),
                 _items(document["queries"]),
             )
-        except (KeyError, TypeError) as error:
+        except UsageError:  # it has the form and says what cannot be
+            raise
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise UsageError(f"not an episode: {error!r} while reading its fields") from error
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -243,8 +244,28 @@ def _header(path: Path) -> dict[str, Any]:
 
 
 def _profile(header: dict[str, Any]) -> Profile:
-    """The profile in a recording's first line, whatever version wrote it: fields that are gone say nothing any more."""
-    return Profile(**{name: value for name, value in header["profile"].items() if name not in _GONE})
+    """The profile in a recording's first line, whatever version wrote it: fields that are gone say nothing any more.
+
+    Raises ValueError, KeyError or TypeError where it is none.
+    """
+    said = header["profile"]
+    if not isinstance(said, dict):
+        raise TypeError(f"its profile is {said!r:.80}")
+    profile = Profile(**{name: value for name, value in said.items() if name not in _GONE})
+    for name, kind in typing.get_type_hints(Profile).items():
+        value = getattr(profile, name)
+        if not _is_of(value, kind):
+            raise TypeError(f"its profile has {name} {value!r:.80}")
+    return profile
+
+
+def _is_of(value: object, kind: Any) -> bool:
+    """Whether a value is of a profile's field's type: str, int, bool, some words, or None beside these."""
+    if typing.get_origin(kind) is typing.Literal:
+        return value in typing.get_args(kind)
+    if parts := typing.get_args(kind):
+        return any(_is_of(value, part) for part in parts)
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
 
 
 def _read(path: Path) -> tuple[Profile, dict[str, list[dict[str, Any]]]]:

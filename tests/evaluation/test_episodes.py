@@ -179,6 +179,16 @@ def test_episode_files_that_cannot_be_read(tmp_path: Path) -> None:
         load_episodes(path)
 
 
+@pytest.mark.parametrize("field", ["number", "seed"])
+@pytest.mark.parametrize("value", ["", "one", float("inf"), None, []])
+def test_an_episode_whose_numbers_are_none_is_no_episode(field: str, value: object) -> None:
+    support = [{"path": f"{label}/0.jpg", "label": label} for label in "ab"]
+    document = {"number": 0, "seed": 0, "labels": ["a", "b"], "support": support, "queries": []}
+    assert Episode.from_dict(document).number == 0
+    with pytest.raises(UsageError, match="not an episode: "):
+        Episode.from_dict(document | {field: value})
+
+
 def test_episode_paths_cannot_leave_the_folder() -> None:
     document = {
         "number": 0,

@@ -99,3 +99,21 @@ def test_files_that_cannot_be_used(file, tmp_path):
         ReplayLLM(tmp_path)
     with pytest.raises(UsageError, match="record\\(\\) needs an LLM object"):
         record("fake", file)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [(None, None), (None, []), ("context_window", "8000"), ("context_window", True), ("api", "telepathy"),
+     ("scores_text", 1), ("name", None), ("stop_strings", [4]), ("reasoning", {})],
+)  # fmt: skip
+def test_a_header_whose_profile_is_none_is_no_recording(tmp_path, field, value):
+    file = tmp_path / "answers.jsonl"
+    record(FakeLLM(), file)
+    header = json.loads(file.read_text())
+    if field is None:
+        header["profile"] = value
+    else:
+        header["profile"][field] = value
+    file.write_text(json.dumps(header) + "\n")
+    with pytest.raises(StorageError, match="is not a recording of ours: its profile"):
+        connect(f"replay:{file}")
