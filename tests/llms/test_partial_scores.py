@@ -306,6 +306,9 @@ def test_what_a_fallbacks_first_llm_scored_is_booked_whoever_answers() -> None:
     busy_one = PairLLM({text(2): [LLMStatusError("busy", 503)] * 3})
     found = FallbackLLM([busy_one, PairLLM()]).score_sync(pairs(5))
     assert found.usage == Usage(9, 90, 0, 9)  # four of the first, and all five of the second
+    assert busy_one.fails == {text(2): []}  # from now on it answers
+    busy_one.fails[text(2)] = [LLMStatusError("busy", 503)] * 3
     with pytest.raises(LLMUnavailableError) as caught:
         FallbackLLM([busy_one, PairLLM({text(0): [LLMStatusError("busy", 503)] * 3})]).score_sync(pairs(5))
-    assert take(caught.value).logprobs == {}
+    came = take(caught.value)
+    assert (came.logprobs, came.usage) == ({}, Usage(4, 40, 0, 4))
