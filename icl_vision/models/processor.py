@@ -77,8 +77,8 @@ def read_processor(name: str, processor: Any) -> PixelRule:
     if not fields.get("do_resize", True):
         raise refused("do_resize", "and without it pictures keep sizes of their own")
     preprocessing = _square(fields, refused)
-    factor = float(fields.get("rescale_factor") or 0) if fields.get("do_rescale", True) else 1.0
-    if not (math.isfinite(factor) and factor > 0):
+    factor = fields.get("rescale_factor") if fields.get("do_rescale", True) else 1.0
+    if isinstance(factor, bool) or not isinstance(factor, int | float) or not (math.isfinite(factor) and factor > 0):
         raise refused("rescale_factor", "which must be a number above 0")
     mean, std = (0.0,) * 3, (1.0,) * 3
     if fields.get("do_normalize", True):
@@ -92,7 +92,8 @@ def read_processor(name: str, processor: Any) -> PixelRule:
 
 def _square(fields: Mapping[str, Any], refused: Callable[[str, str], UsageError]) -> Preprocessing:
     size = _plain(fields.get("size"))
-    filter = _FILTERS.get(_whole(fields.get("resample")) or 0) if fields.get("resample") is not None else None
+    number = _whole(fields.get("resample"))
+    filter = None if number is None else _FILTERS.get(number)
     if filter is None:
         raise refused("resample", f"which is none of {', '.join(f'{n} ({one})' for n, one in _FILTERS.items())}")
     crop = _plain(fields.get("crop_size")) if fields.get("do_center_crop", False) else None
@@ -167,7 +168,7 @@ def _plain(value: Any) -> dict[str, Any]:
 
 
 def _whole(value: Any) -> int | None:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != int(value) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not (value >= 0 and value % 1 == 0):
         return None
     return int(value)
 

@@ -36,6 +36,7 @@ class SavedForm:
         """Write the head and ``document``, whole or not at all. Raises StorageError."""
         from icl_vision._version import __version__
 
+        self._check_path(path)
         head = {"format": self.format, "format_version": self.version, "icl_vision": __version__}
         try:
             write_json(Path(path), {**head, **document})
@@ -46,6 +47,7 @@ class SavedForm:
 
     def read(self, path: str | os.PathLike[str]) -> dict[str, Any]:
         """The whole document, its head and the types of its parts checked. Raises StorageError."""
+        self._check_path(path)
         try:
             text = read_text(path, most=MOST_DOCUMENT)
         except FileNotFoundError as error:
@@ -82,6 +84,10 @@ class SavedForm:
         if not isinstance(document["params"].get("templates"), str | None):
             raise self.damaged(path, "'templates' is no folder")
         return document
+
+    def _check_path(self, path: object) -> None:
+        if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+            raise UsageError(f"a saved {self.noun} is named by a path, a str or an os.PathLike; got {path!r}")
 
     def damaged(self, path: str | os.PathLike[str], why: str) -> StorageError:
         """What to raise where the file cannot be used."""

@@ -112,6 +112,14 @@ def test_options_cannot_name_what_is_judged_elsewhere(kind, key, tmp_path):
         kind.load(tmp_path / "task.json", llm=FakeLLM())
 
 
+@pytest.mark.parametrize("path", [None, 5, b"task.json"])
+def test_a_file_is_named_by_a_path(kind, path):
+    with pytest.raises(UsageError, match="is named by a path, a str or an os.PathLike; got"):
+        TASKS[kind]().save(path)
+    with pytest.raises(UsageError, match="is named by a path, a str or an os.PathLike; got"):
+        kind.load(path)
+
+
 def test_trust_is_a_yes_or_a_no(kind, tmp_path):
     TASKS[kind]().save(tmp_path / "task.json")
     with pytest.raises(UsageError, match="trust must be True or False; got 'no'"):
