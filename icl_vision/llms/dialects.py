@@ -16,6 +16,7 @@ from icl_vision.contracts import Constraint, Profile
 from icl_vision.errors import CapabilityError, UsageError
 from icl_vision.llms.grammar import MAX_GRAMMAR_STRINGS, constraint_grammar
 from icl_vision.llms.structured import SCHEMA_NAME, constraint_schema, schema_room
+from icl_vision.spelling import composed
 
 Dialect = Literal["generic", "vllm", "vllm-0.11", "llama.cpp", "ollama"]
 
@@ -85,10 +86,11 @@ def room(constraint: Constraint | None, profile: Profile) -> int:
 
 def keeps(text: str, constraint: Constraint) -> bool:
     """Whether a plain answer consists of what was allowed."""
-    text = text.strip()
+    text = composed(text.strip())
+    allowed = [composed(one) for one in constraint.allowed]
     if constraint.count == 1:
-        return text in {one.strip() for one in constraint.allowed}
-    word = "(?:" + "|".join(map(re.escape, constraint.allowed)) + ")"
+        return text in {one.strip() for one in allowed}
+    word = "(?:" + "|".join(map(re.escape, allowed)) + ")"
     return re.fullmatch(f"{word}(?: {word}){{{constraint.count - 1}}}", text) is not None
 
 

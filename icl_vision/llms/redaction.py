@@ -6,6 +6,8 @@ Knows: secrets, URLs with a password or a query. Refuses to know: where the text
 from __future__ import annotations
 
 import base64
+import html
+import json
 import re
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -77,8 +79,18 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     """
     text = _BASIC.sub(_basic, _BEARER.sub("Bearer ***", _USER.sub("***@", text)))
     for secret in sorted((one for one in secrets if len(one) >= 4), key=len, reverse=True):
-        text = text.replace(secret, "***").replace(urllib.parse.quote(secret, safe=""), "***")
+        for form in _forms(secret):
+            text = text.replace(form, "***")
     return text
+
+
+def _forms(secret: str) -> list[str]:
+    """A secret as it stands in texts, addresses, JSON (some escape the slash) and HTML; the longest first."""
+    quoted = urllib.parse.quote(secret, safe="")
+    lower = re.sub(r"%[0-9A-F]{2}", lambda match: match[0].lower(), quoted)
+    escaped = json.dumps(secret)[1:-1]
+    forms = {secret, quoted, lower, escaped, escaped.replace("/", "\\/"), html.escape(secret)}
+    return sorted(forms, key=len, reverse=True)
 
 
 def quote(text: str | bytes, secrets: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from icl_vision.decoding.answering import SegmentAsker
 from icl_vision.decoding.wordsets import WordSet
 from icl_vision.errors import CapabilityError, StorageError
 from icl_vision.llms import FakeLLM, record, register_profile
-from icl_vision.llms.structured import check_constraint
+from icl_vision.llms.dialects import keeps
+from icl_vision.llms.structured import answer_from_json, check_constraint
 from icl_vision.prompting import PromptBuilder
 from icl_vision.tasks.scoring import choose_method
 
@@ -103,3 +104,11 @@ def test_a_recording_of_a_version_without_these_fields_goes_on(tmp_path):
     assert [replay.complete_sync(one).text for one in "xy"] == ["dog", "dog"]
     with pytest.raises(StorageError, match="with another profile"):
         record(FakeLLM("dog", scores_bags=True), file)
+
+
+@pytest.mark.parametrize("said", ["caf\u00e9", "cafe\u0301"])
+@pytest.mark.parametrize("allowed", ["caf\u00e9", "cafe\u0301"])
+def test_an_answer_may_compose_characters_or_take_them_apart(said, allowed):
+    constraint = Constraint((allowed, "dog"))
+    assert answer_from_json(json.dumps({"answer": said}), constraint, arrays=True) == allowed
+    assert keeps(said, constraint) and not keeps("cafe", constraint)

@@ -169,6 +169,14 @@ def test_redact(text, secrets, expected):
     assert redact(text, secrets) == expected
 
 
+@pytest.mark.parametrize(
+    "shown",
+    ['p/a#"s&', "p%2Fa%23%22s%26", "p%2fa%23%22s%26", r"p/a#\"s&", r"p\/a#\"s&", "p/a#&quot;s&amp;"],
+)
+def test_a_secret_is_blotted_out_however_it_is_escaped(shown):
+    assert redact(f"say {shown} again", ['p/a#"s&']) == "say *** again"
+
+
 def test_quotes_are_short_and_on_one_line():
     assert quote(b"a\n  b\xff", []) == "a b\ufffd"
     assert len(quote("x" * 9999, [])) < 410
