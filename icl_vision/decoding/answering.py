@@ -271,7 +271,7 @@ class SegmentAsker:
             prompt = replace(prompt, query=f"{prompt.query} {said}")
         known = {place - start: word for place, word in question.known.items() if place >= start}
         asked = list(places[start:])
-        constraint = self._constraint(asked, known)
+        constraint = self.constraint(asked, known)
         settings = question.decoding
         temperature = max(settings.temperature, REASK_TEMPERATURE) if again else settings.temperature
         seed = seed_of(settings.seed, key) if temperature else settings.seed
@@ -318,7 +318,8 @@ class SegmentAsker:
                 kept = [known.get(place) for place in range(len(kept))]
         state.words[start:] = kept
 
-    def _constraint(self, places: Sequence[WordSet], known: Mapping[int, str]) -> Constraint | None:
+    def constraint(self, places: Sequence[WordSet], known: Mapping[int, str]) -> Constraint | None:
+        """What an answer is restricted to: the words of its places, but for those that are known."""
         profile = self.llm.profile
         if self.constrain == "never" or profile.constraint is None:
             return None

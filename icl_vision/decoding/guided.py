@@ -19,6 +19,7 @@ Knows: probabilities of the words allowed at a place, for several prompts. Refus
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,9 @@ from icl_vision.decoding.wordsets import unused
 from icl_vision.errors import LLMResponseError
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
 from icl_vision.spelling import composed
+
+_Key = tuple[str, tuple[str, ...]]
+"""A prompt's text and the words allowed after it."""
 
 _KEPT = 4096
 """Distributions remembered: queries of one call ask for the same ones."""
@@ -54,7 +58,8 @@ class GuidedWriter:
     """
 
     llm: TextLLM
-    _known: dict[tuple[str, tuple[str, ...]], npt.NDArray[np.float64]] = field(default_factory=dict)
+    _known: dict[_Key, npt.NDArray[np.float64]] = field(default_factory=dict)
+    _asking: dict[_Key, asyncio.Future[None]] = field(default_factory=dict)
 
     async def write(
         self,
@@ -108,9 +113,25 @@ class GuidedWriter:
     async def _logs(self, prompt: Prompt, allowed: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], Usage]:
         """log p of each word among those allowed; -inf where it is impossible, but not for all of them."""
         key = (prompt.text, allowed)
+        # Queries are asked about side by side: who comes second waits for what the first is asking.
+        while key not in self._known and (asking := self._asking.get(key)) is not None:
+            if asking.get_loop() is not asyncio.get_running_loop():
+                break
+            await asyncio.wait((asking,))
         known = self._known.get(key)
         if known is not None:
             return known, Usage()
+        asking = self._asking[key] = asyncio.get_running_loop().create_future()
+        try:
+            return await self._asked(prompt, allowed)
+        finally:
+            # Also where it failed: the next one then asks for itself.
+            asking.set_result(None)
+            if self._asking.get(key) is asking:
+                del self._asking[key]
+
+    async def _asked(self, prompt: Prompt, allowed: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], Usage]:
+        key = (prompt.text, allowed)
         asked = [composed(word) for word in allowed]  # as the prompts hold them
         if getattr(self.llm, "tells_shares", False):
             scores: Scores = await self.llm.share_words(prompt, asked)  # type: ignore[attr-defined]  # it says so

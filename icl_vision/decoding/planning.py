@@ -3,22 +3,25 @@
 Knows: requests and tokens of each pass, which of them a prefix cache would serve. Refuses to know: answers.
 
 Expected, not at most: every segment is taken to be answered at the first request, in as many tokens as the longest
-example. Asking again adds to that, up to ``asks`` requests a segment and candidate.
+example. Asking again adds to that, up to ``asks`` requests a segment and candidate. Pictures, and candidates, are taken
+to be different: where their words turn out alike, what was asked about one of them is not asked again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import Any
 
-from icl_vision.contracts import TextLLM, Usage
+from icl_vision.contracts import Constraint, TextLLM, Usage
 from icl_vision.decoding.questions import Questions, item_of
-from icl_vision.decoding.stages import Decoding
+from icl_vision.decoding.stages import Decoding, Pass
 from icl_vision.errors import BudgetExceededError
 from icl_vision.llms.cost import Budget, Cost, PriceTable
 from icl_vision.llms.dry import DryLLM
 from icl_vision.llms.tokens import how_counted
+from icl_vision.llms.wrapped import llama_lead, places_apart
 
 LOCAL_PROMPT_SPEED = 120.0
 LOCAL_ANSWER_SPEED = 20.0
@@ -120,7 +123,8 @@ class DrawingPlan:
             f"model               {self.model}",
             f"pictures            {self.queries:,}",
             f"segments            {len(self.passes):,} a picture, in {self.waves:,} waves",
-            f"requests            {usage.requests:,} (more where an answer has to be asked for again)",
+            f"requests            {usage.requests:,} (more where an answer has to be asked for again, fewer where "
+            "words are alike)",
             f"prompt tokens       {usage.prompt_tokens:,} ({how})",
             f"  of them cached    {usage.cached_tokens:,} (estimate: the fixed part of all but each pass's first)",
             f"longest prompt      {self.longest_prompt:,} tokens",
@@ -134,6 +138,7 @@ def plan_of(
     llm: TextLLM,
     *,
     one_by_one: Callable[[Decoding, bool], bool],
+    constraint: Callable[[Pass, int], Constraint | None] = lambda step, number: None,
     scored: bool = True,
     prices: PriceTable | None = None,
     done: Callable[[str], bool] = lambda item: False,
@@ -143,6 +148,7 @@ def plan_of(
     Args:
         llm: who would be asked; it is not.
         one_by_one: whether words are chosen one by one, from the settings and whether there is guidance.
+        constraint: what an answer about a segment of a query (from 0) is restricted to.
         scored: whether the best of several candidates is chosen by likelihood, which asks once more for each.
         prices: of models, by name; None knows none.
         done: whether a run folder has the answer of an item already.
@@ -150,7 +156,11 @@ def plan_of(
     dry = DryLLM(llm)
     profile = llm.profile
     kept = profile.prompt_cache is not None or profile.prefix_cache
+    dry.whole = frozenset(questions.vocabulary.words)
     bag = 1 if getattr(llm, "tells_shares", False) else 2 if profile.scores_bags else None
+    if bag == 2 and llama_lead(llm) == "always":
+        bag = 3
+    apart = places_apart(llm)
     usage = Usage()
     passes: list[PassPlan] = []
     drawn: set[int] = set()
@@ -163,7 +173,7 @@ def plan_of(
         drawn.update(asked)
         best_of = questions.stages[step.stage].decoding.best_of
         fixed, longest, used = 0, 0, Usage()
-        guided: set[str] = set()  # prompts whose probabilities are asked for, once each
+        guided: set[tuple[str, tuple[str, ...]]] = set()  # distributions that are asked for, once each
         for number in asked:
             prompt = questions.stand_in(step, questions.queries[number])
             tokens, written = dry.count_prompt(prompt), questions.answer_tokens(step)
@@ -171,18 +181,26 @@ def plan_of(
             against = questions.stand_in_against(step, questions.queries[number])
             if one_by_one(questions.stages[step.stage].decoding, against is not None):
                 # Word by word: one request gives the shares of all words of a place, or two their probabilities, or
-                # each has one of its own. A prompt without words of its own before it is shared by all queries that say
-                # the same.
+                # each has one of its own. All queries and candidates share a distribution as long as nothing before it
+                # was chosen; what is chosen is taken to be different every time.
                 texts = {one.text for one in (prompt, against) if one is not None}
-                new = texts if step.shown else texts - guided
-                guided |= new
-                asked_for = (bag or size for size in questions.choices(step, number))
-                asks = len(new) * sum(asked_for) * best_of
+                asks, new, said, chosen = 0, 0, "", False
+                for words in questions.sets(step, number):
+                    if len(words) > 1:
+                        keys = {(text + said, words) for text in texts}
+                        if not (step.shown or chosen):
+                            keys -= guided
+                            guided |= keys
+                        asks += len(keys) * (bag or len(words)) * (best_of if chosen else 1)
+                        new, chosen = max(new, len(keys)), True
+                    else:
+                        said += f" {words[0]}"
                 # Beyond the fixed part a prompt is read once; each word then adds itself.
-                read_once = len(new) * (tokens - fixed) + asks
+                read_once = new * (tokens - fixed) + asks
                 used += Usage(asks, asks * tokens, max(0, asks * tokens - read_once) if kept else 0, asks)
-                continue
-            used += Usage(best_of, tokens * best_of, 0, written * best_of)
+            else:
+                asks = (_runs(constraint(step, number)) if apart else 1) * best_of
+                used += Usage(asks, tokens * best_of, 0, written * best_of) if asks else Usage()
             if scored and best_of > 1:
                 continuation = " " + " ".join(questions.answer(step))
                 used += sum((dry.scored(prompt, [continuation]) for _ in range(best_of)), Usage())
@@ -206,3 +224,10 @@ def plan_of(
         counted_by=dry.how,
         cost=(prices or PriceTable()).cost(profile.name, usage),
     )
+
+
+def _runs(constraint: Constraint | None) -> int:
+    """Requests of an answer where each run of places with the same words takes one, and a single word none."""
+    if constraint is None or not constraint.places:
+        return 1
+    return sum(len(words) > 1 for words, _ in groupby(constraint.places))

@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from icl_vision.contracts import Prompt, TextLLM, Usage
+from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
 from icl_vision.decoding.answering import Constrain, Score, SegmentAsker
 from icl_vision.decoding.drawing import Drawing, Pair, Query, SegmentAnswer
 from icl_vision.decoding.planning import DrawingPlan, plan_of
@@ -284,10 +284,15 @@ class ProgressiveDecoder:
             questions,
             self.llm,
             one_by_one=self._asker.one_by_one,
+            constraint=partial(self._constraint, questions),
             scored=self._asker.score is None,
             prices=self.prices,
             done=done,
         )
+
+    def _constraint(self, questions: Questions, step: Pass, number: int) -> Constraint | None:
+        """What an answer about a segment of a query is restricted to."""
+        return self._asker.constraint(*questions.allowed(step, number))
 
     def _work(
         self,

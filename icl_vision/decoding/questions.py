@@ -168,7 +168,7 @@ class Questions:
             decoding=self.stages[step.stage].decoding,
             key=composed(f"{query.name}/{step.number}"),
             max_tokens=fixed.max_tokens,
-            known={place - start: query.known[place] for place in step.segment.places if place in query.known},
+            known=self._known(step, query),
             before=tuple(before),
             used=used,
             marks=fixed.prepared.template.literals,
@@ -194,11 +194,18 @@ class Questions:
             return None
         return self._prompt(step, "", words)
 
-    def choices(self, step: Pass, number: int) -> list[int]:
-        """How many words there are to choose from at each place of a segment that has a choice."""
-        known = self.queries[number].known
-        places = zip(step.segment.places, self._places(step, number), strict=True)
-        return [len(words) for place, words in places if place not in known and len(words) > 1]
+    def allowed(self, step: Pass, number: int) -> tuple[tuple[WordSet, ...], dict[int, str]]:
+        """The words allowed at each place of a segment, and those that are known, by place from 0."""
+        return self._places(step, number), self._known(step, self.queries[number])
+
+    def sets(self, step: Pass, number: int) -> list[tuple[str, ...]]:
+        """What there is to choose from at each place of a segment: one word where there is no choice."""
+        places, known = self.allowed(step, number)
+        return [(known[place],) if place in known else words.words for place, words in enumerate(places)]
+
+    def _known(self, step: Pass, query: Query) -> dict[int, str]:
+        start = step.segment.start
+        return {place - start: query.known[place] for place in step.segment.places if place in query.known}
 
     def _places(self, step: Pass, number: int) -> tuple[WordSet, ...]:
         """The words allowed at each place of a segment: those of its stage, the query's own, or both."""

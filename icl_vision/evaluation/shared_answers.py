@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
-from icl_vision.llms.dry import DryLLM, by_prompt
+from icl_vision.llms.dry import DryLLM
+from icl_vision.llms.forced_requests import START
 from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.wrapped import WrappedLLM
@@ -91,6 +92,9 @@ class UnaskedLLM(DryLLM):
     def __init__(self, llm: TextLLM) -> None:
         super().__init__(llm)
         self.fixed_tokens = 0
+        # Once a connection, not once an episode: an echo's check, and the start of all prompts.
+        self._checks = 0
+        self._forced.hold((START,))
         self._fixed: set[str] = set()
         # Counting is no work for the loop that serves every LLM, and this count no work for two threads.
         self._thread = OwnThread("icl-vision-counting")
@@ -123,9 +127,9 @@ class UnaskedLLM(DryLLM):
 
     def _all_scored(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Usage:
         usage = Usage()
-        for prompt, continuations in by_prompt(pairs, terminator):
-            spent = self.scored(prompt, continuations)
-            self._known(prompt, 1 if self.profile.scores_bags else spent.requests)
+        for prompt, spent in self.call(pairs, terminator):
+            if prompt is not None:
+                self._known(prompt, 1 if self.profile.scores_bags else spent.requests)
             self.fixed_tokens += spent.cached_tokens
             usage += spent
         return usage

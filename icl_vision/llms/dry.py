@@ -7,27 +7,41 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import UsageError
+from icl_vision.llms.forced_requests import START, ForcedTokens
 from icl_vision.llms.llama_scoring import SIBLINGS
-from icl_vision.llms.tokens import TokenCount, count_tokens
-from icl_vision.llms.wrapped import WrappedLLM
+from icl_vision.llms.tokens import TokenCount, count_tokens, estimated_pieces
+from icl_vision.llms.word_tables import LEARNING
+from icl_vision.llms.wrapped import WrappedLLM, llama_lead, score_checks
+
+CHECK_TOKENS = 6
+"""Of a request that checks whether texts are scored, about."""
 
 
 class DryLLM(WrappedLLM):
     """``llm`` as it looks from outside: same profile and identity, tokens counted here, and no answers.
 
-    ``exact`` says whether every count so far was made with the model's own tokenizer, ``how`` with which.
+    ``exact`` says whether every count so far was made with the model's own tokenizer, ``how`` with which. ``whole``:
+    words that are one token each with the space before them, as those of a portable vocabulary are.
     """
 
     def __init__(self, llm: TextLLM) -> None:
         super().__init__(llm)
         self.exact = True
         self.how = ""
+        self.whole: Container[str] = ()
+        self._cut_prefix = functools.lru_cache(maxsize=64)(self._pieces)
+        self.begin()
         # Prompts of one run share their beginning, which is counted by itself, again and again.
         self._counted = functools.lru_cache(maxsize=256)(self._count)
+
+    def begin(self) -> None:
+        """Plan another run: nothing is in a cache yet, and no echo is proven but by what was asked in earnest."""
+        self._forced = ForcedTokens(llama_lead(self.llm))
+        self._checks = score_checks(self.llm)
 
     def count(self, text: str) -> int:
         """Tokens of a text: exact where this machine has the model's tokenizer, estimated elsewhere."""
@@ -50,11 +64,61 @@ class DryLLM(WrappedLLM):
         if not self.profile.scores_bags:
             fixed = self.count(prompt.prefix) if prompt.prefix else 0
             return Usage(len(continuations), sum(fixed + self.count(prompt.query + one) for one in continuations))
-        tokens = [max(1, self.count(one)) for one in dict.fromkeys(continuations)]
+        tokens = [len(self._pieces(one)) for one in dict.fromkeys(continuations)]
         start, later = self.count_prompt(prompt), sum(tokens) - len(tokens)
         requests = (2 if len(tokens) >= SIBLINGS else len(tokens)) + later
         total = requests * start + sum(number * (number - 1) // 2 for number in tokens)
         return Usage(requests, total, total - start - later)
+
+    def call(
+        self, pairs: Sequence[tuple[Prompt, str]], terminator: str, *, alone: bool = True
+    ) -> list[tuple[Prompt | None, Usage]]:
+        """What the next call of ``score`` would use, for each prompt; None stands for what all of them share.
+
+        Calls are to be told in their order: what one leaves in the cache of an LLM that ``scores_bags`` is not read
+        again by the next, and whether texts are scored at all is checked once, where the scores do not show it.
+
+        alone: no other call is under way, which might be answered first.
+        """
+        groups = by_prompt(pairs, terminator)
+        if not self.profile.scores_bags:
+            found: list[tuple[Prompt | None, Usage]] = [(one, self.scored(one, texts)) for one, texts in groups]
+            if self._checks and not any(len(set(texts)) > 1 for _, texts in groups):
+                found.append((None, Usage(self._checks, self._checks * CHECK_TOKENS, 0, self._checks)))
+                self._checks = 0
+            elif alone:
+                self._checks = 0  # its scores show it
+            return found
+        return self._forced_call(groups)
+
+    def _forced_call(self, groups: Sequence[tuple[Prompt, list[str]]]) -> list[tuple[Prompt | None, Usage]]:
+        cut = [(prompt, self._cut(prompt), [self._pieces(text) for text in texts]) for prompt, texts in groups]
+        led, asks = self._forced.requests([(prompt, text) for _, prompt, texts in cut for text in texts])
+        found: list[tuple[Prompt | None, Usage]] = [(None, Usage(1, led, 0, 1))] if led else []
+        for prompt, tokens, texts in cut:
+            start, requests, read, later = self.count_prompt(prompt), 0, 0, 0
+            for text in texts:
+                for place in range(len(text)):
+                    times = asks.pop((*tokens, *text[:place]), 0)
+                    requests += times
+                    read += times * (start + place)
+                    later += times if place else 0
+            found.append((prompt, Usage(requests, read, max(0, read - start - later))))
+        return found
+
+    def learnt(self, prompt: Prompt) -> Usage:
+        """What learning words after a prompt would use: see ``word_tables``."""
+        tokens = self.count_prompt(prompt)
+        self._forced.hold(self._cut(prompt))
+        return Usage(LEARNING, LEARNING * tokens, (LEARNING - 1) * tokens, LEARNING)
+
+    def _cut(self, prompt: Prompt) -> tuple[str, ...]:
+        return (START, *self._cut_prefix(prompt.prefix), *self._pieces(prompt.query))
+
+    def _pieces(self, text: str) -> list[str]:
+        """About the tokens of a text, as texts; an LLM may have a cut of its own."""
+        own = getattr(self.llm, "pieces", None)
+        return list(own(text)) if own is not None else estimated_pieces(text, self.whole)
 
     def _count(self, text: str) -> TokenCount:
         return count_tokens(text, self.profile.name, encoding=self.profile.tokenizer)

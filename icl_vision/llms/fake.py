@@ -21,6 +21,7 @@ from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
 from icl_vision.errors import CapabilityError, LLMResponseError, PromptTooLongError, UsageError
 from icl_vision.llms.answers import cut_at_stop
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.forced_requests import START, ForcedTokens
 
 Answers = str | Iterable[str | Exception] | Callable[[str], str]
 Score = Callable[[Prompt, str], float]
@@ -46,6 +47,8 @@ class FakeLLM(BaseLLM):
         score: function of (prompt, continuation) that gives a log-probability (a number up to 0, -inf for what cannot
             be); None scores by word overlap.
         scores_text: False imitates a provider without log-probabilities. scores_bags: see ``Profile``.
+        forced: count the requests that llama.cpp would have been asked for scores, as plans do for an LLM that
+            ``scores_bags``; otherwise each text that is scored counts as one.
         constraint: the kind of constraint it claims to keep; None imitates a provider that keeps none.
         context_window: tokens, counted as words and marks; a longer prompt raises PromptTooLongError.
         api: endpoint it claims to answer on.
@@ -61,6 +64,7 @@ class FakeLLM(BaseLLM):
         score: Score | None = None,
         scores_text: bool = True,
         scores_bags: bool = False,
+        forced: bool = False,
         constraint: Literal["logit_bias", "grammar", "json_schema", "choice"] | None = None,
         context_window: int | None = None,
         api: Literal["completions", "chat"] = "completions",
@@ -76,6 +80,7 @@ class FakeLLM(BaseLLM):
         else:
             self._queue = iter(answers)
         self._score_of = score or overlap_score
+        self._forced = ForcedTokens() if forced else None
         self._profile = Profile(
             name=name,
             context_window=context_window,
@@ -147,7 +152,21 @@ class FakeLLM(BaseLLM):
             spent = self._check_fits(prompt.text + continuation + terminator)
             logprobs.append(float(self._score_of(prompt, continuation)))
             usage += Usage(1, spent)
+        if self._forced is not None:
+            usage = self._forced_usage(pairs, terminator)
         return Scores(tuple(logprobs), usage, "fake")
+
+    def pieces(self, text: str) -> list[str]:
+        """What it counts as tokens."""
+        return [piece.group() for piece in _pieces(text)]
+
+    def _forced_usage(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Usage:
+        """What llama.cpp would be asked: see ``llama_scoring``."""
+        tokens = [([START, *self.pieces(one.text)], self.pieces(text + terminator)) for one, text in pairs]
+        assert self._forced is not None
+        led, asks = self._forced.requests(tokens)
+        read = sum((len(prefix) - 1) * times for prefix, times in asks.items())
+        return Usage(bool(led) + asks.total(), max(0, led - 1) + read)
 
     async def _count_tokens(self, text: str) -> int:
         return sum(1 for _ in _pieces(text))

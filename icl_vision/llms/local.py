@@ -21,6 +21,7 @@ from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLon
 from icl_vision.llms import answers
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.forced_requests import Lead
 from icl_vision.llms.gguf import file_hash, packaged_gemma, packaged_hash, read_info
 from icl_vision.llms.grammar import constraint_grammar
 from icl_vision.llms.llama_places import write_places
@@ -155,6 +156,16 @@ class LocalLLM(BaseLLM):
             return f"local:{GEMMA_3_270M_NAME}|{self._profile.api}{options}"
         status = self._path.stat()
         return f"local:{self._path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self._profile.api}{options}"
+
+    @property
+    def llama_lead(self) -> Lead:
+        """ "always" where every call starts from an empty cache, "held" elsewhere."""
+        return "always" if self._deterministic else "held"
+
+    @property
+    def places_apart(self) -> bool:
+        """Yes, where it continues plain text: see ``llama_places``."""
+        return self._profile.api == "completions"
 
     @property
     def learns_words(self) -> bool:

@@ -17,6 +17,7 @@ from icl_vision.errors import CapabilityError, LLMResponseError, LLMSpecError, U
 from icl_vision.llms import dialects
 from icl_vision.llms.answers import ending, reasoning_room_of, sent_stops, without_thoughts
 from icl_vision.llms.echo_scoring import echoed_logprob
+from icl_vision.llms.forced_requests import Lead
 from icl_vision.llms.guarded_http import guarded_client
 from icl_vision.llms.llama_remote import RemoteLlama, root_of
 from icl_vision.llms.openai_answers import chat_usage, first_choice, read_chat, read_completion
@@ -135,6 +136,16 @@ class OpenAICompatibleLLM(RemoteLLM):
 
     def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
         return max_tokens + self._reasoning_room + dialects.room(constraint, self.profile)
+
+    @property
+    def score_checks(self) -> int:
+        """Two, until an echo is proven."""
+        return len(PROBE_ENDS) if self._echo and not self._proven else 0
+
+    @property
+    def llama_lead(self) -> Lead:
+        """Others use the server too: what its cache holds is not known."""
+        return "unknown"
 
     def request_params(
         self,

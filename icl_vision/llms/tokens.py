@@ -17,7 +17,7 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +64,23 @@ def how_counted(exact: bool, counter: str = "the model's tokenizer") -> str:
 
 def estimate_tokens(text: str) -> int:
     """A guess from the text alone: a word up to 9 letters is one token, every further 5 letters one more."""
-    total = 0
+    return sum(map(_size, _PIECES.findall(text)))
+
+
+def estimated_pieces(text: str, whole: Container[str] = ()) -> list[str]:
+    """A text cut into as many pieces as ``estimate_tokens`` gives it tokens; ``whole``: words that are one each."""
+    pieces: list[str] = []
     for piece in _PIECES.findall(text):
-        letters = len(piece.strip())
-        if piece.strip().isascii():
-            total += 1 if letters <= 9 else 1 + (letters - 5) // 5
-        else:
-            total += max(1, round(letters / 1.5))
-    return total
+        size = 1 if piece.strip() in whole else _size(piece)
+        pieces += [piece, *(f"{piece}+{number}" for number in range(1, size))]
+    return pieces
+
+
+def _size(piece: str) -> int:
+    letters = len(piece.strip())
+    if piece.strip().isascii():
+        return 1 if letters <= 9 else 1 + (letters - 5) // 5
+    return max(1, round(letters / 1.5))
 
 
 def _encoding_name(model: str) -> str | None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from icl_vision.contracts import Constraint, Profile, Prompt, TextLLM, Usage
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.forced_requests import Lead
 
 if TYPE_CHECKING:
     from icl_vision.llms.word_tables import WordTable
@@ -46,6 +47,21 @@ class WrappedLLM(BaseLLM):
         """The LLM's own."""
         return bool(getattr(self.llm, "learns_words", False))
 
+    @property
+    def score_checks(self) -> int:
+        """The LLM's own: see ``score_checks``."""
+        return score_checks(self.llm)
+
+    @property
+    def llama_lead(self) -> Lead:
+        """The LLM's own: see ``llama_lead``."""
+        return llama_lead(self.llm)
+
+    @property
+    def places_apart(self) -> bool:
+        """The LLM's own: see ``places_apart``."""
+        return places_apart(self.llm)
+
     def word_table(self, prompt: Prompt) -> WordTable | None:
         """What the LLM keeps of a prompt, without asking it."""
         find = getattr(self.llm, "word_table", None)
@@ -80,3 +96,19 @@ def marks_prefix(llm: TextLLM, prompt: Prompt) -> bool:
     """Whether any LLM's provider is told to keep the prompt's fixed part; not where it says nothing."""
     marks = getattr(llm, "marks_prefix", None)
     return marks is not None and bool(marks(prompt))
+
+
+def score_checks(llm: TextLLM) -> int:
+    """Requests by which an LLM makes sure, once, that texts are scored at all, where the scores do not show it."""
+    return int(getattr(llm, "score_checks", 0))
+
+
+def llama_lead(llm: TextLLM) -> Lead:
+    """Of an LLM that ``scores_bags``: when it reads what the texts of a call share by a request of its own."""
+    lead: Lead = getattr(llm, "llama_lead", "held")
+    return lead
+
+
+def places_apart(llm: TextLLM) -> bool:
+    """Whether an LLM takes a request for each run of places with the same words, of those that an answer may hold."""
+    return bool(getattr(llm, "places_apart", False))

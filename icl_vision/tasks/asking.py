@@ -151,23 +151,45 @@ class Asker:
             return Usage()
         return await self._learn(self.shared.prompts, done)
 
+    def pays(self, groups: Sequence[tuple[Shown, int]]) -> list[Prompt]:
+        """The prompts that are to be learnt before so many queries of each group are asked."""
+        calls: Counter[Prompt] = Counter()
+        for prepared, queries in groups:
+            if isinstance(prepared, Ensemble):
+                for prompt in dict.fromkeys(prepared.prompts):
+                    calls[prompt] += -(-queries // QUERIES_PER_ENSEMBLE)
+        return [
+            prompt
+            for prompt, times in calls.items()
+            if times + (prompt.text in self._used) > 1 and prompt.text not in self._learnt
+        ]
+
+    def learnt_at_fit(self) -> list[Prompt]:
+        """The shared ensemble's prompts, those that ``learn`` was called for."""
+        prompts = self.shared.prompts if isinstance(self.shared, Ensemble) else ()
+        return [prompt for prompt in dict.fromkeys(prompts) if prompt.text in self._learnt]
+
+    def calls(self, prepared: Shown, queries: int) -> tuple[list[range], bool]:
+        """Which queries of a group are asked together, and whether the first of these calls is made before the
+        others."""
+        size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
+        # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
+        leads = self.llm.profile.prefix_cache
+        if isinstance(prepared, Ensemble):
+            size, leads = QUERIES_PER_ENSEMBLE, False  # short prompts, each its own: there is nothing to fill
+        edges = [0, *range(1 if leads else size, queries, size), queries]
+        return [range(start, end) for start, end in pairwise(edges) if start < end], leads
+
     async def _learn_what_pays(self, groups: Sequence[tuple[Shown, Sequence[str]]]) -> None:
         """Learn the prompts that would be asked twice: now, in several calls, or now and before.
 
         Learning takes about as long as asking twice, so who asks once is not made to wait for what nobody uses, and
         who asks often never waits for more than twice what was needed.
         """
-        calls: Counter[Prompt] = Counter()
-        for prepared, texts in groups:
+        often = self.pays([(prepared, len(texts)) for prepared, texts in groups])
+        for prepared, _ in groups:
             if isinstance(prepared, Ensemble):
-                for prompt in dict.fromkeys(prepared.prompts):
-                    calls[prompt] += -(-len(texts) // QUERIES_PER_ENSEMBLE)
-        often = [
-            prompt
-            for prompt, times in calls.items()
-            if times + (prompt.text in self._used) > 1 and prompt.text not in self._learnt
-        ]
-        self._used.update(prompt.text for prompt in calls)
+                self._used.update(prompt.text for prompt in prepared.prompts)
         try:
             self._unbooked += await self._learn(often, lambda count: None)
         except LLMError as error:
@@ -211,16 +233,9 @@ class Asker:
             await self._learn_what_pays(groups)
         jobs: list[list[Job]] = []
         for number, (prepared, texts) in enumerate(groups):
-            size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
-            # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
-            leads = self.llm.profile.prefix_cache
-            if isinstance(prepared, Ensemble):
-                size, leads = QUERIES_PER_ENSEMBLE, False  # short prompts, each its own: there is nothing to fill
-            edges = [0, *range(1 if leads else size, len(texts), size), len(texts)]
+            calls, leads = self.calls(prepared, len(texts))
             group = _Group(number, prepared, texts, answers[number], keep_errors, done, found)
-            chunks: list[Job] = [
-                partial(self._answer_chunk, group, start, end) for start, end in pairwise(edges) if start < end
-            ]
+            chunks: list[Job] = [partial(self._answer_chunk, group, call.start, call.stop) for call in calls]
             if self.calibrate and chunks:
                 jobs.append([partial(self._calibrate, group), *chunks])  # its answers need the bias: it leads anyway
             else:

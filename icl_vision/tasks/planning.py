@@ -3,29 +3,34 @@
 Knows: requests, tokens, which of them a provider's cache would serve. Refuses to know: prices (the user's table says),
 answers.
 
-Estimated, and on the high side: every answer is taken to be as long as it may be. Not counted: what a provider adds
-around messages and schemas, requests tried again, and what the response cache already holds.
+Tokens are estimated, and on the high side: every answer is taken to be as long as it may be. Requests are those that a
+run makes, call by call, but of texts that llama.cpp scores token by token their number is an estimate where words are
+not one token each (labels, line ends). Counted: what the embedded LLM learns of the examples before, and the two short
+requests by which an echo is checked. Not counted: what a provider adds around messages and schemas, requests tried
+again, and what the response cache already holds.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any
 
 from icl_vision.contracts import Classification, Constraint, Prompt, Usage
 from icl_vision.errors import PromptTooLongError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms.cost import Cost, PriceTable
-from icl_vision.llms.dry import DryLLM, by_prompt
+from icl_vision.llms.dry import DryLLM
+from icl_vision.llms.llama_scoring import SIBLINGS
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.tokens import how_counted
-from icl_vision.llms.word_tables import LEARNING, WordTable, learns, table_of
-from icl_vision.tasks.asking import QUERIES_PER_ENSEMBLE
+from icl_vision.llms.word_tables import learns, table_of
+from icl_vision.tasks.asking import Asker
 from icl_vision.tasks.calibrating import check_images
 from icl_vision.tasks.few_shot import FewShotClassifier
-from icl_vision.tasks.scoring import Question, content_free_questions
+from icl_vision.tasks.scoring import Question, Shown, content_free_questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,8 @@ class Plan:
     images: to be asked about. unusable: images that cannot be asked about (no image, too long a prompt), each a
     ``Classification`` with its error. usage: requests and tokens; ``cached_tokens`` is the estimate of what a provider
     reads from its cache, ``completion_tokens`` a bound. exact, counted_by: whether the model's own tokenizer counted.
-    cost, cost_uncached: with and without those cache reads.
+    cost, cost_uncached: with and without those cache reads. learning: those of the requests by which the embedded LLM
+    learns what the examples' prompts say of words: it keeps that, and the next plan has none of them.
     """
 
     model: str
@@ -47,6 +53,7 @@ class Plan:
     counted_by: str
     cost: Cost
     cost_uncached: Cost
+    learning: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form; an unknown cost is null beside its reason."""
@@ -56,6 +63,7 @@ class Plan:
             "images": self.images,
             "unusable": len(self.unusable),
             "requests": self.usage.requests,
+            "requests_of_learning": self.learning,
             "prompt_tokens": self.usage.prompt_tokens,
             "cached_tokens_estimate": self.usage.cached_tokens,
             "cache_write_tokens_estimate": self.usage.cache_write_tokens,
@@ -69,10 +77,11 @@ class Plan:
     def __str__(self) -> str:
         usage = self.usage
         how = how_counted(self.exact, self.counted_by)
+        learning = f" ({self.learning:,} of them to learn the examples, once: they are kept)" if self.learning else ""
         lines = [
             f"model               {self.model} (scoring: {self.method})",
             f"images              {self.images:,}" + (f" ({len(self.unusable)} unusable)" if self.unusable else ""),
-            f"requests            {usage.requests:,}",
+            f"requests            {usage.requests:,}{learning}",
             f"prompt tokens       {usage.prompt_tokens:,} ({how})",
             f"  of them cached    {usage.cached_tokens:,} (estimate: what an earlier prompt began with)",
             f"completion tokens   at most {usage.completion_tokens:,}",
@@ -86,7 +95,7 @@ class Plan:
 
 
 def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: PriceTable | None = None) -> Plan:
-    """What ``classifier.classify(images)`` would send.
+    """What ``classifier.classify(images)`` would send; ``fit``, too, where that has the LLM learn the examples.
 
     Args:
         classifier: fitted with ``llm=DryLLM(...)``, so that nothing can be asked by mistake.
@@ -98,11 +107,15 @@ def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: P
     llm = classifier.llm_
     if not isinstance(llm, DryLLM):
         raise UsageError(f"a plan needs a classifier fitted with llm=DryLLM(connect(...)); got {llm!r}")
+    llm.begin()
     quiet = classifier.quietly()
     words, groups = quiet._read(images)
     asker = classifier._asker
     unusable = [Classification(None, None, (), None, error=one) for one in words if isinstance(one, Exception)]
-    usage, asked = Usage(), 0
+    if classifier.tokenizer_.vocabulary is not None:
+        llm.whole = frozenset(classifier.tokenizer_.vocabulary)
+    asked = 0
+    questioned: list[tuple[Shown, list[Question]]] = []
     for group in groups:
         questions: list[Question] = []
         for text in group.texts:
@@ -114,9 +127,8 @@ def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: P
                 continue
             questions.append(question)
         asked += len(questions)
-        if asker.calibrate and questions:
-            questions = [*content_free_questions(asker.method, group.prepared, asker.labels), *questions]
-        usage += _usage(llm, questions, asker.room, frozenset(asker.words))
+        questioned.append((group.prepared, questions))
+    usage, learnt = _usage(llm, asker, questioned)
     table = prices or PriceTable()
     plain = Usage(usage.requests, usage.prompt_tokens, 0, usage.completion_tokens)
     name = llm.profile.name
@@ -126,6 +138,7 @@ def plan(classifier: FewShotClassifier, images: Sequence[ImageSource], prices: P
         images=asked,
         unusable=tuple(unusable),
         usage=usage,
+        learning=learnt,
         exact=llm.exact,
         counted_by=llm.how,
         cost=table.cost(name, usage),
@@ -151,47 +164,89 @@ def plan_calibration(
     return plan(classifier, sources, prices)
 
 
-def _usage(llm: DryLLM, questions: Sequence[Question], room: int, expected: frozenset[str]) -> Usage:
-    """What these questions would use; prompts with the same fixed part share it in a provider's cache.
+def _usage(llm: DryLLM, asker: Asker, groups: Sequence[tuple[Shown, Sequence[Question]]]) -> tuple[Usage, int]:
+    """What these questions would use, call by call, and how many of the requests learn what is kept afterwards.
 
-    expected: words that an LLM learns after prompts which would be asked more than once.
+    Prompts with the same fixed part share it in a provider's cache.
     """
     profile = llm.profile
     kept = profile.prompt_cache is not None or profile.prefix_cache
-    usage = Usage()
     asked: Counter[str] = Counter()
     first: dict[str, Prompt] = {}
-    # An ensemble's prompts serve several images in one call, and their words are then scored together.
-    size = QUERIES_PER_ENSEMBLE if any(question.shown for question in questions) else 1
-    learning = size > 1 and len(questions) > size and bool(expected) and learns(llm)
-    known: dict[str, WordTable | frozenset[str]] = {}
-    for start in range(0, len(questions), size):
-        call = questions[start : start + size]
-        for prompt, continuations in by_prompt((pair for one in call for pair in one.pairs), ""):
-            if size > 1 and prompt.text not in known:
-                table = table_of(llm, prompt)
-                if table is None and learning:
-                    tokens = llm.count_prompt(prompt)
-                    usage += Usage(LEARNING, LEARNING * tokens, (LEARNING - 1) * tokens, LEARNING)
-                known[prompt.text] = table if table is not None else expected if learning else frozenset()
-            if size > 1:
-                continuations = [one for one in continuations if one[1:] not in known[prompt.text]]
-                if not continuations:
-                    continue
-            if continuations[0]:
-                spent = llm.scored(prompt, [one + call[0].terminator for one in continuations])
-                times = 1 if profile.scores_bags else spent.requests
-            else:
-                constraint = Constraint(call[0].labels) if call[0].method == "constrained" else None
-                written = llm.most_tokens(room, constraint)
-                spent, times = Usage(1, llm.count_prompt(prompt), 0, written), 1
+    tables = _Tables(llm, asker.words)
+    usage = sum(map(tables.learn, asker.learnt_at_fit()), Usage())
+    if learns(llm) and asker.words:
+        usage += sum(map(tables.learn, asker.pays([(shown, len(questions)) for shown, questions in groups])), Usage())
+    learnt = usage.requests
+    chains = [_chain(asker, shown, questions) for shown, questions in groups if questions]
+    # Groups are asked side by side, as many as there are requests at a time.
+    rounds = [
+        (call, alone and len(chains) == 1)
+        for start in range(0, len(chains), asker.concurrency)
+        for turn in zip_longest(*chains[start : start + asker.concurrency])
+        for call, alone in filter(None, turn)
+    ]
+    for call, alone in rounds:
+        if call[0].method not in ("channel", "direct"):
+            constraint = Constraint(call[0].labels) if call[0].method == "constrained" else None
+            prompt = call[0].pairs[0][0]
+            written = llm.most_tokens(asker.room, constraint)
+            parts: list[tuple[Prompt | None, Usage]] = [
+                (prompt, Usage(1, llm.count_prompt(prompt), 0, written)) for _ in call
+            ]
+        else:
+            pairs = tables.unknown([pair for one in call for pair in one.pairs], call[0].terminator)
+            parts = llm.call(pairs, call[0].terminator, alone=alone) if pairs else []
+        for part, spent in parts:
             usage += spent if kept else replace(spent, cached_tokens=0)
-            if prompt.prefix:
-                asked[prompt.prefix] += times
-                first.setdefault(prompt.prefix, prompt)
+            if part is not None and part.prefix:
+                asked[part.prefix] += 1 if profile.scores_bags else spent.requests
+                first.setdefault(part.prefix, part)
     for prefix, requests in asked.items():
         fixed = llm.count(prefix)
         if kept and requests > 1 and fixed >= profile.prompt_cache_minimum:
             written = fixed if llm.marks_prefix(first[prefix]) else 0
             usage += Usage(cached_tokens=fixed * (requests - 1), cache_write_tokens=written)
-    return usage
+    return usage, learnt
+
+
+def _chain(asker: Asker, shown: Shown, questions: Sequence[Question]) -> list[tuple[list[Question], bool]]:
+    """The calls about one group's questions in their order, and whether each is made while no other is."""
+    calls, leads = asker.calls(shown, len(questions))
+    together = [[questions[place] for place in call] for call in calls]
+    if asker.calibrate:
+        together = [[*content_free_questions(asker.method, shown, asker.labels)], *together]
+        leads = True
+    return [(call, len(together) == 1 or (leads and not number)) for number, call in enumerate(together)]
+
+
+class _Tables:
+    """What an LLM that learns words knows of each prompt, now and after what it is to learn."""
+
+    def __init__(self, llm: DryLLM, words: Sequence[str]) -> None:
+        self._llm = llm
+        self._words = frozenset(words)
+        self._kept: dict[str, Container[str]] = {}
+        self._learnt: set[str] = set()
+
+    def learn(self, prompt: Prompt) -> Usage:
+        """Have a prompt's words learnt, unless they are; what that would use."""
+        known = self._of(prompt)
+        if prompt.text in self._learnt or sum(word not in known for word in self._words) < SIBLINGS:
+            return Usage()
+        self._learnt.add(prompt.text)
+        return self._llm.learnt(prompt)
+
+    def unknown(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> list[tuple[Prompt, str]]:
+        """The pairs of one call that are to be asked."""
+        if terminator or not learns(self._llm):
+            return list(pairs)
+        return [(prompt, text) for prompt, text in pairs if not self._knows(prompt, text[1:])]
+
+    def _knows(self, prompt: Prompt, word: str) -> bool:
+        return (prompt.text in self._learnt and word in self._words) or word in self._of(prompt)
+
+    def _of(self, prompt: Prompt) -> Container[str]:
+        if prompt.text not in self._kept:
+            self._kept[prompt.text] = table_of(self._llm, prompt) or ()
+        return self._kept[prompt.text]
