@@ -144,6 +144,13 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
+def named_otherwise(name: str) -> str:
+    """Why a file whose name is not that of an image may have been meant all the same; "" where it may not."""
+    if os.path.splitext(name)[1].lower() in _OTHER_PICTURES:
+        return OTHERS
+    return ARCHIVES if name.lower().endswith(_ARCHIVES) else ""
+
+
 def _why_left_out(path: Path) -> str | None:
     """Why a file is passed over, "" where nobody would have meant it; None for one that is taken."""
     name = path.name
@@ -152,12 +159,7 @@ def _why_left_out(path: Path) -> str | None:
         return HIDDEN if is_picture(name) and not name.startswith("._") else ""
     if is_picture(name):
         return None
-    suffix = path.suffix.lower()
-    if suffix in _OTHER_PICTURES:
-        return OTHERS
-    if name.lower().endswith(_ARCHIVES):
-        return ARCHIVES
-    return BARE if not suffix and _begins_like_one(path) else ""
+    return named_otherwise(name) or (BARE if not path.suffix and _begins_like_one(path) else "")
 
 
 def _begins_like_one(path: Path) -> bool:

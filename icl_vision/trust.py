@@ -11,6 +11,7 @@ Knows: which names lead elsewhere. Refuses to know: files' forms, and what a nam
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath, PureWindowsPath
@@ -22,6 +23,7 @@ ALONE = ("local", "fake")
 FIXED_HOSTS = ("openai", "anthropic")
 """Providers whose adapters take a model's name and no address."""
 SHOWN = 200
+_PASSWORD = re.compile("//.*@", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,9 @@ class Reader:
     def _refused(self, what: str, name: str, leads: str | None, instead: str) -> str:
         if leads is None:
             return name
-        shown = name if len(name) <= SHOWN else name[:SHOWN] + "..."
+        # A configuration of one's own may hold a password; a message must not.
+        whole = _PASSWORD.sub("//***@", name.partition("?")[0]) if "://" in name else name
+        shown = whole if len(whole) <= SHOWN else whole[:SHOWN] + "..."
         raise UntrustedNameError(
             f"{self.source!r} names the {what} {shown!r}, which leads to {leads}; pass {instead} to say yourself what "
             f"is used, or {self.how} if you trust whoever made the file"

@@ -7,11 +7,13 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from icl_vision.errors import DataLeftOutWarning, UsageError
 from icl_vision.evaluation.episodes import ImageFolder
+from icl_vision.evaluation.pictures import list_pictures
 from icl_vision.images import IMAGE_SUFFIXES, list_images, load_image
 from icl_vision.picture_files import survey
 from icl_vision.tasks.folders import read_classes
@@ -170,6 +172,27 @@ class TestTraining:
         message = str(told[0].message)
         assert "links and other members that are no files: 2 ('a.tar/hard.png', 'a.tar/soft.png')" in message
         assert "hidden pictures: 1 ('a.tar/.hidden.png')" in message
+
+    def test_members_of_other_formats_are_told_as_files_are(self, tmp_path: Path) -> None:
+        from icl_vision.training.sources import open_source
+
+        path = self.shard(tmp_path / "a.tar", "a.PNG", "b.HEIC", "c.tar.gz", "d.txt", ".e.heic")
+        with pytest.warns(DataLeftOutWarning) as told:
+            source = open_source(path)
+        assert list(source.names) == ["a.tar/a.PNG"]  # type: ignore[union-attr]
+        message = str(told[0].message)
+        assert "pictures of other formats: 1 ('a.tar/b.HEIC'); archives: 1 ('a.tar/c.tar.gz')" in message
+        assert "d.txt" not in message and ".e.heic" not in message
+
+    def test_suffixes_of_any_case(self, tmp_path: Path) -> None:
+        from icl_vision.training.sources import open_source
+
+        path = self.shard(tmp_path / "A.TAR", "x/a.png", "y/b.JPG")
+        assert list(open_source(path).classes) == list(open_source(tmp_path).classes) == ["x", "y"]
+        arrays = tmp_path / "mnist.npz"
+        np.savez(arrays, x_train=np.zeros((2, 4, 4), np.uint8), x_test=np.zeros((2, 4, 4), np.uint8))
+        arrays = arrays.rename(tmp_path / "MNIST.NPZ")
+        assert len(open_source(arrays).pixels) == len(list_pictures(arrays)) == 2  # type: ignore[union-attr]
 
     def test_nothing_but_what_is_left_out_says_so(self, tmp_path: Path) -> None:
         from icl_vision.training.sources import open_source

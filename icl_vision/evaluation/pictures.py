@@ -50,7 +50,7 @@ def list_pictures(source: str | Path, *, limit: int | None = None, seed: int = 0
         raise UsageError(f"limit must be 1 or more pictures, or None for all; got {limit}")
     if os.path.isdir(path):
         found = [_from_file(file, path) for file in list_images(path)]
-    elif path.suffix == ".npz" and os.path.isfile(path):
+    elif path.suffix.lower() == ".npz" and os.path.isfile(path):
         found = _from_arrays(path)
     else:
         raise UsageError(f"{str(path)!r} is neither a folder of images nor an .npz file")

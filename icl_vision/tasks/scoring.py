@@ -310,4 +310,6 @@ def log_bias(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:
 def log_softmax(logprobs: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Log-probabilities of continuations, normalised over labels. logprobs: one finite at least."""
     values = np.asarray(logprobs, dtype=np.float64)
+    # From the likeliest on: beside numbers as large as a mask's (-3.4e38) a sum of shares leaves no trace.
+    values = values - values.max()
     return np.asarray(values - np.logaddexp.reduce(values), dtype=np.float64)

@@ -22,7 +22,7 @@ from PIL import Image
 
 from icl_vision.errors import ImageNotFoundError, ImageTooLargeError, UsageError
 from icl_vision.images import MAX_BYTES, load_image
-from icl_vision.picture_files import ARCHIVES, HIDDEN, Survey, is_picture, survey
+from icl_vision.picture_files import ARCHIVES, HIDDEN, Survey, is_picture, named_otherwise, survey
 from icl_vision.reading import opened, read_arrays
 
 WHOLE = 256 * 2**20
@@ -114,9 +114,9 @@ def open_source(path: Path, *, part: str = "train") -> Folder | Shards | ImageAr
         return _folder_or_shards(path)
     if not os.path.isfile(path):
         raise UsageError(f"there is no training data at {str(path)!r}; give a folder of images, a .tar or an .npz file")
-    if path.suffix == ".npz":
+    if path.suffix.lower() == ".npz":
         return _array(path, part)
-    if path.suffix == ".tar":
+    if path.suffix.lower() == ".tar":
         return _shards([path])
     raise UsageError(
         f"training data must be a folder of images, an uncompressed .tar or an .npz file; got {str(path)!r}"
@@ -129,7 +129,11 @@ def _folder_or_shards(root: Path) -> Folder | Shards:
         found = survey(root)
     except ImageNotFoundError as error:
         raise UsageError(str(error)) from error
-    shards = sorted(path for path in root.glob("*.tar") if path.is_file() and not path.name.startswith("."))
+    shards = sorted(
+        path
+        for path in root.iterdir()
+        if path.suffix.lower() == ".tar" and path.is_file() and not path.name.startswith(".")
+    )
     if len(shards) > len(found.images):
         left = Survey(root, left_out={why: names for why, names in found.left_out.items() if why != ARCHIVES})
         for path in found.images:
@@ -167,6 +171,8 @@ def _shards(shards: list[Path]) -> Shards:
                 for member in tar:
                     name, shown = PurePosixPath(member.name).name, f"{shard.name}/{member.name}"
                     if not is_picture(name):
+                        if member.isfile() and not name.startswith(".") and (why := named_otherwise(name)):
+                            left.leave_out(why, shown)
                         continue
                     if name.startswith("."):
                         left.leave_out(HIDDEN, shown)

@@ -112,6 +112,13 @@ def test_options_cannot_name_what_is_judged_elsewhere(kind, key, tmp_path):
         kind.load(tmp_path / "task.json", llm=FakeLLM())
 
 
+def test_a_refused_name_shows_no_password():
+    with pytest.raises(UntrustedNameError) as refused:
+        Reader("task.json").llm("openai-compatible:m@http://me:s3cr@t0@host/v1?key=hidden", "llm=...")
+    assert "host/v1" in str(refused.value)
+    assert not any(secret in str(refused.value) for secret in ("s3cr", "t0@", "hidden"))
+
+
 @pytest.mark.parametrize("path", [None, 5, b"task.json"])
 def test_a_file_is_named_by_a_path(kind, path):
     with pytest.raises(UsageError, match="is named by a path, a str or an os.PathLike; got"):

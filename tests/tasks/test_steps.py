@@ -28,6 +28,12 @@ from icl_vision.tasks.verdicts import verdict
 finite = st.floats(-1000, 0)
 
 
+@pytest.mark.parametrize("lowest", [-1e4, -1e30, -3.4e38, -1e308])
+def test_labels_as_unlikely_as_a_mask_says_share_what_there_is(lowest):
+    assert np.exp(log_softmax([lowest, lowest])).tolist() == pytest.approx([0.5, 0.5])
+    assert np.exp(log_softmax([lowest, -1.0, -float("inf")])).tolist() == pytest.approx([0.0, 1.0, 0.0])
+
+
 @given(st.lists(finite, min_size=2, max_size=6))
 def test_log_softmax_is_a_distribution_in_the_same_order(logprobs):
     shares = np.exp(log_softmax(logprobs))
