@@ -139,4 +139,7 @@ def shown_url(url: str) -> str:
 
 def redacted_url(url: object) -> str:
     """What can be shown of something that should have been a URL."""
-    return re.sub(r"//.*@", "//***@", str(url).partition("?")[0], flags=re.DOTALL)
+    text = str(url).partition("?")[0]
+    if "//" not in text:  # MODEL@USER:PASSWORD@HOST, whose scheme was forgotten
+        return re.sub(r"(?<=[/@])[^/@\s]*:[^@\s]*@", "***@", text)
+    return re.sub(r"//.*@", "//***@", text, flags=re.DOTALL)

@@ -186,3 +186,6 @@ def test_urls_for_messages():
     assert shown_url("https://u:p@h.example:8443/v1/?q=1#f") == "https://h.example:8443/v1"
     assert shown_url("http://[::1]:80/v1") == "http://[::1]:80/v1"
     assert redacted_url("http://u:p@ss@h/x?y") == "http://***@h/x"
+    assert redacted_url("m@http://u:p@ss@h/x?y") == "m@http://***@h/x"
+    assert redacted_url("m@u:pass@h/x") == redacted_url("m@http:/u:pass@h/x") == "m@***@h/x"  # a slip in the scheme
+    assert redacted_url("langchain:provider:model@2") == "langchain:provider:model@2"
