@@ -97,7 +97,7 @@ class AnthropicLLM(RemoteLLM):
 
     def _new_client(self, module: Any, key: str, base_url: str | None, timeout: float) -> Any:
         options = {} if base_url is None else {"base_url": base_url}
-        http = guarded_client(module, self.profile.name, timeout)
+        http = guarded_client(module, self.profile.name, timeout, self._address())
         return module.AsyncAnthropic(api_key=key, max_retries=0, timeout=timeout, http_client=http, **options)
 
     # ---- requests ----

@@ -21,17 +21,18 @@ import hashlib
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
-from icl_vision.errors import StorageError, UsageError
+from icl_vision.errors import DroppedGuaranteeWarning, StorageError, UsageError
 from icl_vision.llms.answers import may_be_kept
 from icl_vision.llms.checked_scores import is_logprob
 from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import attach, take
-from icl_vision.llms.wrapped import WrappedLLM
+from icl_vision.llms.wrapped import WrappedLLM, unknown_to_caches
 from icl_vision.rows import JsonRows
 from icl_vision.storage import cache_dir
 
@@ -103,7 +104,8 @@ class CachedLLM(WrappedLLM):
 
     llm: the LLM that answers misses. cache: where answers are kept. Completions are stored one by one, scores pair by
     pair, so that a larger question re-uses the parts of an earlier one. Usage of a hit is zero: nothing was spent. The
-    LLM is closed with it; the cache is its maker's, and others may use it.
+    LLM is closed with it; the cache is its maker's, and others may use it. An LLM that cannot be told from another (a
+    LangChain model with a field whose value shows nothing of itself) is asked every time, with one warning.
     """
 
     def __init__(self, llm: TextLLM, cache: ResponseCache) -> None:
@@ -112,6 +114,8 @@ class CachedLLM(WrappedLLM):
         # The file may be locked by another process: that must not hold up anybody else's requests.
         self._thread = OwnThread("icl-vision-cache")
         self._in_flight: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._warned = False
+        self._mode()  # what cannot be cached is told where the cache is asked for
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_in_flight": {}}  # who waits, waits in this process
@@ -129,7 +133,7 @@ class CachedLLM(WrappedLLM):
         seed: int | None,
         constraint: Constraint | None,
     ) -> Completion:
-        key = self._key(
+        key = await self._key_of(
             "complete",
             prompt,
             {
@@ -159,10 +163,15 @@ class CachedLLM(WrappedLLM):
         return Completion(str(body["text"]), str(body["finish_reason"]), spent, {})
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
-        keys = [self._key("score", prompt, {"continuation": text, "terminator": terminator}) for prompt, text in pairs]
+        mode = self._mode()
+        identity = await self._thread.run(self._identity) if mode != "off" else ""
+        keys = [
+            self._key(identity, "score", prompt, {"continuation": text, "terminator": terminator})
+            for prompt, text in pairs
+        ]
         found: dict[str, float] = {}
         missing: dict[str, tuple[Prompt, str]] = {}
-        stored = await self._thread.run(self._rows, dict.fromkeys(keys)) if _mode.get() == "on" else {}
+        stored = await self._thread.run(self._rows, dict.fromkeys(keys)) if mode == "on" else {}
         for key, pair in zip(keys, pairs, strict=True):
             value = stored[key].get("logprob") if key in stored else None
             if value is not None and is_logprob(value):
@@ -196,11 +205,11 @@ class CachedLLM(WrappedLLM):
 
     async def _store_scores(self, logprobs: Mapping[str, float], method: str) -> None:
         rows = {key: {"logprob": value} for key, value in logprobs.items() if is_logprob(value, method)}
-        if _mode.get() != "off" and rows:
+        if self._mode() != "off" and rows:
             await self._store(rows)
 
     async def _cached(self, key: str, ask: Any) -> dict[str, Any]:
-        mode = _mode.get()
+        mode = self._mode()
         if mode == "off":
             body: dict[str, Any] = await ask()
             return body
@@ -240,11 +249,29 @@ class CachedLLM(WrappedLLM):
             # A full disk: the answer is paid for, and whoever asked still wants it.
             logger.warning("an answer is not kept: %s", error)
 
-    def _key(self, kind: str, prompt: Prompt, settings: dict[str, Any]) -> str:
+    def _mode(self) -> CacheMode:
+        """How this call uses the cache: not at all where answers cannot be told from those of another LLM."""
+        mode = _mode.get()
+        if mode != "off" and (why := unknown_to_caches(self.llm)):
+            if not self._warned:
+                self._warned = True
+                warnings.warn(f"answers are not cached: {why}", DroppedGuaranteeWarning, stacklevel=2)
+            return "off"
+        return mode
+
+    def _identity(self) -> str:
+        # Not on the event loop: an LLM may read its model's whole file for it.
+        return self.identity
+
+    async def _key_of(self, kind: str, prompt: Prompt, settings: dict[str, Any]) -> str:
+        identity = await self._thread.run(self._identity) if self._mode() != "off" else ""
+        return self._key(identity, kind, prompt, settings)
+
+    def _key(self, identity: str, kind: str, prompt: Prompt, settings: dict[str, Any]) -> str:
         document = [
             FORMAT,
             kind,
-            self.identity,
+            identity,
             [prompt.instruction, prompt.context, prompt.query],
             settings,
             _repeat.get(),

@@ -68,6 +68,11 @@ class FallbackLLM(BaseLLM):
         return self._profile
 
     @property
+    def unknown_to_caches(self) -> str:
+        """The first reason that any of them has, see ``WrappedLLM``."""
+        return next((why for llm in self.llms if (why := wrapped.unknown_to_caches(llm))), "")
+
+    @property
     def identity(self) -> str:
         """Of all of them: which one answered is not known before."""
         return "fallback(" + ", ".join(str(getattr(llm, "identity", llm.profile.name)) for llm in self.llms) + ")"

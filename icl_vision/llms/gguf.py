@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 MAGIC = b"GGUF"
 STALE_SECONDS = 60.0
 """A temporary model file that was not written to for so long was left by a killed run."""
+HASHES = "models-hashes.json"
+"""In the cache folder: size, times, place and sha256 of model files that were read."""
+MOST_NOTES = 64
 CHECKED = "models-checked.json"
 """In the cache folder: size and times of the model when its hash was last found right."""
 
@@ -37,12 +40,14 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
 
 @dataclass(frozen=True, slots=True)
 class GGUFInfo:
-    """What we use of a GGUF header: its name, the window it was trained with, and its chat template ("" if none)."""
+    """What we use of a GGUF header: its name (the file's where it has none), the window it was trained with, its chat
+    template and its own name ("" if none)."""
 
     name: str
     architecture: str
     context_length: int | None
     chat_template: str
+    own_name: str = ""
 
 
 def read_info(path: Path) -> GGUFInfo:
@@ -78,6 +83,7 @@ def read_info(path: Path) -> GGUFInfo:
         architecture=architecture,
         context_length=int(window) if isinstance(window, int) else None,
         chat_template=str(metadata.get("tokenizer.chat_template", "")),
+        own_name=str(metadata.get("general.name", "")),
     )
 
 
@@ -281,21 +287,41 @@ def packaged_hash() -> str:
 
 
 def file_hash(path: Path) -> str:
-    """Hex sha256 of a model file, read again only when its size, time or place has changed.
+    """Hex sha256 of a model file, read again only when its size, times or place has changed, by any process: what was
+    found is noted in the cache. Takes a second for each gigabyte or so the first time: not for an event loop's thread.
 
     Raises:
         LLMUnavailableError: it cannot be read.
     """
     try:
         status = path.stat()
-        return _hash_of(path.resolve(), status.st_size, status.st_mtime_ns, status.st_ino)
+        stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        return _hash_of(path.resolve(), *stamp)
     except OSError as error:
         raise LLMUnavailableError(f"{str(path)!r} cannot be read: {error.strerror}") from error
 
 
 @functools.lru_cache(maxsize=16)
-def _hash_of(path: Path, *_: int) -> str:
-    return sha256_file(path)
+def _hash_of(path: Path, *stamp: int) -> str:
+    notes = _notes()
+    known = notes.get(str(path))
+    if isinstance(known, list) and known[:-1] == list(stamp) and isinstance(known[-1], str):
+        return known[-1]
+    found = sha256_file(path)
+    kept = dict(list({**notes, str(path): [*stamp, found]}.items())[-MOST_NOTES:])
+    try:
+        write_json(cache_dir() / HASHES, kept)
+    except (OSError, StorageError) as error:  # the next process reads the file again, then
+        logger.info("the hash of %s cannot be remembered: %s", path, error)
+    return found
+
+
+def _notes() -> dict[str, Any]:
+    try:
+        found = read_json(cache_dir() / HASHES, most=MOST_CARD)
+    except (OSError, ValueError, StorageError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _remove_stale(target: Path) -> None:

@@ -2,22 +2,25 @@
 
 - A redirect to another origin (scheme, host, port) is refused by name: it would carry the whole prompt, and often the
   key, to a place that nobody named, and its answer would pass for the provider's. One in a circle is refused at once.
+- The user and password of an address travel as a header, as they would anyway, and in no address: SDKs and HTTP
+  libraries log those whole. What an address's query holds is blotted out of these logs.
 - An answer's body is unpacked here, a piece at a time, and ends in an error at ``MOST_BYTES``: a few packed kilobytes
   may stand for gigabytes, and a stream need not end at all.
 
-Knows: redirects, content encodings, sizes. Refuses to know: SDKs (they take the client as it is), keys, JSON.
+Knows: redirects, content encodings, sizes, logs. Refuses to know: SDKs (they take the client as it is), keys, JSON.
 """
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
+import logging
 import zlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import LLMGarbledError, LLMResponseError, LLMStatusError
-from icl_vision.llms.redaction import shown_url
+from icl_vision.llms.redaction import redact, shown_url, url_secrets, without_login
 
 if TYPE_CHECKING:
     import httpx2
@@ -46,14 +49,49 @@ def in_pieces() -> Iterator[None]:
         _in_pieces.reset(token)
 
 
-def guarded_client(module: Any, name: str, timeout: float) -> Any:
+class _Blotted(logging.Filter):
+    """Blots secrets of addresses out of what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.secrets: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        with contextlib.suppress(Exception):  # a record that cannot be formatted is its logger's affair
+            text = record.getMessage()
+            if "://" in text and (clean := redact(text, sorted(self.secrets))) != text:
+                record.msg, record.args = clean, None
+        return True
+
+
+_blotted = _Blotted()
+_LOGGERS = ("httpx2", "httpx", "openai._base_client", "anthropic._base_client")
+"""Those that log addresses. A filter of a logger does not hold for those below it."""
+
+
+def hide_in_logs(secrets: Iterable[str]) -> None:
+    """Blot these out of the addresses that SDKs and HTTP libraries log, from now on."""
+    _blotted.secrets.update(secrets)
+    for logger in map(logging.getLogger, _LOGGERS):
+        logger.addFilter(_blotted)  # once, however often
+
+
+def guarded_client(module: Any, name: str, timeout: float, address: str | None = None) -> Any:
     """An HTTP client for an SDK's ``http_client``, with the SDK's own defaults beside the guards.
 
-    module: the SDK. name: of the LLM, for messages. timeout: seconds.
+    module: the SDK. name: of the LLM, for messages. timeout: seconds. address: where requests go, with the user and
+    password that it may hold; the SDK gets it without (``redaction.without_login``).
     """
+    login, place = None, ""
+    if address is not None:
+        plain, login = without_login(address)
+        place = shown_url(plain)
+        hide_in_logs(url_secrets(address))
 
     async def asked(request: httpx2.Request) -> None:
         request.headers["accept-encoding"] = "gzip, deflate"
+        if login is not None and _origin(request.url) == _origin(type(request.url)(place)):
+            request.headers["authorization"] = login.reveal()
 
     async def answered(response: httpx2.Response) -> None:
         if response.has_redirect_location:

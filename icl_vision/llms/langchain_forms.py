@@ -5,6 +5,7 @@ Knows: names that LangChain and the packages around it use. Refuses to know: whe
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -254,6 +255,37 @@ def public_fields(inner: Any) -> dict[str, Any]:
     }
 
 
+def opaque_fields(model: Any) -> list[str]:
+    """Names of the fields, of a model and of what is bound around it, that hold what cannot be told from another."""
+    found: dict[str, None] = {}
+
+    def look(name: str, value: Any) -> None:
+        described = Description()
+        if not hides(name, value):
+            described.of(value)
+        if described.opaque:
+            found[name] = None
+
+    for _ in range(32):
+        if any(base.__name__ == "BaseLanguageModel" for base in type(model).__mro__):
+            break
+        config = getattr(model, "config", None) or {}
+        chosen = config.get("configurable") if isinstance(config, Mapping) else None
+        for given in (getattr(model, "kwargs", None), chosen):
+            for name, value in given.items() if isinstance(given, Mapping) else ():
+                look(str(name), value)
+        for one in getattr(model, "fallbacks", None) or ():
+            found.update(dict.fromkeys(opaque_fields(one)))
+        inner = getattr(model, "bound", None) or getattr(model, "runnable", None)
+        if inner is None:
+            break
+        model = inner
+    for name in [*getattr(type(model), "model_fields", ()), *(getattr(model, "__pydantic_extra__", None) or {})]:
+        if name not in _NO_ANSWER:
+            look(name, getattr(model, name, None))
+    return list(found)
+
+
 def wrapping(model: Any) -> list[Any]:
     """What the wrappers around a model bind to its calls, from outside in, and the models that stand in for it."""
     found: list[Any] = []
@@ -278,14 +310,37 @@ def wrapping(model: Any) -> list[Any]:
 
 
 def secrets(inner: Any) -> tuple[str, ...]:
-    """Values of the model's secret fields."""
-    found = []
-    for value in vars(inner).values():
+    """What the model's fields keep secret: keys, and what addresses in them hide."""
+    found: list[str] = []
+
+    def look(value: Any, depth: int = 4) -> None:
         reveal = getattr(value, "get_secret_value", None)
         if callable(reveal):
             secret = reveal()
             if isinstance(secret, str) and secret:
                 found.append(secret)
-        if isinstance(value, str) and "://" in value:
-            found.extend(url_secrets(value))
-    return tuple(found)
+        elif isinstance(value, str):
+            with contextlib.suppress(ValueError):  # no address after all
+                found.extend(url_secrets(value) if "://" in value else ())
+        elif depth and isinstance(value, Mapping | list | tuple):
+            for one in value.values() if isinstance(value, Mapping) else value:
+                look(one, depth - 1)
+
+    for value in [*vars(inner).values(), getattr(inner, "__pydantic_extra__", None)]:
+        look(value)
+    return tuple(dict.fromkeys(found))
+
+
+def secrets_around(model: Any) -> tuple[str, ...]:
+    """``secrets`` of a model, of what is bound around it, and of those that stand in for it."""
+    found: list[str] = []
+    for _ in range(32):
+        if hasattr(model, "__dict__"):
+            found += secrets(model)
+        for one in getattr(model, "fallbacks", None) or ():
+            found += secrets_around(one)
+        inner = getattr(model, "bound", None) or getattr(model, "runnable", None)
+        if inner is None or any(base.__name__ == "BaseLanguageModel" for base in type(model).__mro__):
+            break
+        model = inner
+    return tuple(dict.fromkeys(found))

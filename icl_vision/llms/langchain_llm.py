@@ -39,6 +39,7 @@ from icl_vision.llms import answers
 from icl_vision.llms import langchain_forms as forms
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.guarded_http import hide_in_logs
 from icl_vision.llms.remote import Shared, Transport, make_resilience
 from icl_vision.llms.resilience import Resilience, RetryPolicy
 from icl_vision.llms.tokens import count_tokens, estimate_tokens
@@ -100,6 +101,8 @@ class LangChainLLM(BaseLLM):
             )
         if settings is not None and (isinstance(settings, str) or not set(settings) <= set(forms.SETTINGS)):
             raise UsageError(f"settings must be some of {', '.join(map(repr, forms.SETTINGS))}; got {settings!r}")
+        # Its packages log addresses as they are.
+        hide_in_logs(forms.secrets_around(model))
         self.model = model
         self._inner = inner
         self._chat = isinstance(inner, BaseChatModel)
@@ -145,6 +148,18 @@ class LangChainLLM(BaseLLM):
         text = json.dumps(known, sort_keys=True, default=str)
         return f"{self._profile.name}#{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
+    @property
+    def unknown_to_caches(self) -> str:
+        """Which of the model's fields hold what shows nothing of itself, so that no cache could tell two such models
+        apart; "" where none does."""
+        hidden = forms.opaque_fields(self.model)
+        if not hidden:
+            return ""
+        return (
+            f"{self._profile.name!r} holds in {', '.join(hidden)} what cannot be told from another (an object without "
+            "public fields, an iterator or a function of its own); use plain values there to have answers cached"
+        )
+
     async def _complete(
         self,
         prompt: Prompt,
@@ -179,14 +194,14 @@ class LangChainLLM(BaseLLM):
             raise failure  # outside the handler: the original may hold the request with its key
 
         said, raw = await resilience.call(ask, tokens=tokens)
-        hidden = forms.secrets(self._inner)
+        hidden = forms.secrets_around(self.model)
         answer = answers.read(said, self._profile.name, raw, stops=stop, secrets=hidden)
         # Not every model keeps stop strings, and completion models among them write on and on.
         return answers.cut(answer, stop)
 
     def __getstate__(self) -> dict[str, Any]:
         # A model holds its key and its clients; where LangChain makes one that does not, it goes along.
-        if forms.secrets(self._inner):
+        if forms.secrets_around(self.model):
             raise TypeError(
                 f"{self._profile.name!r} holds a key, and a key is not pickled: make the model where it is used"
             )

@@ -107,6 +107,8 @@ class LocalLLM(BaseLLM):
         require_xllamacpp()  # a missing extra should be told here, not at the first prompt
         self._path = None if path is None else Path(path).expanduser()
         info = None if self._path is None else read_info(self._path)
+        # Of the header, not of the file's name: a copy gives the same answers.
+        self._model_name = (info.own_name if info is not None else "").replace("|", " ") or "gguf"
         trained = GEMMA_3_270M_CONTEXT if info is None else info.context_length
         if context is not None and trained is not None and context > trained:
             raise UsageError(f"context={context} is more than the {trained} tokens the model was trained with")
@@ -147,15 +149,17 @@ class LocalLLM(BaseLLM):
 
     @property
     def identity(self) -> str:
-        """The model file's name, size and time of change, the endpoint, and options that change answers."""
+        """The model by its content (its own name and the file's hash), the endpoint, and options that change answers.
+
+        A file is read for it once, which takes a second for each gigabyte or so: not for an event loop's thread.
+        """
         # Only where they are not what they always were: older caches and run folders go on.
         options = ("|deterministic" if self._deterministic else "") + (
             f"|context={self._context}" if self._context != DEFAULT_CONTEXT else ""
         )
         if self._path is None:
             return f"local:{GEMMA_3_270M_NAME}|{self._profile.api}{options}"
-        status = self._path.stat()
-        return f"local:{self._path.resolve()}|{status.st_size}|{status.st_mtime_ns}|{self._profile.api}{options}"
+        return f"local:{self._model_name}|sha256 {file_hash(self._path)}|{self._profile.api}{options}"
 
     @property
     def llama_lead(self) -> Lead:

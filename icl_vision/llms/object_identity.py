@@ -42,11 +42,15 @@ class Description:
     """What decides how an object behaves, as JSON: fields, attributes, what functions do; the same in every process.
 
     So deep and so many values; an object within itself is named where it comes again.
+
+    ``opaque``: whether something among what was described shows nothing of itself but its kind (an iterator, an object
+    that keeps all its state in private, whatever lies too deep): another that behaves differently would look the same.
     """
 
     DEPTH, MOST = 16, 20_000
 
     def __init__(self) -> None:
+        self.opaque = False
         self._left = self.MOST
         self._open: set[int] = set()
 
@@ -56,7 +60,10 @@ class Description:
         if isinstance(value, str):
             return _without_secrets(value)
         self._left -= 1
-        if not depth or self._left < 0 or id(value) in self._open or callable(getattr(value, "get_secret_value", None)):
+        if id(value) in self._open or callable(getattr(value, "get_secret_value", None)):
+            return type(value).__name__
+        if not depth or self._left < 0:
+            self.opaque = True
             return type(value).__name__
         self._open.add(id(value))
         try:
@@ -65,6 +72,9 @@ class Description:
             self._open.discard(id(value))
 
     def _of_object(self, value: Any, depth: int) -> Any:
+        if hasattr(type(value), "__next__"):
+            self.opaque = True  # what it gives next depends on what it gave
+            return type(value).__name__
         if isinstance(value, Mapping):
             return {str(name): self.of(one, depth) for name, one in value.items() if not hides(str(name), one)}
         if isinstance(value, set | frozenset):
@@ -86,6 +96,8 @@ class Description:
         if isinstance(value, functools.partial):
             return [self.of(value.func, depth), self.of(value.args, depth), self.of(value.keywords, depth)]
         if hasattr(value, "__qualname__"):
+            if not isinstance(getattr(value, "__self__", None), types.ModuleType | type | None):
+                self.opaque = True  # a built-in method of some object: of which, it does not say
             return f"{getattr(value, '__module__', '')}.{value.__qualname__}"
         if isinstance(value, types.CodeType):
             return self._of_code(value, depth)
@@ -124,7 +136,16 @@ class Description:
             shown = repr(value)  # dates, patterns, numbers of other kinds
             if not re.search(r"\bat 0x|\bobject at\b", shown):
                 return [kind, _without_secrets(shown)]
+        self.opaque = self.opaque or not _is_empty(value)
         return kind
+
+
+def _is_empty(value: object) -> bool:
+    """Whether an object holds nothing at all, so that its class says everything."""
+    if any(base.__dict__.get("__slots__") for base in type(value).__mro__):
+        return False
+    room = object.__basicsize__ + 2 * tuple.__itemsize__  # for attributes and weak references, which most classes have
+    return not getattr(value, "__dict__", None) and type(value).__basicsize__ <= room
 
 
 def _without_secrets(text: str) -> str:

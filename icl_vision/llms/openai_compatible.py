@@ -24,7 +24,7 @@ from icl_vision.llms.openai_answers import chat_usage, first_choice, read_chat, 
 from icl_vision.llms.openai_requests import send
 from icl_vision.llms.partial_scores import PartialScores, attach, score_each, take
 from icl_vision.llms.profiles import profile_for
-from icl_vision.llms.redaction import check_url, redacted_url, shown_url
+from icl_vision.llms.redaction import check_url, redacted_url, shown_url, without_login
 from icl_vision.llms.remote import RemoteLLM, Transport
 from icl_vision.llms.structured import check_constraint
 
@@ -129,7 +129,7 @@ class OpenAICompatibleLLM(RemoteLLM):
         return settings
 
     def _new_client(self, module: Any, key: str, base_url: str | None, timeout: float) -> Any:
-        http = guarded_client(module, self.profile.name, timeout)
+        http = guarded_client(module, self.profile.name, timeout, self._address())
         return module.AsyncOpenAI(
             api_key=key or "not-needed", base_url=base_url, timeout=timeout, max_retries=0, http_client=http
         )
@@ -255,7 +255,7 @@ class OpenAICompatibleLLM(RemoteLLM):
 
     async def _score_by_tokens(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
         assert self._base_url is not None
-        root = root_of(self._base_url.reveal())
+        root = root_of(without_login(self._base_url.reveal())[0])
         longest = max((prompt.text + text for prompt, text in pairs), key=len)
 
         async def post(path: str, document: dict[str, Any]) -> dict[str, Any]:

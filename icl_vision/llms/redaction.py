@@ -6,6 +6,7 @@ Knows: secrets, URLs with a password or a query. Refuses to know: where the text
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import json
 import re
@@ -114,6 +115,19 @@ def url_secrets(url: str) -> list[str]:
     return [url, *hidden, *tokens, *(token.rstrip("=") for token in tokens)]
 
 
+def without_login(url: str) -> tuple[str, Secret | None]:
+    """An address without its user and password, and these as the value of an Authorization header (None for none): so
+    no address that a client, its log or its errors show holds a password."""
+    parts = urllib.parse.urlsplit(url)
+    user, at, place = parts.netloc.rpartition("@")
+    if not at:
+        return url, None
+    plain = urllib.parse.urlunsplit(parts._replace(netloc=place))
+    name, _, password = user.partition(":")
+    login = f"{urllib.parse.unquote(name)}:{urllib.parse.unquote(password)}"
+    return plain, Secret("Basic " + base64.b64encode(login.encode()).decode()) if login != ":" else None
+
+
 def check_url(url: str) -> str:
     """A base URL that can be used, or UsageError that does not show a password in it."""
     parts = None
@@ -135,6 +149,21 @@ def shown_url(url: str) -> str:
     host = f"[{host}]" if ":" in host else host
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+_SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|auth|sig|cred|code|session", re.IGNORECASE)
+
+
+def query_mark(url: str) -> str:
+    """What tells an address's query from another one, for a cache's key; "" where there is none. Fields that by their
+    names hold a secret decide no answer and are left out, the others do not show either."""
+    query = urllib.parse.urlsplit(url).query
+    fields = [
+        pair for pair in urllib.parse.parse_qsl(query, keep_blank_values=True) if not _SECRET_NAME.search(pair[0])
+    ]
+    if not fields:
+        return ""
+    return "?" + hashlib.sha256(urllib.parse.urlencode(sorted(fields)).encode()).hexdigest()[:12]
 
 
 def redacted_url(url: object) -> str:

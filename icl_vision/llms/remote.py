@@ -38,7 +38,16 @@ from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.provider_errors import error_in
-from icl_vision.llms.redaction import Secret, check_url, quote, shown_url, url_secrets, without_secrets
+from icl_vision.llms.redaction import (
+    Secret,
+    check_url,
+    query_mark,
+    quote,
+    shown_url,
+    url_secrets,
+    without_login,
+    without_secrets,
+)
 from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
 from icl_vision.llms.sdk_errors import Translator
 from icl_vision.llms.structured import answer_from_json
@@ -222,7 +231,7 @@ class RemoteLLM(BaseLLM):
     def identity(self) -> str:
         """What decides the answers, beside prompt and decoding settings: for a cache's keys. Holds no key."""
         address = self._address()
-        where = "" if address is None else shown_url(check_url(address))
+        where = "" if address is None else shown_url(check_url(address)) + query_mark(address)
         settings = json.dumps(self._settings(), sort_keys=True, default=str)
         return f"{self.profile.name}|{self.profile.api}|{where}|{settings}"
 
@@ -409,7 +418,11 @@ class RemoteLLM(BaseLLM):
 
     def _made_client(self, key: str, timeout: float) -> Any:
         module = importlib.import_module(self.sdk)
-        base_url = None if self._base_url is None else self._base_url.reveal()
+        # Without its user and password, which go into a header: an address is logged, shown in errors, and more. One in
+        # the environment is the SDK's to find, unless it holds a login.
+        address = self._address()
+        plain, login = (None, None) if address is None else without_login(check_url(address))
+        base_url = plain if self._base_url is not None or login is not None else None
         client = self._new_client(module, key, base_url, timeout)
         _ = getattr(client, "messages", None)  # imported by the SDK at first use
         return client

@@ -34,6 +34,11 @@ class WrappedLLM(BaseLLM):
         """The LLM's own: an answer is the same through every wrapper."""
         return str(getattr(self.llm, "identity", self.llm.profile.name))
 
+    @property
+    def unknown_to_caches(self) -> str:
+        """Why answers must not be kept: the LLM's own reason, "" for none."""
+        return unknown_to_caches(self.llm)
+
     def most_tokens(self, max_tokens: int, constraint: Constraint | None) -> int:
         """Tokens a completion may be billed for: see ``RemoteLLM.most_tokens``."""
         return most_tokens(self.llm, max_tokens, constraint)
@@ -84,6 +89,11 @@ class WrappedLLM(BaseLLM):
         close = getattr(self.llm, "aclose", None)
         if close is not None:
             await close()
+
+
+def unknown_to_caches(llm: TextLLM) -> str:
+    """Why an LLM's answers must not be kept: its identity does not tell it from others; "" where it does."""
+    return str(getattr(llm, "unknown_to_caches", ""))
 
 
 def most_tokens(llm: TextLLM, max_tokens: int, constraint: Constraint | None) -> int:

@@ -9,16 +9,33 @@ import inspect
 from typing import Any, Self
 
 from icl_vision.errors import UsageError
+from icl_vision.llms.langchain_forms import secrets_around
+from icl_vision.llms.langchain_llm import is_langchain_model
 from icl_vision.llms.redaction import without_secrets
 
 
 def hidden(value: Any) -> Any:
-    """A value, or all values of a mapping, with connect strings that show no user, password or query."""
+    """A value, or all values of a mapping, with connect strings that show no user, password or query.
+
+    Raises:
+        TypeError: a LangChain model that holds a key or a password, and would take it along.
+    """
     if isinstance(value, str):
         return without_secrets(value) if "://" in value else value
     if type(value) is dict:
         return {name: hidden(one) for name, one in value.items()}
+    if is_langchain_model(value) and secrets_around(value):
+        raise TypeError(
+            f"this {type(value).__name__} holds a key or a password, and those are not pickled: make the model where "
+            "it is used, or give its name as llm='langchain:PROVIDER:MODEL'"
+        )
     return value
+
+
+def shown(value: Any) -> str:
+    """A value's repr, without users, passwords and queries of addresses in it."""
+    text = repr(value)
+    return without_secrets(text) if "://" in text else text
 
 
 class Parameters:
@@ -58,7 +75,7 @@ class Parameters:
 
     def __repr__(self) -> str:
         changed = [
-            f"{name}={hidden(getattr(self, name))!r}"
+            f"{name}={shown(getattr(self, name))}"
             for name, default in self._defaults().items()
             if getattr(self, name) is not default and repr(getattr(self, name)) != repr(default)
         ]

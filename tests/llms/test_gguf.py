@@ -7,14 +7,19 @@ import os
 import struct
 import subprocess
 import sys
+import threading
 import time
 import types
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from loop_guard import LOOP_THREAD
 
+from icl_vision import connect
 from icl_vision.errors import LLMUnavailableError, MissingExtraError, StorageError
 from icl_vision.llms import gguf
+from icl_vision.llms.cache import CachedLLM, ResponseCache
+from icl_vision.llms.fake import FakeLLM
 from icl_vision.storage import cache_dir
 
 
@@ -40,7 +45,7 @@ ENTRIES = (
 def test_header(tmp_path):
     path = tmp_path / "model.gguf"
     path.write_bytes(header(*ENTRIES) + b"weights")
-    assert gguf.read_info(path) == gguf.GGUFInfo("model", "llama", 4096, "{{ messages }}")
+    assert gguf.read_info(path) == gguf.GGUFInfo("model", "llama", 4096, "{{ messages }}", "")
     path.write_bytes(header(*ENTRIES[:1]))
     assert gguf.read_info(path) == gguf.GGUFInfo("model", "llama", None, "")
 
@@ -266,3 +271,64 @@ def test_killed_while_it_is_put_together(tmp_path):
     done = subprocess.run([*command, "fast"], env=environment, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == str(tmp_path / "cache/models/small.gguf")
     assert [one.name for one in (tmp_path / "cache/models").iterdir()] == ["small.gguf"]
+
+
+def model(path, weights: bytes, name: str = "Tiny") -> None:
+    own = text("general.name") + struct.pack("<I", 8) + text(name)
+    path.write_bytes(header(*ENTRIES, own) + weights)
+
+
+def test_a_file_is_known_by_its_content(tmp_path):
+    pytest.importorskip("xllamacpp")
+    path, copy = tmp_path / "a.gguf", tmp_path / "elsewhere" / "b.gguf"
+    copy.parent.mkdir()
+    model(path, b"weights-1")
+    copy.write_bytes(path.read_bytes())
+
+    def of(file, **options):
+        return connect(f"local:{file}", **options).identity
+
+    first = of(path)
+    assert first == of(copy) != of(path, deterministic=True) and str(tmp_path) not in first
+    before = path.stat()
+    model(path, b"weights-2")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size and path.stat().st_mtime_ns == before.st_mtime_ns
+    assert of(path) != first
+    os.utime(copy)  # touched, and still the same model
+    assert of(copy) == first
+
+
+def test_a_files_hash_is_noted_for_other_processes(tmp_path, monkeypatch):
+    path = tmp_path / "a.gguf"
+    model(path, b"weights-1")
+    found = gguf.file_hash(path)
+    assert found == hashlib.sha256(path.read_bytes()).hexdigest()
+    read = []
+    monkeypatch.setattr(gguf, "sha256_file", lambda file: read.append(file) or "another")
+    gguf._hash_of.cache_clear()  # as in another process
+    assert gguf.file_hash(path) == found and read == []
+    model(path, b"weights-22")
+    assert gguf.file_hash(path) == "another" and read == [path.resolve()]
+    for damaged in ("[]", "{", '{"x": 1}'):
+        gguf._hash_of.cache_clear()
+        (cache_dir() / gguf.HASHES).write_text(damaged)
+        assert gguf.file_hash(path) == "another"
+    with pytest.raises(LLMUnavailableError, match="cannot be read"):
+        gguf.file_hash(tmp_path / "missing.gguf")
+
+
+def test_no_event_loop_waits_for_a_hash(tmp_path, monkeypatch):
+    threads = []
+
+    class Slow(FakeLLM):
+        @property
+        def identity(self) -> str:
+            threads.append(threading.current_thread().name)
+            return "slow"
+
+    llm = CachedLLM(Slow("x", scores_text=True), ResponseCache(tmp_path / "r.sqlite"))
+    llm.complete_sync("a")
+    llm.score_sync([("a", " b")])
+    assert len(threads) == 2 and LOOP_THREAD not in threads
+    llm.cache.close()

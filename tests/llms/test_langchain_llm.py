@@ -35,6 +35,7 @@ from icl_vision.errors import (
     PromptTooLongError,
     UsageError,
 )
+from icl_vision.llms import Budget
 from icl_vision.llms.langchain_llm import LangChainLLM, is_langchain_model
 from icl_vision.llms.resilience import Resilience
 
@@ -457,3 +458,57 @@ def _no_threads_left() -> Iterator[None]:
     for thread in threading.enumerate():
         if thread.name == "icl-vision-langchain":
             thread.join(20)
+
+
+class Hidden:
+    """Keeps what it is in private."""
+
+    def __init__(self, style: str) -> None:
+        self._style = style
+
+
+class Styled(Chat):
+    style: Any = None
+
+    def _generate(self, messages: Any, stop: Any = None, run_manager: Any = None, **kwargs: Any) -> ChatResult:
+        said = getattr(self.style, "_style", "plain")
+        return ChatResult(generations=[ChatGeneration(message=AIMessage(said))])
+
+
+class TestCaching:
+    def test_a_model_that_cannot_be_told_from_another_is_not_cached_and_says_so_once(self, tmp_path: Any) -> None:
+        made = [
+            lambda style: Styled(style=Hidden(style)),
+            lambda style: Styled(style=[{"deep": Hidden(style)}]).with_retry(),
+            lambda style: Styled().with_fallbacks([Styled(style=Hidden(style))]),
+            lambda style: Styled().bind(extra=Hidden(style)),
+        ]
+        for make in made:
+            for style in ("one", "two"):
+                with pytest.warns(DroppedGuaranteeWarning, match="answers are not cached: .*(style|extra)") as warned:
+                    llm = connect(make(style), cache=tmp_path / "r.sqlite")
+                    texts = [llm.complete_sync("which?").text for _ in range(2)]
+                assert len(warned) == 1 and texts[0] == texts[1]
+                assert llm.cache.hits == 0 and len(llm.cache) == 0  # type: ignore[attr-defined]
+                llm.cache.close()  # type: ignore[attr-defined]
+        assert connect(Styled(style=Hidden("one"))).complete_sync("x").text == "one"  # nothing to warn of
+
+    def test_the_answers_are_those_of_each(self, tmp_path: Any) -> None:
+        for style in ("one", "two"):
+            with pytest.warns(DroppedGuaranteeWarning, match="not cached"):
+                llm = connect(Styled(style=Hidden(style)), cache=tmp_path / "r.sqlite")
+            assert llm.complete_sync("which?").text == style
+            llm.cache.close()  # type: ignore[attr-defined]
+
+    def test_through_other_wrappers(self, tmp_path: Any) -> None:
+        with pytest.warns(DroppedGuaranteeWarning, match="not cached"):
+            llm = connect(
+                Styled(style=Hidden("one")), cache=tmp_path / "r.sqlite", budget=Budget(requests=9), fallback=["fake"]
+            )
+        assert llm.complete_sync("which?").text == "one"
+
+    def test_a_plain_model_is_cached(self, tmp_path: Any) -> None:
+        llm = connect(Styled(style="x"), cache=tmp_path / "r.sqlite")
+        assert llm.complete_sync("which?").text == llm.complete_sync("which?").text == "plain"
+        assert llm.cache.hits == 1  # type: ignore[attr-defined]
+        llm.cache.close()  # type: ignore[attr-defined]

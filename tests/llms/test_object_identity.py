@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -128,3 +129,64 @@ def test_the_same_in_every_process() -> None:
         for seed in ("1", "2")
     }
     assert len(found) == 1
+
+
+class Private:
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+
+class PrivateSlots:
+    __slots__ = ("_value",)
+
+
+class Empty:
+    pass
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Private(1),
+        PrivateSlots(),
+        iter([1]),
+        (one for one in [1]),
+        [].append,
+        threading.Lock(),
+        [{"a": Private(1)}],
+        functools.partial(max, default=Private(1)),
+        deep(1, 40),
+        [[one] for one in range(30_000)],
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_shows_nothing_of_itself_is_told(value: Any) -> None:
+    described = Description()
+    described.of(value)
+    assert described.opaque
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        1,
+        "a",
+        [1],
+        {"a": {1, 2}},
+        Plain(1),
+        Slots(1),
+        Data(1),
+        Empty(),
+        object(),
+        Empty,
+        len,
+        closed(1),
+        datetime.date.max,
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_shows_all_of_itself_is_not(value: Any) -> None:
+    described = Description()
+    described.of(value)
+    assert not described.opaque

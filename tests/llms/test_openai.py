@@ -392,3 +392,17 @@ def test_an_address_from_the_environment_counts_and_its_password_does_not_show(m
     assert "pass-4711" not in llm.identity and "pass-4711" in llm.secrets()
     monkeypatch.setenv("OPENAI_BASE_URL", " ")
     assert llm.identity == before
+
+
+@pytest.mark.parametrize("spec", ["openai:gpt-5.1", "anthropic:claude-haiku-4-5", "openai-compatible"])
+def test_an_addresss_query_counts_and_its_secrets_do_not(spec):
+    def of(query):
+        url = f"http://127.0.0.1:1/v1{query}"
+        if spec == "openai-compatible":
+            return connect(f"openai-compatible:m@{url}").identity
+        return connect(spec, base_url=url).identity
+
+    assert of("") == of("?token=a") == of("?api_key=b&sig=c")
+    assert len({of(""), of("?version=1"), of("?version=2"), of("?version=1&region=x"), of("?flag")}) == 5
+    assert of("?version=1") == of("?version=1&token=b") and of("?a=1&b=2") == of("?b=2&a=1")
+    assert "swordfish" not in of("?note=swordfish&password=swordfish")

@@ -178,3 +178,22 @@ def test_a_password_that_a_server_echoes_is_not_told(refusing: str, capfd: Any, 
     captured = capfd.readouterr()
     for secret in ("swordfish", "anchovy", base64.b64encode(b"someone:swordfish").decode()):
         assert secret not in told + captured.out + captured.err
+
+
+@pytest.mark.parametrize("kind", [FewShotClassifier, ImageGenerator, ImageDenoiser])
+def test_a_langchain_models_address_shows_nowhere_and_is_not_pickled(kind: type) -> None:
+    pytest.importorskip("langchain_core")
+    from placed_model import Placed
+
+    secret = Placed(responses=["a"], openai_api_base=URL)
+    nested = Placed(responses=["a"], options={"proxies": [URL]})
+    for model in (secret, nested, secret.with_retry(), secret.bind(proxy=URL), Placed(responses=["a"]).bind(proxy=URL)):
+        llm = connect(model)
+        for one in (kind(model), kind(llm)):
+            for text in (repr(one), str(one)):
+                assert "swordfish" not in text and "anchovy" not in text and "someone" not in text
+            with pytest.raises(TypeError, match="not pickled: make the model where it is used"):
+                pickle.dumps(one)
+        assert "swordfish" not in repr(llm) + llm.identity + repr(llm.profile)
+    plain = again(kind(Placed(responses=["a"], openai_api_base="http://127.0.0.1:9/v1")))
+    assert plain.llm.openai_api_base == "http://127.0.0.1:9/v1"

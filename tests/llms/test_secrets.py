@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import copy
 import io
 import logging
 import pickle
 import traceback
+import types
 import warnings
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from icl_vision import connect
 from icl_vision.contracts import Constraint
 from icl_vision.errors import IclVisionError, LLMSpecError, LLMTimeoutError, UsageError
 from icl_vision.llms import FallbackLLM, Meter, MeteredLLM, ResponseCache, record
-from icl_vision.llms.redaction import Secret, quote, redact, redacted_url, shown_url
+from icl_vision.llms.redaction import Secret, quote, redact, redacted_url, shown_url, without_login
 
 # Where a careless server puts what it got.
 ECHO = f"the header was 'Bearer {CANARY}'"
@@ -189,3 +192,67 @@ def test_urls_for_messages():
     assert redacted_url("m@http://u:p@ss@h/x?y") == "m@http://***@h/x"
     assert redacted_url("m@u:pass@h/x") == redacted_url("m@http:/u:pass@h/x") == "m@***@h/x"  # a slip in the scheme
     assert redacted_url("langchain:provider:model@2") == "langchain:provider:model@2"
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS, ids=str)
+async def test_no_log_of_any_library_shows_an_addresss_password(adapter, caplog, monkeypatch):
+    basic = base64.b64encode(b"m\xc3\xa9:pass-4711").decode()
+    with LoopbackServer(adapter.provider()) as server, caplog.at_level(logging.DEBUG):
+        loggers = [logging.getLogger(name) for name in ("httpx2", "httpx", "openai", "anthropic", "httpcore2")]
+        for logger in loggers:
+            monkeypatch.setattr(logger, "level", logging.DEBUG)
+        secret = server.url.replace("http://", "http://m%C3%A9:pass-4711@")
+        placed = types.SimpleNamespace(url=secret, provider=server.provider)
+        llm = adapter.llm(placed, resilience=quick(attempts=1))
+        shown = ""
+        for fault in (None, Fault(status=400, message="no")):
+            server.faults.extend([fault] if fault else [])
+            with pytest.raises(IclVisionError) as caught:  # the server wants a key where an address has a login
+                await llm.complete(PROMPT)
+            shown += all_text_of(caught.value)
+            if llm.profile.scores_text:
+                with pytest.raises(IclVisionError) as caught:
+                    await llm.score([(PROMPT, " cat")])
+                shown += all_text_of(caught.value)
+        await llm.aclose()
+        sent = {request.headers["authorization"] for request in server.requests}
+    assert sent == {f"Basic {basic}"}  # as before: where an address has a login, that is what is sent
+    shown += caplog.text
+    assert "127.0.0.1" in caplog.text and "pass-4711" not in shown and basic not in shown
+
+
+async def test_an_address_in_the_environment_is_stripped_too(caplog, monkeypatch):
+    with LoopbackServer(ADAPTERS[0].provider()) as server, caplog.at_level(logging.DEBUG):
+        for variable in ("OPENAI_BASE_URL", "ANTHROPIC_BASE_URL"):
+            monkeypatch.setenv(variable, server.url.replace("http://", "http://me:pass-4711@"))
+        for spec in ("openai:gpt-4o-mini", "anthropic:claude-haiku-4-5"):
+            llm = connect(spec, api_key="sk-1", attempts=1)
+            with contextlib.suppress(IclVisionError):  # the server speaks one of the two
+                await llm.complete(PROMPT)
+            await llm.aclose()
+        sent = {request.headers["authorization"] for request in server.requests}
+    assert len(sent) == 1 and sent.pop().startswith("Basic ")
+    assert "127.0.0.1" in caplog.text and "pass-4711" not in caplog.text
+
+
+async def test_what_an_addresss_query_holds_is_blotted_out_of_logs(caplog):
+    with LoopbackServer(ADAPTERS[0].provider()) as server, caplog.at_level(logging.DEBUG):
+        llm = connect(f"openai-compatible:m@{server.url}?token=tok-0815", attempts=1)
+        with contextlib.suppress(IclVisionError):
+            await llm.complete(PROMPT)
+        await llm.aclose()
+    assert "127.0.0.1" in caplog.text and "tok-0815" not in caplog.text
+
+
+def test_an_address_is_split_into_place_and_login():
+    for url, plain, login in (
+        ("http://h:1/v1?a=b", "http://h:1/v1?a=b", None),
+        ("http://u:p@h:1/v1?a=b", "http://h:1/v1?a=b", b"u:p"),
+        ("https://u@[::1]:2/v1", "https://[::1]:2/v1", b"u:"),
+        ("http://u%40x:p%3A%2F@h", "http://h", b"u@x:p:/"),
+        ("http://@h/v1", "http://h/v1", None),
+    ):
+        found, secret = without_login(url)
+        assert found == plain and (secret is None) == (login is None)
+        if secret is not None and login is not None:
+            assert secret.reveal() == "Basic " + base64.b64encode(login).decode() and "Secret(...)" in repr(secret)
