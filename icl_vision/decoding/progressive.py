@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
-from icl_vision.decoding.answering import Constrain, Score, SegmentAsker
+from icl_vision.decoding.answering import Constrain, Question, Score, SegmentAsker
 from icl_vision.decoding.drawing import Drawing, Pair, Query, SegmentAnswer
 from icl_vision.decoding.planning import DrawingPlan, plan_of
 from icl_vision.decoding.questions import Questions, item_of
@@ -43,6 +43,7 @@ from icl_vision.errors import (
 from icl_vision.llms.cost import Budget, Meter, PriceTable
 from icl_vision.llms.loop import OwnThread, run_sync
 from icl_vision.llms.metered import MeteredLLM
+from icl_vision.llms.tokens import most_tokens
 from icl_vision.runs import Run, read_usage
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ class ProgressiveDecoder:
         # Metering counts every prompt's tokens before it is sent; without a limit nobody needs that.
         self._meter = None if budget is None else Meter(self.prices, budget)
         self._counted: set[Path] = set()
+        self._counts: dict[str, int] = {}
         self.llm = llm if self._meter is None else MeteredLLM(llm, self._meter)
         self._asker = SegmentAsker(self.llm, constrain=constrain, asks=asks, score=score)
         for stage in self.stages:
@@ -358,6 +360,7 @@ class ProgressiveDecoder:
             question = await work.question(step, number)
             if canvas.error is not None:
                 return  # given up while the prompt was put together
+            await self._check_question(work.questions, step, question)
             answer = await self._asker.ask(question)
             if answer.words is None:
                 said = "; ".join(map(repr, answer.texts[-3:]))
@@ -384,30 +387,64 @@ class ProgressiveDecoder:
         steps.put_nowait(Step(number, step.number, work.drawing(number)))
 
     async def _check_window(self, questions: Questions) -> None:
-        """Refuse a prompt that cannot fit before anything is asked; of each pass the longest is counted, where its
-        bytes alone do not show that it fits: a token covers one at least, and how many more is another matter in each
-        text."""
+        """Refuse prompts that do not fit before anything is asked, as far as they are known: words that are still to be
+        drawn are the first example's there, and each prompt is looked at again when they are (``_check_question``)."""
         window = self.llm.profile.context_window
         if window is None:
             return
-        for text, answer in await asyncio.to_thread(_longest, questions):
-            if len(text.encode()) + 1 + answer <= window:
-                continue
-            try:
-                tokens = await self.llm.count_tokens(text)
-            except CapabilityError:
-                return  # the LLM has to refuse it by itself
-            if tokens + answer > window:
-                raise PromptTooLongError(tokens + answer, window, SHORTER)
+        for texts, answers in await asyncio.to_thread(_prompts, questions):
+            await self._check_fits(texts, answers, window)
+
+    async def _check_question(self, questions: Questions, step: Pass, question: Question) -> None:
+        """Refuse a prompt that does not fit, with the words that were drawn in it, before it is sent."""
+        window = self.llm.profile.context_window
+        if window is None:
+            return
+        prompts = (question.prompt, *(() if question.against is None else (question.against,)))
+        answers = await asyncio.to_thread(questions.answers, step)
+        await self._check_fits([prompt.text for prompt in prompts], answers, window)
+
+    async def _check_fits(self, texts: Sequence[str], answers: Sequence[str], window: int) -> None:
+        """Raise PromptTooLongError where the prompt with the most tokens and the longest of the answers do not fit."""
+        if max(map(most_tokens, texts)) + max(map(most_tokens, answers)) <= window:
+            return  # whatever they are written in
+        room = await self._most_counted(answers)
+        tokens = None if room is None else await self._most_counted(texts)
+        if room is not None and tokens is not None and tokens + room > window:
+            raise PromptTooLongError(tokens + room, window, SHORTER)
+
+    async def _most_counted(self, texts: Sequence[str]) -> int | None:
+        """Tokens of the text that has the most of them, which need not be the longest; None where the LLM cannot count
+        and will have to refuse a long prompt by itself."""
+        most = 0
+        for text in sorted(dict.fromkeys(texts), key=most_tokens, reverse=True):
+            if most_tokens(text) <= most:
+                break  # neither this one nor a shorter one can have more
+            known = self._counts.get(text)
+            if known is None:
+                try:
+                    known = await self.llm.count_tokens(text)
+                except CapabilityError:
+                    return None
+                if len(text) < 4096:  # answers, which are asked for again and again
+                    self._counts[text] = known
+            most = max(most, known)
+        return most
 
 
-def _longest(questions: Questions) -> list[tuple[str, int]]:
-    """The longest prompt of each pass that is asked, with the tokens of its answer."""
+def _prompts(questions: Questions) -> list[tuple[list[str], list[str]]]:
+    """Of each pass that is asked: its prompts, each once, and the answers that its examples have."""
     found = []
     for one in questions.passes:
-        texts = [questions.stand_in(one, query).text for query in questions.queries if questions.wanted(one, query)]
+        asked = [query for query in questions.queries if questions.wanted(one, query)]
+        prompts = [
+            prompt
+            for query in asked
+            for prompt in (questions.stand_in(one, query), questions.stand_in_against(one, query))
+        ]
+        texts = list(dict.fromkeys(prompt.text for prompt in prompts if prompt is not None))
         if texts:
-            found.append((max(texts, key=lambda text: len(text.encode())), questions.answer_tokens(one)))
+            found.append((texts, questions.answers(one)))
     return found
 
 

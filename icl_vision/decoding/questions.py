@@ -245,6 +245,11 @@ class Questions:
         """The first example's words of a segment."""
         return self._words[step.stage][0][step.segment.start : step.segment.stop]
 
+    def answers(self, step: Pass) -> list[str]:
+        """What the examples have there, as an answer after the prompt: how much room one needs."""
+        start, stop = step.segment.start, step.segment.stop
+        return list(dict.fromkeys(" " + composed(" ".join(words[start:stop])) for words in self._words[step.stage]))
+
     def stand_in(self, step: Pass, query: Query) -> Prompt:
         """A prompt about as long as the real one, whose words are not there yet: with the first example's."""
         words = self._words[step.stage][0]

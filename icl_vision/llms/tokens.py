@@ -57,6 +57,13 @@ def count_tokens(text: str, model: str, *, encoding: str | None = None) -> Token
     return TokenCount(estimate_tokens(text), False, "estimate")
 
 
+def most_tokens(text: str) -> int:
+    """So many tokens a text can have and no more, whatever it is written in: a token covers at least one byte, but for
+    the space that some tokenizers put in front. (What is known of another text is no bound: ASCII art of 63 tokens has
+    as many bytes as one of 201.)"""
+    return len(text.encode()) + 1
+
+
 def how_counted(exact: bool, counter: str = "the model's tokenizer") -> str:
     """How a plan's tokens were counted, for a person. A plan starts no model, not even an embedded one."""
     return f"counted with {counter}" if exact else "estimated: the model's own tokenizer was not asked"

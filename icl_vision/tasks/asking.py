@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from icl_vision.contracts import Prompt, ScoringMethod, TextLLM, Usage
 from icl_vision.errors import BudgetExceededError, CapabilityError, LLMError
+from icl_vision.llms.tokens import most_tokens
 from icl_vision.llms.word_tables import learn, learns
 from icl_vision.prompting import PromptSize, check_tokens
 from icl_vision.spelling import composed
@@ -307,13 +308,6 @@ class Asker:
         if prepared is self.shared:
             self._bias = replace(bias, usage=Usage())  # paid for once
         return bias
-
-
-def most_tokens(text: str) -> int:
-    """So many tokens a text can have and no more, whatever it is written in: a token covers at least one byte, but for
-    the space that some tokenizers put in front. (What is known of another text is no bound: ASCII art of 63 tokens has
-    as many bytes as one of 201.)"""
-    return len(text.encode()) + 1
 
 
 def _unasked() -> Exception:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 
+import numpy as np
 import pytest
 from drawn_pictures import DIGITS, SMALL, WORDS, from_context, oracle, pairs, picture
 from test_repair import ESSAY, malformed
@@ -23,6 +25,7 @@ from icl_vision.decoding import (
     single_pass,
     two_stage,
 )
+from icl_vision.decoding.drawing import Drawing
 from icl_vision.decoding.scheduling import in_order
 from icl_vision.errors import (
     AnswerRefusedError,
@@ -640,6 +643,78 @@ def test_a_prompt_beyond_the_window_is_refused_before_anything_is_asked():
     llm = oracle(context_window=200)
     with pytest.raises(PromptTooLongError, match=r"use fewer examples, a smaller window \(given=Near\(\)"):
         ProgressiveDecoder(llm, par(4)).decode_sync(pairs(), [THREE])
+    assert llm.calls == []
+
+
+class Odd(FakeLLM):
+    """Its tokenizer has each word as a token, and the letters of words with an "m" one by one."""
+
+    async def _count_tokens(self, text: str) -> int:
+        return sum(len(word) if "m" in word else 1 for word in text.split())
+
+    def _check_fits(self, text: str) -> int:
+        return 0
+
+
+def test_a_prompt_that_grows_too_long_with_the_words_drawn_is_not_sent():
+    # The stand-in's words, those of the first example, are few tokens; those that are answered are many.
+    cheap, dear = ("ball", "kite", "rust", "pear", "glow"), ("mossward", "mosssome", "mossish", "mosslet", "mosser")
+    words = {"first": cheap, "second": dear}
+    examples = [Pair(name, painted(some)) for name, some in words.items()]
+    sent: list[str] = []
+
+    def answer(text: str) -> str:
+        sent.append(text)
+        return " ".join(dear[number % 5] for number in range(8))
+
+    def draw(window: int) -> list[Drawing]:
+        sent.clear()
+        llm = Odd(answer, context_window=window)
+        return ProgressiveDecoder(llm, (Stage(stride=8, allowed="context"),)).decode_sync(examples, [Query("third")])
+
+    count = asyncio.run
+    draw(10**6)
+    tokens = [count(Odd().count_tokens(text)) for text in sent]
+    room = max(len(word) for word in dear) * 8
+    assert tokens == sorted(tokens) and len(tokens) > 3
+    stand_in = [
+        count(
+            Odd().count_tokens(
+                ProgressiveDecoder(Odd(), (Stage(stride=8, allowed="context"),))
+                .prompt(examples, Query("third"), number + 1)
+                .text
+            )
+        )
+        for number in range(len(tokens))
+    ]
+    assert stand_in[-1] + room < tokens[-1]  # a check with stand-ins alone would let it pass
+    window = tokens[-1] - 1
+    with pytest.raises(PromptTooLongError):
+        draw(window)
+    assert 0 < len(sent) < len(tokens) and all(count(Odd().count_tokens(text)) <= window for text in sent)
+    assert len(draw(tokens[-1] + room)) == 1
+
+
+def painted(words: Sequence[str]) -> TokenPyramid:
+    ids = [WORDS.id(words[number % len(words)]) for number in range(DIGITS.cumulative[-1])]
+    cuts = np.split(np.array(ids), DIGITS.cumulative[:-1])
+    return TokenPyramid(tuple(c.reshape(g) for c, g in zip(cuts, DIGITS.grids, strict=True)), DIGITS, WORDS)
+
+
+def first_answer(text: str) -> str:
+    return next(line for line in text.split("\n") if line.startswith("A: ")).removeprefix("A:")
+
+
+def test_of_several_queries_the_one_with_the_most_tokens_counts_not_the_longest():
+    queries = [Query("a" * 60, name="long"), Query("m" * 50, name="dear")]
+    decoder = ProgressiveDecoder(Odd(), par(4))
+    passes = range(1, len(decoder.plan(pairs(), queries[:1]).passes) + 1)
+    prompts = [decoder.prompt(pairs(), queries[0], number).text for number in passes]
+    window = max(asyncio.run(Odd().count_tokens(text)) for text in prompts) + 40  # room for any answer of four words
+    ProgressiveDecoder(Odd(first_answer, context_window=window), par(4)).decode_sync(pairs(), queries[:1])
+    llm = Odd(first_answer, context_window=window)
+    with pytest.raises(PromptTooLongError):
+        ProgressiveDecoder(llm, par(4)).decode_sync(pairs(), queries)
     assert llm.calls == []
 
 
