@@ -21,6 +21,7 @@ from icl_vision.decoding.segments import first_place
 from icl_vision.decoding.stages import Stage, pnar
 from icl_vision.decoding.wordsets import unused
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
+from icl_vision.spelling import composed
 from icl_vision.tasks.denoising_alignment import Alignment
 from icl_vision.tokenizers.base import on_grids
 from icl_vision.vocabulary import Vocabulary
@@ -107,7 +108,7 @@ def aligned_words(task: Task) -> TokenPyramid | None:
 def random_allowed(task: Task) -> TokenPyramid:
     """At each place any of the words that the LLM may answer there, no more often than it may: what the restriction
     alone gives."""
-    draw = np.random.default_rng([task.seed, *task.query.name.encode()])
+    draw = np.random.default_rng([task.seed, *composed(task.query.name).encode()])
     questions = Questions(task.stages, task.pairs, (task.query,), {}, Profile("no LLM"))
     words = questions.canvas(questions.queries[0])
     for step in questions.passes:

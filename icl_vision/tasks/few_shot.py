@@ -35,6 +35,8 @@ from icl_vision.tasks.checks import (
     as_labels,
     as_sources,
     check_choice,
+    check_count,
+    check_flag,
     check_options,
     check_support,
     sorted_classes,
@@ -108,7 +110,10 @@ class FewShotClassifier(Parameters):
         concurrency: requests to the LLM at the same time.
         progress: show a progress bar on stderr; None only at a terminal.
 
-    The constructor only stores; ``fit`` checks. Attributes after ``fit``: ``classes_`` (list of labels, sorted),
+    The constructor only stores; ``fit`` checks. What ``set_params`` changes afterwards holds from the next ``fit`` on,
+    but for ``on_unknown``, ``errors``, ``probabilities``, ``batch_size`` and ``progress``, which each call reads.
+
+    Attributes after ``fit``: ``classes_`` (list of labels, sorted),
     ``examples_`` (the support set as words), ``llm_``, ``tokenizer_``, ``method_`` (the rung in use),
     ``probability_map_`` (what calibrates probabilities, None where nothing does), ``fit_usage_`` (what ``fit`` asked).
 
@@ -403,7 +408,7 @@ class FewShotClassifier(Parameters):
             return f"{self!r}, not fitted: call fit(images, labels), or fit(folder) with a sub-folder for each class"
         names = ", ".join(str(label) for label in self.classes_[:MOST_NAMED])
         more = f" and {len(self.classes_) - MOST_NAMED} more" if len(self.classes_) > MOST_NAMED else ""
-        k = "" if self.k is None else f", k={self.k}"
+        k = "" if self._fitted["k"] is None else f", k={self._fitted['k']}"
         return (
             f"{type(self).__name__} of {counted(len(self.classes_), 'class', 'classes')} ({names}{more}) from "
             f"{counted(len(self.examples_), 'example')}: words of {self.tokenizer_.name}{k}, read by "
@@ -575,6 +580,11 @@ class FewShotClassifier(Parameters):
     def _check_fitted(self) -> None:
         if not hasattr(self, "classes_"):
             raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit(images, labels) first")
+        # What a call reads anew; everything else is as it was fitted, whatever set_params says since.
+        check_choice("on_unknown", self.on_unknown, ("abstain", "raise"))
+        check_choice("errors", self.errors, ("raise", "return"))
+        check_count("batch_size", self.batch_size, least=1)
+        check_flag("progress", self.progress, none=True)
 
     def _calibration(self) -> ProbabilityMap | None:
         """What makes probabilities of scores in this call; None leaves them raw."""

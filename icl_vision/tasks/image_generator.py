@@ -74,7 +74,9 @@ class ImageGenerator(Parameters):
         errors: a picture whose words cannot be read: "raise", or "return" it with its ``error``.
         budget, prices: limits for one call of ``generate``, and what models cost.
 
-    The constructor only stores; ``fit`` checks. After ``fit``: ``pairs_`` (the examples shown, in order), ``texts_``
+    The constructor only stores; ``fit`` checks, and what is changed after it asks for another ``fit``.
+
+    After ``fit``: ``pairs_`` (the examples shown, in order), ``texts_``
     (their distinct texts, sorted), ``llm_``, ``tokenizer_``.
 
     >>> generator = ImageGenerator().fit(images, texts)  # doctest: +SKIP

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,79 @@ def composed_form(label: str) -> str:
 def test_two_spellings_of_one_label_are_refused() -> None:
     with pytest.raises(LabelError, match="given twice"):
         task(FewShotClassifier).fit(pictures(2), ["caf\u00e9", "cafe\u0301"])
+
+
+CHANGES: dict[str, Any] = {
+    "llm": "nothing", "tokenizer": "nothing", "k": 1, "shots": 1, "repeats": 3, "induction": False,
+    "selection": "random", "scoring": "parse", "ensemble": None, "calibration": "contextual",
+    "order_seed": 9, "template": "nothing",
+    "templates": "nowhere", "concurrency": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"selection": "nearest", "shots": 1, "k": 5}, {"scoring": "direct", "repeats": 1}]
+)
+def test_a_fitted_classifier_goes_on_as_it_was_fitted(tmp_path: Path, options: dict[str, Any]) -> None:
+    shown, made = pictures(6), []
+    for change in (None, *CHANGES, "all"):
+        llm = FakeLLM(score=lambda prompt, continuation: -(1.0 + len(prompt.text + continuation) % 13))
+        clf = FewShotClassifier(llm, GreyTokenizer(), **options).fit(shown, ["a", "b", "c"] * 2)
+        if change is not None:
+            clf.set_params(**(CHANGES if change == "all" else {change: CHANGES[change]}))
+        clf.save(tmp_path / "clf.json")
+        found = clf.classify(pictures(8)[6:])
+        made.append(
+            (
+                str(clf),
+                str(clf.prompt_for(shown[0])),
+                found,
+                (tmp_path / "clf.json").read_text(),
+                clf.words_of(shown[0]),
+            )
+        )
+        sent = [(call.prompt, call.settings) for call in llm.calls]
+        made[-1] = (*made[-1], sent)
+    assert all(one == made[0] for one in made[1:])
+
+
+def test_what_each_call_of_a_classifier_reads_is_checked_then() -> None:
+    clf = task(FewShotClassifier, llm=FakeLLM("neither"), scoring="parse").fit(pictures(4), ["aa", "bb"] * 2)
+    assert clf.predict(pictures(1)) == [None]
+    with pytest.raises(IclVisionError, match="none of the labels"):
+        clf.set_params(on_unknown="raise").predict(pictures(1))
+    (kept,) = clf.set_params(errors="return").classify(pictures(1))
+    assert kept.error is not None
+    for wrong in ({"on_unknown": "guess"}, {"errors": "hide"}, {"batch_size": 0}, {"progress": "yes"}):
+        again = task(FewShotClassifier).fit(pictures(4), ["aa", "bb"] * 2).set_params(**wrong)
+        with pytest.raises(UsageError, match=next(iter(wrong))):
+            again.predict(pictures(1))
+
+
+GENERATOR_CHANGES: dict[str, Any] = {
+    "llm": "nothing", "tokenizer": "nothing", "shots": 1, "passes": "par", "stride": 2, "upper": 2, "allowed": "layer",
+    "temperature": 0.5, "guidance": 1.0, "best_of": 2, "longest_run": 2, "template": "nothing", "templates": "nowhere",
+    "induction": True, "constrain": "never", "asks": 1, "fill": True, "seed": 3,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", GENERATOR_CHANGES)
+def test_a_generator_changed_after_fit_mixes_nothing(change: str, tmp_path: Path) -> None:
+    generator = task(ImageGenerator).fit(pictures(4), ["aa", "bb"] * 2)
+    kept = generator.pairs_, generator.texts_
+    generator.set_params(**{change: GENERATOR_CHANGES[change]})
+    uses = [
+        lambda: generator.generate("aa"),
+        lambda: generator("aa"),
+        lambda: generator.plan("aa"),
+        lambda: generator.prompt_for("aa"),
+        lambda: generator.save(tmp_path / "x.json"),
+        lambda: next(generator.stream("aa")),
+    ]
+    for use in uses:
+        with pytest.raises(UsageError, match="set_params changed this ImageGenerator after fit; call fit again"):
+            use()
+    assert (generator.pairs_, generator.texts_) == kept and not (tmp_path / "x.json").exists()
+    back = task(ImageGenerator)._defaults()[change]
+    if change not in ("llm", "tokenizer"):
+        assert generator.set_params(**{change: back}).plan("aa").queries == 1  # as it was: nothing is mixed
