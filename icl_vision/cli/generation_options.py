@@ -67,9 +67,10 @@ _DRAWING: tuple[Callable[[Any], Any], ...] = (
     click.option(
         "--shots",
         type=click.IntRange(min=1),
-        default=5,
+        default=4,
         show_default=True,
-        help="Examples shown of each text, drawn by --seed whatever is asked for. More draw better and take longer.",
+        help="Examples shown of each text, drawn by --seed whatever is asked for. More take longer, and from four on "
+        "draw no better digits.",
     ),
     click.option(
         "--allowed",

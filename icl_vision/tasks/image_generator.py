@@ -93,7 +93,7 @@ class ImageGenerator(Parameters):
         llm: str | TextLLM = "local",
         tokenizer: str | os.PathLike[str] | Tokenizer = "spae-digits-32",
         *,
-        shots: int | None = 5,
+        shots: int | None = 4,
         passes: Passes = "pnar",
         stride: Strides = 1,
         upper: int = 1,
