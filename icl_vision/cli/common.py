@@ -56,7 +56,8 @@ def seed_option(default: int = 0) -> Callable[[F], F]:
 
 def _hush(context: click.Context, _: click.Parameter, quiet: bool) -> bool:
     """Warnings of the library are remarks: shown at a terminal or not, but not under --quiet."""
-    logger = logging.getLogger("icl_vision")
+    # The library's own, whose modules' loggers are its children; nothing is logged here.
+    logger = logging.getLogger(__name__.partition(".")[0])
     handler, level = _Remarks(logging.WARNING), logger.level
     logger.addHandler(handler)
     if quiet:

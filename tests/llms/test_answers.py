@@ -345,7 +345,7 @@ def test_what_an_older_version_kept_is_asked_again(tmp_path, body):
     fake = FakeLLM(["", "pizza"])
     llm = connect(fake, cache=tmp_path / "c.sqlite")
     llm.complete_sync("which?")
-    key = llm._key("complete", Prompt.of("which?"), _settings())
+    key = llm._key(llm.identity, "complete", Prompt.of("which?"), _settings())
     llm.cache.put(key, body | {"usage": Usage().to_dict()})
     assert llm.complete_sync("which?").text == llm.complete_sync("which?").text == "pizza"
     assert len(fake.calls) == 2

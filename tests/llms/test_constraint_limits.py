@@ -84,10 +84,10 @@ def test_drawing_leaves_a_constraint_out_that_is_too_much():
     fake._profile = Profile("fake", constraint="json_schema", constraint_characters_many=1_000)
     few, many = WordSet(strings(MANY_STRINGS, 10)), WordSet(strings(MANY_STRINGS + 1, 10))
     asker = SegmentAsker(fake)
-    assert asker._constraint([few], {}) is not None
-    assert asker._constraint([many], {}) is None
+    assert asker.constraint([few], {}) is not None
+    assert asker.constraint([many], {}) is None
     with pytest.raises(CapabilityError, match="bears 1,000 characters .* the words of this segment"):
-        SegmentAsker(fake, constrain="always")._constraint([many], {})
+        SegmentAsker(fake, constrain="always").constraint([many], {})
 
 
 def test_a_recording_of_a_version_without_these_fields_goes_on(tmp_path):

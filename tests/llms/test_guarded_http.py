@@ -255,6 +255,7 @@ def test_results_of_a_batch_may_be_long_but_no_line_of_them(small, monkeypatch):
 
 @pytest.mark.parametrize("adapter", WIRES, ids=str)
 def test_an_llm_that_is_dropped_closes_its_connections(adapter):
+    gc.collect()  # what earlier tests left is not this one's
     with LoopbackServer(adapter.provider()) as server, warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         llm: Any = adapter.llm(server)

@@ -252,7 +252,7 @@ SCRIPT = """
     torch.set_num_threads(1)
     from icl_vision.training import load_config, train
     if __name__ == "__main__":
-        train(load_config(sys.argv[1]), sys.argv[2], resume="resume" in sys.argv)
+        train(load_config(sys.argv[1], trust=True), sys.argv[2], resume="resume" in sys.argv)
 """
 
 
