@@ -601,6 +601,8 @@ class LoopbackServer:
                     self.dropped += 1
                     return False
                 gone.cancel()
+                # Until it has let go of the reader, the next request cannot be read.
+                await asyncio.wait([gone])
         finally:
             self._at_once -= 1
         lines = [f"HTTP/1.1 {status} {'OK' if status == 200 else 'Error'}", f"content-length: {len(body)}"]
