@@ -103,10 +103,9 @@ def command(
     from icl_vision.tasks.generation_examples import read_examples
     from icl_vision.tasks.image_generator import ImageGenerator
 
-    if not dry_run:
-        folder = out.suffix.lower() != ".png"
-        try_out(out, folder=folder, force=force, instead="or a .png file, for one picture: its exact pixels")
     single = out.suffix.lower() == ".png"
+    if not dry_run:
+        try_out(out, folder=not single, force=force, instead="or a .png file, for one picture: its exact pixels")
     if single and (len(queries) > 1 or count > 1):
         raise click.UsageError(f"--out {out} is one picture; give a folder for {len(queries)} queries, {count} of each")
     if count > 1 and not drawing["temperature"]:
