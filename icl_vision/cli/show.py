@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.common import force_option, json_option, print_json, quiet_option, say, tokenizer_option, try_out
-from icl_vision.errors import ImageError, StorageError
+from icl_vision.errors import ImageError
 from icl_vision.storage import atomic_path, readable, write_text
 
 if TYPE_CHECKING:
@@ -122,18 +122,15 @@ def _measured(shown: PyramidLook) -> PyramidLook:
 
 
 def _write(out: Path, looks: list[PyramidLook], command: str) -> None:
-    try:
-        if out.suffix.lower() == PAGE:
-            from icl_vision.viz.pyramid_page import render_pyramid_page
+    if out.suffix.lower() == PAGE:
+        from icl_vision.viz.pyramid_page import render_pyramid_page
 
-            write_text(out, render_pyramid_page(looks, command=command))
-            return
-        from icl_vision.viz.pyramid_picture import draw_pyramid
+        write_text(out, render_pyramid_page(looks, command=command))
+        return
+    from icl_vision.viz.pyramid_picture import draw_pyramid
 
-        with atomic_path(out) as temporary:
-            draw_pyramid(looks[0], command=command).save(temporary, format="PNG")
-    except OSError as error:
-        raise StorageError(f"{str(out)!r} cannot be written: {error.strerror or error}") from error
+    with atomic_path(out) as temporary:
+        draw_pyramid(looks[0], command=command).save(temporary, format="PNG")
 
 
 def _record(path: str, shown: PyramidLook | ImageError) -> dict[str, Any]:
