@@ -20,7 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -199,7 +199,7 @@ class ProgressiveDecoder:
         *,
         stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
         run: Run | None = None,
-    ) -> AsyncIterator[Step]:
+    ) -> AsyncGenerator[Step]:
         """Draw, and tell of every segment as soon as it has its words; ``Step.drawing.preview()`` can be decoded.
 
         Args:

@@ -16,7 +16,7 @@ from typing import Any
 
 from icl_vision.errors import LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError
 from icl_vision.llms.batch_folder import Batch, Settings
-from icl_vision.llms.batch_provider import DAY, Outcome, Progress, Provider, Search, json_object, mapping, split_lines
+from icl_vision.llms.batch_provider import DAY, Outcome, Progress, Provider, Search, json_object, lines_of, mapping
 from icl_vision.llms.guarded_http import in_pieces
 from icl_vision.llms.sdk_errors import error_detail
 
@@ -90,8 +90,11 @@ class AnthropicBatches(Provider):
 
     async def lines(self, client: Any, batch_id: str) -> AsyncGenerator[bytes, None]:
         batches = client.messages.batches
-        async with batches.with_streaming_response.results(batch_id, timeout=self.transfer_timeout) as answer:
-            async for line in split_lines(answer.iter_bytes()):
+        async with (
+            batches.with_streaming_response.results(batch_id, timeout=self.transfer_timeout) as answer,
+            contextlib.aclosing(lines_of(answer)) as lines,
+        ):
+            async for line in lines:
                 yield line
 
     def outcome(self, line: Mapping[str, Any], settings: Settings) -> Outcome:

@@ -8,13 +8,14 @@ A batch carries our name for it in its metadata, so that one whose id was lost i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator, Container, Mapping, Sequence
 from typing import Any
 
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError
 from icl_vision.llms.batch_folder import Batch, Settings
-from icl_vision.llms.batch_provider import DAY, Outcome, Progress, Provider, Search, mapping, split_lines
+from icl_vision.llms.batch_provider import DAY, Outcome, Progress, Provider, Search, lines_of, mapping
 from icl_vision.llms.redaction import quote
 from icl_vision.llms.sdk_errors import error_detail
 
@@ -102,8 +103,11 @@ class OpenAIBatches(Provider):
             file_id = document.get(field)
             if not isinstance(file_id, str) or not file_id:
                 continue  # nothing succeeded, or nothing failed
-            async with client.files.with_streaming_response.content(file_id, timeout=self.transfer_timeout) as file:
-                async for line in split_lines(file.iter_bytes()):
+            async with (
+                client.files.with_streaming_response.content(file_id, timeout=self.transfer_timeout) as file,
+                contextlib.aclosing(lines_of(file)) as lines,
+            ):
+                async for line in lines:
                     yield line
 
     def outcome(self, line: Mapping[str, Any], settings: Settings) -> Outcome:

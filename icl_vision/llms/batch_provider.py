@@ -10,7 +10,7 @@ import contextlib
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
@@ -277,27 +277,31 @@ def mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
-async def split_lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Lines of a byte stream, without their ends and without empty ones; the last may lack its end.
+async def lines_of(answer: Any) -> AsyncGenerator[bytes, None]:
+    """Lines of an SDK's streamed answer, without their ends and without empty ones; the last may lack its end.
 
-    Split at line feeds only: a JSON text may hold other line separators of Unicode.
+    Split at line feeds only: a JSON text may hold other line separators of Unicode. Whoever may leave before the last
+    one closes it (``contextlib.aclosing``), which closes what it reads from, too: generators within generators that are
+    left to the garbage collector are ended by two threads at once.
 
     Raises:
         LLMResponseError: a line longer than any answer.
     """
     rest: list[bytes] = []
     length = 0
-    async for chunk in chunks:
-        *whole, last = chunk.split(b"\n")
-        for line in whole:
-            rest.append(line)
-            joined = b"".join(rest)
-            rest, length = [], 0
-            if joined.strip():
-                yield joined
-        rest.append(last)
-        length += len(last)
-        if length > MOST_BYTES:
-            raise LLMResponseError(f"the results of a batch hold a line of more than {MOST_BYTES // 2**20} MB")
+    # Not the SDK's own iterator, which does not close the one below it.
+    async with contextlib.aclosing(answer.http_response.aiter_bytes()) as chunks:
+        async for chunk in chunks:
+            *whole, last = chunk.split(b"\n")
+            for line in whole:
+                rest.append(line)
+                joined = b"".join(rest)
+                rest, length = [], 0
+                if joined.strip():
+                    yield joined
+            rest.append(last)
+            length += len(last)
+            if length > MOST_BYTES:
+                raise LLMResponseError(f"the results of a batch hold a line of more than {MOST_BYTES // 2**20} MB")
     if (joined := b"".join(rest)).strip():
         yield joined

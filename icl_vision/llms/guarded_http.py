@@ -16,7 +16,7 @@ import contextlib
 import contextvars
 import logging
 import zlib
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import LLMGarbledError, LLMResponseError, LLMStatusError
@@ -148,17 +148,23 @@ def _bound(response: httpx2.Response, name: str) -> None:
 
         async def __aiter__(self) -> AsyncIterator[bytes]:
             packed = unpacked = 0
-            async for raw in self._inner:
-                packed += len(raw)
-                for piece in unpack(raw):
-                    unpacked += len(piece)
-                    if self._most is not None and max(packed, unpacked) > self._most:
-                        if self._cuts:
-                            return
-                        raise LLMResponseError(
-                            f"{name!r} answered with more than {self._most // 2**20} MB; no answer is that long"
-                        )
-                    yield piece
+            stream = aiter(self._inner)
+            try:
+                async for raw in stream:
+                    packed += len(raw)
+                    for piece in unpack(raw):
+                        unpacked += len(piece)
+                        if self._most is not None and max(packed, unpacked) > self._most:
+                            if self._cuts:
+                                return
+                            raise LLMResponseError(
+                                f"{name!r} answered with more than {self._most // 2**20} MB; no answer is that long"
+                            )
+                        yield piece
+            finally:
+                # Here, not by the garbage collector: that may be in another thread, while this one ends it as well.
+                if isinstance(stream, AsyncGenerator):
+                    await stream.aclose()
 
         async def aclose(self) -> None:
             await self._inner.aclose()

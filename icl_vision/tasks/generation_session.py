@@ -6,6 +6,7 @@ Knows: a decoder, a run folder, previews. Refuses to know: options, how queries 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
@@ -53,8 +54,9 @@ class DrawingSession:
         if out is not None:
             run = await asyncio.to_thread(self.decoder.open_run, out, self.pairs, resume=resume)
         try:
-            async for step in self.decoder.stream(self.pairs, self.queries, run=run):
-                yield await asyncio.to_thread(self._preview, step)
+            async with contextlib.aclosing(self.decoder.stream(self.pairs, self.queries, run=run)) as steps:
+                async for step in steps:
+                    yield await asyncio.to_thread(self._preview, step)
         finally:
             if run is not None:
                 await asyncio.shield(asyncio.to_thread(run.close))

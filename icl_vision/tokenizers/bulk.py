@@ -214,7 +214,8 @@ def _readers(workers: int) -> Iterator[Executor]:
     if workers:
         # Not fork: onnxruntime's threads may hold locks at that moment.
         context = multiprocessing.get_context("spawn")
-        executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
+        with _readers_alive(starting=True):  # it takes semaphores and pipes, of which a system has only so many
+            executor = ProcessPoolExecutor(workers, mp_context=context, initializer=_quiet_worker)
     else:
         executor = ThreadPoolExecutor(min(usable_cores(), _MOST_THREADS), thread_name_prefix="icl-vision-read")
     try:

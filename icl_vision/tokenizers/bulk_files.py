@@ -145,11 +145,14 @@ def tokenize_files(
         tell(len(files))
         return report
     try:
-        with Run.open(folder, COMMAND, config, resume=resume) as run:
+        with _storing(target, folder):
+            opened = Run.open(folder, COMMAND, config, resume=resume)
+        with opened as run:
             if resume and not run.done and (report := _finished(target, config)) is not None:
                 # Another process has finished it since we looked.
                 if _MOVES_OPEN_FILES:
-                    _remove(folder)
+                    with _storing(target, folder):
+                        _remove(folder)
                 tell(len(files))
                 return report
             todo = _todo(run, len(files))
@@ -160,20 +163,33 @@ def tokenize_files(
             with contextlib.closing(encode_chunks(tokenizer, chunks, k, workers=workers)) as encoded:
                 for number, (chunk, results) in zip(todo, encoded, strict=True):
                     found = [row_of(path, result) for path, result in zip(chunk, results, strict=True)]
-                    run.record(str(number), {"rows": found})
+                    with _storing(target, folder):
+                        run.record(str(number), {"rows": found})
                     tell(len(chunk))
-            images, bad = _write_all(_rows(folder, len(files)), target, folder, tokenizer, run.info)
-            if _MOVES_OPEN_FILES:
-                # While it is locked: whoever waits for this run must not begin to go on with what is being removed.
-                _remove(folder)
+            with _storing(target, folder):
+                images, bad = _write_all(_rows(folder, len(files)), target, folder, tokenizer, run.info)
+                if _MOVES_OPEN_FILES:
+                    # While it is locked: whoever waits for this run must not begin to go on with what is being removed.
+                    _remove(folder)
     except RunMismatchError as error:
         raise RunMismatchError(f"{error} (or delete {str(folder)!r})") from None
+    if not _MOVES_OPEN_FILES:
+        with _storing(target, folder):
+            _remove(folder)
+    return BulkReport(target, images, bad, resumed)
+
+
+@contextlib.contextmanager
+def _storing(target: Path, folder: Path) -> Iterator[None]:
+    """Around what we write, and nothing else: what a tokenizer or who is told of progress raises is no fault of a disk.
+
+    Raises StorageError, which names the file and says what is kept.
+    """
+    try:
+        yield
     except OSError as error:
         kept = f"; what is done is kept in {str(folder)!r}, go on with --resume" if folder.is_dir() else ""
         raise StorageError(f"{str(target)!r} cannot be written: {error.strerror or error}{kept}") from error
-    if not _MOVES_OPEN_FILES:
-        _remove(folder)
-    return BulkReport(target, images, bad, resumed)
 
 
 def write_rows(
@@ -200,18 +216,29 @@ def write_rows(
     config = _config(tokenizer, files, k, None)
     info: dict[str, Any] = {"command": COMMAND, "config": config, "config_hash": config_hash(COMMAND, config)}
     info |= {"versions": versions(), "commit": source_commit()}
+    foreign: list[OSError] = []
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".tmp-{target.name}-", dir=target.parent) as scratch:
-            images, bad = _write_all(_counted(rows, len(files)), target, Path(scratch), tokenizer, info)
+            images, bad = _write_all(_counted(rows, len(files), foreign), target, Path(scratch), tokenizer, info)
     except OSError as error:
+        if error in foreign:
+            raise
         raise StorageError(f"{str(target)!r} cannot be written: {error.strerror or error}") from error
     return BulkReport(target, images, bad, 0)
 
 
-def _counted(rows: Iterable[Row], wanted: int) -> Iterator[Row]:
-    count = 0
-    for row in rows:
+def _counted(rows: Iterable[Row], wanted: int, foreign: list[OSError]) -> Iterator[Row]:
+    """The rows, and RunError where there are not so many. ``foreign`` gets an OSError of whoever makes them."""
+    count, remaining = 0, iter(rows)
+    while True:
+        try:
+            row = next(remaining)
+        except StopIteration:
+            break
+        except OSError as error:
+            foreign.append(error)
+            raise
         count += 1
         yield row
     if count != wanted:

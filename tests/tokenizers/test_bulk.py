@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib.util
+import itertools
 import json
 import os
 import random
@@ -263,8 +264,9 @@ def test_a_reader_killed_between_chunks_is_told_and_resumed(tmp_path: Path, monk
     def kill(count: int) -> None:
         done.append(count)
         if sum(done) == 3 * CHUNK:
+            # One death may have made the pool end and reap the others: kill() minds that, os.kill does not.
             for process in list(pools[0]._processes.values()):
-                os.kill(process.pid, signal.SIGKILL)
+                process.kill()
                 process.join()
 
     with pytest.raises(StorageError, match="a process that reads images died"):
@@ -392,6 +394,43 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path, monkeypatch: pytest.Monk
             tokenize_files(Levels(), paths, out)
     tokenizer = Levels()
     assert tokenize_files(tokenizer, paths, out, resume=True).resumed == 3 and tokenizer.batches == []
+
+
+class Unwilling(Levels):
+    """Fails for a reason of its own."""
+
+    def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
+        raise ConnectionResetError("the machine with the graph is gone")
+
+
+def test_what_others_raise_is_no_fault_of_the_disk(tmp_path: Path) -> None:
+    paths, out = make(tmp_path / "in", 3), tmp_path / "words.jsonl"
+
+    def gone(count: int) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads how far it is")
+
+    with pytest.raises(BrokenPipeError, match="nobody reads how far it is"):
+        tokenize_files(Levels(), paths, out, progress=gone)
+    with pytest.raises(ConnectionResetError, match="the machine with the graph is gone"):
+        tokenize_files(Unwilling(), paths, tmp_path / "other.jsonl")
+    report = tokenize_files(Levels(), paths, out, resume=True)
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from itertools.islice(read_all(report, paths), 1)
+        raise ConnectionResetError("a machine of the cluster is gone")
+
+    with pytest.raises(ConnectionResetError, match="a machine of the cluster is gone"):
+        write_rows(Levels(), paths, tmp_path / "third.jsonl", rows())
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EMFILE, "Too many open files"), OSError(errno.ENOSPC, "no semaphore")])
+def test_a_pool_of_readers_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def none(*arguments: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("icl_vision.tokenizers.bulk.ProcessPoolExecutor", none)
+    with pytest.raises(StorageError, match="no more readers of images can be started"):
+        tokenize_files(Levels(), make(tmp_path / "in", 3), tmp_path / "words.jsonl", workers=2)
 
 
 def test_files_named_twice_and_loops_of_links(tmp_path: Path) -> None:
