@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from icl_vision.evaluation.machine import machine
-from icl_vision.runs import source_commit, versions
-from icl_vision.storage import write_text
+from icl_vision.evaluation.kit.machine import machine
+from icl_vision.files.runs import source_commit, versions
+from icl_vision.files.storage import write_text
 
 
 def header(seed: int | None = None) -> dict[str, Any]:

@@ -21,13 +21,13 @@ import torch
 from PIL import Image
 
 from icl_vision.codebook import Codebook
-from icl_vision.evaluation.baselines import nearest_prototype
-from icl_vision.evaluation.digit_reader import DigitReader
-from icl_vision.evaluation.episodes import Draw
-from icl_vision.evaluation.image_metrics import psnr
-from icl_vision.evaluation.metrics import Accuracy
-from icl_vision.models.guidance import LabelGuide
+from icl_vision.evaluation.few_shot.baselines import nearest_prototype
+from icl_vision.evaluation.few_shot.episodes.drawing import Draw
+from icl_vision.evaluation.kit.digit_reader import DigitReader
+from icl_vision.evaluation.kit.image_metrics import psnr
+from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.models.spae import SPAE
+from icl_vision.models.words.guidance import LabelGuide
 from icl_vision.training import load_config, load_model, train
 
 PREFIX = "ablation-"

@@ -18,10 +18,10 @@ import _common
 import numpy as np
 import torch
 
-from icl_vision.evaluation.image_metrics import psnr
-from icl_vision.evaluation.pictures import list_pictures
+from icl_vision.evaluation.kit.image_metrics import psnr
+from icl_vision.evaluation.kit.pictures import list_pictures
 from icl_vision.images import load_image
-from icl_vision.models.instruments import SetDistance, perceptual
+from icl_vision.models.losses.instruments import SetDistance, perceptual
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.training import load_config, load_model, train
 

@@ -124,7 +124,7 @@ class Watch:
 
 def measure(options: argparse.Namespace, threads: int, folder: Path) -> dict[str, Any]:
     from icl_vision.images import list_images
-    from icl_vision.tokenizers.bulk_files import bad_file, tokenize_files
+    from icl_vision.tokenizers.bulk.files import bad_file, tokenize_files
     from icl_vision.tokenizers.onnx import OnnxTokenizer
 
     photos = folder / "photos"

@@ -44,8 +44,8 @@ from loopback_server import Loopback, answer_for
 from numbered import NumberTokenizer, numbered
 
 from icl_vision import errors
+from icl_vision.files.runs import Run
 from icl_vision.llms import CachedLLM, Limiter, OpenAICompatibleLLM, Resilience, ResponseCache, RetryPolicy
-from icl_vision.runs import Run
 from icl_vision.tasks import FewShotClassifier, classify_many
 
 LABELS = ["red", "green", "blue"]

@@ -9,7 +9,7 @@ Rows, per number of threads:
 - direct: log P(label | words) for every label, support set in the cache
 - open-ended: greedy writing of a label, support set in the cache
 - channel, no cache: the same requests as "channel", each evaluating its whole prompt (once, not --repeats times)
-- bounds for the two other designs (llms/llama_scoring.py says which was taken): as many tokens written as
+- bounds for the two other designs (llms/local/scoring.py says which was taken): as many tokens written as
   channel scoring asks for, in a row by one slot ("forced in one request") and by a slot for each label ("side by side")
 
 Wall time, median and worst; idle cores give the best figures. No accuracy is measured here.
@@ -34,7 +34,7 @@ from _common import header, write
 
 from icl_vision.contracts import Prompt, Scores
 from icl_vision.llms import LocalLLM
-from icl_vision.llms.llama_server import usable_cores
+from icl_vision.llms.local.server import usable_cores
 from icl_vision.llms.loop import run_sync
 from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder
 

@@ -36,7 +36,7 @@ from loopback_server import Loopback
 from malformed_answers import fuzz, pictures
 
 from icl_vision.contracts import Usage
-from icl_vision.decoding import Pair, ProgressiveDecoder, Query, par, pnar
+from icl_vision.drawing import Pair, ProgressiveDecoder, Query, par, pnar
 from icl_vision.llms import OpenAICompatibleLLM, connect
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.loop import run_sync

@@ -31,7 +31,7 @@ import torch
 from _common import header, write
 from bench_words_photo import resident_mib
 
-from icl_vision.models.quantization import StreamingAverageQuantizer
+from icl_vision.models.quantizers.streaming import StreamingAverageQuantizer
 from icl_vision.pyramid import PyramidLayout
 
 LAYOUT = PyramidLayout(((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (16, 16)))

@@ -26,14 +26,14 @@ import browser
 from _common import header, write
 from synthetic_run import make_images, make_run
 
-from icl_vision.evaluation.settings import SETTINGS
+from icl_vision.evaluation.few_shot.settings import SETTINGS
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "icl_vision" / "demo_data" / "caltech101-demo12"
 READY = "document.documentElement.dataset.ready === 'yes'"
 WRITE = """
 import json, sys, time
 from pathlib import Path
-from icl_vision.viz.benchmark_page import write_report
+from icl_vision.viz.benchmark.page import write_report
 def peak():  # of this process alone; getrusage would count the one that started it
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 before = peak()

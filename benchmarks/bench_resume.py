@@ -42,7 +42,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 from loopback_server import Loopback
 
-from icl_vision.runs import source_commit
+from icl_vision.files.runs import source_commit
 
 CONCURRENCY = 8
 DELAY = 0.05

@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    from icl_vision.llms.gguf import packaged_gemma
+    from icl_vision.llms.local.gguf import packaged_gemma
 
     model = packaged_gemma()
     with tempfile.TemporaryDirectory(prefix="single-image-") as cache:

@@ -53,8 +53,10 @@ def make_torch(threads: int, compiled: bool) -> Callable[[np.ndarray], np.ndarra
     import torch
 
     from icl_vision.codebook import Codebook
-    from icl_vision.models import efficientnet, rounding, words
-    from icl_vision.models.text_embedding import SentenceEmbedder
+    from icl_vision.models import rounding
+    from icl_vision.models.nets import efficientnet
+    from icl_vision.models.words import photo as words
+    from icl_vision.models.words.text_embedding import SentenceEmbedder
 
     torch.set_num_threads(threads)
     book = Codebook.load()

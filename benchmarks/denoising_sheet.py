@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from icl_vision import ImageTokenizer
-from icl_vision.runs import read_results
-from icl_vision.tasks.denoising_puzzles import pixels_of
-from icl_vision.tasks.denoising_tasks import find_task
+from icl_vision.files.runs import read_results
+from icl_vision.tasks.denoise.puzzles import pixels_of
+from icl_vision.tasks.denoise.tasks import find_task
 
 COLUMNS = {
     "intact": "", "shown": "corrupted input", "LLM": "llm/rows", "random allowed": "random allowed",

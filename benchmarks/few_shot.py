@@ -30,12 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 
 from icl_vision.contracts import Completion, Profile, Prompt, Scores, TextLLM, Usage
-from icl_vision.evaluation.episodes import Episode, ImageFolder
-from icl_vision.evaluation.few_shot import BASELINES, SCORER_OF_BASELINE, FewShotEvaluation
-from icl_vision.evaluation.metrics import SCORERS, Accuracy
-from icl_vision.evaluation.remember import RememberingTokenizer
+from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
+from icl_vision.evaluation.few_shot.evaluation import BASELINES, SCORER_OF_BASELINE, FewShotEvaluation
+from icl_vision.evaluation.kit.metrics import SCORERS, Accuracy
+from icl_vision.evaluation.kit.remember import RememberingTokenizer
+from icl_vision.files.runs import Run
 from icl_vision.llms import connect
-from icl_vision.runs import Run
 from icl_vision.tokenizers import ImageTokenizer
 
 METHODS: dict[str, dict[str, Any]] = {

@@ -2,7 +2,8 @@
 
     python benchmarks/likely_words.py --out icl_vision/artefacts/likely_words/words-photo.txt
 
-The tokenizer mixes the words of ImageNet classes (icl_vision/models/words.py). A word's rank is the best place it has
+The tokenizer mixes the words of ImageNet classes (icl_vision/models/words/photo.py). A word's rank is the best place it
+has
 among the words of any one class, from 1; an image's k best words are nearly always of rank k or less. No image is
 looked at. With --check DIR or TAR the share of its photographs that have another word is printed.
 
@@ -24,9 +25,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from few_shot import images_of
 
-from icl_vision.evaluation.episodes import ImageFolder
-from icl_vision.models.words import WORD_TEMPERATURE
-from icl_vision.storage import write_text
+from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+from icl_vision.files.storage import write_text
+from icl_vision.models.words.photo import WORD_TEMPERATURE
 from icl_vision.tokenizers import ImageTokenizer
 
 RANKS = 12

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from icl_vision.decoding import Drawing, Pair, ProgressiveDecoder, Query, SegmentAnswer, par
+from icl_vision.drawing import Drawing, Pair, ProgressiveDecoder, Query, SegmentAnswer, par
 from icl_vision.errors import AnswerRefusedError
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid

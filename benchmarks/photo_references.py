@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 
 from icl_vision import ImageTokenizer
-from icl_vision.evaluation.image_metrics import psnr, ssim
-from icl_vision.evaluation.pictures import list_pictures
+from icl_vision.evaluation.kit.image_metrics import psnr, ssim
+from icl_vision.evaluation.kit.pictures import list_pictures
 from icl_vision.images import load_image
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 
@@ -56,7 +56,7 @@ def taef2(folder: Path) -> Callable[[Pixels], Pixels]:
     """There and back through TAEF2, in torch."""
     import torch
 
-    from icl_vision.models.taef2 import load_taef2
+    from icl_vision.models.nets.taef2 import load_taef2
 
     encoder, decoder = load_taef2(folder)
 
@@ -74,7 +74,7 @@ def lpips(file: Path | None) -> Callable[[Pixels, Pixels], float]:
     """LPIPS (alex) of two pictures."""
     import torch
 
-    from icl_vision.models.perceptual import load_lpips
+    from icl_vision.models.losses.perceptual import load_lpips
 
     net = load_lpips(file)
 

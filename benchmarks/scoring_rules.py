@@ -31,14 +31,14 @@ from _common import header, write
 from few_shot import images_of
 
 from icl_vision.contracts import Prompt, TextLLM, Usage
-from icl_vision.evaluation.baselines import words_prototype
-from icl_vision.evaluation.episodes import Episode, ImageFolder
-from icl_vision.evaluation.remember import RememberingTokenizer
+from icl_vision.evaluation.few_shot.baselines import words_prototype
+from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
+from icl_vision.evaluation.kit.remember import RememberingTokenizer
+from icl_vision.files.runs import Run
 from icl_vision.llms import connect
 from icl_vision.prompting import Example, PromptBuilder
-from icl_vision.runs import Run
-from icl_vision.tasks.ensemble import pool
-from icl_vision.tasks.scoring import TERMINATOR, make_question
+from icl_vision.tasks.classify.ensemble import pool
+from icl_vision.tasks.classify.scoring import TERMINATOR, make_question
 from icl_vision.tokenizers import ImageTokenizer
 
 Scores = npt.NDArray[np.float64]

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from icl_vision.evaluation.metrics import Accuracy
-from icl_vision.evaluation.settings import SETTINGS, Setting
-from icl_vision.runs import Run
-from icl_vision.storage import write_json
+from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting
+from icl_vision.evaluation.kit.metrics import Accuracy
+from icl_vision.files.runs import Run
+from icl_vision.files.storage import write_json
 
 OPEN_ENDED = ("exact", "exact_normalised", "prefix", "substring")
 ROWS: tuple[tuple[str, str, bool, bool, float | None, float], ...] = (

@@ -26,7 +26,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from icl_vision.errors import StorageError, UsageError
-from icl_vision.storage import sha256_file, write_json
+from icl_vision.files.storage import sha256_file, write_json
 from icl_vision.vocabulary import CARD_FILE, FORMAT_VERSION, read_card
 
 logger = logging.getLogger(__name__)

@@ -27,10 +27,10 @@ import numpy as np
 
 from icl_vision.codebook import DEFAULT_CODEBOOK, Codebook, normalise
 from icl_vision.errors import ArtefactNotFoundError, IclVisionError, MissingExtraError, UsageError
-from icl_vision.models.text_embedding import MINILM_NAME, SentenceEmbedder
+from icl_vision.files.storage import sha256_file
+from icl_vision.models.words.text_embedding import MINILM_NAME, SentenceEmbedder
 from icl_vision.portable import BPETokenizer, GGUFTokenizer, WordTokenizer, portable_words, prove_round_trip
 from icl_vision.screening import screen
-from icl_vision.storage import sha256_file
 from icl_vision.vocabulary import Vocabulary
 
 if TYPE_CHECKING:

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from icl_vision.errors import ArtefactError, IclVisionError
-from icl_vision.evaluation.digit_reader import KIND, READER_FILE
-from icl_vision.evaluation.metrics import Accuracy
+from icl_vision.evaluation.kit.digit_reader import KIND, READER_FILE
+from icl_vision.evaluation.kit.metrics import Accuracy
+from icl_vision.files.storage import sha256_file
 from icl_vision.models.rounding import round_to_fp16
-from icl_vision.storage import sha256_file
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 

@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.pictures import list_pictures
+from icl_vision.evaluation.kit.pictures import list_pictures
 from icl_vision.images import load_image
 from icl_vision.models.rounding import round_to_fp16, round_to_int8
 from icl_vision.models.spae import SPAE

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from icl_vision.errors import ArtefactError
-from icl_vision.models.words import WordsEncoder
+from icl_vision.models.words.photo import WordsEncoder
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 
 logger = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from icl_vision.errors import ArtefactError
-from icl_vision.models.projected import ProjectedQuantizer
+from icl_vision.models.quantizers.projected import ProjectedQuantizer
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 
 if TYPE_CHECKING:

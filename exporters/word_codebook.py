@@ -1,7 +1,7 @@
 """A codebook folder of chosen words and the vectors of some source, projected to fewer dimensions if wanted.
 
 Knows: how vectors become a codebook, what its card says, how well a projection kept the words' neighbours.
-Refuses to know: where the vectors come from (``models/word_sources.py``) and which tokenizer will use them.
+Refuses to know: where the vectors come from (``models/words/word_sources.py``) and which tokenizer will use them.
 
 The packaged codebook has a build of its own, with the proof of its words: ``exporters/codebook.py``.
 """
@@ -17,10 +17,10 @@ import numpy as np
 
 from icl_vision.codebook import Codebook, normalise
 from icl_vision.errors import StorageError, UsageError, VocabularyError
-from icl_vision.llms.openai_compatible import parse_spec
-from icl_vision.llms.redaction import redacted_url
-from icl_vision.models.text_embedding import SentenceEmbedder
-from icl_vision.models.word_sources import (
+from icl_vision.llms.remote.openai.compatible import parse_spec
+from icl_vision.llms.remote.redaction import redacted_url
+from icl_vision.models.words.text_embedding import SentenceEmbedder
+from icl_vision.models.words.word_sources import (
     Several,
     WordVectors,
     embedding_vectors,
@@ -123,7 +123,7 @@ def find_vectors(
 
     Raises:
         UsageError: no such source.
-        Whatever the source's own function raises, see ``models/word_sources.py``.
+        Whatever the source's own function raises, see ``models/words/word_sources.py``.
     """
     kind, _, rest = source.partition(":")
     if source == "portable-minilm":

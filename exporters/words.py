@@ -24,11 +24,14 @@ import torch
 
 from icl_vision.codebook import DEFAULT_CODEBOOK, Codebook
 from icl_vision.errors import IclVisionError, UsageError
-from icl_vision.evaluation.baselines import nearest_prototype, words_prototype
-from icl_vision.evaluation.episodes import ImageFolder
-from icl_vision.evaluation.metrics import Accuracy
+from icl_vision.evaluation.few_shot.baselines import nearest_prototype, words_prototype
+from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.images import list_images, load_image
-from icl_vision.models import clip_words, efficientnet, rounding, words
+from icl_vision.models import rounding
+from icl_vision.models.nets import efficientnet
+from icl_vision.models.words import clip_words
+from icl_vision.models.words import photo as words
 from icl_vision.pyramid import PyramidLayout
 from icl_vision.tokenizers.artefact import CLASSES_FILE, ENCODER_FILE
 from icl_vision.tokenizers.onnx import FLAT, OnnxTokenizer
@@ -145,14 +148,14 @@ def build_words_photo(
     out: Path, *, codebook: str | Path = DEFAULT_CODEBOOK, measure: Mapping[str, Path] | None = None
 ) -> dict[str, Any]:
     """Make ``words-photo`` from the installed weights, names and sentence model. Returns its card."""
-    from icl_vision.models.text_embedding import SentenceEmbedder
+    from icl_vision.models.words.text_embedding import SentenceEmbedder
 
     book = Codebook.load(codebook)
     trunk = efficientnet.load_published().fold()
     names = words.imagenet_names()
     module = words.WordsPhoto(trunk, words.class_vectors(names, SentenceEmbedder(), book), K_MAX)
     recipe = {
-        "module": "icl_vision.models.words.WordsPhoto",
+        "module": "icl_vision.models.words.photo.WordsPhoto",
         "top_classes": words.TOP_CLASSES,
         "class_temperature": words.CLASS_TEMPERATURE,
         "word_temperature": words.WORD_TEMPERATURE,
@@ -225,7 +228,7 @@ def build_clip_words(
             "licence": licence,
             "provenance": provenance,
             "data": f"see the model card of {encoder}",
-            "recipe": {"module": "icl_vision.models.clip_words.ClipWords", "weights_stored_as": STORED_AS},
+            "recipe": {"module": "icl_vision.models.words.clip_words.ClipWords", "weights_stored_as": STORED_AS},
         },
         epsilon=EPSILON_COSINE,
         log=False,

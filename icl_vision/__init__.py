@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from icl_vision.prompting import Example, PromptBuilder
     from icl_vision.pyramid import PyramidLayout, TokenPyramid
     from icl_vision.tasks import FewShotClassifier
-    from icl_vision.tasks.image_denoiser import ImageDenoiser
-    from icl_vision.tasks.image_generator import ImageGenerator
+    from icl_vision.tasks.denoise.denoiser import ImageDenoiser
+    from icl_vision.tasks.draw.generator import ImageGenerator
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.vocabulary import Vocabulary
 
@@ -51,8 +51,8 @@ _HOMES = {
     "Example": "prompting",
     "FewShotClassifier": "tasks",
     "IclVisionError": "errors",
-    "ImageDenoiser": "tasks.image_denoiser",
-    "ImageGenerator": "tasks.image_generator",
+    "ImageDenoiser": "tasks.denoise.denoiser",
+    "ImageGenerator": "tasks.draw.generator",
     "ImageTokenizer": "tokenizers",
     "Prompt": "contracts",
     "PromptBuilder": "prompting",

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
-from icl_vision.reading import MOST_WEIGHTS, checked_path, member, read_bytes
-from icl_vision.storage import atomic_path, sha256_file, write_json, write_text, written
+from icl_vision.files.reading import MOST_WEIGHTS, checked_path, member, read_bytes
+from icl_vision.files.storage import atomic_path, sha256_file, write_json, write_text, written
 from icl_vision.vocabulary import CARD_FILE, FORMAT_VERSION, WORDS_FILE, Vocabulary, read_card
 
 if TYPE_CHECKING:

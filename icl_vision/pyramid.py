@@ -361,7 +361,7 @@ class TokenPyramid:
             VocabularyError: a pyramid of another vocabulary than the tokenizer's.
             ImageError: the image cannot be used.
         """
-        from icl_vision.viz.pyramids import show_pyramid  # the named lazy exception: show() reaches viz
+        from icl_vision.viz.pyramids.notebook import show_pyramid  # the named lazy exception: show() reaches viz
 
         return show_pyramid(self, image=image, tokenizer=tokenizer)
 

@@ -25,8 +25,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UnknownWordError, VocabularyError
-from icl_vision.reading import MOST_CARD, member, read_json, read_text
-from icl_vision.storage import write_json, write_text, written
+from icl_vision.files.reading import MOST_CARD, member, read_json, read_text
+from icl_vision.files.storage import write_json, write_text, written
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -191,7 +191,7 @@ class Vocabulary:
         """Read words back into ids, int32 [N]; strict: every piece must be a word of the vocabulary.
 
         Whitespace around words carries nothing and is ignored (so " w1 w2" and "w1 w2\\n" read
-        alike); an empty text has no words. Repairing what an LLM wrote is the business of ``decoding``.
+        alike); an empty text has no words. Repairing what an LLM wrote is the business of ``drawing``.
 
         Args:
             text: words joined by ``separator``.

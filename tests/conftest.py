@@ -160,7 +160,7 @@ def model_cache() -> Path:
     For tests with the real LLM: its 253 MB file is assembled once for a user, not once for every test run. Nothing
     else of the user's cache is seen or written.
     """
-    from icl_vision.storage import cache_dir
+    from icl_vision.files.storage import cache_dir
 
     assert _session_cache is not None
     patch = pytest.MonkeyPatch()

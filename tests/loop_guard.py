@@ -32,16 +32,16 @@ EVENTS = {
 }
 # What begins work that no event tells of: SQLite's statements, onnxruntime, plans, counting with a tokenizer's tables.
 WORK = {
-    "icl_vision.rows.JsonRows": ("get", "put_all", "discard", "__len__"),
-    "icl_vision.runs.Run": ("open", "close", "_append", "results", "finish"),
+    "icl_vision.files.rows.JsonRows": ("get", "put_all", "discard", "__len__"),
+    "icl_vision.files.runs.Run": ("open", "close", "_append", "results", "finish"),
     "icl_vision.tokenizers.base.ImageTokenizer": ("encode", "decode", "embed"),
     "icl_vision.tokenizers.sessions.GraphSession": ("run",),
-    "icl_vision.decoding.questions.Questions": ("__post_init__", "question", "stand_in", "digest"),
-    "icl_vision.decoding.progressive": ("plan_of",),
-    "icl_vision.llms.metered": ("count_tokens",),
-    "icl_vision.llms.remote": ("count_tokens",),
-    "icl_vision.llms.langchain_llm": ("count_tokens",),
-    "icl_vision.llms.batch_folder.BatchFolder": (
+    "icl_vision.drawing.questions.Questions": ("__post_init__", "question", "stand_in", "digest"),
+    "icl_vision.drawing.progressive": ("plan_of",),
+    "icl_vision.llms.wrappers.metered": ("count_tokens",),
+    "icl_vision.llms.remote.transport": ("count_tokens",),
+    "icl_vision.llms.remote.langchain.llm": ("count_tokens",),
+    "icl_vision.llms.batch.folder.BatchFolder": (
         "open",
         "load",
         "close",

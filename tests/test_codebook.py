@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save_file
 
 from icl_vision.codebook import CODEBOOK_FILE, DEFAULT_CODEBOOK, Codebook, normalise, packaged_codebooks
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
+from icl_vision.files.storage import sha256_file
 from icl_vision.screening import screen
-from icl_vision.storage import sha256_file
 from icl_vision.vocabulary import Vocabulary
 
 

@@ -18,7 +18,7 @@ from icl_vision.errors import IclVisionError, LLMStatusError, MissingExtraError,
 def tree():
     """Every class of the tree, those that live beside what raises them among them."""
     for found in pkgutil.walk_packages(icl_vision.__path__, "icl_vision."):
-        if found.name.startswith(("icl_vision.training", "icl_vision.llms", "icl_vision.tasks", "icl_vision.decoding")):
+        if found.name.startswith(("icl_vision.training", "icl_vision.llms", "icl_vision.tasks", "icl_vision.drawing")):
             importlib.import_module(found.name)
     kinds, todo = [], [IclVisionError]
     while todo:

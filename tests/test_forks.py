@@ -41,7 +41,7 @@ go.set()
     ("before", "after"),
     [
         (
-            "from icl_vision.rows import JsonRows; rows = JsonRows(sys.argv[1], table='t', what='the cache');"
+            "from icl_vision.files.rows import JsonRows; rows = JsonRows(sys.argv[1], table='t', what='the cache');"
             "rows.put('a', {'x': 1}); lock = rows._lock",
             "assert rows.get('a') == {'x': 1}; rows.put('b', {}); rows.close()",
         ),

@@ -16,24 +16,24 @@ from icl_vision.cli import main
 from icl_vision.cli.build import _vocabulary
 from icl_vision.codebook import Codebook
 from icl_vision.errors import IclVisionError, UsageError
-from icl_vision.evaluation.archive_entries import read_entries
-from icl_vision.evaluation.digit_reader import DigitReader
-from icl_vision.evaluation.episode_files import load_episodes, read_episode_file
-from icl_vision.evaluation.generation_items import DigitPool
-from icl_vision.evaluation.pictures import list_pictures
+from icl_vision.evaluation.drawing.items import DigitPool
+from icl_vision.evaluation.few_shot.episodes.archive_entries import read_entries
+from icl_vision.evaluation.few_shot.episodes.files import load_episodes, read_episode_file
+from icl_vision.evaluation.kit.digit_reader import DigitReader
+from icl_vision.evaluation.kit.pictures import list_pictures
+from icl_vision.files.reading import read_arrays
+from icl_vision.files.runs import Run, read_info
 from icl_vision.images import load_image
 from icl_vision.llms import connect, record
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.llms.gguf import read_info as read_gguf
-from icl_vision.reading import read_arrays
-from icl_vision.runs import Run, read_info
-from icl_vision.tasks.few_shot import FewShotClassifier
-from icl_vision.tasks.generation_examples import read_examples
+from icl_vision.llms.local.gguf import read_info as read_gguf
+from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.draw.examples import read_examples
 from icl_vision.tokenizers import AsciiTokenizer
-from icl_vision.tokenizers.bulk_files import tokenize_files
+from icl_vision.tokenizers.bulk.files import tokenize_files
 from icl_vision.tokenizers.onnx import OnnxTokenizer
-from icl_vision.viz.benchmark_data import Results
+from icl_vision.viz.benchmark.data import Results
 from icl_vision.vocabulary import Vocabulary, read_card
 
 Reader = Callable[[Path], Any]

@@ -51,7 +51,7 @@ def test_the_library_logger_is_silent_by_default() -> None:
         "logger = logging.getLogger('icl_vision')\n"
         "assert any(isinstance(h, logging.NullHandler) for h in logger.handlers), logger.handlers\n"
         "assert logger.level == logging.NOTSET and logger.propagate\n"
-        "logging.getLogger('icl_vision.llms.local').error('not to be seen')\n"
+        "logging.getLogger('icl_vision.llms.local.embedded').error('not to be seen')\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")

@@ -20,7 +20,7 @@ import pytest
 
 import icl_vision
 from icl_vision._version import __version__
-from icl_vision.storage import sha256_file
+from icl_vision.files.storage import sha256_file
 
 TOP = Path(__file__).resolve().parent.parent
 PACKAGE = Path(icl_vision.__file__).parent

@@ -22,11 +22,12 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     for group in (
         "_version errors cores spelling wording",
         "contracts",
-        "forks images picture_files samples reading vocabulary storage runs rows codebook portable screening trust",
+        "forks images vocabulary codebook portable screening files",
         "pyramid",
         "tokenizers llms",
         "prompting",
-        "decoding",
+        "asking",
+        "drawing",
         "probabilities",
         "tasks",
         "viz",
@@ -98,7 +99,9 @@ def test_type_checkers_see_the_names_that_are_loaded_lazily():
     assert seen == set(icl_vision.__all__) - {"__version__"}
 
 
-@pytest.mark.parametrize("package", ["decoding", "llms", "prompting", "tasks", "tokenizers"])
+@pytest.mark.parametrize(
+    "package", ["drawing", "images", "llms", "prompting", "tasks", "tokenizers", "tokenizers.bulk", "training"]
+)
 def test_all_of_each_package_is_complete(package):
     module = importlib.import_module(f"icl_vision.{package}")
     for name in getattr(module, "__all__", []):
@@ -230,11 +233,11 @@ def test_modules_import_only_to_their_left():
 
 def test_the_import_check_sees_what_it_should():
     assert fault("icl_vision.images", "icl_vision.errors", ()) is None
-    assert fault("icl_vision.pyramid", "icl_vision.viz.pyramids", ("show",)) is None
-    assert fault("icl_vision.pyramid", "icl_vision.viz.pyramids", ()) is not None
+    assert fault("icl_vision.pyramid", "icl_vision.viz.pyramids.notebook", ("show",)) is None
+    assert fault("icl_vision.pyramid", "icl_vision.viz.pyramids.notebook", ()) is not None
     assert fault("icl_vision.llms.base", "icl_vision.tokenizers", ()) is not None
-    assert fault("icl_vision.tasks.few_shot", "icl_vision.cli.common", ()) is not None
-    assert fault("icl_vision.tokenizers.zoo", "icl_vision.models.efficientnet", ("load",)) is not None
-    assert fault("icl_vision.cli.build", "icl_vision.models.efficientnet", ("command",)) is None
-    assert fault("icl_vision.cli.build", "icl_vision.models.efficientnet", ()) is not None
+    assert fault("icl_vision.tasks.classify.classifier", "icl_vision.cli.options.common", ()) is not None
+    assert fault("icl_vision.tokenizers.zoo", "icl_vision.models.nets.efficientnet", ("load",)) is not None
+    assert fault("icl_vision.cli.build", "icl_vision.models.nets.efficientnet", ("command",)) is None
+    assert fault("icl_vision.cli.build", "icl_vision.models.nets.efficientnet", ()) is not None
     assert fault("icl_vision.brand_new", "icl_vision.errors", ()) is not None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from icl_vision import runs
+from icl_vision.files import runs
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
 

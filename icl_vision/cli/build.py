@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, seed_option, try_out
+from icl_vision.cli.options.common import json_option, print_json, quiet_option, say, seed_option, try_out
 from icl_vision.errors import MissingExtraError, UsageError, VocabularyError
-from icl_vision.llms.redaction import redacted_url
+from icl_vision.llms.remote.redaction import redacted_url
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -206,7 +206,7 @@ def codebook_command(
 
 def _vocabulary(words_file: Path | None, folder: Path | None) -> Vocabulary:
     from icl_vision.codebook import Codebook
-    from icl_vision.reading import read_text
+    from icl_vision.files.reading import read_text
     from icl_vision.vocabulary import MOST_WORDS, Vocabulary
 
     if words_file is not None and folder is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import (
+from icl_vision.cli.options.common import (
     expand,
     json_option,
     llm_option,
@@ -21,7 +21,7 @@ from icl_vision.cli.common import (
     seed_option,
     tokenizer_option,
 )
-from icl_vision.cli.runs import RunOptions, run_options
+from icl_vision.cli.options.runs import RunOptions, run_options
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:

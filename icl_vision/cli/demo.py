@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import (
+from icl_vision.cli.options.common import (
     json_option,
     llm_option,
     print_json,
@@ -28,7 +28,7 @@ from icl_vision.errors import PyramidError, StorageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
-    from icl_vision.evaluation.few_shot import EpisodeResult, FewShotReport
+    from icl_vision.evaluation.few_shot.evaluation import EpisodeResult, FewShotReport
     from icl_vision.tokenizers import ImageTokenizer
 
 WAYS, SHOTS, K = 5, 3, 5
@@ -100,11 +100,11 @@ def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet
     began = time.monotonic()
     try_out(out, folder=True)
 
-    from icl_vision.evaluation.episodes import ImageFolder
-    from icl_vision.evaluation.few_shot import FewShotEvaluation, FewShotReport
-    from icl_vision.evaluation.pages import few_shot_page
+    from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+    from icl_vision.evaluation.few_shot.evaluation import FewShotEvaluation, FewShotReport
+    from icl_vision.evaluation.few_shot.pages import few_shot_page
+    from icl_vision.files.storage import write_json, write_text
     from icl_vision.llms import connect
-    from icl_vision.storage import write_json, write_text
     from icl_vision.tokenizers import ImageTokenizer
 
     silent = not progress_wanted(quiet)

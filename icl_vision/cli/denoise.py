@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import (
+from icl_vision.cli.options.common import (
     expand,
     json_option,
     kept,
@@ -22,12 +22,12 @@ from icl_vision.cli.common import (
     segment_bar,
     try_out,
 )
-from icl_vision.cli.denoising_options import TASK_NAMES, denoising_options
+from icl_vision.cli.options.denoising import TASK_NAMES, denoising_options
 from icl_vision.errors import UsageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
-    from icl_vision.tasks.denoising_results import DenoisedImage
+    from icl_vision.tasks.denoise.results import DenoisedImage
 
 
 @click.command("denoise")
@@ -101,10 +101,10 @@ def command(
     and where only a part was missing NAME-merged.png, the shown picture with that part filled in. The plan is printed
     first.
     """
+    from icl_vision.files.storage import write_json
     from icl_vision.images import list_images
-    from icl_vision.storage import write_json
-    from icl_vision.tasks.denoising_results import LEAK
-    from icl_vision.tasks.image_denoiser import ImageDenoiser
+    from icl_vision.tasks.denoise.denoiser import ImageDenoiser
+    from icl_vision.tasks.denoise.results import LEAK
 
     targets = expand(images)
     if protocol == "leak-free" and context is None:
@@ -173,7 +173,7 @@ def _names(targets: list[Path]) -> list[str]:
 
 def _written(one: DenoisedImage, out: Path, path: Path) -> dict[str, Any]:
     """Write a picture's files; its entry in the results."""
-    from icl_vision.storage import atomic_path
+    from icl_vision.files.storage import atomic_path
 
     pictures = {"condition": one.condition, "": one.image}
     if one.image is not None and one.puzzle.query.known:

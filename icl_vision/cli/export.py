@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.common import json_option, print_json, quiet_option, say, trust_option, try_out
+from icl_vision.cli.options.common import json_option, print_json, quiet_option, say, trust_option, try_out
 from icl_vision.errors import MissingExtraError
 from icl_vision.wording import counted
 

@@ -13,16 +13,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import force_option, json_option, kept, print_json, quiet_option, say, segment_bar, try_out
-from icl_vision.cli.generation_options import budget_options, drawing_options
+from icl_vision.cli.options.common import (
+    force_option,
+    json_option,
+    kept,
+    print_json,
+    quiet_option,
+    say,
+    segment_bar,
+    try_out,
+)
+from icl_vision.cli.options.generation import budget_options, drawing_options
 from icl_vision.errors import UsageError
-from icl_vision.tasks.generation_examples import TEXT
+from icl_vision.tasks.draw.examples import TEXT
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from icl_vision.tasks.generation_results import GeneratedImage, Preview
+    from icl_vision.tasks.draw.results import GeneratedImage, Preview
 
 ATTRIBUTION = "The packaged digits are MNIST's (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
 PAGE = "drawings.html"
@@ -100,8 +109,8 @@ def command(
     The LLM is shown example pictures as words, each with its text, and asked for the words of a new picture, a segment
     at a time; the tokenizer turns them into pixels. The plan is printed first.
     """
-    from icl_vision.tasks.generation_examples import read_examples
-    from icl_vision.tasks.image_generator import ImageGenerator
+    from icl_vision.tasks.draw.examples import read_examples
+    from icl_vision.tasks.draw.generator import ImageGenerator
 
     single = out.suffix.lower() == ".png"
     if not dry_run:
@@ -160,7 +169,7 @@ def _plan(plan: Any, seconds: float | None) -> str:
 
 
 def _save(one: GeneratedImage, target: Path) -> None:
-    from icl_vision.storage import atomic_path
+    from icl_vision.files.storage import atomic_path
 
     if one.image is None:
         return
@@ -172,7 +181,7 @@ def _folder(
     results: list[GeneratedImage], frames: dict[int, list[Image.Image]], out: Path, seconds: float
 ) -> list[dict[str, Any]]:
     """Pictures, previews, the page and results.json."""
-    from icl_vision.storage import write_json
+    from icl_vision.files.storage import write_json
     from icl_vision.viz.drawing_page import DrawingPage, DrawingTile, write_gif, write_page
 
     rows, tiles = [], []

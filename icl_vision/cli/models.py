@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json
+from icl_vision.cli.options.common import json_option, print_json
 
 # What `connect` takes, as a person reads it. Static: asking each for more would load a model or need a key.
 LLMS = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import json_option, print_json
+from icl_vision.cli.options.common import json_option, print_json
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Prompt

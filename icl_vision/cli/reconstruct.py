@@ -9,7 +9,15 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.common import force_option, json_option, print_json, quiet_option, say, tokenizer_option, try_out
+from icl_vision.cli.options.common import (
+    force_option,
+    json_option,
+    print_json,
+    quiet_option,
+    say,
+    tokenizer_option,
+    try_out,
+)
 from icl_vision.wording import counted
 
 DECODER = "spae-digits-32"
@@ -49,9 +57,9 @@ def command(image: str, tokenizer: str, k: int | None, out: Path, force: bool, a
     try_out(out, folder=False, force=force)
     import numpy as np
 
-    from icl_vision.evaluation.image_metrics import psnr
+    from icl_vision.evaluation.kit.image_metrics import psnr
+    from icl_vision.files.storage import atomic_path
     from icl_vision.images import load_image
-    from icl_vision.storage import atomic_path
     from icl_vision.tokenizers.onnx import OnnxTokenizer
 
     loaded = OnnxTokenizer.from_pretrained(tokenizer)

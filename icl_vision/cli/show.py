@@ -13,12 +13,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import force_option, json_option, print_json, quiet_option, say, tokenizer_option, try_out
+from icl_vision.cli.options.common import (
+    force_option,
+    json_option,
+    print_json,
+    quiet_option,
+    say,
+    tokenizer_option,
+    try_out,
+)
 from icl_vision.errors import ImageError
-from icl_vision.storage import atomic_path, readable, write_text
+from icl_vision.files.storage import atomic_path, readable, write_text
 
 if TYPE_CHECKING:
-    from icl_vision.viz.pyramid_look import PyramidLook
+    from icl_vision.viz.pyramids.look import PyramidLook
 
 PAGE, PICTURE = ".html", ".png"
 DEFAULT = "spae-photo-128"  # photographs to words on grids and back, which is what there is most to see of
@@ -77,8 +85,8 @@ def command(
     results = _look(images, tokenizer, k)
     looks = [shown for shown in results if not isinstance(shown, ImageError)]
     if looks:
-        from icl_vision.viz.benchmark_table import bare
-        from icl_vision.viz.pyramid_look import command_line
+        from icl_vision.viz.benchmark.table import bare
+        from icl_vision.viz.pyramids.look import command_line
 
         _write(out, looks, command_line(looks, k=k, tokenizer=bare(tokenizer), out=_shown(out.name)))
         count = f"{len(looks)} images" if len(looks) > 1 else one_line(looks[0].name)
@@ -96,7 +104,7 @@ def command(
 def _look(images: tuple[str, ...], tokenizer: str, k: int | None) -> list[PyramidLook | ImageError]:
     """What there is to show of each image, or what is wrong with it."""
     from icl_vision.tokenizers import ImageTokenizer
-    from icl_vision.viz.pyramid_look import look
+    from icl_vision.viz.pyramids.look import look
 
     loaded = ImageTokenizer.from_pretrained(tokenizer)
     results: list[PyramidLook | ImageError] = []
@@ -114,7 +122,7 @@ def _measured(shown: PyramidLook) -> PyramidLook:
         return shown
     import numpy as np
 
-    from icl_vision.evaluation.image_metrics import psnr
+    from icl_vision.evaluation.kit.image_metrics import psnr
 
     made = np.stack([np.asarray(image.convert("RGB")) for image in shown.decoded])
     seen = np.broadcast_to(np.asarray(shown.seen.convert("RGB")), made.shape)
@@ -123,11 +131,11 @@ def _measured(shown: PyramidLook) -> PyramidLook:
 
 def _write(out: Path, looks: list[PyramidLook], command: str) -> None:
     if out.suffix.lower() == PAGE:
-        from icl_vision.viz.pyramid_page import render_pyramid_page
+        from icl_vision.viz.pyramids.page import render_pyramid_page
 
         write_text(out, render_pyramid_page(looks, command=command))
         return
-    from icl_vision.viz.pyramid_picture import draw_pyramid
+    from icl_vision.viz.pyramids.picture import draw_pyramid
 
     with atomic_path(out) as temporary:
         draw_pyramid(looks[0], command=command).save(temporary, format="PNG")

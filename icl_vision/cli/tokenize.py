@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import (
+from icl_vision.cli.options.common import (
     force_option,
     json_option,
     kept,
@@ -33,7 +33,7 @@ from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.tokenizers import ImageTokenizer
-    from icl_vision.tokenizers.bulk_files import Shard
+    from icl_vision.tokenizers.bulk.files import Shard
 
 NAMED = 20
 """Bad files of a bulk run that are named on stderr; the others are only counted, all of them are in a file."""
@@ -43,7 +43,7 @@ class _ShardType(click.ParamType):  # type: ignore[type-arg]  # not generic at r
     name = "I/N"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        from icl_vision.tokenizers.bulk_files import Shard
+        from icl_vision.tokenizers.bulk.files import Shard
 
         try:
             return Shard.parse(str(value))
@@ -170,7 +170,7 @@ def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
             if not inside:
                 raise ImageNotFoundError(f"the folder {name!r} holds no file with an image's suffix")
         except ImageNotFoundError as error:
-            from icl_vision.tokenizers.bulk_formats import row_of
+            from icl_vision.tokenizers.bulk.formats import row_of
 
             problems.append(row_of(name, error))
             continue
@@ -182,8 +182,8 @@ def _stream(
     tokenizer: ImageTokenizer, paths: list[str], k: int | None, workers: int, *, as_json: bool, quiet: bool
 ) -> list[dict[str, Any]]:
     """Encode and print as it goes; gives the rows of bad files, with ``as_json`` prints nothing and gives all rows."""
-    from icl_vision.tokenizers.bulk import encode_files
-    from icl_vision.tokenizers.bulk_formats import row_of
+    from icl_vision.tokenizers.bulk.encoding import encode_files
+    from icl_vision.tokenizers.bulk.formats import row_of
 
     records: list[dict[str, Any]] = []
     # Lines printed to a terminal are progress enough.
@@ -203,7 +203,7 @@ def _write(
     tokenizer: ImageTokenizer, paths: list[str], k: int | None, bulk: _Bulk, *, as_json: bool, quiet: bool
 ) -> tuple[int, list[dict[str, Any]], list[dict[str, Any]]]:
     """Encode into a file; gives the number of bad files, the first of their rows, and with ``as_json`` all rows."""
-    from icl_vision.tokenizers.bulk_files import bad_file, read_all, read_bad, tokenize_files
+    from icl_vision.tokenizers.bulk.files import bad_file, read_all, read_bad, tokenize_files
 
     if not paths and bulk.shard is None:
         return 0, [], []

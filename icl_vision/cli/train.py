@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.common import (
+from icl_vision.cli.options.common import (
     json_option,
     kept,
     print_json,

@@ -3,12 +3,12 @@
 Knows: measuring. Refuses to know: commands and pages of others.
 """
 
-from icl_vision.evaluation.benchmark import FewShotBenchmark
-from icl_vision.evaluation.benchmark_config import BenchmarkConfig, Estimate
-from icl_vision.evaluation.episode_files import load_episodes, save_episodes
-from icl_vision.evaluation.episodes import Episode, ImageFolder, Item
-from icl_vision.evaluation.metrics import Accuracy, exact_match, prefix_match, substring_match, wilson_interval
-from icl_vision.evaluation.settings import SETTINGS, Setting, parse_settings
+from icl_vision.evaluation.few_shot.benchmark import FewShotBenchmark
+from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate
+from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder, Item
+from icl_vision.evaluation.few_shot.episodes.files import load_episodes, save_episodes
+from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting, parse_settings
+from icl_vision.evaluation.kit.metrics import Accuracy, exact_match, prefix_match, substring_match, wilson_interval
 
 __all__ = [
     "SETTINGS",

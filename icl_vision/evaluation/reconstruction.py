@@ -2,7 +2,7 @@
 
 Knows: which numbers are reported for each number of words, and how they are summed up.
 Refuses to know: torch, where pictures come from, how a page looks. What needs torch (LPIPS, guidance scores, a
-Frechet distance) is handed in (``models/instruments.py`` has it).
+Frechet distance) is handed in (``models/losses/instruments.py`` has it).
 
 A picture is compared with itself as the tokenizer takes it (resized to the tokenizer's square), not with the file.
 """
@@ -18,14 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.image_metrics import psnr, ssim
-from icl_vision.evaluation.metrics import Z95, Accuracy
+from icl_vision.evaluation.kit.image_metrics import psnr, ssim
+from icl_vision.evaluation.kit.metrics import Z95, Accuracy
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from icl_vision.evaluation.pictures import Picture
-    from icl_vision.runs import Run
+    from icl_vision.evaluation.kit.pictures import Picture
+    from icl_vision.files.runs import Run
     from icl_vision.tokenizers.onnx import OnnxTokenizer
 
 Pixels = npt.NDArray[np.uint8]

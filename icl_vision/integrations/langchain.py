@@ -34,7 +34,7 @@ from icl_vision.errors import (
 )
 from icl_vision.images import ImageSource
 from icl_vision.integrations.registry import ImageAccess, ImageRegistry
-from icl_vision.tasks.generation_checks import TEXT_CHARACTERS
+from icl_vision.tasks.draw.checks import TEXT_CHARACTERS
 
 try:
     from langchain_core.runnables import RunnableLambda

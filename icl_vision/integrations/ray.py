@@ -15,9 +15,9 @@ from typing import Any
 
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.tokenizers import ImageTokenizer
-from icl_vision.tokenizers.bulk import CHUNK, encode_files
-from icl_vision.tokenizers.bulk_files import BulkReport, write_rows
-from icl_vision.tokenizers.bulk_formats import Row, arrow_schema, format_of, ids_of, row_of
+from icl_vision.tokenizers.bulk.encoding import CHUNK, encode_files
+from icl_vision.tokenizers.bulk.files import BulkReport, write_rows
+from icl_vision.tokenizers.bulk.formats import Row, arrow_schema, format_of, ids_of, row_of
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 
 try:

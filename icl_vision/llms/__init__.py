@@ -10,21 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from icl_vision.llms.anthropic import AnthropicLLM
     from icl_vision.llms.base import BaseLLM
-    from icl_vision.llms.batch import BatchLLM
-    from icl_vision.llms.cache import CachedLLM, ResponseCache, cache_mode, repeat
+    from icl_vision.llms.batch.llm import BatchLLM
     from icl_vision.llms.connecting import connect
     from icl_vision.llms.cost import Budget, Meter, Price, PriceTable
     from icl_vision.llms.fake import FakeLLM
-    from icl_vision.llms.fallback import FallbackLLM
-    from icl_vision.llms.local import LocalLLM
-    from icl_vision.llms.metered import MeteredLLM
-    from icl_vision.llms.openai import OpenAILLM
-    from icl_vision.llms.openai_compatible import OpenAICompatibleLLM
+    from icl_vision.llms.local.embedded import LocalLLM
     from icl_vision.llms.profiles import register_profile
+    from icl_vision.llms.remote.anthropic import AnthropicLLM
+    from icl_vision.llms.remote.openai.compatible import OpenAICompatibleLLM
+    from icl_vision.llms.remote.openai.llm import OpenAILLM
+    from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
     from icl_vision.llms.replay import ReplayLLM, record
-    from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
+    from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache, cache_mode, repeat
+    from icl_vision.llms.wrappers.fallback import FallbackLLM
+    from icl_vision.llms.wrappers.metered import MeteredLLM
 
 __all__ = [
     "AnthropicLLM",
@@ -54,30 +54,30 @@ __all__ = [
 ]
 
 _HOMES = {
-    "AnthropicLLM": "anthropic",
+    "AnthropicLLM": "remote.anthropic",
     "BaseLLM": "base",
-    "BatchLLM": "batch",
+    "BatchLLM": "batch.llm",
     "Budget": "cost",
-    "CachedLLM": "cache",
+    "CachedLLM": "wrappers.cache",
     "FakeLLM": "fake",
-    "FallbackLLM": "fallback",
-    "Limiter": "resilience",
-    "LocalLLM": "local",
+    "FallbackLLM": "wrappers.fallback",
+    "Limiter": "remote.resilience",
+    "LocalLLM": "local.embedded",
     "Meter": "cost",
-    "MeteredLLM": "metered",
-    "OpenAICompatibleLLM": "openai_compatible",
-    "OpenAILLM": "openai",
+    "MeteredLLM": "wrappers.metered",
+    "OpenAICompatibleLLM": "remote.openai.compatible",
+    "OpenAILLM": "remote.openai.llm",
     "Price": "cost",
     "PriceTable": "cost",
     "ReplayLLM": "replay",
-    "Resilience": "resilience",
-    "ResponseCache": "cache",
-    "RetryPolicy": "resilience",
-    "cache_mode": "cache",
+    "Resilience": "remote.resilience",
+    "ResponseCache": "wrappers.cache",
+    "RetryPolicy": "remote.resilience",
+    "cache_mode": "wrappers.cache",
     "connect": "connecting",
     "record": "replay",
     "register_profile": "profiles",
-    "repeat": "cache",
+    "repeat": "wrappers.cache",
 }
 
 

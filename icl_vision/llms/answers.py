@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Profile, Usage
 from icl_vision.errors import LLMNoAnswerError, UsageError
-from icl_vision.llms.redaction import quote
+from icl_vision.llms.remote.redaction import quote
 
 REASONING_ROOM = 4096
 """Tokens a reasoning model may think before it answers, beside ``max_tokens``; only what is used is billed."""

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision.contracts import TextLLM
 from icl_vision.errors import LLMSpecError, UsageError
-from icl_vision.llms.redaction import redacted_url
+from icl_vision.llms.remote.redaction import redacted_url
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
     from langchain_core.language_models import BaseLLM as LangChainBaseLLM
 
-    from icl_vision.llms.cache import ResponseCache
     from icl_vision.llms.cost import Budget, Meter, Price, PriceTable
+    from icl_vision.llms.wrappers.cache import ResponseCache
 
 Api = Literal["auto", "chat", "completions", "responses"]
 
@@ -80,17 +80,17 @@ def connect(
     if budget is not None or prices is not None:
         meter = _meter(budget, prices)
     if meter is not None:
-        from icl_vision.llms.metered import MeteredLLM
+        from icl_vision.llms.wrappers.metered import MeteredLLM
 
         # Each by itself: prices differ, and the meter sums by model.
         llms = [MeteredLLM(llm, meter) for llm in llms]
     llm = llms[0]
     if len(llms) > 1:
-        from icl_vision.llms.fallback import FallbackLLM
+        from icl_vision.llms.wrappers.fallback import FallbackLLM
 
         llm = FallbackLLM(llms)
     if cache is not False:
-        from icl_vision.llms.cache import CachedLLM, ResponseCache
+        from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache
 
         # Outermost, so that a hit costs nothing.
         if not isinstance(cache, ResponseCache):
@@ -118,7 +118,7 @@ def _adapter(spec: str | TextLLM | BaseChatModel | LangChainBaseLLM, api: Api, o
                 given = ", ".join([*options, *(["api"] if api != "auto" else [])])
                 raise UsageError(f"options ({given}) go with a string only; {spec!r} is an LLM already")
             return spec
-        from icl_vision.llms.langchain_llm import LangChainLLM, is_langchain_model
+        from icl_vision.llms.remote.langchain.llm import LangChainLLM, is_langchain_model
 
         if is_langchain_model(spec):
             if api != "auto":
@@ -135,16 +135,16 @@ def _adapter(spec: str | TextLLM | BaseChatModel | LangChainBaseLLM, api: Api, o
         raise LLMSpecError(f"{redacted_url(spec)!r} names no LLM; valid are {SPECS}")
     try:
         if kind == "local":
-            from icl_vision.llms.local import LocalLLM
+            from icl_vision.llms.local.embedded import LocalLLM
 
             return LocalLLM(rest or None, api=_narrow(kind, api), **options)
         if kind == "openai-compatible":
-            from icl_vision.llms.openai_compatible import OpenAICompatibleLLM, parse_spec
+            from icl_vision.llms.remote.openai.compatible import OpenAICompatibleLLM, parse_spec
 
             model, url = parse_spec(rest)
             return OpenAICompatibleLLM(model, url, api=_narrow(kind, api), **options)
         if kind == "openai":
-            from icl_vision.llms.openai import OpenAILLM
+            from icl_vision.llms.remote.openai.llm import OpenAILLM
 
             if api == "completions":
                 raise UsageError(
@@ -153,13 +153,13 @@ def _adapter(spec: str | TextLLM | BaseChatModel | LangChainBaseLLM, api: Api, o
                 )
             return OpenAILLM(rest, api=api, **options)
         if kind == "anthropic":
-            from icl_vision.llms.anthropic import AnthropicLLM
+            from icl_vision.llms.remote.anthropic import AnthropicLLM
 
             if api not in ("auto", "chat"):
                 raise UsageError(f"'anthropic' has no api={api!r}; use 'auto' or 'chat', which are the same")
             return AnthropicLLM(rest, **options)
         if kind == "langchain":
-            from icl_vision.llms.langchain_llm import from_string
+            from icl_vision.llms.remote.langchain.llm import from_string
 
             if api != "auto":
                 raise UsageError(f"a LangChain model knows its endpoint itself; leave api out (got {api!r})")

@@ -15,8 +15,8 @@ from typing import Any
 
 from icl_vision.contracts import Usage
 from icl_vision.errors import BudgetExceededError, UsageError
+from icl_vision.files.reading import read_yaml
 from icl_vision.forks import ForkLock
-from icl_vision.reading import read_yaml
 
 MILLION = 1_000_000
 

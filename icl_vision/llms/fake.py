@@ -21,7 +21,7 @@ from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
 from icl_vision.errors import CapabilityError, LLMResponseError, PromptTooLongError, UsageError
 from icl_vision.llms.answers import cut_at_stop
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.forced_requests import START, ForcedTokens
+from icl_vision.llms.local.forced_requests import START, ForcedTokens
 
 Answers = str | Iterable[str | Exception] | Callable[[str], str]
 Score = Callable[[Prompt, str], float]
@@ -161,7 +161,7 @@ class FakeLLM(BaseLLM):
         return [piece.group() for piece in _pieces(text)]
 
     def _forced_usage(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Usage:
-        """What llama.cpp would be asked: see ``llama_scoring``."""
+        """What llama.cpp would be asked: see ``local.scoring``."""
         tokens = [([START, *self.pieces(one.text)], self.pieces(text + terminator)) for one, text in pairs]
         assert self._forced is not None
         led, asks = self._forced.requests(tokens)

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from icl_vision.contracts import Scores, Usage
-from icl_vision.llms.attempts import account
+from icl_vision.llms.remote.attempts import account
 
 _NAME = "_icl_vision_partial_scores"
 

@@ -22,12 +22,12 @@ from typing import Any
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMResponseError, StorageError, UsageError
+from icl_vision.files.reading import MOST_WEIGHTS, checked_path, loads, read_text
 from icl_vision.llms.answers import check
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import attach, take
-from icl_vision.llms.wrapped import WrappedLLM
-from icl_vision.reading import MOST_WEIGHTS, checked_path, loads, read_text
+from icl_vision.llms.wrappers.wrapped import WrappedLLM
 
 logger = logging.getLogger(__name__)
 

@@ -24,20 +24,20 @@ import torch
 from torch import Tensor, nn
 
 from icl_vision.errors import UsageError
-from icl_vision.models.layer_words import NamedAverageQuantizer
-from icl_vision.models.projected import ProjectedQuantizer
-from icl_vision.models.quantization import (
+from icl_vision.models.nets.spae import CnnDecoder, CnnEncoder, PatchDecoder, PatchEncoder
+from icl_vision.models.nets.spae_photo import PhotoDecoder, PhotoEncoder, load_pretrained
+from icl_vision.models.nets.taef2 import LATENT_CHANNELS
+from icl_vision.models.quantizers.layer_words import NamedAverageQuantizer
+from icl_vision.models.quantizers.projected import ProjectedQuantizer
+from icl_vision.models.quantizers.region_words import RegionWords
+from icl_vision.models.quantizers.streaming import (
     Quantized,
     Quantizer,
     ResidualQuantizer,
     StreamingAverageQuantizer,
     VectorQuantizer,
 )
-from icl_vision.models.region_words import RegionWords
 from icl_vision.models.spae_config import SpaeConfig
-from icl_vision.models.spae_nets import CnnDecoder, CnnEncoder, PatchDecoder, PatchEncoder
-from icl_vision.models.spae_photo import PhotoDecoder, PhotoEncoder, load_pretrained
-from icl_vision.models.taef2 import LATENT_CHANNELS
 from icl_vision.pyramid import PyramidLayout
 
 __all__ = ["SPAE", "SpaeConfig", "SpaeOutput", "build_nets"]

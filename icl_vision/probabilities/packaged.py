@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from icl_vision.errors import ArtefactDamagedError, UsageError
+from icl_vision.files.reading import MOST_CARD, read_json
 from icl_vision.probabilities.maps import ProbabilityMap
-from icl_vision.reading import MOST_CARD, read_json
 from icl_vision.tokenizers.artefact import read_file, verify_files
 from icl_vision.vocabulary import CARD_FILE
 

@@ -1,7 +1,7 @@
 """Which strings may enter a prompt as a label or as an image's words.
 
 Knows: characters that could break a prompt's lines or hide in them. Refuses to know: templates,
-LLMs and how an answer is read (``decoding.parsing`` uses ``fold`` for that).
+LLMs and how an answer is read (``classify.parsing`` uses ``fold`` for that).
 """
 
 from __future__ import annotations

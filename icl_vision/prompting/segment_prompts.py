@@ -1,7 +1,7 @@
 """From pairs of pictures and a segment template to the prompts that ask for one segment of a picture.
 
 Knows: the variables that a segment template receives, and that everything but the query is rendered once.
-Refuses to know: which words are shown for which segment (``decoding.windows``), LLMs, answers.
+Refuses to know: which words are shown for which segment (``drawing.windows``), LLMs, answers.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision.errors import TemplateError
+from icl_vision.files.reading import opened
 from icl_vision.prompting.labels import forbidden_character
-from icl_vision.reading import opened
 from icl_vision.spelling import composed
 
 if TYPE_CHECKING:

@@ -3,8 +3,8 @@
 Knows: the order of the steps. Refuses to know: how any step works.
 """
 
-from icl_vision.tasks.few_shot import FewShotClassifier
+from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.classify.scoring import Question
 from icl_vision.tasks.many import Outcome, aclassify_many, classify_many
-from icl_vision.tasks.scoring import Question
 
 __all__ = ["FewShotClassifier", "Outcome", "Question", "aclassify_many", "classify_many"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from icl_vision.errors import UsageError
 from icl_vision.images import list_images
-from icl_vision.picture_files import loose
+from icl_vision.images.folders import loose
 from icl_vision.spelling import by_name
 
 

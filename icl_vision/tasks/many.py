@@ -31,19 +31,19 @@ from icl_vision.errors import (
     UnknownAnswerError,
     UsageError,
 )
+from icl_vision.files.runs import Run, check_config, read_info, read_results
 from icl_vision.images import ImageSource
 from icl_vision.llms.loop import run_sync
-from icl_vision.llms.resilience import QUOTA_CODES
-from icl_vision.runs import Run, check_config, read_info, read_results
+from icl_vision.llms.remote.resilience import QUOTA_CODES
 from icl_vision.spelling import composed
+from icl_vision.tasks.classify.selection import first_of_each
 from icl_vision.tasks.progress import progress_bar
-from icl_vision.tasks.selection import first_of_each
 from icl_vision.tokenizers.words_cache import digest_of
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
     from icl_vision.pyramid import TokenPyramid
-    from icl_vision.tasks.few_shot import FewShotClassifier, Group
+    from icl_vision.tasks.classify.classifier import FewShotClassifier, Group
 
 COMMAND = "classify"
 
@@ -79,7 +79,7 @@ def classify_many(
     resume: bool = False,
     progress: bool | None = None,
 ) -> Outcome:
-    """Classify images into a run folder; see ``icl_vision.runs`` for what is in it.
+    """Classify images into a run folder; see ``icl_vision.files.runs`` for what is in it.
 
     Args:
         classifier: fitted. Its ``errors`` is taken as "return": a bad image costs only itself.

@@ -9,9 +9,9 @@ import inspect
 from typing import Any, Self
 
 from icl_vision.errors import UsageError
-from icl_vision.llms.langchain_forms import secrets_around
-from icl_vision.llms.langchain_llm import is_langchain_model
-from icl_vision.llms.redaction import without_secrets
+from icl_vision.llms.remote.langchain.forms import secrets_around
+from icl_vision.llms.remote.langchain.llm import is_langchain_model
+from icl_vision.llms.remote.redaction import without_secrets
 
 
 def hidden(value: Any) -> Any:

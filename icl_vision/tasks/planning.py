@@ -22,15 +22,15 @@ from icl_vision.contracts import Classification, Constraint, Prompt, Usage
 from icl_vision.errors import PromptTooLongError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms.cost import Cost, PriceTable
-from icl_vision.llms.dry import DryLLM
-from icl_vision.llms.llama_scoring import SIBLINGS
+from icl_vision.llms.local.scoring import SIBLINGS
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.tokens import how_counted
 from icl_vision.llms.word_tables import learns, table_of
-from icl_vision.tasks.asking import Asker
-from icl_vision.tasks.calibrating import check_images
-from icl_vision.tasks.few_shot import FewShotClassifier
-from icl_vision.tasks.scoring import Question, Shown, content_free_questions
+from icl_vision.llms.wrappers.dry import DryLLM
+from icl_vision.tasks.classify.asking import Asker
+from icl_vision.tasks.classify.calibrating import check_images
+from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.classify.scoring import Question, Shown, content_free_questions
 
 
 @dataclass(frozen=True, slots=True)

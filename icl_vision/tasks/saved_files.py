@@ -14,12 +14,12 @@ from typing import Any
 
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.errors import ArtefactError, StorageError, TemplateError, UntrustedNameError, UsageError
+from icl_vision.files.reading import MOST_DOCUMENT, loads, read_text
+from icl_vision.files.storage import write_json
+from icl_vision.files.trust import Reader, is_llm_alone
 from icl_vision.prompting import template_hashes
-from icl_vision.reading import MOST_DOCUMENT, loads, read_text
-from icl_vision.storage import write_json
 from icl_vision.tokenizers import zoo
 from icl_vision.tokenizers.wrapping import fingerprint
-from icl_vision.trust import Reader, is_llm_alone
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def allowed_names(
     """The reader's own LLM, tokenizer and templates, or else those that the document names.
 
     Raises:
-        UntrustedNameError: the document names something that leads elsewhere; see ``icl_vision.trust``.
+        UntrustedNameError: the document names something that leads elsewhere; see ``icl_vision.files.trust``.
     """
     if not isinstance(trust, bool):
         raise UsageError(f"trust must be True or False; got {trust!r}")

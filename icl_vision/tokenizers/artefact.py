@@ -14,8 +14,8 @@ from typing import Any
 
 from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import ArtefactDamagedError
-from icl_vision.reading import MOST_WEIGHTS, member, read_bytes
-from icl_vision.storage import sha256_file
+from icl_vision.files.reading import MOST_WEIGHTS, member, read_bytes
+from icl_vision.files.storage import sha256_file
 from icl_vision.vocabulary import CARD_FILE
 
 ENCODER_FILE = "encoder.onnx"

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from icl_vision._version import __version__
 from icl_vision.errors import IclVisionError, ImageError, ImageNotFoundError, StorageError, UsageError
+from icl_vision.files.rows import JsonRows
+from icl_vision.files.storage import cache_dir, sha256_file
 from icl_vision.images import MAX_BYTES, ImageSource, is_image_source, load_image
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.rows import JsonRows
-from icl_vision.storage import cache_dir, sha256_file
 from icl_vision.tokenizers.wrapping import WrappedTokenizer, fingerprint
 
 if TYPE_CHECKING:

@@ -17,16 +17,16 @@ from torch import nn
 
 from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import StorageError, UsageError
-from icl_vision.models.discriminator import Discriminator
-from icl_vision.models.losses import SpaeLoss
+from icl_vision.files.trust import Reader
+from icl_vision.models.losses.discriminator import Discriminator
+from icl_vision.models.losses.spae import SpaeLoss
 from icl_vision.models.spae import SPAE
 from icl_vision.training.checkpoint import STATE_FILE, Checkpoint, latest_checkpoint, read_checkpoint
 from icl_vision.training.config import GuideConfig, TrainConfig
 from icl_vision.training.seeds import WEIGHTS, kept_generators, seed_globally
-from icl_vision.trust import Reader
 
 if TYPE_CHECKING:
-    from icl_vision.models.guidance import Guide
+    from icl_vision.models.words.guidance import Guide
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +89,7 @@ def build_loss(config: TrainConfig, model: SPAE, codebook: Codebook | None, clas
     if config.loss.needs_guide:
         guide = _guide(config.guide, codebook, classes)
     if config.loss.needs_perceptual:
-        from icl_vision.models.perceptual import load_lpips
+        from icl_vision.models.losses.perceptual import load_lpips
 
         perceptual = load_lpips(config.lpips)
     if config.loss.needs_discriminator:
@@ -102,7 +102,7 @@ def build_loss(config: TrainConfig, model: SPAE, codebook: Codebook | None, clas
 
 
 def _guide(config: GuideConfig, codebook: Codebook | None, classes: Sequence[str]) -> Guide:
-    from icl_vision.models.guidance import DIGIT_NAMES, CLIPGuide, ConSEGuide, LabelGuide
+    from icl_vision.models.words.guidance import DIGIT_NAMES, CLIPGuide, ConSEGuide, LabelGuide
 
     if codebook is None:
         raise UsageError("loss.semantic needs words, and the codebook is drawn at random: set loss.semantic to 0")

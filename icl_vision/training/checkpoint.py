@@ -27,8 +27,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from icl_vision.errors import StorageError
-from icl_vision.reading import read_json
-from icl_vision.storage import atomic_path, sha256_file, write_json
+from icl_vision.files.reading import read_json
+from icl_vision.files.storage import atomic_path, sha256_file, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -24,10 +24,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from icl_vision.cores import usable_cores
 from icl_vision.errors import IclVisionError, MissingExtraError, RunError, TrainingError
-from icl_vision.runs import Run, read_info
+from icl_vision.files.runs import Run, read_info
 from icl_vision.training.checkpoint import latest_checkpoint
 from icl_vision.training.config import COMMAND, TrainConfig
-from icl_vision.training.data import Data, open_data
+from icl_vision.training.data.batches import Data, open_data
 from icl_vision.training.loop import AgreedError, Loop, TrainResult
 from icl_vision.training.seeds import kept_generators
 

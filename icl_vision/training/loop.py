@@ -18,21 +18,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from icl_vision.errors import RunMismatchError, TrainingError
-from icl_vision.models.spae_photo import PhotoDecoder, PhotoEncoder
-from icl_vision.models.taef2 import LATENT_CHANNELS
-from icl_vision.models.usage import CodebookUsage
-from icl_vision.runs import Run, versions
+from icl_vision.files.runs import Run, versions
+from icl_vision.models.nets.spae_photo import PhotoDecoder, PhotoEncoder
+from icl_vision.models.nets.taef2 import LATENT_CHANNELS
+from icl_vision.models.quantizers.usage import CodebookUsage
 from icl_vision.training.building import build_loss, build_model, codebook_entry, load_codebook, restore
 from icl_vision.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from icl_vision.training.config import TrainConfig
-from icl_vision.training.data import Data, Place
+from icl_vision.training.data.batches import Data, Place
 from icl_vision.training.ema import Ema
-from icl_vision.training.grids import save_grid
-from icl_vision.training.logs import RunLog
 from icl_vision.training.memory import Memory
 from icl_vision.training.step import TOTAL, Stepper, optimiser_tensors, restore_optimisers
-from icl_vision.training.validation import grid_rows, validate
-from icl_vision.training.watch import Watch
+from icl_vision.training.watching.grids import save_grid
+from icl_vision.training.watching.logs import RunLog
+from icl_vision.training.watching.validation import grid_rows, validate
+from icl_vision.training.watching.watch import Watch
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

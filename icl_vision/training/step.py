@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from icl_vision.models.losses import SpaeLoss
+from icl_vision.models.losses.spae import SpaeLoss
 from icl_vision.models.spae import SPAE, SpaeOutput
 from icl_vision.training.config import DepthConfig, OptimiserConfig, TrainConfig
-from icl_vision.training.data import Batch
+from icl_vision.training.data.batches import Batch
 from icl_vision.training.memory import Memory
 from icl_vision.training.schedule import rate_factor
 from icl_vision.training.seeds import DEPTH, STEP, generator, seed_globally

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import UsageError
-from icl_vision.storage import atomic_path, write_text
+from icl_vision.files.storage import atomic_path, write_text
 from icl_vision.viz.page import chips, document, escape, picture
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Classification
-    from icl_vision.tasks.few_shot import FewShotClassifier
+    from icl_vision.tasks.classify.classifier import FewShotClassifier
 
 MOST_LABELS = 12
 """Labels, or classes, that are written out."""

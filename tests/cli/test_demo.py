@@ -19,7 +19,7 @@ from icl_vision.cli import main
 from icl_vision.cli.demo import demo_folder
 from icl_vision.contracts import Completion, Profile, Prompt, Scores
 from icl_vision.errors import MissingExtraError
-from icl_vision.evaluation.episodes import ImageFolder
+from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
 from icl_vision.llms.base import BaseLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers import ImageTokenizer

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from icl_vision.cli import doctor, main
 from icl_vision.cli.doctor import Finding
-from icl_vision.storage import sha256_file
+from icl_vision.files.storage import sha256_file
 
 ONE_RUNTIME = {"onnxruntime-gpu": "1.31.1"}
 

@@ -101,7 +101,7 @@ def test_out_is_tried_first(
     def refuse(*args: object, **options: object) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr("icl_vision.storage.tempfile.TemporaryFile", refuse)
+    monkeypatch.setattr("icl_vision.files.storage.tempfile.TemporaryFile", refuse)
     refused(run(name, "new/out"), os.strerror(code))
     assert not asked and not (work / "new").exists()
 
@@ -117,7 +117,7 @@ def test_a_disk_that_fills_up_meanwhile(work: Path, monkeypatch: pytest.MonkeyPa
     def refuse(*args: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("icl_vision.runs.os.replace", refuse)
+    monkeypatch.setattr("icl_vision.files.runs.os.replace", refuse)
     done = run(name, "out")
     assert done.exit_code == 1 and isinstance(done.exception, SystemExit), done.exception
     last = done.stderr.splitlines()[-1]

@@ -131,7 +131,7 @@ def test_what_cannot_work_is_said(
 
 @pytest.mark.slow
 def test_a_three_on_a_fresh_install(tmp_path: Path) -> None:
-    from icl_vision.evaluation.digit_reader import DigitReader
+    from icl_vision.evaluation.kit.digit_reader import DigitReader
 
     out = tmp_path / "three.png"
     result = run("--examples", "digits", "--query", "an image of 3", "--out", str(out))

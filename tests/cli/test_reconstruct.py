@@ -91,7 +91,7 @@ def test_a_run_that_was_cut_goes_on(digits: Path, tmp_path: Path) -> None:
 
 
 def test_a_measure_that_cannot_be_had_is_said(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from icl_vision.cli import eval_reconstruction
+    from icl_vision.cli.eval import reconstruction as eval_reconstruction
     from icl_vision.errors import ArtefactNotFoundError
 
     def missing() -> None:

@@ -25,7 +25,7 @@ def test_a_warning_is_shown_once_and_not_under_quiet(
     async def warning(self: FakeLLM, *args: object, **settings: object) -> object:
         if not warned:
             warned.append(1)
-            logging.getLogger("icl_vision.llms.resilience").warning("not reachable, trying again: x")
+            logging.getLogger("icl_vision.llms.remote.resilience").warning("not reachable, trying again: x")
         return await answer(self, *args, **settings)  # type: ignore[arg-type]
 
     monkeypatch.setattr(FakeLLM, "_complete", warning)
@@ -38,7 +38,7 @@ def test_a_warning_is_shown_once_and_not_under_quiet(
 
 @pytest.mark.parametrize("quiet", [True, False])
 def test_a_bar_at_a_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quiet: bool) -> None:
-    monkeypatch.setattr("icl_vision.cli.common.progress_wanted", lambda quiet: not quiet)
+    monkeypatch.setattr("icl_vision.cli.options.common.progress_wanted", lambda quiet: not quiet)
     more = ["--out", str(tmp_path / "a.png"), *(["--quiet"] if quiet else [])]
     done = CliRunner().invoke(main, [*OPTIONS, *more])
     assert done.exit_code == 0 and ("37/37" in done.stderr) is not quiet, done.stderr

@@ -365,7 +365,7 @@ def test_names_that_are_no_unicode_stay_apart(folder: Path) -> None:
 
 
 def test_rows_of_an_earlier_version_are_read_with_their_names(folder: Path) -> None:
-    from icl_vision.tokenizers.bulk_files import BulkReport, read_all
+    from icl_vision.tokenizers.bulk.files import BulkReport, read_all
 
     row = {"image": "photos/one\ufffd.png", "k": 1, "words": [["a"]]}
     Path("words.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")

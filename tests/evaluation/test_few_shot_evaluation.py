@@ -13,9 +13,9 @@ from PIL import Image
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.episodes import ImageFolder
-from icl_vision.evaluation.few_shot import FewShotEvaluation, FewShotReport
-from icl_vision.evaluation.pages import few_shot_page
+from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+from icl_vision.evaluation.few_shot.evaluation import FewShotEvaluation, FewShotReport
+from icl_vision.evaluation.few_shot.pages import few_shot_page
 from icl_vision.llms.base import BaseLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers import ImageTokenizer

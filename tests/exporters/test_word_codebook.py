@@ -14,7 +14,7 @@ from icl_vision.cli import main  # noqa: E402
 from icl_vision.codebook import Codebook, normalise  # noqa: E402
 from icl_vision.errors import StorageError, UsageError, VocabularyError  # noqa: E402
 from icl_vision.exporters import word_codebook  # noqa: E402
-from icl_vision.models.word_sources import WordVectors  # noqa: E402
+from icl_vision.models.words.word_sources import WordVectors  # noqa: E402
 from icl_vision.vocabulary import Vocabulary  # noqa: E402
 
 WORDS = Vocabulary([f"w{number}" for number in range(40)])

@@ -112,7 +112,7 @@ def test_build_makes_a_tokenizer_that_equals_torch(model: Path, words_file: Path
     import torch
     from PIL import Image
 
-    from icl_vision.models.clip_words import load_clip
+    from icl_vision.models.words.clip_words import load_clip
 
     parts = load_clip(model)
     pixels = torch.from_numpy(parts.preprocessing.batch([Image.fromarray(photo)])).permute(0, 3, 1, 2) / 255

@@ -19,7 +19,7 @@ from icl_vision.errors import ArtefactError, StorageError, UsageError  # noqa: E
 from icl_vision.exporters import artefact, validate  # noqa: E402
 from icl_vision.exporters import words as exporter  # noqa: E402
 from icl_vision.models.rounding import round_to_fp16  # noqa: E402
-from icl_vision.models.words import WordsEncoder  # noqa: E402
+from icl_vision.models.words.photo import WordsEncoder  # noqa: E402
 
 PACKAGED = Path(icl_vision.__file__).parent / "artefacts/tokenizers/words-photo"
 

@@ -14,7 +14,7 @@ import pytest
 import icl_vision
 from icl_vision.images import list_images
 from icl_vision.tokenizers import ImageTokenizer
-from icl_vision.tokenizers.bulk_files import bad_file, tokenize_files
+from icl_vision.tokenizers.bulk.files import bad_file, tokenize_files
 
 PHOTOS = Path(icl_vision.__file__).parent / "demo_data"
 

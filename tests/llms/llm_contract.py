@@ -30,7 +30,7 @@ from llm_servers import (
 from icl_vision import connect
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import CapabilityError, UsageError
-from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
+from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
 
 PROMPT = Prompt("Name the animal.", "tail whiskers fur: cat\nfeathers beak wing: bird", "bark fetch leash:")
 LABELS = ("golden retriever", "cat", "sea lion")

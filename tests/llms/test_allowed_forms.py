@@ -12,9 +12,9 @@ import pytest
 
 from icl_vision.contracts import Completion, Constraint
 from icl_vision.llms.allowed_forms import composed_constraint, respelled
-from icl_vision.llms.cache import CachedLLM, ResponseCache
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.llms.structured import answer_from_json
+from icl_vision.llms.remote.structured import answer_from_json
+from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache
 
 COMPOSED = ("caf\u00e9", "\u00e5l", "cr\u00e8me br\u00fbl\u00e9e")
 

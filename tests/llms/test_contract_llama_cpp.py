@@ -12,8 +12,8 @@ from llm_contract import CHECKS, PROMPT
 from icl_vision import connect
 from icl_vision.contracts import Constraint, Prompt, TextLLM
 from icl_vision.errors import LLMStatusError, PromptTooLongError
-from icl_vision.llms.gguf import packaged_gemma
-from icl_vision.llms.llama_server import LlamaServer, ServerOptions, shared_server
+from icl_vision.llms.local.gguf import packaged_gemma
+from icl_vision.llms.local.server import LlamaServer, ServerOptions, shared_server
 from icl_vision.llms.loop import run_sync
 
 pytestmark = [

@@ -37,7 +37,7 @@ def reference(model_cache) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
-    from icl_vision.llms.gguf import packaged_gemma
+    from icl_vision.llms.local.gguf import packaged_gemma
 
     path = packaged_gemma()
     model = AutoModelForCausalLM.from_config(

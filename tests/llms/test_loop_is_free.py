@@ -17,9 +17,10 @@ import pytest
 
 from icl_vision.contracts import Prompt
 from icl_vision.errors import LLMUnavailableError
-from icl_vision.llms import Budget, CachedLLM, FakeLLM, ResponseCache, connect, metered, record
+from icl_vision.files.runs import Run
+from icl_vision.llms import Budget, CachedLLM, FakeLLM, ResponseCache, connect, record
 from icl_vision.llms.loop import OwnThread, hop, run_sync
-from icl_vision.runs import Run
+from icl_vision.llms.wrappers import metered
 
 OTHER = FakeLLM("another LLM")
 PROMPT = Prompt("", "", "x")

@@ -8,7 +8,7 @@ import pytest
 
 from icl_vision.errors import LLMStatusError, LLMUnavailableError
 from icl_vision.llms.loop import run_sync
-from icl_vision.llms.resilience import Resilience, RetryPolicy
+from icl_vision.llms.remote.resilience import Resilience, RetryPolicy
 
 
 async def no_sleep(seconds: float) -> None: ...

@@ -13,13 +13,13 @@ import pytest
 
 from icl_vision.contracts import Completion, Profile, Prompt, Scores, Usage
 from icl_vision.errors import LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError, LLMUnavailableError
-from icl_vision.evaluation.shared_answers import SharedAnswers
+from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
 from icl_vision.llms import CachedLLM, FakeLLM, FallbackLLM, Meter, MeteredLLM, ResponseCache, connect, record
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.partial_scores import score_each, take
-from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
-from icl_vision.tasks.scoring import Answer, Question, score_apart
+from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
+from icl_vision.tasks.classify.scoring import Answer, Question, score_apart
 
 COST = Usage(1, 10, 0, 1)
 

@@ -17,15 +17,15 @@ from PIL import Image
 
 from icl_vision.errors import LLMStatusError
 from icl_vision.llms import Budget, Meter, connect
-from icl_vision.llms.cache import CachedLLM, ResponseCache
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.llms.fallback import FallbackLLM
-from icl_vision.llms.metered import MeteredLLM
-from icl_vision.llms.redaction import redact, url_secrets, without_secrets
-from icl_vision.llms.resilience import Limiter, Resilience, RetryPolicy
+from icl_vision.llms.remote.redaction import redact, url_secrets, without_secrets
+from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
+from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache
+from icl_vision.llms.wrappers.fallback import FallbackLLM
+from icl_vision.llms.wrappers.metered import MeteredLLM
 from icl_vision.tasks import FewShotClassifier
-from icl_vision.tasks.image_denoiser import ImageDenoiser
-from icl_vision.tasks.image_generator import ImageGenerator
+from icl_vision.tasks.denoise.denoiser import ImageDenoiser
+from icl_vision.tasks.draw.generator import ImageGenerator
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.words_cache import CachedTokenizer, WordsCache
 

@@ -10,7 +10,7 @@ import pytest
 from fake_llama import fake_local
 
 from icl_vision.contracts import Prompt
-from icl_vision.decoding.guided import Guidance, GuidedWriter
+from icl_vision.drawing.guided import Guidance, GuidedWriter
 from icl_vision.errors import BudgetExceededError, LLMUnavailableError, UsageError
 from icl_vision.llms import Budget, CachedLLM, FakeLLM, Meter, MeteredLLM, ResponseCache
 from icl_vision.llms.loop import run_sync

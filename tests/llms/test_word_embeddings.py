@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from icl_vision.cli import main
 from icl_vision.codebook import Codebook
 from icl_vision.errors import IclVisionError, LLMResponseError, LLMStatusError, UsageError
-from icl_vision.models.word_sources import embedding_vectors
+from icl_vision.models.words.word_sources import embedding_vectors
 
 WORDS = [f"w{number}" for number in range(23)]
 

@@ -15,8 +15,8 @@ from fake_llama import fake_local
 
 from icl_vision.contracts import Prompt
 from icl_vision.errors import BudgetExceededError, LLMUnavailableError, UsageError
+from icl_vision.files.rows import JsonRows
 from icl_vision.llms import Budget, CachedLLM, FakeLLM, FallbackLLM, Meter, MeteredLLM, ResponseCache, cache_mode
-from icl_vision.llms.dry import DryLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.partial_scores import take
 from icl_vision.llms.replay import record
@@ -31,7 +31,7 @@ from icl_vision.llms.word_tables import (
     unknown,
     word_tables,
 )
-from icl_vision.rows import JsonRows
+from icl_vision.llms.wrappers.dry import DryLLM
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="needs the extra local (xllamacpp)"
@@ -106,12 +106,12 @@ def test_another_model_or_another_server_finds_nothing(monkeypatch, model, optio
 def test_another_llama_cpp_finds_nothing(monkeypatch):
     llm, _ = fake_local(monkeypatch)
     learn(llm)
-    monkeypatch.setattr("icl_vision.llms.local.llama_version", lambda: "another")
+    monkeypatch.setattr("icl_vision.llms.local.embedded.llama_version", lambda: "another")
     assert table_of(fake_local(monkeypatch)[0], PROMPTS[0]) is None
 
 
 def test_the_model_file_itself_tells_one_from_another(tmp_path, monkeypatch):
-    from icl_vision.llms.gguf import file_hash
+    from icl_vision.llms.local.gguf import file_hash
 
     path = tmp_path / "model.gguf"
     path.write_bytes(b"one")

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from icl_vision.errors import ArtefactNotFoundError, PyramidError, UsageError
-from icl_vision.models.blocks import MixerBlock, ResBlock, group_norm
+from icl_vision.models.nets.blocks import MixerBlock, ResBlock, group_norm
+from icl_vision.models.nets.spae_photo import FROZEN_CHANNELS, PhotoDecoder, PhotoEncoder
 from icl_vision.models.spae import SPAE, SpaeConfig, build_nets
-from icl_vision.models.spae_photo import FROZEN_CHANNELS, PhotoDecoder, PhotoEncoder
 
 DIGITS = SpaeConfig(
     net="patches", side=32, channels=1, grids=(1, 2, 4, 4), dim=16, standardise=True, width=16, blocks=1

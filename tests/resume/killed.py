@@ -19,7 +19,7 @@ import sys
 import time
 from typing import Any
 
-from icl_vision import runs
+from icl_vision.files import runs
 from icl_vision.llms import FakeLLM
 
 point, log = sys.argv[1:3]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from icl_vision import ImageTokenizer
-from icl_vision.runs import Run
-from icl_vision.tokenizers.bulk_files import tokenize_files
+from icl_vision.files.runs import Run
+from icl_vision.tokenizers.bulk.files import tokenize_files
 
 COMMANDS: dict[str, Any] = importlib.import_module("scenarios").COMMANDS
 RUNS = sorted(name for name, command in COMMANDS.items() if command.run is not None)

@@ -11,11 +11,11 @@ import pytest
 
 from icl_vision.contracts import Usage
 from icl_vision.errors import LLMUnavailableError
-from icl_vision.evaluation.episodes import ImageFolder
-from icl_vision.evaluation.few_shot import FewShotEvaluation
+from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+from icl_vision.evaluation.few_shot.evaluation import FewShotEvaluation
 from icl_vision.llms import Budget, Meter, MeteredLLM
-from icl_vision.llms.dry import DryLLM
 from icl_vision.llms.word_tables import FILE, LEARNING, word_tables
+from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.planning import plan
 from icl_vision.tokenizers import ImageTokenizer

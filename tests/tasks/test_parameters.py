@@ -15,8 +15,8 @@ from PIL import Image
 from icl_vision.errors import IclVisionError, LabelError, UsageError
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.tasks import FewShotClassifier
-from icl_vision.tasks.image_denoiser import ImageDenoiser
-from icl_vision.tasks.image_generator import ImageGenerator
+from icl_vision.tasks.denoise.denoiser import ImageDenoiser
+from icl_vision.tasks.draw.generator import ImageGenerator
 
 WRONG = [5, -1, 1.5, "nonsense", object(), [1], {"a": 1}, b"x", math.nan, True, None, (1, 2, 3), 10**30, [None], "\0"]
 

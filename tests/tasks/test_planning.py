@@ -8,9 +8,9 @@ from icl_vision.contracts import Profile
 from icl_vision.errors import UsageError
 from icl_vision.llms import Price, PriceTable, connect
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.dry import DryLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.tokens import count_tokens
+from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.planning import plan
 

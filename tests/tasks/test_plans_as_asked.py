@@ -11,18 +11,18 @@ from pathlib import Path
 import pytest
 
 import icl_vision
-from icl_vision.decoding import Decoding, Pair, ProgressiveDecoder, Query, par, pnar, single_pass
-from icl_vision.decoding.stages import Stage
+from icl_vision.drawing import Decoding, Pair, ProgressiveDecoder, Query, par, pnar, single_pass
+from icl_vision.drawing.stages import Stage
 from icl_vision.llms import Meter, MeteredLLM, connect
-from icl_vision.llms.dry import DryLLM
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.word_tables import word_tables
+from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks import FewShotClassifier
-from icl_vision.tasks.image_denoiser import ImageDenoiser
+from icl_vision.tasks.denoise.denoiser import ImageDenoiser
 from icl_vision.tasks.planning import plan
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "llms"))
-sys.path.insert(0, str(Path(__file__).parents[1] / "decoding"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "drawing"))
 from fake_llama import fake_local
 from grey_pictures import GreyTokenizer, pictures
 from llm_contract import ADAPTERS, Adapter

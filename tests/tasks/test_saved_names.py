@@ -10,11 +10,11 @@ import pytest
 
 from icl_vision import FewShotClassifier, ImageGenerator
 from icl_vision.errors import StorageError, TemplateError, UntrustedNameError, UsageError
+from icl_vision.files.trust import Reader, is_llm_alone, llm_leads_to
 from icl_vision.llms import FakeLLM
 from icl_vision.llms.connecting import KINDS
 from icl_vision.prompting.templates import packaged_folder
 from icl_vision.tokenizers import ImageTokenizer
-from icl_vision.trust import Reader, is_llm_alone, llm_leads_to
 
 ELSEWHERE = [
     "openai-compatible:m@http://127.0.0.1:9/v1",

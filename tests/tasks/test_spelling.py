@@ -14,16 +14,16 @@ from grey_pictures import GreyTokenizer, pictures
 from PIL import Image
 
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.episodes import ImageFolder
-from icl_vision.evaluation.metrics import normalised_match, prefix_match, strict_match, substring_match
-from icl_vision.evaluation.scorers import Task as Row
-from icl_vision.evaluation.settings import Setting
+from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+from icl_vision.evaluation.few_shot.scorers import Task as Row
+from icl_vision.evaluation.few_shot.settings import Setting
+from icl_vision.evaluation.kit.metrics import normalised_match, prefix_match, strict_match, substring_match
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.tasks import FewShotClassifier, classify_many
-from icl_vision.tasks.denoising_puzzles import number_of
+from icl_vision.tasks.denoise.puzzles import number_of
+from icl_vision.tasks.draw.examples import read_examples
+from icl_vision.tasks.draw.generator import ImageGenerator
 from icl_vision.tasks.folders import read_classes
-from icl_vision.tasks.generation_examples import read_examples
-from icl_vision.tasks.image_generator import ImageGenerator
 from icl_vision.vocabulary import Vocabulary
 
 CAPTIONS = ["un caf\u00e9", "une \u00eele", "zoo"]

@@ -18,12 +18,12 @@ from icl_vision.errors import LLMResponseError, PromptTooLongError
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.prompting import PromptSize
-from icl_vision.tasks.asking import Asker
-from icl_vision.tasks.ensemble import pool
+from icl_vision.tasks.classify.asking import Asker
+from icl_vision.tasks.classify.ensemble import pool
+from icl_vision.tasks.classify.scoring import Answer, Question, log_bias, log_softmax
+from icl_vision.tasks.classify.verdicts import verdict
 from icl_vision.tasks.progress import progress_bar
 from icl_vision.tasks.scheduling import fan_out
-from icl_vision.tasks.scoring import Answer, Question, log_bias, log_softmax
-from icl_vision.tasks.verdicts import verdict
 
 finite = st.floats(-1000, 0)
 
@@ -145,7 +145,7 @@ def test_a_bar_is_shown_at_a_terminal_or_when_asked_for(monkeypatch, stream, wan
 def test_profiles_decide_the_rung():
     from icl_vision.errors import CapabilityError, TemplateError
     from icl_vision.prompting import PromptBuilder
-    from icl_vision.tasks.scoring import choose_method
+    from icl_vision.tasks.classify.scoring import choose_method
 
     builder = PromptBuilder()
     assert choose_method("auto", Profile("x", scores_text=True), builder) == "channel"
@@ -166,8 +166,8 @@ def test_profiles_decide_the_rung():
 @pytest.mark.parametrize(("text", "method"), [(" cat", "constrained"), ("a cat, I think", "parse"), ("none", "parse")])
 def test_a_broken_restriction_is_not_called_constrained(text: str, method: str):
     from icl_vision.contracts import Usage
-    from icl_vision.tasks.scoring import Answer
-    from icl_vision.tasks.verdicts import verdict
+    from icl_vision.tasks.classify.scoring import Answer
+    from icl_vision.tasks.classify.verdicts import verdict
 
     answer = Answer(None, text, Usage())
     assert verdict(answer, (("w",),), "constrained", ["cat", "dog"], unknown_is_error=False).method == method

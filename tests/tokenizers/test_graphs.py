@@ -14,7 +14,7 @@ import pytest
 
 import icl_vision
 from icl_vision.errors import ArtefactDamagedError
-from icl_vision.evaluation.digit_reader import DigitReader
+from icl_vision.evaluation.kit.digit_reader import DigitReader
 from icl_vision.tokenizers.graphs import reads_beside
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 from icl_vision.tokenizers.sessions import GraphSession

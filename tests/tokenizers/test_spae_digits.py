@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from icl_vision import ImageTokenizer
 from icl_vision.errors import PyramidError, UnknownWordError
-from icl_vision.evaluation.digit_reader import DigitReader
-from icl_vision.evaluation.image_metrics import psnr
+from icl_vision.evaluation.kit.digit_reader import DigitReader
+from icl_vision.evaluation.kit.image_metrics import psnr
 from icl_vision.testing import Check, tokenizer_checks
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from icl_vision.contracts import Tokenizer
-from icl_vision.evaluation.remember import RememberingTokenizer
-from icl_vision.evaluation.variants import DealtTokenizer
+from icl_vision.evaluation.few_shot.controls.variants import DealtTokenizer
+from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.tokenizers import ImageTokenizer
-from icl_vision.tokenizers.bulk import encode_files
-from icl_vision.tokenizers.bulk_files import tokenize_files
+from icl_vision.tokenizers.bulk.encoding import encode_files
+from icl_vision.tokenizers.bulk.files import tokenize_files
 from icl_vision.tokenizers.words_cache import CachedTokenizer, WordsCache
 from icl_vision.tokenizers.wrapping import WrappedTokenizer, unwrapped
 
@@ -118,7 +118,7 @@ def test_copies_and_pickles(tmp_path: Path, photo: np.ndarray[Any, Any]) -> None
 
 
 def test_denoising_takes_a_wrapped_tokenizer(tmp_path: Path, photo: np.ndarray[Any, Any]) -> None:
-    from icl_vision.tasks.denoising_puzzles import pixels_of
+    from icl_vision.tasks.denoise.puzzles import pixels_of
 
     own = ImageTokenizer.from_pretrained("spae-digits-32", providers="cpu")
     for make in WRAPPERS.values():

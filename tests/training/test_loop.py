@@ -18,10 +18,10 @@ import torch
 from PIL import Image
 
 from icl_vision.errors import RunMismatchError, StorageError, TrainingError, UntrustedNameError, UsageError
-from icl_vision.runs import read_results
+from icl_vision.files.runs import read_results
 from icl_vision.training import TrainConfig, load_model, train
 from icl_vision.training.checkpoint import latest_checkpoint, list_checkpoints
-from icl_vision.training.validation import validate
+from icl_vision.training.watching.validation import validate
 
 Make = Callable[..., TrainConfig]
 GAN = {"gan": 0.1, "lecam": 1e-4, "gan_start": 1, "discriminator": {"filters": 4, "multipliers": [2, 2]}}

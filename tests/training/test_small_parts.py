@@ -15,10 +15,10 @@ from PIL import Image
 
 from icl_vision.errors import TrainingError, UsageError
 from icl_vision.training.ema import Ema, EmaConfig
-from icl_vision.training.grids import grid_image, save_grid
 from icl_vision.training.schedule import ScheduleConfig, rate_factor
 from icl_vision.training.seeds import derive, kept_generators, seed_globally
-from icl_vision.training.watch import StopConfig, Watch
+from icl_vision.training.watching.grids import grid_image, save_grid
+from icl_vision.training.watching.watch import StopConfig, Watch
 
 
 def test_seeds_are_functions_of_their_place() -> None:

@@ -1,0 +1,4 @@
+"""One prompt prefix, many queries, any kind of answer.
+
+Knows: prompts, LLMs, answers. Refuses to know: labels and images.
+"""

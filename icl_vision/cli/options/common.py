@@ -1,0 +1,193 @@
+"""What several commands share: the options that mean the same everywhere, image arguments, and JSON output.
+
+Knows: option names, defaults and their reasons. Refuses to know: any one command.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from icl_vision.errors import LLMError, StorageError, UsageError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def tokenizer_option(default: str = "words-photo") -> Callable[[F], F]:
+    return click.option(
+        "--tokenizer",
+        default=default,
+        show_default=True,
+        metavar="NAME|FOLDER",
+        help="Tokenizer that turns images into words: a packaged name (`icl-vision models list`) or an artefact "
+        "folder.",
+    )
+
+
+def llm_option(default: str = "local") -> Callable[[F], F]:
+    return click.option(
+        "--llm",
+        default=default,
+        show_default=True,
+        metavar="SPEC",
+        help="LLM, as for icl_vision.connect: local, local:PATH.gguf, openai:MODEL, anthropic:MODEL, "
+        "openai-compatible:MODEL@URL, langchain:PROVIDER:MODEL, fake, replay:FILE. "
+        "The default needs no key and no network.",
+    )
+
+
+def seed_option(default: int = 0) -> Callable[[F], F]:
+    return click.option(
+        "--seed",
+        default=default,
+        show_default=True,
+        type=int,
+        help="Seed of everything random, so that a run can be repeated.",
+    )
+
+
+def _hush(context: click.Context, _: click.Parameter, quiet: bool) -> bool:
+    """Warnings of the library are remarks: shown at a terminal or not, but not under --quiet."""
+    # The library's own, whose modules' loggers are its children; nothing is logged here.
+    logger = logging.getLogger(__name__.partition(".")[0])
+    handler, level = _Remarks(logging.WARNING), logger.level
+    logger.addHandler(handler)
+    if quiet:
+        # Pillow's on odd metadata too: what cannot be read is an error anyway.
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        logger.setLevel(logging.ERROR)
+
+    def undo() -> None:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+    context.call_on_close(undo)
+    return quiet
+
+
+class _Remarks(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        click.echo(self.format(record), err=True)
+
+
+quiet_option = click.option(
+    "--quiet",
+    is_flag=True,
+    callback=_hush,
+    help="No progress and no remarks on stderr; results and errors only.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print exactly one JSON document on stdout and nothing else there."
+)
+
+
+trust_option = click.option(
+    "--trust",
+    is_flag=True,
+    help="Follow the names in the files given wherever they lead: servers, folders, downloads. For files of your own. "
+    "Default: off; what leads elsewhere is yours to name with an option.",
+)
+
+
+force_option = click.option(
+    "--force", is_flag=True, help="Write over a finished --out file. Default: off, a file that is there stays."
+)
+
+
+def print_json(document: Any) -> None:
+    """The one JSON document of a `--json` run."""
+    from icl_vision.files.storage import json_text
+
+    click.echo(json_text(document, indent=2))
+
+
+def say(text: str, *, quiet: bool = False) -> None:
+    """A remark for a person, on stderr so that stdout stays clean."""
+    if not quiet:
+        click.echo(text, err=True)
+
+
+def progress_wanted(quiet: bool) -> bool:
+    """Progress bars only for a person at a terminal."""
+    return not quiet and sys.stderr.isatty()
+
+
+@contextlib.contextmanager
+def segment_bar(total: int, quiet: bool) -> Iterator[Callable[[], object]]:
+    """A bar on stderr, for a person at a terminal, while segments of pictures are asked for; called after each."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="segment", disable=not progress_wanted(quiet)) as bar:
+        yield bar.update
+
+
+@contextlib.contextmanager
+def kept(out: object, *, quiet: bool = False, what: str = "what was answered") -> Iterator[None]:
+    """Around work whose results are in the folder or file ``out`` as soon as they are there.
+
+    Where it stops, by an LLM's error, a full disk or Ctrl-C, says how to go on.
+    """
+    try:
+        yield
+    except (LLMError, StorageError, KeyboardInterrupt) as error:
+        # After Ctrl-C a person looks for the way on: no remark, so --quiet keeps it.
+        say(
+            f"{what} is kept in {out}; --resume goes on from there",
+            quiet=quiet and not isinstance(error, KeyboardInterrupt),
+        )
+        raise
+
+
+FILES = frozenset(
+    ".bmp .csv .gif .html .jpeg .jpg .json .jsonl .md .npz .parquet .pdf .png .svg .tif .tiff .txt .webp".split()
+)
+"""Endings that nobody gives a folder on purpose."""
+
+
+def try_out(out: Path, *, folder: bool, force: bool = True, instead: str = "") -> None:
+    """Whether --out can be written, before anything is loaded or asked; what is found out costs nothing then.
+
+    Args:
+        out: the file or folder, as ``folder`` says.
+        force: whether a file that is already there is written over.
+        instead: what to name instead of a folder, for the message: "or a .png file for one picture".
+
+    Raises:
+        UsageError: a file that is already there and is to stay, or a folder named as files are.
+        StorageError: it cannot be written.
+    """
+    from icl_vision.files.storage import try_writing
+
+    if folder and out.suffix.lower() in FILES and not out.is_dir():
+        raise UsageError(
+            f"--out {str(out)!r} would become a folder, and {out.suffix} is a file's ending; name a folder"
+            + (f", {instead}" if instead else "")
+        )
+    if not folder and not force and out.is_file():
+        raise UsageError(f"{str(out)!r} is already there; --force writes over it, or choose another --out")
+    try_writing(out, folder=folder)
+
+
+def expand(images: Sequence[Path]) -> list[Path]:
+    """Folders become the images in them; a folder without any is a mistake, said at once.
+
+    Raises:
+        UsageError: a folder that holds no images.
+    """
+    from icl_vision.tasks.folders import read_images
+
+    targets: list[Path] = []
+    for path in images:
+        if not os.path.isdir(path):
+            targets.append(path)
+            continue
+        targets.extend(read_images(path))
+    return targets

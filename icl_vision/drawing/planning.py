@@ -1,0 +1,233 @@
+"""What drawing would send and cost, without asking anything.
+
+Knows: requests and tokens of each pass, which of them a prefix cache would serve. Refuses to know: answers.
+
+Expected, not at most: every segment is taken to be answered at the first request, in as many tokens as the longest
+example. Asking again adds to that, up to ``asks`` requests a segment and candidate. Pictures, and candidates, are taken
+to be different: where their words turn out alike, what was asked about one of them is not asked again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Any
+
+from icl_vision.contracts import Constraint, TextLLM, Usage
+from icl_vision.drawing.questions import Questions, item_of
+from icl_vision.drawing.stages import Decoding, Pass
+from icl_vision.errors import BudgetExceededError
+from icl_vision.llms.cost import Budget, Cost, PriceTable
+from icl_vision.llms.tokens import how_counted
+from icl_vision.llms.wrappers.dry import DryLLM
+from icl_vision.llms.wrappers.wrapped import llama_lead, places_apart
+
+LOCAL_PROMPT_SPEED = 120.0
+LOCAL_ANSWER_SPEED = 20.0
+"""Tokens a second of the embedded LLM on two cores: prompts 90 to 220 and answers 5 to 36 were measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """One pass: its number, stage (from 1), layer of its first word, words, words shown, wave (from 1); its requests
+    and the tokens of its longest prompt."""
+
+    number: int
+    stage: int
+    layer: int
+    words: int
+    shown: int
+    wave: int
+    requests: int
+    longest_prompt: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingPlan:
+    """What drawing would send.
+
+    passes: one by one. queries: to be drawn. waves: how often the LLM must be waited for, at any concurrency. usage:
+    requests and tokens expected; ``cached_tokens`` is the part that a prefix cache would serve. cost: of that usage.
+    exact, counted_by: whether the model's own tokenizer counted.
+    """
+
+    model: str
+    passes: tuple[PassPlan, ...]
+    queries: int
+    waves: int
+    usage: Usage
+    exact: bool
+    counted_by: str
+    cost: Cost
+
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt."""
+        return max((one.longest_prompt for one in self.passes), default=0)
+
+    def seconds(
+        self, prompt_speed: float = LOCAL_PROMPT_SPEED, answer_speed: float = LOCAL_ANSWER_SPEED, latency: float = 0.0
+    ) -> float:
+        """Time one after the other: tokens not in the cache, tokens written, latency of each request.
+
+        prompt_speed, answer_speed: tokens a second; the defaults are the embedded LLM's on two cores. latency: seconds.
+        """
+        fresh = self.usage.prompt_tokens - self.usage.cached_tokens
+        return fresh / prompt_speed + self.usage.completion_tokens / answer_speed + latency * self.usage.requests
+
+    def check(self, budget: Budget, spent: Usage | None = None, paid: Cost | None = None) -> None:
+        """Refuse a plan that cannot keep to a budget even if nothing has to be asked again.
+
+        Args:
+            spent, paid: what was used before, in an earlier part of the same run.
+
+        Raises:
+            BudgetExceededError: naming the limit.
+        """
+        usage = self.usage + (spent or Usage())
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        for what, needed, limit in (("requests", usage.requests, budget.requests), ("tokens", tokens, budget.tokens)):
+            if limit is not None and needed > limit:
+                raise BudgetExceededError(
+                    f"drawing needs about {needed:,} {what}, the budget is {limit:,}: use fewer queries or examples, a "
+                    "larger stride, fewer layers, or a smaller window (given=Near())"
+                )
+        if budget.cost is not None:
+            cost = self.cost + (paid or Cost(0.0))
+            if cost.amount is None or cost.amount > budget.cost:
+                raise BudgetExceededError(f"drawing costs about {cost}, the budget is {budget.cost}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form; an unknown cost is null beside its reason."""
+        return {
+            "model": self.model,
+            "queries": self.queries,
+            "passes": len(self.passes),
+            "waves": self.waves,
+            "requests": self.usage.requests,
+            "prompt_tokens": self.usage.prompt_tokens,
+            "cached_tokens_estimate": self.usage.cached_tokens,
+            "completion_tokens_estimate": self.usage.completion_tokens,
+            "longest_prompt": self.longest_prompt,
+            "tokens_exact": self.exact,
+            "tokens_counted_by": self.counted_by,
+            "cost_estimate": self.cost.to_dict(),
+        }
+
+    def __str__(self) -> str:
+        usage = self.usage
+        cost = str(self.cost) if self.cost.amount is None else f"about {self.cost}"
+        how = how_counted(self.exact, self.counted_by)
+        return "\n".join([
+            f"model               {self.model}",
+            f"pictures            {self.queries:,}",
+            f"segments            {len(self.passes):,} a picture, in {self.waves:,} waves",
+            f"requests            {usage.requests:,} (more where an answer has to be asked for again, fewer where "
+            "words are alike)",
+            f"prompt tokens       {usage.prompt_tokens:,} ({how})",
+            f"  of them cached    {usage.cached_tokens:,} (estimate: the fixed part of all but each pass's first)",
+            f"longest prompt      {self.longest_prompt:,} tokens",
+            f"completion tokens   {usage.completion_tokens:,}",
+            f"cost                {cost}",
+        ])  # fmt: skip
+
+
+def plan_of(
+    questions: Questions,
+    llm: TextLLM,
+    *,
+    one_by_one: Callable[[Decoding, bool], bool],
+    constraint: Callable[[Pass, int], Constraint | None] = lambda step, number: None,
+    scored: bool = True,
+    prices: PriceTable | None = None,
+    done: Callable[[str], bool] = lambda item: False,
+) -> DrawingPlan:
+    """The plan of all passes.
+
+    Args:
+        llm: who would be asked; it is not.
+        one_by_one: whether words are chosen one by one, from the settings and whether there is guidance.
+        constraint: what an answer about a segment of a query (from 0) is restricted to.
+        scored: whether the best of several candidates is chosen by likelihood, which asks once more for each.
+        prices: of models, by name; None knows none.
+        done: whether a run folder has the answer of an item already.
+    """
+    dry = DryLLM(llm)
+    profile = llm.profile
+    kept = profile.prompt_cache is not None or profile.prefix_cache
+    dry.whole = frozenset(questions.vocabulary.words)
+    bag = 1 if getattr(llm, "tells_shares", False) else 2 if profile.scores_bags else None
+    if bag == 2 and llama_lead(llm) == "always":
+        bag = 3
+    apart = places_apart(llm)
+    usage = Usage()
+    passes: list[PassPlan] = []
+    drawn: set[int] = set()
+    for step in questions.passes:
+        asked = [
+            number
+            for number, query in enumerate(questions.queries)
+            if questions.wanted(step, query) and not done(item_of(query, step))
+        ]
+        drawn.update(asked)
+        best_of = questions.stages[step.stage].decoding.best_of
+        fixed, longest, used = 0, 0, Usage()
+        guided: set[tuple[str, tuple[str, ...]]] = set()  # distributions that are asked for, once each
+        for number in asked:
+            prompt = questions.stand_in(step, questions.queries[number])
+            tokens, written = dry.count_prompt(prompt), questions.answer_tokens(step)
+            fixed, longest = dry.count(prompt.prefix) if prompt.prefix else 0, max(longest, tokens)
+            against = questions.stand_in_against(step, questions.queries[number])
+            if one_by_one(questions.stages[step.stage].decoding, against is not None):
+                # Word by word: one request gives the shares of all words of a place, or two their probabilities, or
+                # each has one of its own. All queries and candidates share a distribution as long as nothing before it
+                # was chosen; what is chosen is taken to be different every time.
+                texts = {one.text for one in (prompt, against) if one is not None}
+                asks, new, said, chosen = 0, 0, "", False
+                for words in questions.sets(step, number):
+                    if len(words) > 1:
+                        keys = {(text + said, words) for text in texts}
+                        if not (step.shown or chosen):
+                            keys -= guided
+                            guided |= keys
+                        asks += len(keys) * (bag or len(words)) * (best_of if chosen else 1)
+                        new, chosen = max(new, len(keys)), True
+                    else:
+                        said += f" {words[0]}"
+                # Beyond the fixed part a prompt is read once; each word then adds itself.
+                read_once = new * (tokens - fixed) + asks
+                used += Usage(asks, asks * tokens, max(0, asks * tokens - read_once) if kept else 0, asks)
+            else:
+                asks = (_runs(constraint(step, number)) if apart else 1) * best_of
+                used += Usage(asks, tokens * best_of, 0, written * best_of) if asks else Usage()
+            if scored and best_of > 1:
+                continuation = " " + " ".join(questions.answer(step))
+                used += sum((dry.scored(prompt, [continuation]) for _ in range(best_of)), Usage())
+        if kept and used.requests > 1 and fixed >= profile.prompt_cache_minimum:
+            held = max(used.cached_tokens, fixed * (used.requests - 1))
+            used = replace(used, cached_tokens=min(held, used.prompt_tokens - fixed))
+        usage += used
+        passes.append(
+            PassPlan(
+                step.number, step.stage + 1, step.segment.layer, len(step.segment), len(step.shown), step.wave + 1,
+                used.requests, longest,
+            )
+        )  # fmt: skip
+    return DrawingPlan(
+        model=profile.name,
+        passes=tuple(passes),
+        queries=len(drawn),
+        waves=len({one.wave for one in passes if one.requests}),
+        usage=usage,
+        exact=dry.exact,
+        counted_by=dry.how,
+        cost=(prices or PriceTable()).cost(profile.name, usage),
+    )
+
+
+def _runs(constraint: Constraint | None) -> int:
+    """Requests of an answer where each run of places with the same words takes one, and a single word none."""
+    if constraint is None or not constraint.places:
+        return 1
+    return sum(len(words) > 1 for words, _ in groupby(constraint.places))

@@ -1,0 +1,366 @@
+"""The passes of eq. (11) with their prompts: what is asked for each segment of each query.
+
+Knows: which words go into which part of a prompt, and which words an answer may hold. Refuses to know: LLMs' answers,
+scheduling, money.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from icl_vision.contracts import Profile, Prompt
+from icl_vision.drawing.answering import Question
+from icl_vision.drawing.drawing import (
+    Condition,
+    Pair,
+    Query,
+    check_pairs,
+    check_query,
+    condition_text,
+    condition_words,
+    plurality,
+)
+from icl_vision.drawing.segments import first_place, layer_of
+from icl_vision.drawing.stages import Pass, Stage, passes_of, resolve
+from icl_vision.drawing.wordsets import WordSet
+from icl_vision.errors import UsageError
+from icl_vision.llms.tokens import ESTIMATE_ERROR, count_tokens
+from icl_vision.prompting import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
+from icl_vision.spelling import composed
+
+if TYPE_CHECKING:
+    from icl_vision.codebook import Codebook
+    from icl_vision.pyramid import PyramidLayout
+    from icl_vision.vocabulary import Vocabulary
+
+SPARE_TOKENS = 8
+"""Tokens an unrestricted answer may have beyond the longest example's and one for each word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What an injected score knows of a question: the query's number, the pass, and the words by place before it."""
+
+    query: int
+    step: Pass
+    words: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """What all queries of a pass share."""
+
+    prepared: PreparedSegment
+    places: tuple[WordSet, ...]
+    max_tokens: int
+    filling: tuple[str, ...]
+    answer_tokens: int
+
+
+@dataclass(slots=True)
+class Questions:
+    """All passes over some pairs and queries.
+
+    Args:
+        stages: how to decode.
+        pairs: the examples of eq. (10), in the order to show.
+        queries: what to draw.
+        stage_pairs: other examples for a stage, by its number from 1, of the same layout and vocabulary.
+        profile: of the LLM, for its tokenizer.
+        fill: whether a place that is not answered may take the examples' most frequent word.
+        templates: a folder of your own templates.
+        codebook: for repair by nearness.
+
+    Raises:
+        UsageError: stages, pairs or queries that do not fit together, or places that nobody draws.
+        TemplateError: a stage's template cannot be used.
+    """
+
+    stages: tuple[Stage, ...]
+    pairs: Sequence[Pair]
+    queries: tuple[Query, ...]
+    stage_pairs: Mapping[int, Sequence[Pair]]
+    profile: Profile
+    fill: bool = False
+    templates: str | os.PathLike[str] | None = None
+    codebook: Codebook | None = None
+    layout: PyramidLayout = field(init=False)
+    vocabulary: Vocabulary = field(init=False)
+    passes: tuple[Pass, ...] = field(init=False)
+    _builders: list[SegmentPromptBuilder] = field(init=False)
+    _words: list[list[list[str]]] = field(init=False)
+    _fixed: dict[int, _Fixed] = field(init=False, default_factory=dict)
+    _sets: dict[tuple[int, str], WordSet] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.layout, self.vocabulary = check_pairs(self.pairs)
+        self.stages = resolve(self.stages, self.layout)
+        self.passes = passes_of(self.stages, self.layout)
+        for number, pairs in self.stage_pairs.items():
+            if not 1 <= number <= len(self.stages):
+                raise UsageError(
+                    f"stage_pairs has examples for stage {number}; there are stages 1 to {len(self.stages)}"
+                )
+            if check_pairs(pairs) != (self.layout, self.vocabulary):
+                raise UsageError(f"the examples of stage {number} have another layout or vocabulary than the others")
+        self.queries = _named(self.queries)
+        drawn = {place for one in self.passes for place in one.segment.places}
+        rest = set(range(self.layout.cumulative[-1])) - drawn
+        for query in self.queries:
+            check_query(query, self.layout, self.vocabulary)
+            lost = sorted(rest - set(query.known))
+            if lost:
+                raise UsageError(
+                    f"no stage draws layer {layer_of(self.layout, lost[0])} and the query {query.name!r} does not give "
+                    "all its words: add a stage, or give them as known"
+                )
+        for one in self.passes:
+            if self.stages[one.stage].condition == "same":
+                examples = self.pairs_of(one.stage)
+                for condition in (*(pair.condition for pair in examples), *(query.condition for query in self.queries)):
+                    condition_words(condition, one.segment.places[-1:])  # refused here, not in mid-picture
+        self._builders = [
+            SegmentPromptBuilder(stage.template, folder=self.templates, induction=stage.induction)
+            for stage in self.stages
+        ]
+        self._words = [[pair.target.words() for pair in self.pairs_of(index)] for index in range(len(self.stages))]
+
+    def pairs_of(self, stage: int) -> Sequence[Pair]:
+        """The examples of a stage, counted from 0."""
+        return self.stage_pairs.get(stage + 1, self.pairs)
+
+    def canvas(self, query: Query) -> list[str | None]:
+        """A query's words by place before anything is drawn: the known ones."""
+        return [query.known.get(place) for place in range(self.layout.cumulative[-1])]
+
+    def wanted(self, step: Pass, query: Query) -> bool:
+        """Whether a pass has anything to draw for a query."""
+        return any(place not in query.known for place in step.segment.places)
+
+    def prompt(self, step: Pass, query: Query, words: Sequence[str | None]) -> Prompt:
+        """The prompt of eq. (11): examples ([u, v_<t'], v_t) and the query's [u, v_<t'].
+
+        words: the query's words by place; all that the pass is shown must be there.
+        """
+        return self._prompt(step, self._condition(step, query.condition), words)
+
+    def question(self, step: Pass, number: int, words: Sequence[str | None]) -> Question:
+        """What is asked for one segment of query ``number`` (from 0)."""
+        query, fixed = self.queries[number], self.fixed(step)
+        start = step.segment.start
+        before: list[str] = []
+        if self.stages[step.stage].decoding.longest_run is not None:
+            # Only over what the LLM is shown directly before the segment, so that no order of work matters.
+            shown, place = set(step.shown), start - 1
+            while place in shown and (word := words[place]) is not None and word == (before or [word])[0]:
+                before.append(word)
+                place -= 1
+        used = self._used(step, query, words)
+        return Question(
+            prompt=self.prompt(step, query, words),
+            places=self._places(step, number),
+            decoding=self.stages[step.stage].decoding,
+            key=composed(f"{query.name}/{step.number}"),
+            max_tokens=fixed.max_tokens,
+            known=self._known(step, query),
+            before=tuple(before),
+            used=used,
+            marks=fixed.prepared.template.literals,
+            filling=fixed.filling,
+            context=Asked(number, step, tuple(words)),
+            against=self.against(step, query, words),
+        )
+
+    def _used(self, step: Pass, query: Query, words: Sequence[str | None]) -> Mapping[str, int]:
+        """How often the LLM wrote each word on the segment's layer, where the control of repetition asks for it. Only
+        places that the segment is shown count, so that no order of work matters."""
+        if self.stages[step.stage].decoding.most_uses is None:
+            return {}
+        first = first_place(self.layout, step.segment.layer)
+        layer = range(first, first_place(self.layout, step.segment.layer + 1))
+        written = (words[place] for place in step.shown if place in layer and place not in query.known)
+        return Counter(word for word in written if word is not None)
+
+    def against(self, step: Pass, query: Query, words: Sequence[str | None]) -> Prompt | None:
+        """The prompt of a pass without the query's condition; None where no guidance is asked for."""
+        stage = self.stages[step.stage]
+        if stage.decoding.guidance == 1 or stage.condition == "none":
+            return None
+        return self._prompt(step, "", words)
+
+    def allowed(self, step: Pass, number: int) -> tuple[tuple[WordSet, ...], dict[int, str]]:
+        """The words allowed at each place of a segment, and those that are known, by place from 0."""
+        return self._places(step, number), self._known(step, self.queries[number])
+
+    def sets(self, step: Pass, number: int) -> list[tuple[str, ...]]:
+        """What there is to choose from at each place of a segment: one word where there is no choice."""
+        places, known = self.allowed(step, number)
+        return [(known[place],) if place in known else words.words for place, words in enumerate(places)]
+
+    def _known(self, step: Pass, query: Query) -> dict[int, str]:
+        start = step.segment.start
+        return {place - start: query.known[place] for place in step.segment.places if place in query.known}
+
+    def _places(self, step: Pass, number: int) -> tuple[WordSet, ...]:
+        """The words allowed at each place of a segment: those of its stage, the query's own, or both."""
+        stage, query, places = self.stages[step.stage], self.queries[number], self.fixed(step).places
+        shown = stage.allowed == "shown" and stage.condition == "same"
+        alone = stage.allowed in ("shown", "own")
+        if not (query.also or shown):
+            return places
+        found: list[WordSet] = []
+        merged: dict[tuple[int, int], WordSet] = {}  # places with the same words go on sharing one set
+        for place, words in zip(step.segment.places, places, strict=True):
+            layer = layer_of(self.layout, place)
+            key = (id(words), layer)
+            if key not in merged:
+                own: Sequence[str] = query.also.get(layer, ())
+                if shown:
+                    same = [one for one in step.segment.places if layer_of(self.layout, one) == layer]
+                    # A single word would be no choice.
+                    own = condition_words(query.condition, same).split() if len(same) > 1 else own
+                names = sorted({*(() if alone and own else words.words), *own}, key=self.vocabulary.id)
+                merged[key] = words if names == list(words.words) else WordSet(names, self.codebook)
+            found.append(merged[key])
+        return tuple(found)
+
+    def fixed(self, step: Pass) -> _Fixed:
+        """What all queries of a pass share; made once."""
+        found = self._fixed.get(step.number)
+        if found is None:
+            found = self._fixed[step.number] = self._fix(step)
+        return found
+
+    def answer_tokens(self, step: Pass) -> int:
+        """About how many tokens a segment's words have."""
+        return self.fixed(step).answer_tokens
+
+    def answer(self, step: Pass) -> list[str]:
+        """The first example's words of a segment."""
+        return self._words[step.stage][0][step.segment.start : step.segment.stop]
+
+    def answers(self, step: Pass) -> list[str]:
+        """What the examples have there, as an answer after the prompt: how much room one needs."""
+        start, stop = step.segment.start, step.segment.stop
+        return list(dict.fromkeys(" " + composed(" ".join(words[start:stop])) for words in self._words[step.stage]))
+
+    def stand_in(self, step: Pass, query: Query) -> Prompt:
+        """A prompt about as long as the real one, whose words are not there yet: with the first example's."""
+        words = self._words[step.stage][0]
+        return self.prompt(step, query, [query.known.get(place, word) for place, word in enumerate(words)])
+
+    def stand_in_against(self, step: Pass, query: Query) -> Prompt | None:
+        """As ``stand_in``, what guidance weighs against."""
+        words = self._words[step.stage][0]
+        return self.against(step, query, [query.known.get(place, word) for place, word in enumerate(words)])
+
+    def digest(self) -> str:
+        """A hash of everything that decides the prompts beside the queries: examples, templates, words."""
+        parts = [self.vocabulary.hash, str(self.layout)]
+        for index, builder in enumerate(self._builders):
+            parts.append(builder.template.source)
+            parts += [
+                f"{condition_text(pair.condition)}\n{' '.join(pair.target.words())}" for pair in self.pairs_of(index)
+            ]
+        return hashlib.sha256(composed("\n\n".join(parts)).encode("utf-8", "backslashreplace")).hexdigest()
+
+    def _fix(self, step: Pass) -> _Fixed:
+        layout, segment = self.layout, step.segment
+        words = self._words[step.stage]
+        examples = [
+            SegmentExample(
+                self._condition(step, pair.condition),
+                " ".join(one[place] for place in step.shown),
+                " ".join(one[segment.start : segment.stop]),
+            )
+            for pair, one in zip(self.pairs_of(step.stage), words, strict=True)
+        ]
+        place = SegmentPlace(
+            count=len(segment),
+            layer=segment.layer,
+            layers=len(layout),
+            first=segment.start - first_place(layout, segment.layer) + 1,
+            size=layout.counts[segment.layer - 1],
+            segment=step.number,
+            segments=len(self.passes),
+        )
+        longest = max((example.answer for example in examples), key=len)
+        counted = count_tokens(" " + longest, self.profile.name, encoding=self.profile.tokenizer)
+        tokens = counted.tokens if counted.exact else math.ceil(counted.tokens * (1 + ESTIMATE_ERROR))
+        filling: tuple[str, ...] = ()
+        if self.fill:
+            filling = plurality([pair.target for pair in self.pairs_of(step.stage)])[segment.start : segment.stop]
+        return _Fixed(
+            self._builders[step.stage].prepare(examples, place),
+            tuple(self._allowed(step.stage, place) for place in segment.places),
+            tokens + len(segment) + SPARE_TOKENS,
+            filling,
+            counted.tokens,
+        )
+
+    def _prompt(self, step: Pass, condition: str, words: Sequence[str | None]) -> Prompt:
+        lacking = next((place for place in step.shown if words[place] is None), None)
+        if lacking is not None:
+            raise UsageError(f"pass {step.number} is shown place {lacking}, which has no word yet")
+        shown = " ".join(words[place] or "" for place in step.shown)
+        return self.fixed(step).prepared.query(condition=condition, words=shown)
+
+    def _condition(self, step: Pass, condition: Condition) -> str:
+        shown = self.stages[step.stage].condition
+        if shown == "none":
+            return ""
+        return condition_text(condition) if shown == "all" else condition_words(condition, step.segment.places)
+
+    def _allowed(self, stage: int, place: int) -> WordSet:
+        """The words allowed at a place; places with the same words share one set."""
+        mode, words = self.stages[stage].allowed, self._words[stage]
+        if mode == "vocabulary":
+            key, chosen = "", range(0)
+        elif mode == "context":
+            key, chosen = "all", range(self.layout.cumulative[-1])
+        elif mode == "layer":
+            layer = layer_of(self.layout, place)
+            key, chosen = f"layer {layer}", range(first_place(self.layout, layer), first_place(self.layout, layer + 1))
+        else:
+            key, chosen = f"place {place}", range(place, place + 1)
+        found = self._sets.get((stage, key))
+        if found is None:
+            held = {one[at] for one in words for at in chosen}
+            names = sorted(held, key=self.vocabulary.id) if held else self.vocabulary.words
+            found = self._sets[stage, key] = WordSet(names, self.codebook)
+        return found
+
+
+def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
+    """The queries, each with a name of its own.
+
+    Raises:
+        UsageError: no queries, something else than queries, or a name given twice.
+    """
+    named: list[Query] = []
+    for number, query in enumerate(queries, start=1):
+        if not isinstance(query, Query):
+            raise UsageError(f"query {number} must be a Query(condition); got {type(query).__name__}")
+        named.append(replace(query, name=query.name or str(number)))
+    names = [composed(query.name) for query in named]
+    if not names:
+        raise UsageError("there is nothing to draw: give at least one Query")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"two queries are named {twice!r}; give each a name of its own")
+    return tuple(named)
+
+
+def item_of(query: Query, step: Pass) -> str:
+    """What a segment of a query is known by in a run folder's journal."""
+    said: Any = [composed(condition_text(query.condition)), sorted(query.known.items())]
+    if query.also:
+        said.append(sorted((layer, *words) for layer, words in query.also.items()))
+    digest = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()[:12]
+    return f"{composed(query.name)}#{digest}/{step.number:04d}"

@@ -1,0 +1,136 @@
+"""Pictures while they are drawn, and the journal that keeps every segment.
+
+Knows: which segments have their words, run folders. Refuses to know: LLMs, prompts, the order of passes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+
+from icl_vision.contracts import Usage
+from icl_vision.drawing.answering import Question
+from icl_vision.drawing.drawing import Drawing, SegmentAnswer
+from icl_vision.drawing.questions import Questions, item_of
+from icl_vision.drawing.stages import Pass
+from icl_vision.errors import RunError
+from icl_vision.files.runs import Run
+from icl_vision.llms.loop import OwnThread
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One segment has got its words, or a drawing has failed.
+
+    query: its number, from 0. segment: of the pass, from 1. drawing: the picture as it now is. restored: the words come
+    from the run folder.
+    """
+
+    query: int
+    segment: int
+    drawing: Drawing
+    restored: bool = False
+
+
+@dataclass(slots=True)
+class Canvas:
+    """One picture while it is drawn."""
+
+    words: list[str | None]
+    answers: dict[int, SegmentAnswer] = field(default_factory=dict)
+    error: Exception | None = None
+
+
+class Work:
+    """One call of ``stream`` or ``decode``: its pictures and its journal."""
+
+    def __init__(self, questions: Questions, run: Run | None) -> None:
+        self.questions = questions
+        self.canvases = [Canvas(questions.canvas(query)) for query in questions.queries]
+        self._run = run
+        # One thread writes the journal, in order, so that its fsync does not hold up the event loop.
+        self._writer = None if run is None else concurrent.futures.ThreadPoolExecutor(1, "icl-vision-journal")
+        # Prompts are put together by one thread, since what they are made of is looked up once and kept.
+        self._prompts = OwnThread("icl-vision-prompts")
+        self._kept: list[tuple[int, Pass]] = []
+        if run is not None:
+            self._restore(run)
+
+    def open(self, number: int, step: Pass) -> bool:
+        """Whether a segment of a query is still to be asked for."""
+        return self.questions.wanted(step, self.questions.queries[number]) and (
+            step.number not in self.canvases[number].answers
+        )
+
+    async def question(self, step: Pass, number: int) -> Question:
+        """What is asked about a segment of a query, with the words that there are now."""
+        return await self._prompts.run(self.questions.question, step, number, list(self.canvases[number].words))
+
+    def put(self, number: int, step: Pass, answer: SegmentAnswer) -> None:
+        """Give a segment its words."""
+        assert answer.words is not None
+        canvas = self.canvases[number]
+        canvas.words[step.segment.start : step.segment.stop] = answer.words
+        canvas.answers[step.number] = answer
+
+    def drawing(self, number: int) -> Drawing:
+        """A picture as it now is."""
+        canvas, questions = self.canvases[number], self.questions
+        return Drawing(
+            questions.queries[number],
+            questions.layout,
+            questions.vocabulary,
+            tuple(canvas.words),
+            dict(canvas.answers),
+            canvas.error,
+        )
+
+    def restored(self) -> list[Step]:
+        """A step for each segment that the run folder had."""
+        return [Step(number, step.number, self.drawing(number), restored=True) for number, step in self._kept]
+
+    async def write(self, item: str, answer: SegmentAnswer) -> None:
+        """Journal an answer; returns when it is on disk."""
+        if self._run is not None:
+            await self._journal(partial(self._run.record, item, answer.to_dict()))
+
+    async def write_error(self, item: str, error: Exception, usage: Usage) -> None:
+        """Journal a failure and what it cost, to be asked again on resume."""
+        if self._run is not None:
+            await self._journal(partial(self._run.record_error, item, error, usage))
+
+    async def _journal(self, write: Callable[[], None]) -> None:
+        # Shielded: an answer that was paid for is written down even if another one ends the work right now.
+        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writer, write))
+
+    def close(self) -> None:
+        """Wait until everything is written."""
+        if self._writer is not None:
+            self._writer.shutdown(wait=True)
+
+    def _restore(self, run: Run) -> None:
+        items = {
+            item_of(query, step): (number, step)
+            for number, query in enumerate(self.questions.queries)
+            for step in self.questions.passes
+        }
+        for item, result in run.results():
+            try:
+                answer = SegmentAnswer.from_dict(result)
+                if item not in items:
+                    continue  # of a query that is not asked for now
+                number, step = items[item]
+                words = answer.words or ()
+                if len(words) != len(step.segment):
+                    raise ValueError(f"{len(words)} words for a segment of {len(step.segment)}")
+                self.questions.vocabulary.ids(words)
+            except (KeyError, TypeError, ValueError) as error:
+                raise RunError(
+                    f"the journal of {str(run.folder)!r} holds no usable answer for {item!r} ({error}); choose another "
+                    "folder"
+                ) from error
+            self.put(number, step, answer)
+            self._kept.append((number, step))

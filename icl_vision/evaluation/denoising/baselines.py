@@ -1,0 +1,147 @@
+"""Restoring without an LLM: what the words of the context and of the condition give by themselves.
+
+Knows: examples, conditions, known places. Refuses to know: LLMs, pixels, metrics.
+
+In every one of these the known words are kept just as the LLM's rows keep them, so that only the unknown ones differ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.contracts import Profile
+from icl_vision.drawing.drawing import Pair, Query, plurality
+from icl_vision.drawing.questions import Questions
+from icl_vision.drawing.segments import first_place
+from icl_vision.drawing.stages import Stage, pnar
+from icl_vision.drawing.wordsets import unused
+from icl_vision.pyramid import PyramidLayout, TokenPyramid
+from icl_vision.spelling import composed
+from icl_vision.tasks.denoise.alignment import Alignment
+from icl_vision.tokenizers.base import on_grids
+from icl_vision.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a baseline sees: the examples, the condition's words [all layers], the query, the codebook if any, and how
+    the LLM would be asked: by which stages, and what of the condition is moved back where it belongs."""
+
+    pairs: Sequence[Pair]
+    condition: TokenPyramid
+    query: Query
+    vectors: npt.NDArray[np.float32] | None
+    seed: int = 0
+    stages: tuple[Stage, ...] = pnar(allowed="place")
+    alignment: Alignment = field(default_factory=Alignment)
+
+    @property
+    def layout(self) -> PyramidLayout:
+        return self.pairs[0].target.layout
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        found = self.pairs[0].target.vocabulary
+        assert found is not None  # drawing refuses pictures of characters
+        return found
+
+
+def plurality_vote(task: Task) -> TokenPyramid:
+    """The most frequent word of each place in the context."""
+    return _picture(task, plurality([pair.target for pair in task.pairs]))
+
+
+def nearest_example(task: Task) -> TokenPyramid:
+    """The words of the example whose condition is nearest: mean cosine of the words' vectors over the known places (all
+    where none is known), or the share of equal words without a codebook."""
+    places = sorted(task.query.known) or list(range(task.layout.cumulative[-1]))
+    own = _ids(task.query.condition)
+    at = [place for place in places if place < own.size] or list(range(own.size))
+    best, highest = 0, -np.inf
+    for number, pair in enumerate(task.pairs):
+        other = _ids(pair.condition)[at]
+        if task.vectors is None:
+            near = float((own[at] == other).mean())
+        else:
+            near = float((task.vectors[own[at]] * task.vectors[other]).sum(1).mean())
+        if near > highest:
+            best, highest = number, near
+    return _picture(task, task.pairs[best].target.words())
+
+
+def condition_words(task: Task) -> TokenPyramid:
+    """The condition's own words: the degraded picture through the tokenizer."""
+    return task.condition.truncate(len(task.layout))
+
+
+def nearest_known_word(task: Task) -> TokenPyramid | None:
+    """At each place the word of the nearest known place of its layer; where a layer has none, the plurality vote. None
+    where nothing is known."""
+    if not task.query.known:
+        return None
+    words = list(plurality([pair.target for pair in task.pairs]))
+    for number, grid in enumerate(task.layout.grids, start=1):
+        start, stop = first_place(task.layout, number), first_place(task.layout, number + 1)
+        known = np.array([place - start for place in sorted(task.query.known) if start <= place < stop], dtype=np.intp)
+        if not known.size:
+            continue
+        cells = np.stack(np.unravel_index(known, grid), 1)
+        for place in range(start, stop):
+            cell = np.array(np.unravel_index(place - start, grid))
+            nearest = known[int(np.square(cells - cell).sum(1).argmin())]
+            words[place] = task.query.known[start + int(nearest)]
+    return _picture(task, words)
+
+
+def aligned_words(task: Task) -> TokenPyramid | None:
+    """The condition's own words where they belong in the intact picture; None where nothing was moved."""
+    if task.alignment == Alignment():
+        return None
+    return task.alignment.undo(task.condition).truncate(len(task.layout))
+
+
+def random_allowed(task: Task) -> TokenPyramid:
+    """At each place any of the words that the LLM may answer there, no more often than it may: what the restriction
+    alone gives."""
+    draw = np.random.default_rng([task.seed, *composed(task.query.name).encode()])
+    questions = Questions(task.stages, task.pairs, (task.query,), {}, Profile("no LLM"))
+    words = questions.canvas(questions.queries[0])
+    for step in questions.passes:
+        asked = questions.question(step, 0, words)
+        uses = Counter(asked.used)
+        for place, one in enumerate(asked.places):
+            if place in asked.known:
+                continue
+            most = asked.decoding.most_uses
+            left = one.words if most is None else unused(one.words, uses, most)
+            word = left[int(draw.integers(len(left)))]
+            words[step.segment.start + place] = word
+            uses[word] += 1
+    return _picture(task, [word or "" for word in words])
+
+
+BASELINES: dict[str, tuple[Callable[[Task], TokenPyramid | None], str]] = {
+    "plurality": (plurality_vote, "the most frequent word of each place in the context"),
+    "nearest example": (nearest_example, "the words of the example whose condition is nearest by its words"),
+    "nearest known word": (nearest_known_word, "each unknown word copied from the nearest known place of its layer"),
+    "random allowed": (random_allowed, "any of the words that the LLM may choose from"),
+    "condition words": (condition_words, "the condition itself, through the tokenizer"),
+    "aligned words": (aligned_words, "the condition's words, moved to where they belong in the intact picture"),
+}
+
+
+def _ids(condition: object) -> npt.NDArray[np.intp]:
+    assert isinstance(condition, TokenPyramid)  # denoising has no other conditions
+    return np.concatenate([layer.ravel() for layer in condition.ids]).astype(np.intp)
+
+
+def _picture(task: Task, words: Sequence[str]) -> TokenPyramid:
+    """Some words, with the known ones in their places."""
+    kept = [task.query.known.get(place, word) for place, word in enumerate(words)]
+    ids = np.asarray(task.vocabulary.ids(kept), dtype=np.int32)
+    return TokenPyramid(on_grids(ids, task.layout), task.layout, task.vocabulary)

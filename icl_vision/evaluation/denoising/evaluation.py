@@ -1,0 +1,350 @@
+"""How well an LLM restores pictures: PSNR, SSIM and LPIPS on the unknown region, beside what needs no LLM.
+
+Knows: tasks, strides, rows, run folders, means and paired differences. Refuses to know: command lines, pages.
+
+A row is one way to restore. "llm" is asked at every stride; "single pass" and "shuffled words" are its controls. The
+others need no LLM (``denoising.baselines``), nor does "ceiling", the intact picture through the tokenizer, nor
+"corrupted input", the condition as it is. Every row of a task is measured on the same pictures.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from icl_vision.contracts import Usage
+from icl_vision.errors import PromptTooLongError, UsageError
+from icl_vision.evaluation.denoising.baselines import BASELINES, Task
+from icl_vision.evaluation.kit.image_metrics import WINDOW, psnr, ssim
+from icl_vision.evaluation.kit.metrics import Z95
+from icl_vision.evaluation.kit.paired_means import METHOD, paired_mean
+from icl_vision.evaluation.reconstruction import Pixels
+from icl_vision.files.runs import read_usage
+from icl_vision.pyramid import TokenPyramid
+from icl_vision.tasks.denoise.alignment import Alignment
+from icl_vision.tasks.denoise.denoiser import ImageDenoiser
+from icl_vision.tasks.denoise.puzzles import Puzzle
+from icl_vision.tasks.denoise.results import LEAK
+
+if TYPE_CHECKING:
+    from icl_vision.evaluation.kit.pictures import Picture
+    from icl_vision.files.runs import Run
+
+LLM_ROW, CEILING, INPUT, KNOWN, ALIGNED = "llm", "ceiling", "corrupted input", "nearest known word", "aligned words"
+CONTROLS: dict[str, dict[str, Any]] = {"single pass": {"single_pass": True}, "shuffled words": {"shuffled": True}}
+METRICS = {"psnr": True, "ssim": True, "lpips": False}
+"""Each metric, and whether higher is better."""
+SMALLEST_LPIPS = 31
+"""Pixels; see ``models.perceptual``."""
+MOST_PSNR = 100.0
+"""dB; equal pictures have an infinite PSNR, which has no mean."""
+
+Perceptual = Callable[[Pixels, Pixels], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One thing to be measured: a row of a task, for the LLM's rows at a stride (None: rows of the grid)."""
+
+    task: str
+    row: str
+    stride: int | None = None
+
+    @property
+    def item(self) -> str:
+        """As the journal names it."""
+        return f"{self.task}/{self.row}" + (f"/{self.stride_name}" if self.asks else "")
+
+    @property
+    def stride_name(self) -> str:
+        return "rows" if self.stride is None else str(self.stride)
+
+    @property
+    def asks(self) -> bool:
+        """Whether an LLM is asked."""
+        return self.row == LLM_ROW or self.row in CONTROLS
+
+
+@dataclass(slots=True)
+class DenoisingEvaluation:
+    """Measures denoising.
+
+    Args:
+        settings: arguments of ``ImageDenoiser``, all but task, stride and max_tokens.
+        tasks, strides: what is measured; a stride of None is a row of the grid.
+        controls: names of ``CONTROLS`` to measure too, at the first stride.
+        context, pictures: for the prompts, and to restore; no picture in both.
+        perceptual: LPIPS, or None.
+        max_tokens: for everything together; None for no limit.
+
+    Raises:
+        UsageError: no tasks or strides, or a control that there is not.
+    """
+
+    settings: Mapping[str, Any]
+    tasks: Sequence[str]
+    context: Sequence[Picture]
+    pictures: Sequence[Picture]
+    strides: Sequence[int | None] = (None,)
+    controls: Sequence[str] = tuple(CONTROLS)
+    perceptual: Perceptual | None = None
+    max_tokens: int | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+    _fitted: dict[str, tuple[ImageDenoiser, list[Puzzle]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.tasks or not self.strides or not self.pictures:
+            raise UsageError("measuring needs at least one task, one stride and one picture")
+        unknown = sorted(set(self.controls) - set(CONTROLS))
+        if unknown:
+            raise UsageError(f"controls are {', '.join(CONTROLS)}; got {', '.join(unknown)}")
+
+    def cells(self) -> list[Cell]:
+        """Everything to be measured, in order."""
+        found = []
+        for task in self.tasks:
+            puzzles = self.puzzles(task)
+            # Without known words nothing can be copied from one, and what was not moved is in its place.
+            without: tuple[str, ...] = () if any(puzzle.query.known for puzzle in puzzles) else (KNOWN,)
+            if self._first(task)[0].alignment_ == Alignment():
+                without += (ALIGNED,)
+            found += [Cell(task, row) for row in (CEILING, INPUT, *BASELINES) if row not in without]
+            found += [Cell(task, LLM_ROW, stride) for stride in self.strides]
+            found += [Cell(task, control, self.strides[0]) for control in self.controls]
+        return found
+
+    def plan(self) -> list[tuple[Cell, Any]]:
+        """A ``DenoisingPlan`` for each cell that asks an LLM."""
+        found = []
+        for cell in self.cells():
+            if cell.asks:
+                denoiser, puzzles = self._denoiser(cell)
+                found.append((cell, denoiser.plan_of(puzzles)))
+        return found
+
+    def measure(self, run: Run, *, done: Callable[[Cell], object] | None = None) -> None:
+        """Journal every cell that the run does not hold yet. The LLM's words are kept segment by segment below it."""
+        for cell in self.cells():
+            if cell.item not in run.done:
+                started = time.monotonic()
+                pyramids, report = self._restore(cell, run)
+                row = report | {
+                    "pictures": self._measured(cell, pyramids),
+                    "seconds": time.monotonic() - started,
+                }
+                run.record(cell.item, row)
+            if done is not None:
+                done(cell)
+
+    def puzzles(self, task: str) -> list[Puzzle]:
+        """The puzzles of a task, as every row of it sees them."""
+        return self._first(task)[1]
+
+    def picture_of(self, cell: Cell, puzzle: Puzzle, words: Sequence[str] | None) -> Pixels | None:
+        """What a row made of a picture, from the words in its journal; None where it made nothing."""
+        if cell.row == INPUT:
+            return puzzle.shown
+        if words is None:
+            return None
+        tokenizer = self._denoiser(cell)[0].tokenizer_
+        return np.asarray(tokenizer.decode([tokenizer.from_text(" ".join(words))])[0])
+
+    def summary(self, run: Run) -> dict[str, Any]:
+        """{rows: [...], pairs: [...], usage}: means with 95% intervals, and the LLM against each other row, paired."""
+        results = dict(run.results())
+        cells = [cell for cell in self.cells() if cell.item in results]
+        rows, pairs = [], []
+        for cell in cells:
+            found = results[cell.item]
+            rows.append({
+                "task": cell.task,
+                "row": cell.row,
+                "stride": cell.stride_name if cell.asks else None,
+                "what": _what(cell),
+                **{name: _mean(_values(found, name)) for name in METRICS},
+                "failed": sum("error" in one for one in found["pictures"].values()),
+                "problem": found.get("problem", ""),
+                "repaired": found.get("repaired", 0),
+                "constrained": found.get("constrained"),
+                "usage": found["usage"],
+                "seconds": round(found["seconds"], 2),
+            })  # fmt: skip
+            if cell.row == LLM_ROW:
+                others = [other for other in cells if other.task == cell.task and other.row != LLM_ROW]
+                pairs += [one for other in others for one in _compared(cell, other, results)]
+        usage = sum((Usage(**results[cell.item]["usage"]) for cell in cells), Usage())
+        protocol = self.settings.get("protocol", "leak-free")
+        return {
+            "n": len(self.pictures),
+            "protocol": protocol,
+            "leaking": LEAK if protocol == "paper" else "",
+            "rows": rows,
+            "pairs": pairs,
+            "methods": {"interval": METHOD},
+            "decided": {task: self._decided(task) for task in self.tasks},
+            "settings": {task: self._settings(task) for task in self.tasks},
+            "usage": usage.to_dict(),
+            "notes": dict(self.notes),
+        }
+
+    # Steps.
+
+    def _denoiser(self, cell: Cell) -> tuple[ImageDenoiser, list[Puzzle]]:
+        """The denoiser of a cell, and its puzzles: degraded and turned into words once a task."""
+        control = CONTROLS.get(cell.row, {})
+        key = f"{cell.task}/{sorted(control)}/{cell.stride}"
+        if key not in self._fitted:
+            denoiser = ImageDenoiser(task=cell.task, stride=cell.stride, **{**self.settings, "errors": "return"})
+            # One tokenizer and one LLM for all.
+            first = next(iter(self._fitted.values()), None)
+            if first is not None:
+                denoiser.set_params(tokenizer=first[0].tokenizer_, llm=first[0].llm_)
+            denoiser.set_params(**control)
+            denoiser.fit([picture.image for picture in self.context])
+            same = next((found[1] for name, found in self._fitted.items() if name.split("/")[0] == cell.task), None)
+            puzzles = same or denoiser.puzzles(
+                [one.image for one in self.pictures], [one.name for one in self.pictures]
+            )
+            self._fitted[key] = (denoiser, puzzles)
+        return self._fitted[key]
+
+    def _first(self, task: str) -> tuple[ImageDenoiser, list[Puzzle]]:
+        """The denoiser of a task's rows without an LLM, and of whatever is the same for all its rows."""
+        return self._denoiser(Cell(task, LLM_ROW, self.strides[0]))
+
+    def _restore(self, cell: Cell, run: Run) -> tuple[list[TokenPyramid | None], dict[str, Any]]:
+        """The words of a row for each picture, and what is known of how they came to be."""
+        if cell.asks:
+            return self._ask(cell, run)
+        denoiser, puzzles = self._first(cell.task)
+        report: dict[str, Any] = {"usage": Usage().to_dict()}
+        if cell.row == INPUT:
+            return [None] * len(puzzles), report
+        if cell.row == CEILING:
+            return [puzzle.target_words for puzzle in puzzles], report
+        make, _ = BASELINES[cell.row]
+        made = []
+        for puzzle in puzzles:
+            pairs = denoiser.pairs_for(puzzle)
+            vectors, stages = denoiser.tokenizer_.codebook, denoiser.parts_.stages
+            made.append(
+                make(Task(pairs, puzzle.condition, puzzle.query, vectors, denoiser.seed, stages, denoiser.alignment_))
+            )
+        return made, report
+
+    def _ask(self, cell: Cell, run: Run) -> tuple[list[TokenPyramid | None], dict[str, Any]]:
+        denoiser, puzzles = self._denoiser(cell)
+        folder = Path(run.folder) / "llm" / cell.item.replace("/", "-").replace(" ", "-")
+        if self.max_tokens is not None:
+            # Of all other rows, finished or not; this one's own is counted when it is gone on with.
+            others = (one for one in folder.parent.glob("*") if one != folder)
+            spent = sum((_spent(one) for one in others), Usage())
+            denoiser.set_params(max_tokens=max(1, self.max_tokens - spent.prompt_tokens - spent.completion_tokens))
+        try:
+            # Always with resume: what this run was killed in the middle of is gone on with.
+            restored = denoiser.solve(puzzles, out=folder, resume=True)
+        except PromptTooLongError as error:
+            return [None] * len(puzzles), {"usage": _spent(folder).to_dict(), "problem": f"exceeds window: {error}"}
+        usage = sum((one.usage for one in restored), Usage())
+        report = {
+            "usage": usage.to_dict(),
+            "constrained": all(one.drawing.constrained for one in restored),
+            "repaired": sum(len(one.drawing.changes) for one in restored),
+            "errors": {one.puzzle.name: str(one.error) for one in restored if one.error is not None},
+        }
+        return [one.pyramid for one in restored], report
+
+    def _measured(self, cell: Cell, pyramids: Sequence[TokenPyramid | None]) -> dict[str, Any]:
+        """For each picture its words and measures, or that there is none."""
+        denoiser, puzzles = self._denoiser(cell) if cell.asks else self._first(cell.task)
+        found: dict[str, Any] = {}
+        for puzzle, pyramid in zip(puzzles, pyramids, strict=True):
+            if pyramid is None and cell.row != INPUT:
+                found[puzzle.name] = {"words": None, "error": "nothing was made"}
+                continue
+            made = puzzle.shown if pyramid is None else np.asarray(denoiser.tokenizer_.decode([pyramid])[0])
+            words = None if pyramid is None else pyramid.words()
+            found[puzzle.name] = {"words": words, **self._metrics(denoiser, puzzle, made)}
+        return found
+
+    def _metrics(self, denoiser: ImageDenoiser, puzzle: Puzzle, made: Pixels) -> dict[str, float]:
+        assert puzzle.target is not None  # an evaluation degrades its pictures itself
+        region = denoiser.task_.pixels(made.shape[0])
+        truth, part = puzzle.target[region][None], made[region][None]
+        values = {"psnr": min(MOST_PSNR, float(psnr(truth, part)[0]))}
+        if min(truth.shape[1:3]) >= WINDOW:
+            values["ssim"] = float(ssim(truth, part)[0])
+        if self.perceptual is None:
+            return values
+        if min(truth.shape[1:3]) >= SMALLEST_LPIPS:
+            values["lpips"] = float(self.perceptual(truth, part)[0])
+        else:
+            self.notes["lpips"] = "not where the unknown region has fewer than 31 pixels a side"
+        return values
+
+    def _settings(self, task: str) -> dict[str, Any]:
+        """What was done, defaults included."""
+        denoiser, _ = self._first(task)
+        return {
+            "stages": [stage.to_dict() for stage in denoiser.parts_.stages],
+            "alignment": asdict(denoiser.alignment_),
+        }
+
+    def _decided(self, task: str) -> list[str]:
+        from icl_vision.tasks.denoise.plan import decided_by
+
+        denoiser, puzzles = self._first(task)
+        return list(decided_by(denoiser.parts_, puzzles[0].query, len(denoiser.tokenizer_.layout)))
+
+
+def _spent(folder: Path) -> Usage:
+    """What a row's words took, so far."""
+    return sum((read_usage(one) for one in sorted(folder.glob("words*"))), Usage())
+
+
+def _what(cell: Cell) -> str:
+    if cell.row in BASELINES:
+        return BASELINES[cell.row][1]
+    return {
+        LLM_ROW: "the LLM, segment by segment",
+        CEILING: "the intact picture through the tokenizer: no row of words can be better",
+        INPUT: "the condition's own pixels",
+        "single pass": "the LLM, all words of the first stage at once",
+        "shuffled words": "the LLM, shown targets whose words stand in random order within their layer",
+    }[cell.row]
+
+
+def _values(row: Mapping[str, Any], metric: str) -> dict[str, float]:
+    return {name: one[metric] for name, one in row["pictures"].items() if metric in one}
+
+
+def _mean(values: Mapping[str, float]) -> dict[str, Any] | None:
+    if not values:
+        return None
+    array = np.asarray(list(values.values()))
+    half = Z95 * float(array.std()) / math.sqrt(array.size)
+    mean = float(array.mean())
+    return {"mean": mean, "n": array.size, "interval": [mean - half, mean + half]}
+
+
+def _compared(cell: Cell, other: Cell, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The LLM's row against another, for each metric that both have."""
+    for metric, higher in METRICS.items():
+        a, b = _values(results[cell.item], metric), _values(results[other.item], metric)
+        both = [name for name in a if name in b]
+        if both:
+            found = paired_mean([a[name] for name in both], [b[name] for name in both], higher_is_better=higher)
+            yield {
+                "task": cell.task,
+                "metric": metric,
+                "first": LLM_ROW,
+                "stride": cell.stride_name,
+                "second": other.row,
+                **found.to_dict(),
+            }

@@ -1,0 +1,173 @@
+"""Where a benchmark's episodes come from: drawn from class folders, or read from a file of an earlier run.
+
+Knows: series of episodes, one for each number of ways, and that their images are still the same files.
+Refuses to know: what is asked about them.
+
+A series of 2 ways and one of 5 are drawn separately. One drawn episode serves every number of shots: fewer shots are
+the first images of more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from icl_vision.errors import UsageError
+from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
+from icl_vision.evaluation.few_shot.episodes.files import read_episode_file, save_episodes, stream_episodes
+from icl_vision.files.storage import sha256_file
+from icl_vision.files.trust import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Questions:
+    """A file of episodes and the folder of their images.
+
+    path: the episode file. root: where its images lie. sizes: ways -> (episodes, fewest shots). digest: hex sha256 of
+    the episodes and of every image's hash; the same digest asks the very same questions. hashes: path -> hex sha256.
+    """
+
+    path: Path
+    root: Path
+    sizes: Mapping[int, tuple[int, int]]
+    digest: str
+    hashes: Mapping[str, str]
+
+    def series(self, ways: int, count: int) -> Iterator[Episode]:
+        """The first ``count`` episodes of so many ways, read one at a time."""
+        return islice((one for one in stream_episodes(self.path) if one.ways == ways), count)
+
+    def image(self, path: str) -> str:
+        """Where an image of an episode lies on disk."""
+        return str(self.root / path)
+
+    def save(self, target: Path) -> Questions:
+        """The same questions from a copy of the file."""
+        save_episodes(target, stream_episodes(self.path), root=self.root, hashes=self.hashes)
+        return Questions(target, self.root, self.sizes, self.digest, self.hashes)
+
+    def require(self, ways: int, *, shots: int, episodes: int) -> None:
+        """Raise UsageError where there are too few episodes of these ways, or too few shots in them."""
+        count, fewest = self.sizes.get(ways, (0, 0))
+        if not count:
+            there = ", ".join(map(str, self.sizes))
+            raise UsageError(
+                f"{str(self.path)!r} holds no episodes of {ways} ways, only of {there}: change ways (--ways), or draw "
+                "new ones from a folder"
+            )
+        if count < episodes:
+            raise UsageError(
+                f"{str(self.path)!r} holds {count} episodes of {ways} ways; {episodes} are needed: ask for fewer, or "
+                "draw new ones from a folder"
+            )
+        if fewest < shots:
+            raise UsageError(
+                f"the {ways}-way episodes of {str(self.path)!r} have {fewest} shots; a setting with {shots} inner "
+                "shots cannot be made of them"
+            )
+
+
+def draw(folder: ImageFolder, target: Path, *, shots: Mapping[int, int], episodes: int, seed: int = 0) -> Questions:
+    """Draw a series for each number of ways and write them to ``target``.
+
+    Args:
+        folder: the images.
+        target: the episode file to write.
+        shots: ways -> support images of each class.
+        episodes: how many of each series, 1 or more.
+        seed: names the series; the same seed draws the same episodes from the same folder.
+
+    Raises:
+        UsageError: too few classes or images (see ``ImageFolder.sample``), or too few episodes asked for.
+    """
+    if episodes < 1:
+        raise UsageError(f"the number of episodes must be 1 or more; got {episodes}")
+    hashes: dict[str, str] = {}
+
+    def drawn() -> Iterator[Episode]:
+        for ways, most in shots.items():
+            for number in range(episodes):
+                episode = folder.sample(number, ways=ways, shots=most, queries=1, seed=_series_seed(seed, ways))
+                for item in (*episode.support, *episode.queries):
+                    if item.path not in hashes:
+                        hashes[item.path] = sha256_file(folder.path(item))
+                yield episode
+
+    save_episodes(target, drawn(), root=folder.root.resolve(), hashes=hashes)
+    sizes = {ways: (episodes, most) for ways, most in shots.items()}
+    return Questions(target, folder.root, sizes, _digest(stream_episodes(target), hashes), hashes)
+
+
+def read(source: str | Path, images: str | Path | None = None, *, trust: bool = False) -> Questions:
+    """The questions of an episode file, whose images are all there and unchanged.
+
+    Args:
+        source: a file that ``draw`` or ``save_episodes`` wrote.
+        images: the folder its images lie in; None where they lie beside the file.
+        trust: follow the file's own names: the folder that it says its images lie in, and images outside that.
+
+    Raises:
+        UntrustedNameError: the file names a folder, or an image outside the folder given.
+        UsageError: not an episode file; an image is missing or is another file than the episodes were drawn with.
+    """
+    path = Path(source)
+    info = read_episode_file(path)
+    if not info.sizes:
+        raise UsageError(f"the episode file {str(source)!r} holds no episodes")
+    reader = Reader(str(source), trust, "trust=True (--trust)")
+    root = Path(images) if images is not None else _root(info.root, path, reader)
+    if not os.path.isdir(root):
+        raise UsageError(
+            f"the images of {str(source)!r} should lie in {str(root)!r}, which is no folder; say where they are with "
+            "images= (--images DIR)"
+        )
+    hashes = dict(info.hashes)
+    for episode in stream_episodes(path):
+        for item in (*episode.support, *episode.queries):
+            reader.inside("image", item.path, "another episode file")
+            if item.path not in hashes:  # a file without hashes: from now on they are known
+                hashes[item.path] = _hash(root, item.path, source)
+    for name, expected in info.hashes.items():
+        reader.inside("image", name, "another episode file")
+        if _hash(root, name, source) != expected:
+            raise UsageError(
+                f"the image {name!r} in {str(root)!r} is not the file that the episodes in {str(source)!r} were drawn "
+                "with (its sha256 differs): restore it, point images= (--images DIR) elsewhere, or draw new episodes"
+            )
+    return Questions(path, root, info.sizes, _digest(stream_episodes(path), hashes), hashes)
+
+
+def _root(named: str | None, file: Path, reader: Reader) -> Path:
+    """The folder that a file names; one that the file itself lies in may be named by anybody."""
+    if not named or Path(named).resolve() == file.parent.resolve():
+        return file.parent
+    return Path(reader.place("folder of images", named, "images= (--images DIR)"))
+
+
+def _hash(root: Path, name: str, source: str | Path) -> str:
+    try:
+        return sha256_file(root / name)
+    except OSError as error:
+        raise UsageError(
+            f"the image {name!r} of the episodes in {str(source)!r} cannot be read in {str(root)!r} "
+            f"({error.strerror}); say where the images are with images= (--images DIR)"
+        ) from error
+
+
+def _digest(episodes: Iterable[Episode], hashes: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for episode in episodes:
+        digest.update(json.dumps(episode.to_dict(), sort_keys=True, ensure_ascii=False).encode() + b"\n")
+    for path, value in sorted(hashes.items()):
+        digest.update(f"{path}\x1f{value}\n".encode())
+    return digest.hexdigest()
+
+
+def _series_seed(seed: int, ways: int) -> int:
+    """A seed of its own for each number of ways, so that one series is not the beginning of another's classes."""
+    return int.from_bytes(hashlib.sha256(f"series/{seed}/{ways}".encode()).digest()[:4], "big")

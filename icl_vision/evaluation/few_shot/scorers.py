@@ -1,0 +1,283 @@
+"""The rows of a few-shot table that an LLM under test fills: open-ended answers, likelihoods, constrained output.
+
+Knows: how one question is asked in each way, and which way of judging an answer is which row.
+Refuses to know: episodes' files, journals, tables.
+
+One open-ended completion is judged four times (exact, exact_normalised, prefix, substring), and direct scores serve
+"calibrated" too, so that all rows of an item take few LLM calls; ``SharedAnswers`` sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from icl_vision.contracts import Classification
+from icl_vision.errors import CapabilityError
+from icl_vision.evaluation.few_shot.baselines import Need, Row
+from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
+from icl_vision.evaluation.kit.metrics import normalised_match, prefix_match, strict_match, substring_match
+from icl_vision.llms.answers import check
+from icl_vision.llms.loop import run_sync
+from icl_vision.llms.word_tables import word_tables
+from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder, PromptSize
+from icl_vision.spelling import composed
+from icl_vision.tasks.classify.asking import Asker
+from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.classify.scoring import TERMINATOR, Question, choose_method
+
+if TYPE_CHECKING:
+    from icl_vision.contracts import Tokenizer
+    from icl_vision.evaluation.few_shot.settings import Setting
+
+_LLM: frozenset[Need] = frozenset({"llm"})
+
+LLM_ROWS: Mapping[str, Row] = {
+    row.name: row
+    for row in (
+        Row("exact", "the model writes freely; right if the line is the name and nothing else", "exact", _LLM,
+            constrained=False),
+        Row("exact_normalised", "the same answer; stripped, first line, lower case, then equal to the name",
+            "exact, normalised", _LLM, constrained=False),
+        Row("prefix", "the same answer; its line begins with the name", "prefix", _LLM, constrained=False),
+        Row("substring", "the same answer; the name stands anywhere in it", "substring", _LLM, constrained=False),
+        Row("likelihood", "the classifier's own path: noisy channel by default, the likeliest label wins",
+            "likelihood", _LLM),
+        Row("direct", "the likelihood of each label after the words", "likelihood", _LLM),
+        Row("calibrated", "the same, less what the prompt says of each label for inputs without content",
+            "calibrated likelihood", _LLM),
+        Row("constrained", "the model can write nothing but one of the labels", "constrained output", _LLM),
+    )
+}  # fmt: skip
+"""Every row of the LLM under test, by name, in the order of the table."""
+
+OPEN_ENDED = ("exact", "exact_normalised", "prefix", "substring")
+PROMPT_OPTIONS = ("template", "templates", "order_seed")
+"""Options of ``FewShotClassifier`` that change prompts and so hold for every row of the LLM."""
+
+SHARED_OPTIONS = (*PROMPT_OPTIONS, "probabilities")
+"""The same, and what holds for every row that gives probabilities."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer:
+    """What one row says about one question.
+
+    label: the label it names, None for none. right: whether the row's rule counts it as right. raw: the text written,
+    None where none was. probabilities: label -> share, None where the row gives none. calls: prompts it needed.
+    calibrated: whether the probabilities are, see ``Classification``.
+    """
+
+    label: str | None
+    right: bool
+    raw: str | None = None
+    probabilities: Mapping[str, float] | None = None
+    calls: int = 0
+    calibrated: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready: {label, right, raw, probabilities, calls, calibrated}."""
+        return {
+            "label": self.label,
+            "right": self.right,
+            "raw": self.raw,
+            "probabilities": None if self.probabilities is None else dict(self.probabilities),
+            "calls": self.calls,
+            "calibrated": self.calibrated,
+        }
+
+
+@dataclass(frozen=True)
+class Task:
+    """One question in one setting.
+
+    setting: ways, shots, repeats, induction. support: paths of the support images, shot by shot. support_labels: their
+    labels. query: path of the image asked about. truth: its label. tokenizer, k: make the words. llm: asked; counts.
+    options: of ``FewShotClassifier``, for the likelihood row; ``PROMPT_OPTIONS`` among them hold for all.
+    """
+
+    setting: Setting
+    support: tuple[str, ...]
+    support_labels: tuple[str, ...]
+    query: str
+    truth: str
+    tokenizer: Tokenizer
+    k: int | None
+    llm: SharedAnswers
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def labels(self) -> tuple[str, ...]:
+        """The labels as every prompt names them: sorted, like the classifier's."""
+        return tuple(sorted(set(self.support_labels), key=composed))
+
+    @cached_property
+    def builder(self) -> PromptBuilder:
+        """Prompts of this setting."""
+        options = self.prompt_options
+        return PromptBuilder(
+            options.get("template", "classification"),
+            folder=options.get("templates"),
+            induction=self.setting.induction,
+            repeats=self.setting.repeats,
+            order_seed=options.get("order_seed", 0),
+        )
+
+    @cached_property
+    def prepared(self) -> PreparedPrompt:
+        """The direct prompt's fixed part, as free answers and the blind baseline get it."""
+        words = [self.tokenizer.to_text(pyramid) for pyramid in self.tokenizer.encode(list(self.support), self.k)]
+        examples = [Example(text, label) for text, label in zip(words, self.support_labels, strict=True)]
+        return self.builder.prepare(examples, self.labels)
+
+    @cached_property
+    def query_words(self) -> str:
+        """The query's words as the LLM reads them."""
+        return self.tokenizer.to_text(self.tokenizer.encode([self.query], self.k)[0])
+
+    @property
+    def prompt_options(self) -> dict[str, Any]:
+        """The options that hold for every row's prompts."""
+        return {name: self.options[name] for name in PROMPT_OPTIONS if name in self.options}
+
+    @property
+    def shared_options(self) -> dict[str, Any]:
+        """The options that hold for every row that asks a classifier."""
+        return {name: self.options[name] for name in SHARED_OPTIONS if name in self.options}
+
+    @property
+    def size(self) -> PromptSize:
+        """What makes this prompt long, for advice where it is too long."""
+        return PromptSize(self.setting.shots, self.k, self.setting.repeats)
+
+    def classifier(self, **options: Any) -> FewShotClassifier:
+        """A ``FewShotClassifier`` with these options, fitted on the support set."""
+        classifier = FewShotClassifier(
+            self.llm,
+            self.tokenizer,
+            self.k,
+            induction=self.setting.induction,
+            repeats=self.setting.repeats,
+            progress=False,
+            **options,
+        )
+        return classifier.fit(self.support, self.support_labels)
+
+
+Found = tuple[dict[str, RowAnswer], str]
+"""Answers by row, and the prompt as sent."""
+
+
+def open_ended(task: Task, rows: Sequence[str]) -> Found:
+    """One greedy completion, judged by each of ``rows``.
+
+    Raises:
+        PromptTooLongError: it does not fit the window. LLMError: no answer, an empty or withheld one among them.
+        TemplateError: the template is for noisy-channel scoring only.
+    """
+    before = task.llm.calls
+    choose_method("parse", task.llm.profile, task.builder, len(task.labels))  # a channel template writes no labels
+    prompt = task.prepared.query(words=task.query_words)
+    seed = int(task.options.get("order_seed") or 0) % 2**31
+    asker = Asker(task.llm, "parse", task.labels, False, task.size, seed, 1)
+    run_sync(asker.prepare(Question("parse", task.labels, ((prompt, ""),))))
+    completion = task.llm.complete_sync(
+        prompt,
+        max_tokens=asker.room,
+        stop=(TERMINATOR,),
+        seed=seed if task.llm.profile.seed else None,
+    )
+    check(completion, task.llm.profile.name)
+    ended = completion.finish_reason != "length"
+    judges: dict[str, Callable[[str, str], bool]] = {
+        "exact": lambda answer, label: strict_match(answer, label, ended=ended),
+        "exact_normalised": normalised_match,
+        "prefix": prefix_match,
+        "substring": substring_match,
+    }
+    calls = task.llm.calls - before
+    found = {}
+    for row in rows:
+        named = [label for label in task.labels if judges[row](completion.text, label)]
+        right = task.truth in named
+        # Of several that fit (a name that begins another), the true one counts, as the rule has it; else the longest.
+        label = task.truth if right else max(named, key=len, default=None)
+        found[row] = RowAnswer(label, right, completion.text, None, calls)
+    return found, prompt.text
+
+
+def likelihood(task: Task) -> Found:
+    """The classifier's own path, with every option as given.
+
+    Raises:
+        CapabilityError: the LLM gives no log-probabilities.
+    """
+    if not task.llm.profile.scores_text:
+        raise _no_logprobs(task.llm)
+    return _classified(task, "likelihood", **task.options)
+
+
+def direct(task: Task) -> Found:
+    """The likelihood of each label after the query's words."""
+    return _classified(task, "direct", scoring="direct", **task.shared_options)
+
+
+def calibrated(task: Task) -> Found:
+    """``direct`` with contextual calibration (Zhao et al. 2021)."""
+    return _classified(task, "calibrated", scoring="direct", calibration="contextual", **task.shared_options)
+
+
+def constrained(task: Task) -> Found:
+    """The label that the LLM writes when it can write nothing else."""
+    return _classified(task, "constrained", scoring="constrained", **task.shared_options)
+
+
+CLASSIFIED: Mapping[str, Callable[[Task], Found]] = {
+    "direct": direct,
+    "calibrated": calibrated,
+    "constrained": constrained,
+    "likelihood": likelihood,
+}
+"""How each row but the open-ended ones is asked, in an order that leaves a prefix cache warm: direct prompts first."""
+
+
+def _classified(task: Task, row: str, **options: Any) -> Found:
+    before = task.llm.calls
+    if row in ("direct", "calibrated") and not task.llm.profile.scores_text:
+        raise _no_logprobs(task.llm)
+    with word_tables("off"):  # its examples are asked about once: nothing is learnt of them beforehand
+        classifier = task.classifier(**options)
+        (answer,) = classifier.classify([task.query])
+    calls = task.llm.calls - before
+    return {row: _row_answer(answer, task.truth, calls)}, as_sent(classifier.prompt_for(task.query))
+
+
+def _row_answer(answer: Classification, truth: str, calls: int) -> RowAnswer:
+    right = answer.label == truth
+    return RowAnswer(answer.label, right, answer.text or None, answer.probabilities, calls, answer.calibrated)
+
+
+def _no_logprobs(llm: SharedAnswers) -> CapabilityError:
+    return CapabilityError(f"{llm.profile.name!r} gives no log-probabilities of given text")
+
+
+def as_sent(question: Question) -> str:
+    """A question as text: the part that its prompts share once, then what is asked after it, a line for each.
+
+    Prompts that share nothing (an ensemble's) stand one after the other, each with what was scored after it.
+    """
+    asked: dict[str, list[str]] = {}
+    for prompt, continuation in question.pairs:
+        asked.setdefault(prompt.text, []).append(continuation)
+    prefixes = {prompt.prefix for prompt, _ in question.pairs}
+    if len(prefixes) != 1:
+        return "\n".join(text + " |".join(continuations) for text, continuations in asked.items())
+    if len(asked) == 1:
+        ((shared, continuations),) = asked.items()
+        lines = [continuation for continuation in continuations if continuation]
+    else:
+        (shared,) = prefixes
+        lines = [prompt.query + continuation for prompt, continuation in question.pairs]
+    return shared + ("" if not lines or shared.endswith("\n") else "\n") + "\n".join(lines)

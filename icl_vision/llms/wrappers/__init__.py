@@ -1,0 +1,4 @@
+"""LLMs around an LLM: cached, metered, with others to fall back on, or never asked.
+
+Knows: its modules, by their names. Refuses to know: any provider.
+"""

@@ -1,0 +1,213 @@
+"""How a picture is restored segment by segment: the stages of a denoising task, and who decides which words.
+
+Knows: layers, strides, windows, and what a plan says before anything is asked. Refuses to know: pictures, LLM clients.
+
+Stage 1 has the task's condition and decides the upper layers. Stage 2, where there are deeper ones, is a refinement:
+task-agnostic as in SPAE (section 3.2), without the condition and with the words around the segment, or with both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from icl_vision.contracts import Usage
+from icl_vision.drawing.drawing import Query
+from icl_vision.drawing.planning import DrawingPlan
+from icl_vision.drawing.segments import first_place
+from icl_vision.drawing.stages import Allowed, Decoding, Stage
+from icl_vision.drawing.windows import Near
+from icl_vision.errors import BudgetExceededError, UsageError
+from icl_vision.pyramid import PyramidLayout
+from icl_vision.wording import counted
+
+Refine = Literal["agnostic", "task", "none"]
+REFINE = ("agnostic", "task", "none")
+WINDOWS = ("near", "all")
+
+UPPER_WORDS = 85
+"""Words that stage 1 decides at most, by default: the first four layers of a photograph, all four of a digit."""
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisingStages:
+    """What is decoded how. layers: of stage 1; refine: "none" where it decides all there is. whole: whether prompts of
+    stage 1 show everything, else words at the same places and near by. layout: of what is decoded."""
+
+    stages: tuple[Stage, ...]
+    layers: int
+    refine: Refine
+    whole: bool
+    layout: PyramidLayout
+
+
+def denoising_stages(
+    layout: PyramidLayout,
+    *,
+    layers: int | None = None,
+    stride: int | None = None,
+    window: str = "near",
+    refine: Refine = "agnostic",
+    allowed: Allowed = "place",
+    decoding: Decoding | None = None,
+    single_pass: bool = False,
+) -> DenoisingStages:
+    """The stages of a denoising task.
+
+    Args:
+        layout: of the tokenizer's whole pyramid, two axes.
+        layers: that stage 1 decides; None for as many as hold ``UPPER_WORDS`` words or fewer.
+        stride: words of a segment of stage 1; None for one row of the layer's grid. Stage 2 always takes rows.
+        window: "near" shows stage 1 the condition's words at the segment's own places, the coarser words over it and
+            the row before it; "all" the whole condition and every word before. Near is cheaper, and the embedded LLM
+            restores better with it.
+        refine: the deeper layers: "agnostic" as in the paper, "task" with the condition's words at the same places,
+            "none" leaves them out, and the picture is decoded from what there is.
+        allowed: words that may be answered, see ``stages.Allowed``; for stage 2 "place" is widened to "layer".
+        decoding: settings of both stages; guidance has no effect where the refinement has no condition.
+        single_pass: everything of stage 1 in one segment, without words before it: the baseline of infinite stride,
+            without ``most_uses``.
+
+    Raises:
+        UsageError: a value out of range, or a layout with frames.
+    """
+    if len(layout.finest) != 2:
+        raise UsageError(f"denoising is for pictures; this layout has frames: {layout}")
+    if refine not in REFINE:
+        raise UsageError(f"refine must be one of {', '.join(REFINE)}; got {refine!r}")
+    if window not in WINDOWS:
+        raise UsageError(f"window must be one of {', '.join(WINDOWS)}; got {window!r}")
+    upper = _upper(layout) if layers is None else layers
+    if isinstance(upper, bool) or not isinstance(upper, int) or not 1 <= upper <= len(layout):
+        raise UsageError(f"layers must be 1 to {len(layout)}, the layers that the LLM decides first; got {layers!r}")
+    if stride is not None and (isinstance(stride, bool) or not isinstance(stride, int) or stride < 1):
+        raise UsageError(f"stride must be 1 or more words, or None for rows; got {stride!r}")
+    refine = "none" if upper == len(layout) else refine
+    decoded = layout.truncate(upper) if refine == "none" else layout
+    whole = window == "all"
+    if whole and refine == "task":
+        raise UsageError("window='all' shows the upper layers' condition only; refine='task' needs window='near'")
+    decoding = decoding or Decoding()
+    # One answer for all layers: a limit to a word's uses on one of them would be a limit on all.
+    first_decoding = replace(decoding, most_uses=None) if single_pass else decoding
+    rows = [grid[1] for grid in layout.grids]
+    first = Stage(
+        layers=(1, upper),
+        stride=None if single_pass else ([stride] * upper if stride else rows[:upper]),
+        given="none" if single_pass else ("all" if whole else Near(last=max(rows[:upper]))),
+        condition="all" if whole else "same",
+        allowed=allowed,
+        decoding=first_decoding,
+    )
+    if refine == "none":
+        return DenoisingStages((first,), upper, refine, whole, decoded)
+    second = Stage(
+        layers=(upper + 1, len(layout)),
+        stride=rows[upper:],
+        given=Near(last=max(rows[upper:])),
+        condition="none" if refine == "agnostic" else "same",
+        template="refinement" if refine == "agnostic" else "progressive",
+        # One set for a whole row is one request; a set for each of its places would be as many requests as words.
+        allowed="layer" if allowed == "place" else allowed,
+        decoding=decoding,
+    )
+    return DenoisingStages((first, second), upper, refine, whole, decoded)
+
+
+def decided_by(parts: DenoisingStages, query: Query, layers: int) -> tuple[str, ...]:
+    """One line for each layer of the pyramid: how many of its words are kept, and who decides the others."""
+    lines = []
+    for layer in range(1, layers + 1):
+        if layer > len(parts.layout):
+            above = counted(len(parts.layout), "layer")
+            lines.append(f"layer {layer}: left out; the picture is decoded from the {above} above")
+            continue
+        start, stop = first_place(parts.layout, layer), first_place(parts.layout, layer + 1)
+        kept = sum(start <= place < stop for place in query.known)
+        who = "the LLM, shown the condition"
+        if layer > parts.layers and parts.refine == "agnostic":
+            who = "the LLM, task-agnostic refinement from the words near by"
+        rest = stop - start - kept
+        if rest == 1 == stop - start and parts.stages[0].allowed == "shown":
+            who = "nobody: the condition's is the only one allowed"
+        told = [f"{kept} of {counted(stop - start, 'word')} kept from the condition"] if kept else []
+        told += [f"{rest} by {who}"] if rest else []
+        lines.append(f"layer {layer}: " + ", ".join(told))
+    return tuple(lines)
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisingPlan:
+    """What restoring would send. parts: one for each context (the papers' protocol has one a picture). decided: by
+    layer, for the first picture. leaking: whether the context holds the answer."""
+
+    task: str
+    protocol: str
+    leaking: bool
+    parts: tuple[DrawingPlan, ...]
+    decided: tuple[str, ...]
+    max_tokens: int | None = None
+
+    @property
+    def usage(self) -> Usage:
+        """Requests and tokens expected."""
+        return sum((part.usage for part in self.parts), Usage())
+
+    @property
+    def tokens(self) -> int:
+        """Prompt and completion tokens expected, cached ones included."""
+        return self.usage.prompt_tokens + self.usage.completion_tokens
+
+    @property
+    def seconds(self) -> float:
+        """At the embedded LLM's speed on two cores."""
+        return sum(part.seconds() for part in self.parts)
+
+    def check(self) -> None:
+        """Refuse a plan over its budget.
+
+        Raises:
+            BudgetExceededError: naming both numbers.
+        """
+        if self.max_tokens is not None and self.tokens > self.max_tokens:
+            raise BudgetExceededError(
+                f"{self.task} needs about {self.tokens:,} tokens, the budget is {self.max_tokens:,}: use fewer images "
+                "or context images, a larger stride, fewer layers, or refine='none'"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "task": self.task,
+            "protocol": self.protocol,
+            "leaking": self.leaking,
+            "requests": self.usage.requests,
+            "prompt_tokens": self.usage.prompt_tokens,
+            "cached_tokens_estimate": self.usage.cached_tokens,
+            "completion_tokens_estimate": self.usage.completion_tokens,
+            "longest_prompt": max((part.longest_prompt for part in self.parts), default=0),
+            "seconds_estimate_local": round(self.seconds, 1),
+            "max_tokens": self.max_tokens,
+            "decided": list(self.decided),
+        }
+
+    def __str__(self) -> str:
+        usage = self.usage
+        pictures = sum(part.queries for part in self.parts)
+        budget = "no limit" if self.max_tokens is None else f"{self.max_tokens:,}"
+        protocol = f"{self.protocol} (LEAKING: the context holds the answer)" if self.leaking else self.protocol
+        lines = [
+            f"task                {self.task}, {counted(pictures, 'picture')} to restore",
+            f"protocol            {protocol}",
+            f"requests            {usage.requests:,}",
+            f"tokens              {self.tokens:,} (budget: {budget}), {usage.cached_tokens:,} of them cached",
+            f"time                about {self.seconds:,.0f} s with the embedded LLM on two cores",
+            *self.decided,
+        ]
+        return "\n".join(lines)
+
+
+def _upper(layout: PyramidLayout) -> int:
+    fitting: Sequence[int] = [number for number, words in enumerate(layout.cumulative, 1) if words <= UPPER_WORDS]
+    return fitting[-1] if fitting else 1

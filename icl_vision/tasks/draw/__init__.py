@@ -1,0 +1,4 @@
+"""Drawing: texts to pictures.
+
+Knows: its modules, by their names. Refuses to know: the other tasks.
+"""

@@ -1,0 +1,4 @@
+"""The page of a few-shot run.
+
+Knows: its modules, by their names. Refuses to know: how a run is made.
+"""
