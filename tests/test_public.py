@@ -21,6 +21,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     frozenset(group.split())
     for group in (
         "_version errors cores spelling wording",
+        "checks",
         "contracts",
         "forks images vocabulary codebook portable screening files",
         "pyramid",
