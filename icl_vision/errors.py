@@ -11,6 +11,7 @@ too, so generic handlers keep working.
     │   ├── NotFittedError                 predict/save before fit
     │   └── UntrustedNameError             a file names something that only its reader may
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
+    ├── PluginError                        another package's LLM provider or tokenizer cannot be loaded or used
     ├── ImageError (ValueError)            one image cannot be used
     │   ├── ImageNotFoundError (FileNotFoundError)
     │   ├── ImageEmptyError                zero bytes
@@ -145,6 +146,10 @@ class MissingExtraError(IclVisionError, ImportError):
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} needs an extra that is not installed: pip install 'icl-vision[{extra}]'")
         self.extra = extra
+
+
+class PluginError(IclVisionError):
+    """An LLM provider or tokenizer that another package offers (by an entry point) cannot be loaded, or fails."""
 
 
 class ImageError(IclVisionError, ValueError):

@@ -23,7 +23,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "_version errors cores spelling wording",
         "checks",
         "contracts",
-        "forks images vocabulary codebook portable screening files",
+        "forks images vocabulary codebook portable screening files plugins",
         "pyramid",
         "tokenizers llms",
         "prompting",
