@@ -89,12 +89,18 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """An LLM's answer. ``finish_reason`` is "stop", "length" or the provider's own word; ``raw`` its whole answer."""
+    """An LLM's answer.
+
+    finish_reason: "stop", "length" or the provider's own word. raw: the provider's whole answer. logprob: the
+    natural-log probability of ``text`` after its prompt, as the LLM itself holds it (before temperature), up to 0; None
+    where it is unknown. It is asked for: see ``Profile.logprobs``.
+    """
 
     text: str
     finish_reason: str
     usage: Usage = field(default_factory=Usage)
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    logprob: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +180,10 @@ class Profile:
     continuation can be had (what direct and channel scoring need). constraint:
     how an answer can be restricted, None when it cannot. seed: a seed is honoured.
     prefix_cache: a repeated prompt prefix is reused by the provider. scores_bags: log-probabilities of many words after
-    one prompt cost little more than that of one (they are read from one evaluation, not sent one by one).
+    one prompt cost little more than that of one (they are read from one evaluation, not sent one by one). embedded: it
+    runs on this machine, in a server of this library's own, so that requests at once only share its cores. logprobs:
+    ``complete`` takes ``logprobs=True`` and then tells how likely the text is that it wrote (``Completion.logprob``),
+    without a further request; an LLM that does not say so is not given the argument.
 
     Remote providers need to know more, and adapters may ignore what does not concern them. constraint_limit: allowed
     strings a constraint may hold, None for no known limit. temperature: the provider takes one (while it does not
@@ -207,6 +216,8 @@ class Profile:
     tokenizer: str | None = None
     constraint_characters: int | None = None
     constraint_characters_many: int | None = None
+    embedded: bool = False
+    logprobs: bool = False
 
     def too_much(self, allowed: Sequence[str]) -> str:
         """Why a constraint cannot allow these strings: which limit they pass, in words; "" where they pass none."""

@@ -123,7 +123,7 @@ def command(
     generator = ImageGenerator(**drawing, **budget, errors="return")
     generator.fit([one.path for one in found], [one.text for one in found])
     plan = generator.plan(queries, count)
-    seconds = plan.seconds() if plan.model.partition(":")[0] == "local" else None
+    seconds = plan.seconds() if generator.llm_.profile.embedded else None
     if dry_run:
         if as_json:
             print_json(plan.to_dict() | {"seconds_estimate": seconds})

@@ -108,8 +108,7 @@ class ProgressiveDecoder:
         self.fill = fill
         self.codebook = codebook
         self.templates = templates
-        own = llm.profile.name.partition(":")[0] == "local"
-        self.concurrency = concurrency or (1 if own else 8)
+        self.concurrency = concurrency or (1 if llm.profile.embedded else 8)
         self.errors = errors
         self.prices = prices or PriceTable()
         self.budget = budget

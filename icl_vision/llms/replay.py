@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 FORMAT = "icl-vision-replay"
 VERSION = 1
 
-_GONE = {"logprobs", "prefill"}
-"""Fields of profiles of version 0.1.0 that nothing read."""
+_GONE = "prefill"
+"""A field of profiles of version 0.1.0 only, whose ``logprobs`` meant another thing than it does now."""
 
 
 def record(llm: TextLLM, file: str | os.PathLike[str]) -> RecordingLLM:
@@ -61,9 +61,8 @@ class RecordingLLM(WrappedLLM):
         header = {"format": FORMAT, "version": VERSION, "profile": asdict(llm.profile)}
         if os.path.exists(self.path) and self.path.stat().st_size:
             profile, _ = _read(self.path)
-            # What the version that recorded did not know of an LLM, it did not say; what it said of fields that are
-            # gone says nothing any more.
-            said = {name: value for name, value in _header(self.path)["profile"].items() if name not in _GONE}
+            # What the version that recorded did not know of an LLM, it did not say.
+            said = _said(_header(self.path)["profile"])
             if any(value != getattr(llm.profile, name) for name, value in said.items()):
                 raise StorageError(
                     f"{str(self.path)!r} is a recording of {profile.name!r} with another profile than "
@@ -251,12 +250,18 @@ def _profile(header: dict[str, Any]) -> Profile:
     said = header["profile"]
     if not isinstance(said, dict):
         raise TypeError(f"its profile is {said!r:.80}")
-    profile = Profile(**{name: value for name, value in said.items() if name not in _GONE})
+    profile = Profile(**_said(said))
     for name, kind in typing.get_type_hints(Profile).items():
         value = getattr(profile, name)
         if not _is_of(value, kind):
             raise TypeError(f"its profile has {name} {value!r:.80}")
     return profile
+
+
+def _said(profile: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a recorded profile that still mean what they meant when it was recorded."""
+    gone = {_GONE, "logprobs"} if _GONE in profile else ()
+    return {name: value for name, value in profile.items() if name not in gone}
 
 
 def _is_of(value: object, kind: Any) -> bool:

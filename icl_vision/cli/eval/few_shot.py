@@ -32,6 +32,7 @@ from icl_vision.files.trust import Reader
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
+    from icl_vision.contracts import TextLLM
     from icl_vision.evaluation.few_shot.benchmark import FewShotBenchmark
 
 SLOTS = 4
@@ -271,8 +272,7 @@ def command(
     if not quiet:
         estimate = benchmark.estimate(going_on)
         say(str(estimate) if estimate.items else "every question has an answer; nothing is asked")
-    own = llm == "local" or llm.startswith("local:")
-    _run(benchmark, run, concurrency or (1 if own else 8), as_json=as_json, quiet=quiet)
+    _run(benchmark, run, concurrency or (1 if benchmark.llm.profile.embedded else 8), as_json=as_json, quiet=quiet)
     parts.report(quiet=quiet)
 
 
@@ -311,13 +311,12 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
         raise click.exceptions.Exit(1)
 
 
-def _llm(spec: str) -> Any:
-    """An LLM on this machine with a prefix cache for each kind of prompt; any other as it is."""
-    if spec != "local" and not spec.startswith("local:"):
-        return spec
+def _llm(spec: str) -> TextLLM:
+    """The LLM; an embedded one with a prefix cache for each kind of prompt."""
     from icl_vision.llms import connect
 
-    return connect(spec, slots=SLOTS)
+    llm = connect(spec)  # starts nothing yet
+    return connect(spec, slots=SLOTS) if llm.profile.embedded else llm
 
 
 def _named(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def command(
     evaluation = GenerationEvaluation(generator, tokenizer, pool, reader, config)
     plan, contexts = evaluation.plan()
     say(f"a context of ten drawings:\n{plan}\ncontexts            {contexts}, controls included", quiet=quiet)
-    if plan.model.partition(":")[0] == "local":
+    if llm.profile.embedded:
         say(f"time                about {contexts * plan.seconds() / 60:,.0f} min on two cores", quiet=quiet)
     if dry_run:
         if as_json:

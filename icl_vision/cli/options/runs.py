@@ -155,7 +155,7 @@ class RunOptions:
     budget_tokens: int | None
     budget_cost: float | None
 
-    def connect(self, llm: str, tokenizer: str) -> Parts:
+    def connect(self, llm: str | TextLLM, tokenizer: str) -> Parts:
         """The LLM and the tokenizer with what the options put around them; names as they are where they put nothing.
 
         Raises:

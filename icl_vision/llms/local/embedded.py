@@ -132,6 +132,7 @@ class LocalLLM(BaseLLM):
             seed=True,
             prefix_cache=not deterministic,
             scores_bags=scores,
+            embedded=True,
             reasoning="optional" if chat and info is not None and "<think>" in (info.chat_template or "") else "never",
         )
         self._reasoning_room = answers.reasoning_room_of(reasoning_room, self._profile)

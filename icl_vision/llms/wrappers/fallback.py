@@ -229,5 +229,8 @@ _RULES: dict[str, Callable[[Sequence[Any]], Any]] = {
     "least_reasoning": _same(None),
     "tokenizer": _same(None),
     "batch": lambda values: False,
+    # Each takes its share of this machine's cores only where all of them do.
+    "embedded": all,
+    "logprobs": all,
 }
 """How a field of several profiles becomes one. A new field of ``Profile`` needs its rule here: a test asks for it."""

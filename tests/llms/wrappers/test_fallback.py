@@ -119,6 +119,8 @@ PROMISES = {
     "temperature": (True, False, False),
     "stop_strings": (4, 0, 0),
     "batch": (True, True, False),
+    "embedded": (True, False, False),
+    "logprobs": (True, False, False),
     "prompt_cache": ("breakpoints", "automatic", None),
     "prompt_cache_minimum": (0, 1024, 1024),
     "reasoning": ("never", "always", "always"),
