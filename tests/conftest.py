@@ -20,6 +20,7 @@ import pytest
 
 # pytest's importlib mode puts no folder on the path.
 sys.path.insert(0, str(Path(__file__).parent))
+import generator_guard
 import loop_guard
 
 CACHE_VARIABLE = "ICL_VISION_CACHE"
@@ -136,6 +137,24 @@ def _nothing_blocks_the_loop() -> Iterator[None]:
 def blocking_work() -> list[str]:
     """What was caught so far; a test of the guard itself clears the list so as not to fail."""
     return loop_guard.found
+
+
+@pytest.fixture(autouse=True)
+def _no_generator_is_left() -> Iterator[None]:
+    """Fails the test while which a generator of ours was left half read; see ``generator_guard``."""
+    generator_guard.start()
+    generator_guard.found.clear()
+    yield
+    if generator_guard.found:
+        message = "\n".join(dict.fromkeys(generator_guard.found))
+        generator_guard.found.clear()
+        pytest.fail(message)
+
+
+@pytest.fixture
+def left_generators() -> list[str]:
+    """What was left so far; a test of the guard itself clears the list so as not to fail."""
+    return generator_guard.found
 
 
 # Disk. ----------------------------------------------------------------------------------------------------------------

@@ -267,15 +267,14 @@ async def test_every_step_can_be_looked_at():
 
 
 async def test_a_missing_word_looks_like_the_one_over_it():
-    async for step in ProgressiveDecoder(oracle(), par(4)).stream(pairs(), [THREE]):
-        if step.segment == 2:
-            shown = step.drawing.preview()
-            assert shown is not None
-            assert shown.words(3)[:2] == [picture(3).words(2)[0]] * 2
-            assert shown.words(4) == shown.words(3)
-            with pytest.raises(PyramidError, match=r"no word at 32 of 37 places; preview\(\) fills them"):
-                _ = step.drawing.pyramid
-            break
+    async with contextlib.aclosing(ProgressiveDecoder(oracle(), par(4)).stream(pairs(), [THREE])) as steps:
+        step = [await anext(steps) for _ in range(2)][-1]
+    shown = step.drawing.preview()
+    assert shown is not None
+    assert shown.words(3)[:2] == [picture(3).words(2)[0]] * 2
+    assert shown.words(4) == shown.words(3)
+    with pytest.raises(PyramidError, match=r"no word at 32 of 37 places; preview\(\) fills them"):
+        _ = step.drawing.pyramid
     async for step in ProgressiveDecoder(oracle(), pnar((1, 4, 16, 16))).stream(pairs(), [THREE]):
         if step.drawing.words[0] is None:
             assert step.drawing.preview() is None
@@ -292,6 +291,17 @@ async def test_leaving_a_stream_ends_its_requests():
     asked = len(llm.prefixes)
     await asyncio.sleep(0.05)
     assert len(llm.prefixes) == asked < 37
+
+
+async def test_the_guard_sees_a_stream_that_is_left(left_generators: list[str]):
+    async for _ in ProgressiveDecoder(oracle(), par(4)).stream(pairs(), [THREE]):
+        break
+    said = "\n".join(left_generators)
+    left_generators.clear()
+    assert "ProgressiveDecoder.stream was left at" in said and "close it (aclosing)" in said
+    async with contextlib.aclosing(ProgressiveDecoder(oracle(), par(4)).stream(pairs(), [THREE])) as steps:
+        await anext(steps)
+    assert left_generators == []
 
 
 # ---- run folders ----
