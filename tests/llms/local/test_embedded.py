@@ -94,7 +94,7 @@ def test_grammar():
 
 
 def test_a_server_process_that_dies_at_once_is_told_with_its_log(tmp_path, monkeypatch):
-    script = tmp_path / "llama_process.py"
+    script = tmp_path / "process.py"
     script.write_text("import sys; print('out of luck', file=sys.stderr); sys.exit(3)")
     monkeypatch.setattr(llama_server, "__file__", str(tmp_path / "server.py"))
     options = llama_server.ServerOptions(Path("m.gguf"), 1, 64, 1)

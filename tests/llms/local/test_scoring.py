@@ -191,10 +191,12 @@ def test_slots_are_chosen_by_their_cache_and_waited_for(toy):
             first.tokens = [1, 2, 3]
             async with server.slot([7]) as second:
                 second.tokens = [7, 8]
-                waiting = asyncio.create_task(server.slot([7, 8, 9]).__aenter__())
+                third = server.slot([7, 8, 9])
+                waiting = asyncio.create_task(third.__aenter__())
                 await asyncio.sleep(0.01)
                 assert not waiting.done()
             assert (await waiting) is second
+            await third.__aexit__(None, None, None)
         async with server.slot([1, 2, 3, 4]) as again:
             assert again is first
         with pytest.raises(RuntimeError, match="cut"):
