@@ -1,6 +1,6 @@
 """`icl-vision eval report`: the page of a finished few-shot run, written anew.
 
-Knows: option names. Refuses to know: what a page looks like (``viz.benchmark_page``), and how the run was made.
+Knows: option names. Refuses to know: what a page looks like (``viz.benchmark.page``), and how the run was made.
 """
 
 from __future__ import annotations

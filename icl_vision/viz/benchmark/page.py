@@ -112,10 +112,10 @@ def _frame(results: Results, others: Sequence[Results], packed: Packed, title: s
         + benchmark_table.facts(results)
         + _DATA
     )
-    own = files("icl_vision.viz")
+    own = files("icl_vision.viz.benchmark")
     style = FEW_SHOT_STYLE + plots.STYLE + reliability.STYLE
-    style += own.joinpath("benchmark_page.css").read_text(encoding="utf-8")
-    return document(title, body, style, own.joinpath("benchmark_page.js").read_text(encoding="utf-8"))
+    style += own.joinpath("page.css").read_text(encoding="utf-8")
+    return document(title, body, style, own.joinpath("page.js").read_text(encoding="utf-8"))
 
 
 def _look(items: int, side: int) -> str:
