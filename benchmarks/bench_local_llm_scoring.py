@@ -36,7 +36,7 @@ from icl_vision.contracts import Prompt, Scores
 from icl_vision.llms import LocalLLM
 from icl_vision.llms.local.server import usable_cores
 from icl_vision.llms.loop import run_sync
-from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder
+from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
 
 LABELS = (
     "golden retriever", "sailboat", "hummingbird", "acoustic guitar", "sports car", "volcano", "pizza", "lighthouse",

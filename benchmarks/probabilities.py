@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 from probability_tables import Table
 
+from icl_vision import PromptBuilder
 from icl_vision.files.runs import read_info, read_results
 from icl_vision.files.storage import sha256_file, write_json
 from icl_vision.llms import connect
@@ -40,7 +41,6 @@ from icl_vision.probabilities.fitting import best_temperature
 from icl_vision.probabilities.maps import softmax
 from icl_vision.probabilities.measuring import Reliability
 from icl_vision.probabilities.packaged import Situation, find_map
-from icl_vision.prompting import PromptBuilder
 from icl_vision.tasks.classify.calibrating import prompt_digest
 from icl_vision.tasks.classify.scoring import log_bias
 from icl_vision.tokenizers import ImageTokenizer

@@ -30,11 +30,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from few_shot import images_of
 
+from icl_vision import Example, PromptBuilder
 from icl_vision.contracts import Tokenizer
 from icl_vision.evaluation.few_shot.episodes.drawing import Draw
 from icl_vision.files.storage import atomic_path, sha256_file, write_json
 from icl_vision.llms import connect
-from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.tasks.classify.ensemble import Ensemble
 from icl_vision.tasks.classify.scoring import CONTENT_FREE
 from icl_vision.tasks.encoding import encode

@@ -30,13 +30,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 from few_shot import images_of
 
+from icl_vision import Example, PromptBuilder
 from icl_vision.contracts import Prompt, TextLLM, Usage
 from icl_vision.evaluation.few_shot.baselines import words_prototype
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.files.runs import Run
 from icl_vision.llms import connect
-from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.tasks.classify.ensemble import pool
 from icl_vision.tasks.classify.scoring import TERMINATOR, make_question
 from icl_vision.tokenizers import ImageTokenizer

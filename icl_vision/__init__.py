@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from icl_vision.contracts import Classification, Prompt
     from icl_vision.errors import IclVisionError
     from icl_vision.llms import connect
-    from icl_vision.prompting import Example, PromptBuilder
     from icl_vision.pyramid import PyramidLayout, TokenPyramid
     from icl_vision.tasks import FewShotClassifier
+    from icl_vision.tasks.classify.prompts import Example, PromptBuilder
     from icl_vision.tasks.denoise.denoiser import ImageDenoiser
     from icl_vision.tasks.draw.generator import ImageGenerator
     from icl_vision.tokenizers import ImageTokenizer
@@ -48,14 +48,14 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 # public name -> the module it lives in
 _HOMES = {
     "Classification": "contracts",
-    "Example": "prompting",
+    "Example": "tasks.classify.prompts",
     "FewShotClassifier": "tasks",
     "IclVisionError": "errors",
     "ImageDenoiser": "tasks.denoise.denoiser",
     "ImageGenerator": "tasks.draw.generator",
     "ImageTokenizer": "tokenizers",
     "Prompt": "contracts",
-    "PromptBuilder": "prompting",
+    "PromptBuilder": "tasks.classify.prompts",
     "PyramidLayout": "pyramid",
     "TokenPyramid": "pyramid",
     "Vocabulary": "vocabulary",

@@ -14,8 +14,7 @@ import click
 from icl_vision.cli.options.common import json_option, print_json
 
 if TYPE_CHECKING:
-    from icl_vision.contracts import Prompt
-    from icl_vision.prompting import PromptBuilder, SegmentPromptBuilder, TemplateInfo
+    from icl_vision.prompting import PromptTemplate, Sample, TemplateInfo
 
 folder_option = click.option(
     "--templates",
@@ -80,17 +79,18 @@ def show_command(name: str, folder: Path | None, source: bool, induction: bool, 
         else:
             click.echo(info.read(), nl=False)
         return
-    builder, prompt, continuation = _sample(name, folder, induction=induction, repeats=repeats)
+    template, tried = _sample(name, folder, induction=induction, repeats=repeats)
+    prompt = tried.prompt
     if as_json:
         print_json(
             {
-                **_row(builder.template.info),
-                "kind": builder.kind,
+                **_row(template.info),
+                "kind": template.kind,
                 "instruction": prompt.instruction,
                 "context": prompt.context,
                 "query": prompt.query,
                 "text": prompt.text,
-                "continuation": continuation,
+                "continuation": tried.continuation,
             }
         )
         return
@@ -102,8 +102,8 @@ def show_command(name: str, folder: Path | None, source: bool, induction: bool, 
         click.echo(click.style(f"[{title}]", bold=True) + ("" if text else " (empty)"))
         if text:
             click.echo(text)
-    asked = "the LLM scores" if builder.kind == "channel" else "the LLM answers, for example"
-    click.echo(click.style(f"[{asked}]", bold=True) + f"\n{continuation!r}")
+    asked = "the LLM scores" if tried.scored else "the LLM answers, for example"
+    click.echo(click.style(f"[{asked}]", bold=True) + f"\n{tried.continuation!r}")
 
 
 @command.command("validate")
@@ -171,38 +171,31 @@ def _row(info: TemplateInfo, *, described: bool = True) -> dict[str, Any]:
     return {**row, "description": info.description()} if described else row
 
 
-def _sample(
-    name: str, folder: Path | None, *, induction: bool, repeats: int
-) -> tuple[PromptBuilder | SegmentPromptBuilder, Prompt, str]:
-    """The template's builder, its prompt of the built-in episode, and what would follow that."""
-    from icl_vision.prompting import PromptBuilder, SegmentPromptBuilder, find_template, load_template, samples
+def _sample(name: str, folder: Path | None, *, induction: bool, repeats: int) -> tuple[PromptTemplate, Sample]:
+    """The template, and what its task's built-in example becomes with it."""
+    from icl_vision.prompting import find_template, load_template
+    from icl_vision.tasks.templates import DECLARATIONS
 
-    if load_template(find_template(name, folder)).kind == "segment":
-        drawer = SegmentPromptBuilder(name, folder=folder, induction=induction)
-        drawn = drawer.prepare(samples.SAMPLE_DRAWN, samples.SAMPLE_PLACE)
-        asked = drawn.query(condition=samples.SAMPLE_CONDITION, words=samples.SAMPLE_SO_FAR)
-        return drawer, asked, f" {samples.SAMPLE_DRAWN[0].answer}"
-    builder = PromptBuilder(name, folder=folder, induction=induction, repeats=repeats)
-    prepared = builder.prepare(samples.SAMPLE_EXAMPLES, samples.SAMPLE_LABELS)
-    if builder.kind == "direct":
-        return builder, prepared.query(words=samples.SAMPLE_WORDS), f" {samples.SAMPLE_LABELS[0]}"
-    return builder, prepared.query(label=samples.SAMPLE_LABELS[0]), f" {samples.SAMPLE_WORDS}"
+    template = load_template(find_template(name, folder), DECLARATIONS)
+    return template, template.declaration.sample(name, folder, induction=induction, repeats=repeats)
 
 
 def _remarks(info: TemplateInfo, folder: Path | None) -> list[str]:
     """What a person who overrides this template should know."""
     from icl_vision.prompting.templates import lost_twin
+    from icl_vision.tasks.templates import DECLARATIONS
 
-    lost = lost_twin(info, folder)
-    return [] if lost is None else [lost]
+    lost = [lost_twin(info, declaration.twin, folder) for declaration in DECLARATIONS]
+    return [remark for remark in lost if remark is not None]
 
 
 def _faults(info: TemplateInfo, folder: Path | None) -> list[str]:
     """Faults of the text, or else of rendering it with each setting that changes what is rendered."""
     from icl_vision.errors import IclVisionError
     from icl_vision.prompting import template_faults
+    from icl_vision.tasks.templates import DECLARATIONS
 
-    faults = template_faults(info)
+    faults = template_faults(info, DECLARATIONS)
     if faults:
         return faults
     for induction in (True, False):

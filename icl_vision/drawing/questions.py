@@ -26,12 +26,12 @@ from icl_vision.drawing.drawing import (
     condition_words,
     plurality,
 )
+from icl_vision.drawing.prompts import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
 from icl_vision.drawing.segments import first_place, layer_of
 from icl_vision.drawing.stages import Pass, Stage, passes_of, resolve
 from icl_vision.drawing.wordsets import WordSet
 from icl_vision.errors import UsageError
 from icl_vision.llms.tokens import ESTIMATE_ERROR, count_tokens
-from icl_vision.prompting import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
 from icl_vision.spelling import composed
 
 if TYPE_CHECKING:

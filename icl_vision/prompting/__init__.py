@@ -1,18 +1,13 @@
-"""Prompts: labelled words and a template become what an LLM is asked.
+"""Prompts: templates, their sandbox, and what may enter them.
 
-Knows: templates and their sandbox, example order, label checks, token budgets.
-Refuses to know: images, LLMs and answers. jinja2 is imported when the first template is loaded.
+Knows: templates, what a task declares of them, label and word checks, token budgets. Refuses to know: tasks, images,
+LLMs and answers. jinja2 is imported when the first template is loaded.
 """
 
 from icl_vision.prompting.budget import PromptSize, check_fits, check_tokens
-from icl_vision.prompting.builder import Example, PreparedPrompt, PromptBuilder, order_examples
+from icl_vision.prompting.declarations import Declaration, Sample, Twin
+from icl_vision.prompting.fixed_part import FixedPart, render_fixed
 from icl_vision.prompting.labels import MAX_LABEL_CHARS, check_label, check_labels, check_words, fold
-from icl_vision.prompting.segment_prompts import (
-    PreparedSegment,
-    SegmentExample,
-    SegmentPlace,
-    SegmentPromptBuilder,
-)
 from icl_vision.prompting.templates import (
     PromptTemplate,
     TemplateInfo,
@@ -25,16 +20,13 @@ from icl_vision.prompting.templates import (
 
 __all__ = [
     "MAX_LABEL_CHARS",
-    "Example",
-    "PreparedPrompt",
-    "PreparedSegment",
-    "PromptBuilder",
+    "Declaration",
+    "FixedPart",
     "PromptSize",
     "PromptTemplate",
-    "SegmentExample",
-    "SegmentPlace",
-    "SegmentPromptBuilder",
+    "Sample",
     "TemplateInfo",
+    "Twin",
     "check_fits",
     "check_label",
     "check_labels",
@@ -44,7 +36,7 @@ __all__ = [
     "fold",
     "list_templates",
     "load_template",
-    "order_examples",
+    "render_fixed",
     "template_faults",
     "template_hashes",
 ]

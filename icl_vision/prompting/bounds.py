@@ -145,17 +145,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def bounded_range(*bounds: int) -> range:
-    """``range`` with a cap on its length."""
-    numbers = range(*bounds)
-    try:
-        count = len(numbers)
-    except OverflowError:  # beyond sys.maxsize
-        count = MAX_ITEMS + 1
-    _current().spend(items=count)
-    return numbers
-
-
 def counted(items: Iterable[Any]) -> Iterator[Any]:
     """The items of a loop, each counted against the rendering's rounds."""
     budget = _current()

@@ -17,6 +17,9 @@ What is stopped, and how:
   time of the thread is limited. Macros and recursive loops are refused.
 - Long output: characters are counted while the template streams.
 
+What jinja2's own sandbox stops is left to it: private attributes, ``str.format`` with attributes, changing a list or
+dict, and ``range`` of more than 100,000 numbers.
+
 What is not stopped: one step between two checks runs to its end (a sort of the longest list
 allowed takes some milliseconds), so a hostile template can still use some tens of megabytes and
 a few seconds of one core, and it can of course word a prompt that misleads the LLM.
@@ -31,7 +34,7 @@ from typing import Any, cast
 from jinja2 import StrictUndefined, Template, Undefined, nodes
 from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context, LoopContext
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import ImmutableSandboxedEnvironment, safe_range
 
 from icl_vision.prompting import bounds
 
@@ -57,7 +60,7 @@ METHODS: Mapping[type, frozenset[str]] = {
 }  # fmt: skip
 LOOP_METHODS = frozenset({"changed", "cycle"})
 _FUNCTIONS = (
-    bounds.bounded_range, bounds.counted, bounds.concatenated, bounds.sliced, bounds.listed, bounds.mapped,
+    safe_range, bounds.counted, bounds.concatenated, bounds.sliced, bounds.listed, bounds.mapped,
 )  # fmt: skip
 
 
@@ -77,7 +80,7 @@ class PromptEnvironment(ImmutableSandboxedEnvironment):
             loader=None,
         )
         self.globals.clear()
-        self.globals["range"] = bounds.bounded_range
+        self.globals["range"] = safe_range  # jinja2's own: at most MAX_RANGE numbers
         known = self.filters
         self.filters = {name: bounds.charged(known[name]) for name in FILTERS}
         self.filters.update(join=bounds.filter_join, replace=bounds.filter_replace, list=bounds.filter_list)

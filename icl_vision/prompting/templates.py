@@ -1,8 +1,8 @@
 """Finding, checking, loading and rendering prompt templates.
 
 Knows: where templates lie (packaged ones, and a user's folder that overrides them by name), their
-limits, and how three blocks become three strings. Refuses to know: what the variables mean and
-which examples are shown in which order (``builder``).
+limits, and how three blocks become three strings. Refuses to know: what the variables mean, and any task; which
+variables there are, a task's declaration says.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import importlib.resources
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,8 @@ from icl_vision.spelling import composed
 if TYPE_CHECKING:
     import jinja2
 
-    from icl_vision.prompting.checks import Inspection, Kind
+    from icl_vision.prompting.declarations import Declaration, Twin
+    from icl_vision.prompting.faults import Inspection
 
 logger = logging.getLogger(__name__)
 
@@ -36,8 +37,6 @@ MAX_TEMPLATE_BYTES = 64 * 1024
 MAX_RENDERED_CHARS = 1_000_000
 """Longest rendered part of a prompt, unless the caller sets another limit."""
 SUFFIX = ".jinja"
-CHANNEL_SUFFIX = "_channel"
-"""A template's twin for noisy-channel scoring has this at the end of its name."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _HEADER = re.compile(r"\s*\{#-?(.*?)-?#\}", re.DOTALL)
@@ -83,11 +82,13 @@ class TemplateInfo:
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A template that passed every check. literals: its fixed words, which a label must not contain."""
+    """A template that passed every check. kind: what its query asks for, one of its declaration's kinds. literals: its
+    fixed words, which a label must not contain."""
 
     info: TemplateInfo
     source: str = field(repr=False)
-    kind: Kind
+    declaration: Declaration = field(repr=False)
+    kind: str
     literals: tuple[str, ...]
     compiled: jinja2.Template = field(repr=False)
 
@@ -107,9 +108,9 @@ class PromptTemplate:
         except Exception as error:  # whatever a template's expression raised is the template's fault
             line = _line_of(error.__traceback__)
             raise TemplateError(f"{_place(self.info.path, line)}: the {block} block fails: {error}") from error
-        found = forbidden_character(text)
-        if found:
-            raise TemplateError(f"{self.info.path}: the {block} block renders {found}; remove it from the template")
+        character = forbidden_character(text)
+        if character:
+            raise TemplateError(f"{self.info.path}: the {block} block renders {character}; remove it from the template")
         text = text.strip("\n")
         return text.rstrip() if block == "query" else text
 
@@ -125,11 +126,11 @@ def list_templates(folder: str | os.PathLike[str] | None = None) -> list[Templat
     Raises:
         TemplateError: ``folder`` is no folder.
     """
-    found = {path.stem: TemplateInfo(path.stem, path, "packaged") for path in _files(packaged_folder())}
+    infos = {path.stem: TemplateInfo(path.stem, path, "packaged") for path in _files(packaged_folder())}
     if folder is not None:
         for path in _files(_checked_folder(folder)):
-            found[path.stem] = TemplateInfo(path.stem, path, "folder", overrides=path.stem in found)
-    return [found[name] for name in sorted(found)]
+            infos[path.stem] = TemplateInfo(path.stem, path, "folder", overrides=path.stem in infos)
+    return [infos[name] for name in sorted(infos)]
 
 
 def misnamed_files(folder: str | os.PathLike[str]) -> list[tuple[Path, str]]:
@@ -161,91 +162,102 @@ def find_template(name: object, folder: str | os.PathLike[str] | None = None) ->
     raise TemplateError(f"there is no template {name!r} in {places}; there are {names}")
 
 
-def find_twin(info: TemplateInfo, folder: str | os.PathLike[str] | None = None) -> TemplateInfo | None:
-    """The noisy-channel twin of a template, or None.
+def find_twin(
+    info: TemplateInfo, twin: Twin | None, folder: str | os.PathLike[str] | None = None
+) -> TemplateInfo | None:
+    """The twin of a template that its task declares, or None.
 
     It lies in the same folder as the template, or in the user's folder. A packaged twin of a template that
     the user overrides does not count: it would not say what the user's template says.
     """
-    name = info.name + CHANNEL_SUFFIX
-    if info.name.endswith(CHANNEL_SUFFIX) or not _NAME.fullmatch(name):
+    if twin is None or info.name.endswith(twin.suffix) or not _NAME.fullmatch(info.name + twin.suffix):
         return None
-    twin = next((other for other in list_templates(folder) if other.name == name), None)
-    if twin is None or (info.origin == "folder" and twin.origin == "packaged"):
+    other = next((other for other in list_templates(folder) if other.name == info.name + twin.suffix), None)
+    if other is None or (info.origin == "folder" and other.origin == "packaged"):
         return None
-    return twin
+    return other
 
 
-def template_hashes(name: str, folder: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Hex sha256 of what a template says, and its noisy-channel twin where it has one, by name.
+def template_hashes(
+    name: str, folder: str | os.PathLike[str] | None = None, twin: Twin | None = None
+) -> dict[str, str]:
+    """Hex sha256 of what a template says, and its twin where it has one, by name.
 
     Raises:
         TemplateError: as ``find_template``, or a file that cannot be read.
     """
     info = find_template(name, folder)
-    twin = find_twin(info, folder)
-    return {
-        one.name: hashlib.sha256(one.read().encode()).hexdigest() for one in (info, *(() if twin is None else (twin,)))
-    }
+    other = find_twin(info, twin, folder)
+    texts = [info] if other is None else [info, other]
+    return {text.name: hashlib.sha256(text.read().encode()).hexdigest() for text in texts}
 
 
-def lost_twin(info: TemplateInfo, folder: str | os.PathLike[str] | None = None) -> str | None:
-    """What is lost where a user's template hides a packaged one with a noisy-channel twin; None where nothing is."""
-    if not info.overrides or info.name.endswith(CHANNEL_SUFFIX) or find_twin(info, folder) is not None:
+def lost_twin(info: TemplateInfo, twin: Twin | None, folder: str | os.PathLike[str] | None = None) -> str | None:
+    """What is lost where a user's template hides a packaged one that has a twin; None where nothing is."""
+    if twin is None or not info.overrides or info.name.endswith(twin.suffix):
         return None
-    if find_twin(find_template(info.name)) is None:
+    if find_twin(info, twin, folder) is not None or find_twin(find_template(info.name), twin) is None:
         return None
     return (
-        f"{info.path} overrides the packaged template, whose channel twin no longer counts: labels are not scored by "
-        f"noisy channel, the best way with an LLM that scores text; add {info.name}{CHANNEL_SUFFIX}{SUFFIX} beside it "
-        f"(`icl-vision prompts show {info.name}{CHANNEL_SUFFIX} --source` prints the packaged one)"
+        f"{info.path} overrides the packaged template, whose {twin.kind} twin no longer counts: {twin.lost}; add "
+        f"{info.name}{twin.suffix}{SUFFIX} beside it "
+        f"(`icl-vision prompts show {info.name}{twin.suffix} --source` prints the packaged one)"
     )
 
 
-def load_template(info: TemplateInfo) -> PromptTemplate:
+def load_template(info: TemplateInfo, declared: Sequence[Declaration]) -> PromptTemplate:
     """Read, check and compile a template.
 
+    Args:
+        info: where it lies.
+        declared: of the tasks it may belong to; see ``declarations``.
+
     Raises:
-        TemplateError: naming the file and every fault with its line.
+        TemplateError: naming the file, the task and every fault with its line.
     """
-    return _loaded(info, info.read())
+    return _loaded(info, info.read(), tuple(declared))
 
 
 @functools.lru_cache(maxsize=64)
-def _loaded(info: TemplateInfo, source: str) -> PromptTemplate:
+def _loaded(info: TemplateInfo, source: str, declared: tuple[Declaration, ...]) -> PromptTemplate:
     """``load_template``, once for each text: compiling takes ten times as long as a prompt."""
-    inspection = _inspected(source)
-    if inspection.faults or inspection.kind is None:
+    inspection = _inspected(source, declared)
+    own = inspection.declaration
+    if inspection.faults or inspection.kind is None or own is None:
         faults = "; ".join(_place(None, fault.line) + f": {fault.message}" for fault in inspection.faults)
-        raise TemplateError(f"{info.path}, {faults}")
-    if info.name.endswith(CHANNEL_SUFFIX) != (inspection.kind == "channel"):
-        wanted, name = ("label", "has") if info.name.endswith(CHANNEL_SUFFIX) else ("words", "lacks")
+        # One task alone was meant, and this may be the template of another.
+        meant = f" (a template of {own.task} {own.purpose})" if own is not None and len(declared) == 1 else ""
+        raise TemplateError(f"{info.path}, {faults}{meant}")
+    if own.twin is not None and info.name.endswith(own.twin.suffix) != (inspection.kind == own.twin.kind):
+        has = info.name.endswith(own.twin.suffix)
+        wanted = " or ".join(f"`{name}`" for kind, name in own.asks.items() if (kind == own.twin.kind) == has)
         raise TemplateError(
-            f"{info.path}: the name {name} the ending {CHANNEL_SUFFIX!r}, so its query block must use `{wanted}`"
+            f"{info.path}: the name {'has' if has else 'lacks'} the ending {own.twin.suffix!r}, so its query block "
+            f"must use {wanted}"
         )
-    return PromptTemplate(info, source, inspection.kind, inspection.literals, _compile(info, source))
+    return PromptTemplate(info, source, own, inspection.kind, inspection.literals, _compile(info, source))
 
 
-def template_faults(info: TemplateInfo) -> list[str]:
+def template_faults(info: TemplateInfo, declared: Sequence[Declaration]) -> list[str]:
     """Every fault that shows without rendering, one line each naming file and line; [] when there is none."""
     try:
-        inspection = _inspected(info.read())
+        inspection = _inspected(info.read(), declared)
         if inspection.faults:
             return [f"{_place(info.path, fault.line)}: {fault.message}" for fault in inspection.faults]
-        load_template(info)
+        load_template(info, declared)
     except TemplateError as error:
         return [str(error)]
     return []
 
 
-def _inspected(source: str) -> Inspection:
+def _inspected(source: str, declared: Sequence[Declaration]) -> Inspection:
     # These modules import jinja2; so it is loaded only once a template is wanted.
     from icl_vision.prompting import bounds
-    from icl_vision.prompting.checks import inspect
+    from icl_vision.prompting.faults import inspect
     from icl_vision.prompting.sandbox import PromptEnvironment
 
     with bounds.limited(MAX_RENDERED_CHARS):  # jinja computes constant expressions while it compiles
-        return inspect(PromptEnvironment(), source)
+        return inspect(PromptEnvironment(), source, declared)
 
 
 def _compile(info: TemplateInfo, source: str) -> jinja2.Template:
@@ -268,8 +280,8 @@ def _composed_values(value: Any) -> Any:
     if isinstance(value, str):
         return composed(value)
     if isinstance(value, Mapping):
-        return {name: _composed_values(one) for name, one in value.items()}
-    return [_composed_values(one) for one in value] if isinstance(value, list) else value
+        return {name: _composed_values(item) for name, item in value.items()}
+    return [_composed_values(item) for item in value] if isinstance(value, list) else value
 
 
 def _files(folder: Path) -> list[Path]:

@@ -17,7 +17,7 @@ from icl_vision.errors import ArtefactError, StorageError, TemplateError, Untrus
 from icl_vision.files.reading import MOST_DOCUMENT, loads, read_text
 from icl_vision.files.storage import write_json
 from icl_vision.files.trust import Reader, is_llm_alone
-from icl_vision.prompting import template_hashes
+from icl_vision.prompting import Twin, template_hashes
 from icl_vision.tokenizers import zoo
 from icl_vision.tokenizers.wrapping import fingerprint
 
@@ -145,16 +145,21 @@ def _object(what: str, name: str) -> UntrustedNameError:
 
 
 def check_same_templates(
-    path: str | os.PathLike[str], document: Mapping[str, Any], name: str, folder: str | os.PathLike[str] | None
+    path: str | os.PathLike[str],
+    document: Mapping[str, Any],
+    name: str,
+    folder: str | os.PathLike[str] | None,
+    twin: Twin | None = None,
 ) -> None:
     """Raises TemplateError where a template says something else than when the task was saved.
 
-    A file of 0.1.0 does not know what its templates said; it is taken with those that are there.
+    twin: the second template that the task declares, if any. A file of 0.1.0 does not know what its templates said; it
+    is taken with those that are there.
     """
     saved = document.get("templates")
     if saved is None:
         return
-    found = template_hashes(name, folder)
+    found = template_hashes(name, folder, twin)
     changed = [one for one in sorted({*found, *saved}) if found.get(one) != saved.get(one)]
     if changed:
         where = "the packaged templates" if folder is None else repr(os.fspath(folder))

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from icl_vision import FewShotClassifier, connect
+from icl_vision import FewShotClassifier, PromptBuilder, connect
 from icl_vision.contracts import MANY_STRINGS, Constraint, Profile
 from icl_vision.drawing.answering import SegmentAsker
 from icl_vision.drawing.wordsets import WordSet
@@ -15,7 +15,6 @@ from icl_vision.errors import CapabilityError, StorageError
 from icl_vision.llms import FakeLLM, record, register_profile
 from icl_vision.llms.remote.openai.dialects import keeps
 from icl_vision.llms.remote.structured import answer_from_json, check_constraint
-from icl_vision.prompting import PromptBuilder
 from icl_vision.tasks.classify.scoring import choose_method
 
 OPENAI = connect("openai:gpt-4o").profile

@@ -9,16 +9,13 @@ from typing import Any
 import pytest
 
 from icl_vision.contracts import Prompt
+from icl_vision.drawing.prompts import SegmentExample, SegmentPlace, SegmentPromptBuilder
 from icl_vision.errors import LabelError
 from icl_vision.prompting import (
-    Example,
-    PromptBuilder,
-    SegmentExample,
-    SegmentPlace,
-    SegmentPromptBuilder,
     check_label,
     check_words,
 )
+from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 
 LABELS = ("caf\u00e9", "\u00e5l", "zoo")
 WORDS = "na\u00efve \u00fcber \ud55c\uad6d"

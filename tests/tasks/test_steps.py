@@ -144,7 +144,7 @@ def test_a_bar_is_shown_at_a_terminal_or_when_asked_for(monkeypatch, stream, wan
 
 def test_profiles_decide_the_rung():
     from icl_vision.errors import CapabilityError, TemplateError
-    from icl_vision.prompting import PromptBuilder
+    from icl_vision.tasks.classify.prompts import PromptBuilder
     from icl_vision.tasks.classify.scoring import choose_method
 
     builder = PromptBuilder()

@@ -35,8 +35,8 @@ from icl_vision.spelling import composed
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM
-    from icl_vision.prompting import PreparedPrompt
     from icl_vision.pyramid import TokenPyramid
+    from icl_vision.tasks.classify.prompts import PreparedPrompt
     from icl_vision.vocabulary import Vocabulary
 
 Vectors = npt.NDArray[np.float32]

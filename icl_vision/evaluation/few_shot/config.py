@@ -17,9 +17,9 @@ from icl_vision.evaluation.few_shot.controls.controls import CONTROLS
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
 from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting
 from icl_vision.llms.tokens import how_counted
-from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.tasks.checks import check_options
 from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 
 OWN_OPTIONS = frozenset(
     {"llm", "tokenizer", "k", "induction", "repeats", "shots", "selection"}

@@ -18,8 +18,8 @@ from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.llms.word_tables import word_tables
-from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Classification, TextLLM, Tokenizer

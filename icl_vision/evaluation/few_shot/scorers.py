@@ -22,10 +22,11 @@ from icl_vision.evaluation.kit.metrics import normalised_match, prefix_match, st
 from icl_vision.llms.answers import check
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.word_tables import word_tables
-from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder, PromptSize
+from icl_vision.prompting import PromptSize
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
 from icl_vision.tasks.classify.scoring import TERMINATOR, Question, choose_method
 
 if TYPE_CHECKING:

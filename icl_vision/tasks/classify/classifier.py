@@ -24,7 +24,7 @@ from icl_vision.llms import connect
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.word_tables import learns
 from icl_vision.probabilities import ProbabilityMap
-from icl_vision.prompting import Example, PromptBuilder, PromptSize
+from icl_vision.prompting import PromptSize
 from icl_vision.spelling import composed
 from icl_vision.tasks.checks import (
     Label,
@@ -42,6 +42,7 @@ from icl_vision.tasks.classify import scoring as ladder
 from icl_vision.tasks.classify import selection as choosing
 from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.ensemble import Ensemble
+from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 from icl_vision.tasks.classify.scoring import Answer, EnsembleOption, Question, Scoring, Shown
 from icl_vision.tasks.classify.selection import SupportExample
 from icl_vision.tasks.classify.verdicts import verdict

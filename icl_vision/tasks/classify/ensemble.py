@@ -26,8 +26,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from icl_vision.contracts import Prompt
-from icl_vision.prompting import Example, PreparedPrompt, PromptBuilder
 from icl_vision.spelling import composed
+from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
 
 
 @dataclass(frozen=True, slots=True)

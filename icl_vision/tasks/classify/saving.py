@@ -17,6 +17,7 @@ from icl_vision.llms.remote.redaction import without_secrets
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import template_hashes
 from icl_vision.tasks.checks import as_labels, check_options
+from icl_vision.tasks.classify.prompts import CHANNEL
 from icl_vision.tasks.classify.selection import SupportExample
 from icl_vision.tasks.saved_files import SavedForm, allowed_names, check_same_templates, check_same_tokenizer
 from icl_vision.tokenizers.wrapping import fingerprint
@@ -93,7 +94,7 @@ def load(
     except (UsageError, TypeError) as error:
         raise FORM.damaged(path, str(error)) from error
     if templates is None:
-        check_same_templates(path, document, classifier.template, names.templates)
+        check_same_templates(path, document, classifier.template, names.templates, CHANNEL)
     with Explained(document, "llm", llm is None):
         connected = classifier._connect_llm()
     with Explained(document, "tokenizer", tokenizer is None):
@@ -112,7 +113,7 @@ def load(
 def _hashes(classifier: FewShotClassifier) -> dict[str, str]:
     """Of the template in use, as it was when the classifier was fitted, and of its twin."""
     used = classifier._builder.template
-    found = template_hashes(classifier._fitted["template"], classifier._fitted["templates"])
+    found = template_hashes(classifier._fitted["template"], classifier._fitted["templates"], CHANNEL)
     return found | {used.info.name: hashlib.sha256(used.source.encode()).hexdigest()}
 
 

@@ -32,9 +32,9 @@ from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
 from icl_vision.llms.answers import check
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs, is_logprob
 from icl_vision.llms.partial_scores import PartialScores, take
-from icl_vision.prompting import PreparedPrompt, PromptBuilder
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.ensemble import Ensemble, pool
+from icl_vision.tasks.classify.prompts import PreparedPrompt, PromptBuilder
 
 Scoring = Literal["auto", "channel", "direct", "constrained", "parse"]
 EnsembleOption = Literal["auto", "examples"] | None

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from icl_vision import Example, PromptBuilder
 from icl_vision.contracts import Completion, Profile, Prompt, Scores
 from icl_vision.errors import LLMResponseError, UsageError
 from icl_vision.evaluation.few_shot import baselines
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.prompting import Example, PromptBuilder
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.vocabulary import Vocabulary
 

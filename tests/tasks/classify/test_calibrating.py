@@ -25,9 +25,9 @@ from icl_vision.llms import Budget, Meter, MeteredLLM, connect
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.probabilities import ProbabilityMap, packaged
 from icl_vision.probabilities.packaged import Grid, MapFolder, Situation, find_map
-from icl_vision.prompting import PromptBuilder
 from icl_vision.tasks import classify_many
 from icl_vision.tasks.classify.calibrating import LEAST_IMAGES, content_of, prompt_digest
+from icl_vision.tasks.classify.prompts import PromptBuilder
 from icl_vision.tasks.planning import plan, plan_calibration
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.wrapping import WrappedTokenizer, fingerprint

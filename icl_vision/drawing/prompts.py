@@ -1,20 +1,22 @@
 """From pairs of pictures and a segment template to the prompts that ask for one segment of a picture.
 
-Knows: the variables that a segment template receives, and that everything but the query is rendered once.
-Refuses to know: which words are shown for which segment (``drawing.windows``), LLMs, answers.
+Knows: the variables that a segment template gets, which it declares. Refuses to know: which words are shown for which
+segment (``drawing.windows``), LLMs, answers, and how a template is rendered.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from icl_vision import checks
 from icl_vision.contracts import Prompt
-from icl_vision.errors import TemplateError, UsageError
+from icl_vision.prompting.declarations import Declaration, Sample
+from icl_vision.prompting.fixed_part import FixedPart, render_fixed
 from icl_vision.prompting.labels import check_words
-from icl_vision.prompting.templates import MAX_RENDERED_CHARS, PromptTemplate, find_template, load_template
+from icl_vision.prompting.templates import MAX_RENDERED_CHARS, find_template, load_template
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,14 +46,8 @@ class SegmentPlace:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedSegment:
+class PreparedSegment(FixedPart):
     """The fixed part of one segment's prompts, rendered once; ``query`` adds what changes."""
-
-    instruction: str
-    context: str
-    template: PromptTemplate = field(repr=False)
-    variables: dict[str, Any] = field(repr=False)
-    max_chars: int = field(default=MAX_RENDERED_CHARS, repr=False)
 
     def query(self, *, condition: str = "", words: str = "") -> Prompt:
         """The whole prompt of one query.
@@ -64,10 +60,7 @@ class PreparedSegment:
             PromptError: text that may not enter a prompt.
             TemplateError: the query block fails.
         """
-        variables = {**self.variables, "condition": check_words(condition), "words": check_words(words)}
-        return Prompt(
-            self.instruction, self.context, self.template.render("query", variables, max_chars=self.max_chars)
-        )
+        return self.prompt({"condition": check_words(condition), "words": check_words(words)})
 
 
 class SegmentPromptBuilder:
@@ -92,16 +85,9 @@ class SegmentPromptBuilder:
         induction: bool = True,
         max_chars: int = MAX_RENDERED_CHARS,
     ) -> None:
-        if isinstance(max_chars, bool) or not isinstance(max_chars, int) or max_chars < 1:
-            raise UsageError(f"max_chars must be a whole number of 1 or more; got {max_chars!r}")
-        self.template = load_template(find_template(template, folder))
-        if self.template.kind != "segment":
-            raise TemplateError(
-                f"{self.template.info.path}: the template {template!r} asks for a label, not for the next words of a "
-                "picture; use one whose blocks use `count`, such as 'progressive'"
-            )
+        self.max_chars = checks.count("max_chars", max_chars)
+        self.template = load_template(find_template(template, folder), (SEGMENT,))
         self.induction = bool(induction)
-        self.max_chars = max_chars
 
     @property
     def kind(self) -> str:
@@ -122,13 +108,45 @@ class SegmentPromptBuilder:
         variables: dict[str, Any] = {"induction": self.induction, **asdict(place)}
         shown = [
             {
-                "condition": check_words(one.condition),
-                "words": check_words(one.words),
-                "answer": check_words(one.answer),
+                "condition": check_words(example.condition),
+                "words": check_words(example.words),
+                "answer": check_words(example.answer),
             }
-            for one in examples
+            for example in examples
         ]
-        render = self.template.render
-        instruction = render("instruction", variables, max_chars=self.max_chars)
-        context = render("context", {**variables, "examples": shown}, max_chars=self.max_chars)
-        return PreparedSegment(instruction, context, self.template, variables, self.max_chars)
+        rendered = render_fixed(self.template, variables, {"examples": shown}, max_chars=self.max_chars)
+        return PreparedSegment(*rendered, self.template, variables, self.max_chars)
+
+
+# What the templates get, and a try of them ------------------------------------------------------------------------
+
+SAMPLE_PLACE = SegmentPlace(count=2, layer=2, layers=2, first=3, size=4, segment=3, segments=3)
+"""The last two of four words on a second layer: what was drawn before are one word and two. All are made up."""
+SAMPLE_DRAWN = (
+    SegmentExample("an image of 1", "stroke empty line", "line empty"),
+    SegmentExample("an image of 0", "ring curve curve", "curve curve"),
+    SegmentExample("an image of 7", "corner line line", "empty line"),
+)
+SAMPLE_CONDITION = "an image of 4"
+SAMPLE_SO_FAR = "cross line line"
+
+
+def sample(name: str, folder: str | os.PathLike[str] | None, *, induction: bool = True, repeats: int = 0) -> Sample:
+    """The prompt that a template makes of a built-in segment, without a tokenizer or an LLM; ``repeats`` means nothing.
+
+    Raises:
+        TemplateError: as ``SegmentPromptBuilder``, or a block fails.
+    """
+    prepared = SegmentPromptBuilder(name, folder=folder, induction=induction).prepare(SAMPLE_DRAWN, SAMPLE_PLACE)
+    return Sample(prepared.query(condition=SAMPLE_CONDITION, words=SAMPLE_SO_FAR), f" {SAMPLE_DRAWN[0].answer}")
+
+
+SEGMENT = Declaration(
+    task="drawing",
+    purpose="asks for the next words of a picture",
+    fixed=("induction", *(field.name for field in fields(SegmentPlace))),
+    asks={"segment": "words"},
+    query=("condition",),
+    sample=sample,
+)
+"""The query holds a condition and the words so far, and asks for the next words of a picture."""

@@ -1,39 +1,21 @@
 """Faults of a template that can be seen without rendering it, each with its line.
 
-Knows: the three blocks, their variables and the syntax a prompt may use. Refuses to know: files,
-folders and rendering.
+Knows: the three blocks and the syntax a prompt may use; which variables there are, a declaration says. Refuses to know:
+tasks, files, folders and rendering.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from jinja2 import TemplateSyntaxError, meta, nodes
 
+from icl_vision.prompting.declarations import BLOCKS, Declaration
+
 if TYPE_CHECKING:
     from icl_vision.prompting.sandbox import PromptEnvironment
-
-BLOCKS = ("instruction", "context", "query")
-FIXED_VARIABLES = ("labels", "induction", "ways", "shots", "repeats")
-"""Variables of every block; together with ``examples`` the same for every query of an episode."""
-VARIABLES = {
-    "instruction": FIXED_VARIABLES,
-    "context": (*FIXED_VARIABLES, "examples"),
-    "query": (*FIXED_VARIABLES, "words", "label"),
-}
-SEGMENT_VARIABLES = ("induction", "count", "layer", "layers", "first", "size", "segment", "segments")
-"""Variables of every block of a segment template, the same for every query of one segment."""
-SEGMENT_BLOCKS = {
-    "instruction": SEGMENT_VARIABLES,
-    "context": (*SEGMENT_VARIABLES, "examples"),
-    "query": (*SEGMENT_VARIABLES, "condition", "words"),
-}
-_ONLY_SEGMENT = frozenset(SEGMENT_BLOCKS["query"]) - {*VARIABLES["context"], *VARIABLES["query"]}
-Kind = Literal["direct", "channel", "segment"]
-"""direct: the query holds the image's words and asks for the label; channel: the other way round; segment: the query
-holds a condition and the words so far, and asks for the next words of a picture (``prompting.segment_prompts``)."""
 
 _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Include: "{% include %}",
@@ -66,57 +48,69 @@ class Fault:
 class Inspection:
     """What a template's text says about itself.
 
-    faults: empty when the template can be used, in the order of their lines. kind: None when the
-    query block leaves it open. literals: the fixed words around examples and query, which a label
-    must not contain ("###", "Input:", ...).
+    declaration: the task whose variables it uses; None where it cannot be read. faults: empty when the template can be
+    used, in the order of their lines. kind: one of the declaration's; None when the query block leaves it open.
+    literals: the fixed words around examples and query, which a label must not contain ("###", "Input:", ...).
     """
 
+    declaration: Declaration | None
     faults: tuple[Fault, ...]
-    kind: Kind | None = None
+    kind: str | None = None
     literals: tuple[str, ...] = ()
 
 
-def inspect(environment: PromptEnvironment, source: str) -> Inspection:
-    """Every fault of ``source`` that shows without rendering, its kind and its fixed words."""
+def inspect(environment: PromptEnvironment, source: str, declared: Sequence[Declaration]) -> Inspection:
+    """Every fault of ``source`` that shows without rendering, its kind and its fixed words.
+
+    declared: of the tasks that it may belong to; it belongs to the one that lacks the fewest of its variables, the
+    first of several.
+    """
     try:
-        return _inspect(environment, environment.parse(source))
+        return _inspect(environment, environment.parse(source), declared)
     except TemplateSyntaxError as error:
-        return Inspection((Fault(error.lineno, f"jinja cannot read it: {error.message}"),))
+        return Inspection(None, (Fault(error.lineno, f"jinja cannot read it: {error.message}"),))
     except (RecursionError, MemoryError):
-        return Inspection((Fault(1, "it is nested too deeply"),))
+        return Inspection(None, (Fault(1, "it is nested too deeply"),))
 
 
-def _inspect(environment: PromptEnvironment, tree: nodes.Template) -> Inspection:
+def _inspect(environment: PromptEnvironment, tree: nodes.Template, declared: Sequence[Declaration]) -> Inspection:
     blocks = {block.name: block for block in tree.body if isinstance(block, nodes.Block)}
     faults = [*_layout_faults(tree, blocks), *_syntax_faults(environment, tree)]
-    used = {name: _undeclared(environment, blocks[name]) for name in BLOCKS if name in blocks}
-    drawing = any(names & _ONLY_SEGMENT for names in used.values())
+    known = {name for declaration in declared for block in BLOCKS for name in declaration.variables(block)}
+    used = {name: _undeclared(environment, blocks[name], known) for name in BLOCKS if name in blocks}
+    own = min(
+        declared, key=lambda task: sum(len(names.difference(task.variables(name))) for name, names in used.items())
+    )
     for name, names in used.items():
-        faults.extend(_variable_faults(blocks[name], names, SEGMENT_BLOCKS if drawing else VARIABLES))
-    kind: Kind | None = None
-    if drawing:
-        kind = "segment"
-        if "query" in blocks and "words" not in used["query"]:
-            line = blocks["query"].lineno
-            faults.append(Fault(line, "the query block never uses `words`: the LLM would not see what is there so far"))
-    elif "query" in blocks:
-        wanted = used["query"] & {"words", "label"}
-        if len(wanted) == 1:
-            kind = "direct" if wanted == {"words"} else "channel"
-        else:
-            both = "uses both `words` and `label`" if wanted else "uses neither `words` nor `label`"
-            faults.append(
-                Fault(
-                    blocks["query"].lineno,
-                    f"the query block {both}; a direct template uses `words`, a channel template `label`",
-                )
-            )
-    if "context" in blocks and "examples" not in used["context"]:
-        faults.append(
-            Fault(blocks["context"].lineno, "the context block never uses `examples`: the LLM would not see them")
+        faults.extend(_variable_faults(blocks[name], names, own.variables(name)))
+    kind = None
+    if "query" in blocks:
+        kind = own.kind(used["query"])
+        if kind is None:
+            faults.append(Fault(blocks["query"].lineno, _asks_with(own, used["query"])))
+    if "context" in blocks:
+        faults.extend(
+            Fault(blocks["context"].lineno, f"the context block never uses `{name}`: the LLM would not see them")
+            for name in own.context
+            if name not in used["context"]
         )
     unique = sorted(dict.fromkeys(faults), key=lambda fault: fault.line)
-    return Inspection(tuple(unique), kind, _literals([blocks[name] for name in ("context", "query") if name in blocks]))
+    literals = _literals([blocks[name] for name in ("context", "query") if name in blocks])
+    return Inspection(own, tuple(unique), kind, literals)
+
+
+def _asks_with(own: Declaration, used: set[str]) -> str:
+    """Why a query block asks for nothing, or for two things at once."""
+    names = [f"`{name}`" for name in own.asks.values()]
+    if len(names) == 1:
+        return f"the query block never uses {names[0]}: the LLM would not see what it is asked about"
+    some = any(name in used for name in own.asks.values())
+    which = f"uses both {' and '.join(names)}" if some else f"uses neither {' nor '.join(names)}"
+    each = ", ".join(
+        f"a {kind} template `{name}`" if number else f"a {kind} template uses `{name}`"
+        for number, (kind, name) in enumerate(own.asks.items())
+    )
+    return f"the query block {which}; {each}"
 
 
 def _layout_faults(tree: nodes.Template, blocks: dict[str, nodes.Block]) -> Iterator[Fault]:
@@ -169,7 +163,7 @@ def _syntax_faults(environment: PromptEnvironment, tree: nodes.Template) -> Iter
             yield Fault(node.lineno, f"{type(node).__name__} is not allowed in a prompt template")
 
 
-def _undeclared(environment: PromptEnvironment, block: nodes.Block) -> set[str]:
+def _undeclared(environment: PromptEnvironment, block: nodes.Block, known: set[str]) -> set[str]:
     alone = nodes.Template(block.body, lineno=block.lineno)
     alone.set_environment(environment)
     try:
@@ -179,16 +173,13 @@ def _undeclared(environment: PromptEnvironment, block: nodes.Block) -> set[str]:
     except TemplateSyntaxError:
         # An unknown filter or test, reported by name elsewhere, stops jinja's own analysis.
         names = {node.name for node in block.find_all(nodes.Name) if node.ctx == "load"}
-        return names & {*VARIABLES["context"], *VARIABLES["query"], *SEGMENT_BLOCKS["query"]}
+        return names & known
 
 
-def _variable_faults(block: nodes.Block, used: set[str], variables: Mapping[str, tuple[str, ...]]) -> Iterator[Fault]:
-    for name in sorted(used.difference(variables[block.name])):
+def _variable_faults(block: nodes.Block, used: set[str], variables: tuple[str, ...]) -> Iterator[Fault]:
+    for name in sorted(used.difference(variables)):
         line = min((node.lineno for node in block.find_all(nodes.Name) if node.name == name), default=block.lineno)
-        yield Fault(
-            line,
-            f"the {block.name} block has no variable {name!r}; it has {', '.join(variables[block.name])}",
-        )
+        yield Fault(line, f"the {block.name} block has no variable {name!r}; it has {', '.join(variables)}")
 
 
 def _literals(blocks: list[nodes.Block]) -> tuple[str, ...]:
@@ -196,11 +187,11 @@ def _literals(blocks: list[nodes.Block]) -> tuple[str, ...]:
 
     Single characters and single plain words ("The") are left out: they separate nothing, and labels hold them.
     """
-    found: dict[str, None] = {}
+    pieces: dict[str, None] = {}
     for block in blocks:
         for text in block.find_all(nodes.TemplateData):
             for line in text.data.splitlines():
                 piece = line.strip()
                 if len(piece) >= 2 and not piece.isalnum():
-                    found[piece] = None
-    return tuple(found)
+                    pieces[piece] = None
+    return tuple(pieces)

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from icl_vision.drawing.prompts import SegmentExample, SegmentPlace, SegmentPromptBuilder
 from icl_vision.errors import PromptError, TemplateError, UsageError
-from icl_vision.prompting import PromptBuilder, SegmentExample, SegmentPlace, SegmentPromptBuilder, template_faults
+from icl_vision.prompting import template_faults
 from icl_vision.prompting.templates import TemplateInfo
+from icl_vision.tasks.classify.prompts import PromptBuilder
+from icl_vision.tasks.templates import DECLARATIONS
 
 EXAMPLES = [
     SegmentExample("an image of 1", "line gap", "gap line"),
@@ -70,13 +73,13 @@ def test_a_template_of_ones_own_may_say_where_a_segment_lies(tmp_path: Path) -> 
 def test_faults_of_segment_templates(old: str, new: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.jinja"
     path.write_text(OWN.replace(old, new))
-    assert any(message in fault for fault in template_faults(TemplateInfo("mine", path, "folder")))
+    assert any(message in fault for fault in template_faults(TemplateInfo("mine", path, "folder"), DECLARATIONS))
 
 
 def test_builders_take_their_own_templates_alone() -> None:
-    with pytest.raises(TemplateError, match=r"the template 'progressive' draws pictures and cannot classify"):
+    with pytest.raises(TemplateError, match=r"no variable 'count'.*\(a template of classification asks for a label\)"):
         PromptBuilder("progressive")
-    with pytest.raises(TemplateError, match="the template 'classification' asks for a label, not for the next words"):
+    with pytest.raises(TemplateError, match="no variable 'labels'.* asks for the next words of a picture"):
         SegmentPromptBuilder("classification")
     with pytest.raises(UsageError, match="max_chars must be a whole number of 1 or more; got 0"):
         SegmentPromptBuilder(max_chars=0)

@@ -1,7 +1,7 @@
 """From labelled examples and a template to the prompts of an episode.
 
-Knows: the classification settings (task induction, ways, inner shots, repeats, order) and the
-variables that a template receives. Refuses to know: images, LLMs, token counts and answers.
+Knows: the classification settings (task induction, ways, inner shots, repeats, order) and the variables that its
+templates get, which it declares. Refuses to know: images, LLMs, token counts, answers, and how a template is rendered.
 """
 
 from __future__ import annotations
@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from icl_vision import checks
 from icl_vision.contracts import Prompt
 from icl_vision.errors import PromptError, TemplateError, UsageError
+from icl_vision.prompting.declarations import Declaration, Sample, Twin
+from icl_vision.prompting.fixed_part import FixedPart, render_fixed
 from icl_vision.prompting.labels import check_labels, check_words
 from icl_vision.prompting.templates import (
     MAX_RENDERED_CHARS,
-    PromptTemplate,
     TemplateInfo,
     find_template,
     find_twin,
@@ -39,23 +41,17 @@ class Example:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedPrompt:
+class PreparedPrompt(FixedPart):
     """The fixed part of an episode, rendered once; ``query`` adds what changes.
 
     Attributes:
-        instruction, context: as in every prompt of the episode, byte for byte.
         examples: the examples in the order shown, repeats included.
         labels: the labels in the order given, as they were spelled. Prompts hold them in composed characters, and
             ``query`` takes them in either spelling.
     """
 
-    instruction: str
-    context: str
     examples: tuple[Example, ...]
     labels: tuple[str, ...]
-    template: PromptTemplate = field(repr=False)
-    variables: dict[str, Any] = field(repr=False)
-    max_chars: int = field(default=MAX_RENDERED_CHARS, repr=False)
 
     def query(self, *, words: str | None = None, label: str | None = None) -> Prompt:
         """The whole prompt of one query.
@@ -69,21 +65,17 @@ class PreparedPrompt:
             UsageError: the argument that this template does not take.
             TemplateError: the query block fails.
         """
-        variables = dict(self.variables)
         if self.template.kind == "direct":
             if words is None or label is not None:
                 raise UsageError(f"the template {self.template.info.name!r} is direct: call query(words=...) alone")
-            variables["words"] = check_words(words)
-        else:
-            if label is None or words is not None:
-                raise UsageError(
-                    f"the template {self.template.info.name!r} is a channel template: call query(label=...) alone"
-                )
-            if not isinstance(label, str) or composed(label) not in map(composed, self.labels):
-                raise PromptError(f"the label {label!r} is none of this episode's: {', '.join(self.labels)}")
-            variables["label"] = label
-        query = self.template.render("query", _fresh(variables), max_chars=self.max_chars)
-        return Prompt(self.instruction, self.context, query)
+            return self.prompt({"words": check_words(words)})
+        if label is None or words is not None:
+            raise UsageError(
+                f"the template {self.template.info.name!r} is a channel template: call query(label=...) alone"
+            )
+        if not isinstance(label, str) or composed(label) not in map(composed, self.labels):
+            raise PromptError(f"the label {label!r} is none of this episode's: {', '.join(self.labels)}")
+        return self.prompt({"label": label})
 
 
 class PromptBuilder:
@@ -117,26 +109,16 @@ class PromptBuilder:
         order_seed: int | None = 0,
         max_chars: int = MAX_RENDERED_CHARS,
     ) -> None:
-        if not _is_whole(repeats) or not 0 <= repeats <= MAX_REPEATS:
-            raise UsageError(f"repeats must be a whole number from 0 to {MAX_REPEATS}; got {repeats!r}")
-        if order_seed is not None and not _is_whole(order_seed):
+        if order_seed is not None and checks.as_whole(order_seed) is None:
             raise UsageError(f"order_seed must be a whole number or None; got {order_seed!r}")
-        if induction not in (True, False):
-            raise UsageError(f"induction must be True or False; got {induction!r}")
-        if not _is_whole(max_chars) or max_chars < 1:
-            raise UsageError(f"max_chars must be a whole number of 1 or more; got {max_chars!r}")
+        checks.flag("induction", induction)
         self.folder = folder
-        self.induction = bool(induction)
-        self.repeats = repeats
+        self.induction = induction
+        self.repeats = checks.count("repeats", repeats, least=0, most=MAX_REPEATS)
         self.order_seed = order_seed
-        self.max_chars = max_chars
+        self.max_chars = checks.count("max_chars", max_chars)
         self._others: tuple[str, ...] | None = None
-        self.template = load_template(find_template(template, folder))
-        if self.template.kind == "segment":
-            raise TemplateError(
-                f"{self.template.info.path}: the template {template!r} draws pictures and cannot classify; "
-                "use it with SegmentPromptBuilder, or choose a template whose query asks for a label"
-            )
+        self.template = load_template(find_template(template, folder), (CLASSIFICATION,))
 
     @property
     def kind(self) -> str:
@@ -183,7 +165,7 @@ class PromptBuilder:
         if self._others is None:
             twin = None if self.kind == "channel" else self._twin()
             try:
-                self._others = () if twin is None else load_template(twin).literals
+                self._others = () if twin is None else load_template(twin, (CLASSIFICATION,)).literals
             except TemplateError:
                 self._others = ()  # told where the twin is used
         return tuple(dict.fromkeys((*self.template.literals, *self._others)))
@@ -229,19 +211,16 @@ class PromptBuilder:
             "shots": shots,
             "repeats": self.repeats,
         }
-        instruction = self.template.render("instruction", _fresh(variables), max_chars=self.max_chars)
         shown_variables = [{"words": example.words, "label": example.label} for example in shown]
-        context = self.template.render(
-            "context", {**_fresh(variables), "examples": shown_variables}, max_chars=self.max_chars
-        )
-        return PreparedPrompt(instruction, context, shown, names, self.template, variables, self.max_chars)
+        rendered = render_fixed(self.template, variables, {"examples": shown_variables}, max_chars=self.max_chars)
+        return PreparedPrompt(*rendered, self.template, variables, self.max_chars, shown, names)
 
     def lost_channel(self) -> str | None:
         """Why there is no channel twin though the packaged template has one, and what to add; None if none is lost."""
-        return lost_twin(self.template.info, self.folder)
+        return lost_twin(self.template.info, CHANNEL, self.folder)
 
     def _twin(self) -> TemplateInfo | None:
-        return find_twin(self.template.info, self.folder)
+        return find_twin(self.template.info, CHANNEL, self.folder)
 
 
 def order_examples(examples: Sequence[Example], labels: Sequence[str], order_seed: int | None) -> list[Example]:
@@ -263,10 +242,45 @@ def order_examples(examples: Sequence[Example], labels: Sequence[str], order_see
     return ordered
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+# What the templates get, and a try of them ------------------------------------------------------------------------
+
+SAMPLE_LABELS = ("lion", "school bus")
+"""A small built-in episode, of made-up words; they are not measured output."""
+SAMPLE_EXAMPLES = (
+    Example("mane savanna tawny cat roar", "lion"),
+    Example("yellow traffic vehicle children wheel", "school bus"),
+    Example("cub pride fur grass predator", "lion"),
+    Example("road driver stop engine window", "school bus"),
+)
+SAMPLE_WORDS = "whisker paw desert mane animal"
 
 
-def _fresh(variables: dict[str, Any]) -> dict[str, Any]:
-    """A copy for one rendering, so that no rendering can change what another sees."""
-    return {name: list(value) if isinstance(value, list) else value for name, value in variables.items()}
+def sample(name: str, folder: str | os.PathLike[str] | None, *, induction: bool = True, repeats: int = 0) -> Sample:
+    """The prompt that a template makes of the built-in episode, without images or an LLM.
+
+    Raises:
+        TemplateError: as ``PromptBuilder``, or a block fails.
+    """
+    builder = PromptBuilder(name, folder=folder, induction=induction, repeats=repeats)
+    prepared = builder.prepare(SAMPLE_EXAMPLES, SAMPLE_LABELS)
+    if builder.kind == "direct":
+        return Sample(prepared.query(words=SAMPLE_WORDS), f" {SAMPLE_LABELS[0]}")
+    return Sample(prepared.query(label=SAMPLE_LABELS[0]), f" {SAMPLE_WORDS}", scored=True)
+
+
+CHANNEL = Twin(
+    "_channel",
+    "channel",
+    "labels are not scored by noisy channel, the best way with an LLM that scores text",
+)
+"""The twin for noisy-channel scoring: words and label change their roles."""
+
+CLASSIFICATION = Declaration(
+    task="classification",
+    purpose="asks for a label",
+    fixed=("labels", "induction", "ways", "shots", "repeats"),
+    asks={"direct": "words", "channel": "label"},
+    twin=CHANNEL,
+    sample=sample,
+)
+"""direct: the query holds the image's words and asks for the label; channel: the other way round."""

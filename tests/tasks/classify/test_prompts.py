@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icl_vision.errors import LabelError, PromptError, TemplateError, UsageError
-from icl_vision.prompting import Example, PromptBuilder, order_examples
+from icl_vision.tasks.classify.prompts import Example, PromptBuilder, order_examples
 
 LABELS = ("lion", "school bus")
 EXAMPLES = (
