@@ -119,9 +119,15 @@ class _Suite:
         _require(isinstance(tokenizer, Tokenizer), "it does not satisfy contracts.Tokenizer")
         name: object = tokenizer.name
         _require(isinstance(name, str) and name, f"name must be a non-empty str; got {name!r}")
-        for flag in ("can_decode", "can_embed"):
+        for flag in ("can_decode", "can_embed", "can_focus"):
             _require(isinstance(getattr(tokenizer, flag), bool), f"{flag} must be True or False")
         _require(tokenizer.name in repr(tokenizer), f"repr does not hold the name: {tokenizer!r}")
+
+    def check_identity(self) -> None:
+        first, second = self.factory().identity, self.factory().identity
+        said: object = first
+        _require(isinstance(said, str) and said, f"identity must be a non-empty str; got {said!r}")
+        _require(first == second, "two instances have different identities, so nothing kept could be found again")
 
     def check_card_is_json(self) -> None:
         tokenizer = self.factory()

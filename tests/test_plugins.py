@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from icl_vision import plugins
-from icl_vision.errors import PluginError, UsageError
+from icl_vision import ImageTokenizer, plugins
+from icl_vision.cli import main
+from icl_vision.errors import ArtefactNotFoundError, PluginError, UsageError
+from icl_vision.tokenizers import AsciiTokenizer
 
 Install = Callable[..., None]
 
@@ -85,3 +89,67 @@ def test_a_name_that_two_packages_offer_is_nobodys(install: Install) -> None:
     with pytest.raises(PluginError, match="as well .*: uninstall one"):
         plugins.make(plugins.TOKENIZERS, "a")
     assert plugins.make(plugins.TOKENIZERS, "b") == {}
+
+
+# Tokenizers -----------------------------------------------------------------------------------------------------------
+
+ROWS = "from icl_vision.tokenizers import AsciiTokenizer\nclass Rows(AsciiTokenizer): name = 'rows'"
+
+
+def test_a_tokenizer_of_another_package_is_found_by_its_name(install: Install) -> None:
+    install("plugged", ROWS, tokenizers="rows = plugged:Rows")
+    tokenizer = ImageTokenizer.from_pretrained("rows", rows=3)
+    assert (tokenizer.name, type(tokenizer).__module__, tokenizer.layout.counts) == ("rows", "plugged", (3 * 16,))
+    with pytest.raises(UsageError, match="'threads'"):
+        ImageTokenizer.from_pretrained("rows", threads=2)
+    with pytest.raises(UsageError, match="'strict'"):
+        ImageTokenizer.from_pretrained("rows", strict=True)
+
+
+def test_a_packaged_name_is_ours_whoever_offers_it(install: Install) -> None:
+    install("plugged", "raise SystemExit", tokenizers="ascii = plugged:A\nwords-photo = plugged:A")
+    assert type(ImageTokenizer.from_pretrained("ascii")) is AsciiTokenizer
+    assert ImageTokenizer.from_pretrained("words-photo").card["files"]
+
+
+def test_a_folder_of_the_same_name_is_to_be_had_by_its_path(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install("plugged", ROWS, tokenizers="rows = plugged:Rows")
+    (tmp_path / "here" / "rows").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    assert ImageTokenizer.from_pretrained("rows").name == "rows"
+    with pytest.raises(Exception, match=r"card\.json"):
+        ImageTokenizer.from_pretrained("./rows")
+
+
+def test_what_is_no_tokenizer_is_refused(install: Install) -> None:
+    install("plugged", "Rows = dict", tokenizers="rows = plugged:Rows")
+    with pytest.raises(PluginError, match="'rows' of plugged is of type dict: it must be an icl_vision"):
+        ImageTokenizer.from_pretrained("rows")
+
+
+def test_an_unknown_name_tells_of_those_that_packages_offer(install: Install) -> None:
+    install("plugged", "raise SystemExit", tokenizers="rows = plugged:Rows")
+    with pytest.raises(ArtefactNotFoundError, match="words-photo, rows, or an artefact folder.*did you mean 'rows'"):
+        ImageTokenizer.from_pretrained("row")
+
+
+def test_the_list_of_models_names_them_and_imports_none(install: Install) -> None:
+    offered = {"tokenizers": "rows = plugged:Rows\nascii = plugged:A", "llms": "echo = plugged:E\nlocal = plugged:L"}
+    install("plugged", "raise SystemExit", **offered)
+    listed = CliRunner().invoke(main, ["models", "list"])
+    assert listed.exit_code == 0
+    assert "  rows\n      Of the installed package plugged.\n" in listed.stdout
+    assert "  echo:MODEL\n      Of the installed package plugged.\n" in listed.stdout
+    document = json.loads(CliRunner().invoke(main, ["models", "list", "--json"]).stdout)
+    assert document["tokenizers"][-1] == {"name": "rows", "package": "plugged"}
+    assert document["llms"][-1] == {"spec": "echo:MODEL", "package": "plugged"}
+    assert [row["name"] for row in document["tokenizers"]].count("ascii") == 1
+    assert "plugged" not in sys.modules
+
+
+def test_its_card_is_shown_when_it_is_asked_for(install: Install) -> None:
+    install("plugged", ROWS, tokenizers="rows = plugged:Rows")
+    shown = CliRunner().invoke(main, ["models", "info", "rows", "--json"])
+    assert json.loads(shown.stdout)["name"] == "rows"

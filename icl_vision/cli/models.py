@@ -33,19 +33,27 @@ def command() -> None:
 @command.command("list")
 @json_option
 def list_command(as_json: bool) -> None:
-    """List the packaged tokenizers and the LLM strings."""
+    """List tokenizers and LLM strings: those packaged here, and those of other installed packages."""
+    from icl_vision import plugins
     from icl_vision.tokenizers import zoo
 
     rows = [{"name": name, **_summary(zoo.card(name))} for name in zoo.available()]
+    llms = [{"spec": spec, "description": LLMS[spec]} for spec in LLMS]
+    own = {row["name"] for row in rows}, {spec.partition(":")[0] for spec in LLMS}
+    # Nothing of theirs is imported for a list, so there is no card to tell from.
+    rows += [{"name": name, "package": package} for name, package in _others(plugins.TOKENIZERS, own[0])]
+    llms += [{"spec": f"{kind}:MODEL", "package": package} for kind, package in _others(plugins.LLMS, own[1])]
     if as_json:
-        print_json({"tokenizers": rows, "llms": [{"spec": spec, "description": LLMS[spec]} for spec in LLMS]})
+        print_json({"tokenizers": rows, "llms": llms})
         return
-    click.echo("Tokenizers (--tokenizer NAME, or an artefact folder)")
-    for row in rows:
-        click.echo(f"  {row['name']}\n      {row['description']}")
-    click.echo("\nLLMs (--llm SPEC)")
-    for spec, description in LLMS.items():
-        click.echo(f"  {spec}\n      {description}")
+    for title, listed in (
+        ("Tokenizers (--tokenizer NAME, or an artefact folder)", rows),
+        ("\nLLMs (--llm SPEC)", llms),
+    ):
+        click.echo(title)
+        for row in listed:
+            about = row.get("description") or f"Of the installed package {row['package']}."
+            click.echo(f"  {row.get('name') or row['spec']}\n      {about}")
 
 
 @command.command("info")
@@ -63,6 +71,13 @@ def info_command(name: str, as_json: bool) -> None:
         print_json(found)
         return
     _print(found)
+
+
+def _others(group: str, own: set[str]) -> list[tuple[str, str]]:
+    """(name, package) of what other packages offer; a name of ours is ours."""
+    from icl_vision import plugins
+
+    return [(name, package) for name, package in plugins.offered(group).items() if name not in own]
 
 
 def _summary(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -36,14 +36,14 @@ def verify_files(folder: Path, card: Mapping[str, Any], *, required: str = ENCOD
         if not isinstance(name, str) or Path(name).name != name:
             raise ArtefactDamagedError(f"{CARD_FILE} in {str(folder)!r} lists {name!r}, which is no plain file name")
         try:
-            found = sha256_file(member(folder, name), most=MOST_WEIGHTS)
+            digest = sha256_file(member(folder, name), most=MOST_WEIGHTS)
         except FileNotFoundError:
             raise ArtefactDamagedError(f"{str(folder)!r} has no {name}; fetch or build the folder again") from None
         except OSError as error:
             raise ArtefactDamagedError(f"{name} in {str(folder)!r} cannot be read ({error.strerror})") from error
-        if found != expected:
+        if digest != expected:
             raise ArtefactDamagedError(
-                f"{name} in {str(folder)!r} is not the file its card describes: its sha256 is {found[:12]}..., "
+                f"{name} in {str(folder)!r} is not the file its card describes: its sha256 is {digest[:12]}..., "
                 f"the card says {str(expected)[:12]}...; fetch or build the folder again"
             )
 
@@ -79,14 +79,14 @@ def find_codebook(folder: Path, card: Mapping[str, Any]) -> Codebook:
         raise ArtefactDamagedError(
             f"{CARD_FILE} in {str(folder)!r} must name its codebook and the codebook's hash; got {entry!r}"
         )
-    places: list[str | Path] = [folder / name, folder.parent / name]
-    found = []
-    for place in [*(place for place in places if os.path.isdir(place)), *({name} & set(packaged_codebooks()))]:
-        codebook = Codebook.load(place)
+    folders: list[str | Path] = [folder / name, folder.parent / name]
+    others = []
+    for source in [*(path for path in folders if os.path.isdir(path)), *({name} & set(packaged_codebooks()))]:
+        codebook = Codebook.load(source)
         if codebook.hash == wanted:
             return codebook
-        found.append(f"{str(place)!r} has {codebook.hash[:12]}...")
+        others.append(f"{str(source)!r} has {codebook.hash[:12]}...")
     nowhere = f"no such folder inside or beside it, nor in the package {packaged_codebooks()}"
     raise ArtefactDamagedError(
-        f"{str(folder)!r} needs the codebook {name!r} with sha256 {wanted[:12]}...: {', '.join(found) or nowhere}"
+        f"{str(folder)!r} needs the codebook {name!r} with sha256 {wanted[:12]}...: {', '.join(others) or nowhere}"
     )

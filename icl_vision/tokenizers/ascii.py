@@ -9,7 +9,6 @@ over 1,100 tokens an image; the default here is 16x16.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.Image import Resampling
 
+from icl_vision import checks
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.base import ImageTokenizer
@@ -52,23 +52,13 @@ class AsciiTokenizer(ImageTokenizer):
     name = "ascii"
 
     def __init__(self, rows: int = 16, columns: int = 16, *, ramp: str = RAMP) -> None:
-        self.rows = self._side(rows, "rows")
-        self.columns = self._side(columns, "columns")
+        self.rows = checks.count("rows", rows, most=_LARGEST_SIDE)
+        self.columns = checks.count("columns", columns, most=_LARGEST_SIDE)
         if len(ramp) < 2 or len(set(ramp)) != len(ramp) or not ramp.isprintable() or any(map(str.isspace, ramp)):
             raise UsageError(f"ramp must be two or more different printable characters without spaces; got {ramp!r}")
         self.ramp = ramp
         self._codes: npt.NDArray[np.int32] = np.asarray([ord(character) for character in ramp], dtype=np.int32)
         self._layout = PyramidLayout(((self.rows, self.columns),))
-
-    @staticmethod
-    def _side(value: object, name: str) -> int:
-        try:
-            side = operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            side = 0
-        if isinstance(value, bool) or not 1 <= side <= _LARGEST_SIDE:
-            raise UsageError(f"{name} must be a whole number from 1 to {_LARGEST_SIDE}; got {value!r}")
-        return side
 
     @property
     def layout(self) -> PyramidLayout:

@@ -10,8 +10,9 @@ the contract.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-import operator
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, cast
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision import checks
 from icl_vision.errors import PyramidError, UsageError, VocabularyError
 from icl_vision.images import ImageSource, is_image_source, iter_images, load_image
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
@@ -26,6 +28,8 @@ from icl_vision.pyramid import PyramidLayout, TokenPyramid
 if TYPE_CHECKING:
     from PIL import Image
 
+    from icl_vision.contracts import Tokenizer
+    from icl_vision.tokenizers.pixels import Preprocessing
     from icl_vision.vocabulary import Vocabulary
 
 Images = ImageSource | Iterable[ImageSource]
@@ -36,13 +40,17 @@ class ImageTokenizer(ABC):
     """Turns images into words and, where ``can_decode``, words into images.
 
     Class attributes a subclass sets: ``name``; ``can_decode`` (has ``_decode``); ``can_embed`` (has ``_embed``);
-    ``embedding_width``, the D of ``embed``. ``batch_size`` may be changed on any instance: it bounds how many images
-    are held in memory at once and never changes a result.
+    ``embedding_width``, the D of ``embed``. ``preprocessing`` is the rule by which a picture becomes the pixels it
+    sees; None where it does not say, and pictures cannot be degraded as it would see them. ``can_focus``: its
+    ``encode`` takes ``about=``, a text (or one an image) that says what the words are wanted for. ``batch_size`` may be
+    changed on any instance: it bounds how many images are held in memory at once and never changes a result.
     """
 
     name: str = "custom"
     can_decode: bool = False
     can_embed: bool = False
+    can_focus: bool = False
+    preprocessing: Preprocessing | None = None
     embedding_width: int = 0
     batch_size: int = 32
     separator: ClassVar[str] = " "
@@ -52,7 +60,8 @@ class ImageTokenizer(ABC):
         """Load a tokenizer by name.
 
         Args:
-            name: a packaged name (``icl-vision models list``), an artefact folder, or a hub id.
+            name: a packaged name or one that an installed package offers (``icl-vision models list``), an artefact
+                folder, or a hub id.
             strict: refuse to run on another execution provider than the one asked for, instead of one warning.
             **options: passed to that tokenizer.
 
@@ -60,6 +69,7 @@ class ImageTokenizer(ABC):
             ArtefactNotFoundError: nothing of that name.
             ArtefactDamagedError: a file is not the one its card describes.
             ProviderError: ``strict`` and another provider in use.
+            PluginError: another package's tokenizer cannot be loaded.
             UsageError: called on a subclass that is not the kind of tokenizer found.
         """
         from icl_vision.tokenizers import zoo
@@ -94,6 +104,11 @@ class ImageTokenizer(ABC):
             "layout": self.layout.to_dict(),
             "vocabulary": None if self.vocabulary is None else self.vocabulary.hash,
         }
+
+    @property
+    def identity(self) -> str:
+        """Hex sha256 of what decides its words: another one, other words. For caches, saved tasks and run folders."""
+        return digest_of_words(self)
 
     def layout_for(self, k: int) -> PyramidLayout:
         """The layout of an image given in ``k`` words; which ``k`` exist is decided here.
@@ -227,21 +242,15 @@ class ImageTokenizer(ABC):
 
     @staticmethod
     def _checked_k(k: object) -> int:
-        try:
-            if isinstance(k, bool | np.bool_):
-                raise TypeError
-            number = operator.index(k)  # type: ignore[arg-type]
-        except TypeError:
-            raise UsageError(f"k counts words per image and must be a whole number or None; got {k!r}") from None
+        number = checks.as_whole(k)
+        if number is None:
+            raise UsageError(f"k counts words per image and must be a whole number or None; got {k!r}")
         if number < 1:
             raise PyramidError(f"k counts words per image and must be 1 or more; got {number}")
         return number
 
     def _checked_batch_size(self) -> int:
-        size: object = self.batch_size
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise UsageError(f"batch_size must be a whole number of 1 or more; got {size!r}")
-        return size
+        return checks.count("batch_size", self.batch_size)
 
     def _check_pyramid(self, pyramid: object) -> None:
         """Refuse a pyramid that this tokenizer could not have made."""
@@ -249,8 +258,8 @@ class ImageTokenizer(ABC):
             raise UsageError(f"expected a TokenPyramid; got {type(pyramid).__name__}")
         own, its = self.vocabulary, pyramid.vocabulary
         if own is not its and (own is None or its is None or own.hash != its.hash):
-            names = ["characters" if one is None else repr(one.name) for one in (its, own)]
-            raise VocabularyError(f"this pyramid's words are {names[0]}; the tokenizer {self.name!r} uses {names[1]}")
+            theirs, ours = ("characters" if words is None else repr(words.name) for words in (its, own))
+            raise VocabularyError(f"this pyramid's words are {theirs}; the tokenizer {self.name!r} uses {ours}")
         expected = self.layout_for(pyramid.k)
         if pyramid.layout != expected:
             raise PyramidError(f"this pyramid's layout is {pyramid.layout}; the tokenizer {self.name!r} has {expected}")
@@ -266,6 +275,18 @@ class ImageTokenizer(ABC):
         loaded = map(self._shrink, iter_images(cast(Iterable[ImageSource], images)))
         while batch := list(itertools.islice(loaded, size)):
             yield batch
+
+
+def digest_of_words(tokenizer: Tokenizer) -> str:
+    """Hex sha256 of what decides a tokenizer's words: name, layout, vocabulary, what is withheld, its card's files."""
+    card = tokenizer.card
+    decides = {
+        "name": tokenizer.name,
+        "layout": tokenizer.layout.to_dict(),
+        "vocabulary": None if tokenizer.vocabulary is None else tokenizer.vocabulary.hash,
+        **{key: card[key] for key in ("files", "codebook", "withheld") if key in card},
+    }
+    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def on_grids(ids: npt.NDArray[np.int32], layout: PyramidLayout) -> tuple[npt.NDArray[np.int32], ...]:

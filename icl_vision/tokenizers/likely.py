@@ -45,11 +45,11 @@ def _packaged(name: str) -> tuple[str, dict[str, int]] | None:
     """The hash of the encoder that a list was made for, and the rank of each of its words."""
     if not name.replace("-", "").isalnum():
         return None
-    place = files("icl_vision") / "artefacts" / "likely_words" / f"{name}.txt"
-    if not place.is_file():
+    listed = files("icl_vision") / "artefacts" / "likely_words" / f"{name}.txt"
+    if not listed.is_file():
         return None
     encoder, ranks = "", dict[str, int]()
-    for line in place.read_text(encoding="utf-8").splitlines():
+    for line in listed.read_text(encoding="utf-8").splitlines():
         if line.startswith("# encoder.onnx "):
             encoder = line.split()[-1]
         elif not line.startswith("#") and line:

@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision import checks
 from icl_vision.errors import ArtefactDamagedError, PyramidError, UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.artefact import (
@@ -85,6 +86,8 @@ class OnnxTokenizer(ImageTokenizer):
         UsageError: an option that cannot be.
     """
 
+    preprocessing: Preprocessing
+
     def __init__(
         self,
         folder: str | os.PathLike[str],
@@ -100,7 +103,7 @@ class OnnxTokenizer(ImageTokenizer):
         self._options: dict[str, Any] = {
             "strict": strict,
             "providers": providers if providers is None or isinstance(providers, str) else list(providers),
-            "threads": threads if threads is None else checked_threads(threads),
+            "threads": checked_threads(threads),
             "withhold": _names(withhold),
             "cuda_graph": bool(cuda_graph),
             "batch_size": batch_size,
@@ -154,13 +157,12 @@ class OnnxTokenizer(ImageTokenizer):
             self.k_max = self._layout.cumulative[-1]
 
     def _whole(self, key: str, value: object, *, least: int = 1, most: int) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-            shown = repr(value)
+        number = checks.as_whole(value)
+        if number is None or not least <= number <= most:
             raise self._damaged(
-                f"its card says {key} = {shown if len(shown) <= 60 else shown[:57] + '...'}, which must be a whole "
-                f"number from {least} to {most:,}"
+                f"its card says {key} = {checks.shown(value)}, which must be a whole number from {least} to {most:,}"
             )
-        return value
+        return number
 
     def _damaged(self, what: str) -> ArtefactDamagedError:
         return ArtefactDamagedError(f"{str(self.folder)!r} cannot be used: {what}; fetch or build it again")
@@ -225,16 +227,16 @@ class OnnxTokenizer(ImageTokenizer):
 
         decoded: list[Image.Image] = [Image.new("RGB", (1, 1))] * len(pyramids)
         for layers in sorted({pyramid.layers for pyramid in pyramids}):
-            places = [place for place, pyramid in enumerate(pyramids) if pyramid.layers == layers]
-            ids = np.zeros((len(places), self.k_max), dtype=np.int32)  # ids of missing layers are not looked at
-            for row, place in enumerate(places):
-                flat = np.concatenate([layer.ravel() for layer in pyramids[place].ids])
+            as_deep = [index for index, pyramid in enumerate(pyramids) if pyramid.layers == layers]
+            ids = np.zeros((len(as_deep), self.k_max), dtype=np.int32)  # ids of missing layers are not looked at
+            for row, index in enumerate(as_deep):
+                flat = np.concatenate([layer.ravel() for layer in pyramids[index].ids])
                 ids[row, : flat.size] = flat
             pixels = self._run(DECODER_FILE, {"ids": ids, "layers": np.array([layers], dtype=np.int64)}, "pixels")
-            if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(places) or pixels.shape[3] != 3:
-                raise self._gave("pixels", pixels, f"uint8 [{len(places)}, height, width, 3]")
-            for place, picture in zip(places, pixels, strict=True):
-                decoded[place] = Image.fromarray(picture)
+            if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(as_deep) or pixels.shape[3] != 3:
+                raise self._gave("pixels", pixels, f"uint8 [{len(as_deep)}, height, width, 3]")
+            for index, picture in zip(as_deep, pixels, strict=True):
+                decoded[index] = Image.fromarray(picture)
         return decoded
 
     # -- the sessions
@@ -291,17 +293,17 @@ class OnnxTokenizer(ImageTokenizer):
             lines = read_file(self.folder, self._card, CLASSES_FILE).decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise self._damaged(f"{CLASSES_FILE} is not UTF-8 text ({error.reason})") from error
-        places: dict[str, list[int]] = {}
+        classes: dict[str, list[int]] = {}
         for index, line in enumerate(lines):
             for name in line.split("; "):
-                places.setdefault(_fold(name), []).append(index)
+                classes.setdefault(_fold(name), []).append(index)
         bias = np.zeros(len(lines), dtype=np.float32)
         for name in withhold:
-            if _fold(name) not in places:
-                near = difflib.get_close_matches(_fold(name), places, n=3, cutoff=0.6)
+            if _fold(name) not in classes:
+                near = difflib.get_close_matches(_fold(name), classes, n=3, cutoff=0.6)
                 hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"{CLASSES_FILE} lists the names"
                 raise UsageError(f"the tokenizer {self.name!r} has no class {name!r} to withhold; {hint}")
-            bias[places[_fold(name)]] = _WITHHELD
+            bias[classes[_fold(name)]] = _WITHHELD
         return bias
 
 

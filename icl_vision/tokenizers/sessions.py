@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision import checks
 from icl_vision.cores import usable_cores
 from icl_vision.errors import ArtefactDamagedError, ArtefactError, MissingExtraError, ProviderError, UsageError
 from icl_vision.tokenizers.graphs import reads_beside
@@ -224,8 +225,8 @@ def cpu_settings(threads: int | None = None) -> Any:
     """
     settings = _onnxruntime().SessionOptions()
     settings.log_severity_level = 3
-    if threads is not None:
-        settings.intra_op_num_threads = checked_threads(threads)
+    if (chosen := checked_threads(threads)) is not None:
+        settings.intra_op_num_threads = chosen
     elif (cores := usable_cores()) < (os.cpu_count() or 1):
         settings.intra_op_num_threads = cores
     return settings
@@ -246,11 +247,9 @@ def _usable(wanted: list[str]) -> list[str]:
     return usable
 
 
-def checked_threads(threads: object) -> int:
-    """``threads`` as a whole number of 1 or more, else UsageError."""
-    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-        raise UsageError(f"threads must be a whole number of 1 or more, or None; got {threads!r}")
-    return threads
+def checked_threads(threads: object) -> int | None:
+    """``threads`` as a whole number of 1 or more, or None; else UsageError."""
+    return checks.count("threads", threads, none="the cores that this process may use")
 
 
 @functools.cache

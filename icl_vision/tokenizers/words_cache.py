@@ -97,8 +97,8 @@ class CachedTokenizer(WrappedTokenizer):
 
     def _encode_batch(self, batch: list[ImageSource], k: int | None) -> list[TokenPyramid]:
         digests = []
-        for place, source in enumerate(batch):
-            digest, batch[place] = digest_of(source)
+        for index, source in enumerate(batch):
+            digest, batch[index] = digest_of(source)
             digests.append(digest)
         keys = [hashlib.sha256(f"{self._identity}/{k}/{digest}".encode()).hexdigest() for digest in digests]
         known, usable = self._stored(dict.fromkeys(keys))
@@ -114,20 +114,20 @@ class CachedTokenizer(WrappedTokenizer):
 
     def _stored(self, keys: Iterable[str]) -> tuple[dict[str, TokenPyramid | None], bool]:
         """What is stored under each key, and whether the cache can be used at all for now."""
-        found: dict[str, TokenPyramid | None] = dict.fromkeys(keys)
+        stored: dict[str, TokenPyramid | None] = dict.fromkeys(keys)
         try:
-            for key in found:
+            for key in stored:
                 body = self.cache.get(key)
                 if body is None:
                     continue
                 try:
-                    found[key] = TokenPyramid.from_dict(body, self.vocabulary)
+                    stored[key] = TokenPyramid.from_dict(body, self.vocabulary)
                 except (IclVisionError, KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
                     self.cache.damaged(key, error)
         except StorageError as error:
             self._without_cache(error)
-            return found, False
-        return found, True
+            return stored, False
+        return stored, True
 
     def _keep(self, bodies: Mapping[str, Mapping[str, Any]]) -> None:
         try:

@@ -1,49 +1,43 @@
-"""What is true of any tokenizer from outside: which words it makes, and a wrapper that changes nothing.
+"""Any tokenizer from outside: a wrapper that changes nothing, and what a tokenizer of the bare contract lacks.
 
-Knows: the Tokenizer contract. Refuses to know: how words are made.
+``ImageTokenizer`` promises more than ``contracts.Tokenizer`` does, which is all that a user's own object need keep:
+``whole`` gives any of them the rest, so that nobody else has to ask what is there.
+
+Knows: the Tokenizer contract, defaults for what is beyond it. Refuses to know: how words are made.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.tokenizers.base import ImageTokenizer, digest_of_words
+
 if TYPE_CHECKING:
     from PIL import Image
 
     from icl_vision.contracts import Tokenizer
     from icl_vision.pyramid import PyramidLayout, TokenPyramid
+    from icl_vision.tokenizers.pixels import Preprocessing
     from icl_vision.vocabulary import Vocabulary
-
-
-def fingerprint(tokenizer: Tokenizer) -> str:
-    """Hex sha256 of what decides a tokenizer's words: name, layout, vocabulary, what is withheld, its card's files."""
-    card = tokenizer.card
-    parts = {
-        "name": tokenizer.name,
-        "layout": tokenizer.layout.to_dict(),
-        "vocabulary": None if tokenizer.vocabulary is None else tokenizer.vocabulary.hash,
-        **{key: card[key] for key in ("files", "codebook", "withheld") if key in card},
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class WrappedTokenizer:
     """A tokenizer that hands everything on to another one; a subclass changes what it wants to.
 
-    What the contract names is handed on here; whatever else the inner tokenizer has (how it takes pictures, the width
-    of its vectors, what a later version adds) is found there when it is asked for. ``batch_size`` is the inner one's,
-    whichever of the two it is set on.
+    What the contract names is handed on here, and so is what ``ImageTokenizer`` adds to it, with that class's defaults
+    where the inner tokenizer has none; whatever else that one has (the width of its vectors, say) is found there when
+    it is asked for. ``batch_size`` is the inner one's, whichever of the two it is set on.
 
     inner: any tokenizer of the contract.
     """
 
     inner: Tokenizer
+    can_focus = ImageTokenizer.can_focus  # whatever the inner one can: ``about`` is not handed on here
 
     def __init__(self, inner: Tokenizer) -> None:
         self.inner = inner
@@ -82,8 +76,23 @@ class WrappedTokenizer:
     def from_text(self, text: str) -> TokenPyramid:
         return self.inner.from_text(text)
 
+    @property
+    def identity(self) -> str:
+        """The inner tokenizer's, for as long as a subclass changes nothing that decides words."""
+        own, inner = digest_of_words(self), digest_of_words(self.inner)
+        said = str(getattr(self.inner, "identity", inner))
+        if own == inner:
+            return said
+        return own if said == inner else hashlib.sha256(f"{own}/{said}".encode()).hexdigest()
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How a picture becomes the pixels that the inner tokenizer sees; None where it does not say."""
+        rule: Preprocessing | None = getattr(self.inner, "preprocessing", None)
+        return rule
+
     def layout_for(self, k: int) -> PyramidLayout:
-        """The layout of an image given in ``k`` words, where the wrapped tokenizer says; else from its layout."""
+        """The layout of an image given in ``k`` words, where the inner tokenizer says; else from its layout."""
         layout_for = getattr(self.inner, "layout_for", None)
         layout: PyramidLayout = layout_for(k) if layout_for else self.layout.truncate(self.layout.layers_for(k))
         return layout
@@ -91,7 +100,7 @@ class WrappedTokenizer:
     @property
     def batch_size(self) -> int:
         """Images that are held in memory at once."""
-        return int(getattr(self.inner, "batch_size", 32))
+        return int(getattr(self.inner, "batch_size", ImageTokenizer.batch_size))
 
     @batch_size.setter
     def batch_size(self, size: int) -> None:
@@ -105,6 +114,16 @@ class WrappedTokenizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inner!r})"
+
+
+def whole(tokenizer: Tokenizer) -> ImageTokenizer | WrappedTokenizer:
+    """The tokenizer with everything that ``ImageTokenizer`` promises: itself, or a user's own object in a wrapper."""
+    return tokenizer if isinstance(tokenizer, ImageTokenizer | WrappedTokenizer) else WrappedTokenizer(tokenizer)
+
+
+def fingerprint(tokenizer: Tokenizer) -> str:
+    """Hex sha256 of what decides any tokenizer's words; see ``ImageTokenizer.identity``."""
+    return whole(tokenizer).identity
 
 
 def unwrapped(tokenizer: Tokenizer) -> Tokenizer:

@@ -1,4 +1,4 @@
-"""Finding tokenizers: packaged, "ascii", a folder, or a hub repository.
+"""Finding tokenizers: packaged, "ascii", of another package, a folder, or a hub repository; in this order.
 
 Knows: which names exist and where their folders lie. Refuses to know: how a tokenizer works, and the network,
 unless a download is asked for in so many words.
@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, UsageError
+from icl_vision import plugins
+from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, PluginError, UsageError
 from icl_vision.tokenizers.ascii import AsciiTokenizer
 from icl_vision.tokenizers.base import ImageTokenizer
 from icl_vision.tokenizers.onnx import KINDS, OnnxTokenizer
@@ -38,14 +39,17 @@ def load(name: str | os.PathLike[str], *, strict: bool = False, **options: Any) 
     """The tokenizer of that name; ``ImageTokenizer.from_pretrained`` is the public way here.
 
     Args:
-        name: a name of ``available()``, an artefact folder, or a hub id "org/name". A hub id is looked up in the
-            local hub cache; only ``download=True`` goes to the network (needs huggingface_hub).
-        strict: as for ``OnnxTokenizer``; "ascii" has no provider to be strict about.
-        **options: keyword arguments of ``OnnxTokenizer`` or ``AsciiTokenizer``, and ``download``.
+        name: a name of ``available()``, one that an installed package offers (see ``plugins``), an artefact folder, or
+            a hub id "org/name". A hub id is looked up in the local hub cache; only ``download=True`` goes to the
+            network (needs huggingface_hub). A folder that is named as another package's tokenizer is "./NAME".
+        strict: as for ``OnnxTokenizer``; "ascii" has no provider to be strict about. Another package's tokenizer is
+            given it only where it is True.
+        **options: keyword arguments of ``OnnxTokenizer``, ``AsciiTokenizer`` or the other package's, and ``download``.
 
     Raises:
         ArtefactNotFoundError: nothing of that name; the message lists what exists.
         ArtefactDamagedError: a file is not the one its card describes.
+        PluginError: another package's tokenizer cannot be loaded, or is none.
         MissingExtraError: a download without huggingface_hub.
         UsageError: an option that this tokenizer does not have.
     """
@@ -53,6 +57,8 @@ def load(name: str | os.PathLike[str], *, strict: bool = False, **options: Any) 
     if name == ASCII:
         _check_options(AsciiTokenizer, name, options)
         return AsciiTokenizer(**options)
+    if _is_plugin(name):
+        return _from_plugin(str(name), strict, options)
     folder = find(name, download=download)
     kind = read_card(folder).get("kind")
     if kind == "codebook":
@@ -83,13 +89,31 @@ def find(name: str | os.PathLike[str], *, download: bool = False) -> Path:
 
 
 def card(name: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """The card of a tokenizer, without starting it. Raises as ``load`` does."""
-    return AsciiTokenizer().card if name == ASCII else read_card(find(name))
+    """The card of a tokenizer, without starting it (another package's is made). Raises as ``load`` does."""
+    if name == ASCII:
+        return AsciiTokenizer().card
+    return load(name).card if _is_plugin(name) else read_card(find(name))
+
+
+def _is_plugin(name: object) -> bool:
+    return isinstance(name, str) and name not in available() and name in plugins.offered(plugins.TOKENIZERS)
+
+
+def _from_plugin(name: str, strict: bool, options: Mapping[str, Any]) -> ImageTokenizer:
+    tokenizer = plugins.make(plugins.TOKENIZERS, name, **options, **({"strict": True} if strict else {}))
+    if not isinstance(tokenizer, ImageTokenizer):
+        offered = plugins.offered(plugins.TOKENIZERS)[name]
+        raise PluginError(
+            f"the tokenizer {name!r} of {offered} is of type {type(tokenizer).__name__}: it must be an "
+            "icl_vision.tokenizers.ImageTokenizer"
+        )
+    return tokenizer
 
 
 def _unknown(name: str) -> str:
-    names = ", ".join(available())
-    near = difflib.get_close_matches(name, available(), n=1)
+    known = [*available(), *plugins.offered(plugins.TOKENIZERS)]
+    names = ", ".join(known)
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"no tokenizer {name!r}: available are {names}, or an artefact folder (one with a {CARD_FILE}){hint}"
 

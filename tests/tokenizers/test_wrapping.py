@@ -6,7 +6,7 @@ import copy
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -14,11 +14,11 @@ import pytest
 from icl_vision.contracts import Tokenizer
 from icl_vision.evaluation.few_shot.controls.variants import DealtTokenizer
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
-from icl_vision.tokenizers import ImageTokenizer
+from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
 from icl_vision.tokenizers.bulk.encoding import encode_files
 from icl_vision.tokenizers.bulk.files import tokenize_files
 from icl_vision.tokenizers.words_cache import CachedTokenizer, WordsCache
-from icl_vision.tokenizers.wrapping import WrappedTokenizer, unwrapped
+from icl_vision.tokenizers.wrapping import WrappedTokenizer, fingerprint, unwrapped, whole
 
 WRAPPERS: dict[str, Callable[[Tokenizer, Path], WrappedTokenizer]] = {
     "plain": lambda inner, folder: WrappedTokenizer(inner),
@@ -84,12 +84,59 @@ def test_every_member_is_the_inner_ones(
 def test_what_is_added_to_a_tokenizer_is_seen_through_a_wrapper(tmp_path: Path) -> None:
     own = ImageTokenizer.from_pretrained("ascii")
     made = WrappedTokenizer(own)
-    own.can_focus = True  # type: ignore[attr-defined]
-    assert made.can_focus
+    own.can_sing = True  # type: ignore[attr-defined]
+    assert made.can_sing
+    own.can_focus = True
+    assert not made.can_focus  # encode of a wrapper takes no ``about``, so it does not say that it does
     with pytest.raises(AttributeError, match="can_dance"):
         _ = made.can_dance
     with pytest.raises(AttributeError, match="_hidden"):
         _ = made._hidden
+
+
+class Bare:
+    """A user's own object: what the contract names and nothing beside it."""
+
+    name, can_decode, can_embed = "bare", False, False
+    codebook = None
+    card: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self) -> None:
+        self._like = ImageTokenizer.from_pretrained("ascii", rows=4, columns=4)
+        self.layout, self.vocabulary = self._like.layout, self._like.vocabulary
+        self.encode, self.to_text, self.from_text = self._like.encode, self._like.to_text, self._like.from_text
+        self.decode, self.embed = self._like.decode, self._like.embed
+
+
+def test_an_object_of_the_bare_contract_gets_the_rest(photo: np.ndarray[Any, Any]) -> None:
+    own = Bare()
+    assert isinstance(own, Tokenizer) and not isinstance(own, ImageTokenizer)
+    made = whole(own)  # type: ignore[arg-type]  # mypy knows the contract's methods, not attributes in their place
+    assert (made.preprocessing, made.can_focus, made.batch_size) == (None, False, 32)
+    assert made.layout_for(16).counts == (16,) and made.encode(photo) == own.encode(photo)
+    assert len(made.identity) == 64 and made.identity == fingerprint(Bare())  # type: ignore[arg-type]
+    assert whole(made) is made
+
+
+def test_what_decides_the_words_tells_tokenizers_apart() -> None:
+    class Seeded(AsciiTokenizer):
+        seed = 0
+
+        @property
+        def identity(self) -> str:
+            return f"{super().identity}/{self.seed}"
+
+    small, large = AsciiTokenizer(4, 4), AsciiTokenizer(8, 8)
+    assert small.identity == AsciiTokenizer(4, 4).identity != large.identity
+    first, second = Seeded(4, 4), Seeded(4, 4)
+    second.seed = 1
+    # A wrapper has the identity of what it wraps, also where that one has a say of its own.
+    assert WrappedTokenizer(small).identity == small.identity
+    assert fingerprint(WrappedTokenizer(WrappedTokenizer(first))) == first.identity != second.identity
+    renamed = [WrappedTokenizer(tokenizer) for tokenizer in (small, first, second)]
+    for wrapper in renamed:
+        wrapper.name = "another"
+    assert len({small.identity, *(wrapper.identity for wrapper in renamed)}) == 4
 
 
 def test_the_batch_size_is_one_number(inner: dict[str, ImageTokenizer], tmp_path: Path) -> None:

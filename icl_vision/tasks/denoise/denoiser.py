@@ -35,6 +35,7 @@ from icl_vision.tasks.denoise.results import DenoisedImage
 from icl_vision.tasks.denoise.tasks import DenoisingTask, find_task
 from icl_vision.tasks.draw.checks import drawing_tokenizer
 from icl_vision.tasks.params import Parameters
+from icl_vision.tokenizers.wrapping import whole
 
 Protocol = Literal["leak-free", "paper"]
 PROTOCOLS = ("leak-free", "paper")
@@ -438,7 +439,7 @@ class ImageDenoiser(Parameters):
                 decided,
                 self.leaking,
                 drawing.error,
-                getattr(self.tokenizer_, "preprocessing", None),
+                whole(self.tokenizer_).preprocessing,
             )
             if drawing.error is None:
                 pyramid = drawing.pyramid

@@ -23,6 +23,7 @@ from icl_vision.spelling import composed
 from icl_vision.tasks.denoise.alignment import Alignment
 from icl_vision.tasks.denoise.plan import DenoisingStages
 from icl_vision.tasks.denoise.tasks import DenoisingTask, Pixels
+from icl_vision.tokenizers.wrapping import whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,7 @@ def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> li
         ImageError: one cannot be used; the message names its place.
         UsageError: the tokenizer does not say how it takes pictures.
     """
-    preprocessing = getattr(tokenizer, "preprocessing", None)
+    preprocessing = whole(tokenizer).preprocessing
     if preprocessing is None or not hasattr(preprocessing, "batch"):
         raise UsageError(
             f"the tokenizer {tokenizer.name!r} does not say how it takes pictures (no `preprocessing`), so a picture "

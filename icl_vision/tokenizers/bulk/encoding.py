@@ -5,7 +5,7 @@ a few chunks ahead of the graph, which runs in the caller's thread. What is held
 and one full-size image for each reader.
 
 Knows: reading ahead, telling the bad files of a chunk from the good ones. Refuses to know: where results are kept
-(``bulk_files.py``) and in which form (``bulk_formats.py``).
+(``files.py``) and in which form (``formats.py``).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
+from icl_vision import checks
 from icl_vision.cores import usable_cores
 from icl_vision.errors import ImageError, StorageError, UsageError
 from icl_vision.images import load_image
@@ -78,7 +79,7 @@ def encode_chunks(
 ) -> Generator[tuple[Sequence[str], list[TokenPyramid | ImageError]], None, None]:
     """``encode_files`` by chunks: each chunk of files with a result for each, in order."""
     if not isinstance(tokenizer, ImageTokenizer):  # a wrapper, which wants the files themselves
-        _checked_workers(workers)
+        _check_workers(workers)
         for chunk in chunks:
             yield chunk, _encoded_by(tokenizer, chunk, k)
         return
@@ -201,15 +202,14 @@ def read_part(paths: Sequence[str], *, shrink: Shrink) -> list[Image.Image | Ima
     return images
 
 
-def _checked_workers(workers: object) -> None:
-    if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
-        raise UsageError(f"workers counts processes and must be a whole number of 0 or more; got {workers!r}")
+def _check_workers(workers: int) -> None:
+    checks.count("workers", workers, least=0, of="processes")
 
 
 @contextlib.contextmanager
 def _readers(workers: int) -> Iterator[Executor]:
     """Threads or processes that read; what they have not begun is dropped when the block is left."""
-    _checked_workers(workers)
+    _check_workers(workers)
     executor: Executor
     if workers:
         # Not fork: onnxruntime's threads may hold locks at that moment.

@@ -3,7 +3,8 @@
     report = tokenize_files(tokenizer, list_images("photos"), "words.jsonl", resume=True)
 
 While it is worked on, everything lies in a run folder beside the file (``words.jsonl.part``, see ``runs.py``): its
-journal gets one line for every chunk of ``bulk.CHUNK`` files, on disk before the next chunk counts. At the end appear
+journal gets one line for every chunk of ``encoding.CHUNK`` files, on disk before the next chunk counts. At the end
+appear
 
     words.jsonl             the rows, in the order of the files
     words.jsonl.bad.jsonl   {"image", "error", "message"} of each file that could not be used; absent if there is none
@@ -11,8 +12,8 @@ journal gets one line for every chunk of ``bulk.CHUNK`` files, on disk before th
 
 each moved there whole, and the run folder goes last. A kill costs the chunks in flight and no more.
 
-Knows: journals, shards, what a resume may go on with. Refuses to know: how files are read and encoded (``bulk.py``),
-how rows look in a file (``bulk_formats.py``).
+Knows: journals, shards, what a resume may go on with. Refuses to know: how files are read and encoded
+(``encoding.py``), how rows look in a file (``formats.py``).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from icl_vision.files.storage import write_json
 from icl_vision.tokenizers.base import ImageTokenizer
 from icl_vision.tokenizers.bulk.encoding import CHUNK, encode_chunks
 from icl_vision.tokenizers.bulk.formats import JsonLines, Row, format_of, is_shown, json_line, row_of
-from icl_vision.tokenizers.wrapping import fingerprint
+from icl_vision.tokenizers.wrapping import fingerprint, whole
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Tokenizer
@@ -70,14 +71,14 @@ class Shard:
         Raises:
             UsageError: not of that form, or out of range.
         """
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
-        if found is None:
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text.strip())
+        if match is None:
             raise UsageError(f"a shard is I/N with 1 <= I <= N, e.g. 2/8; got {text!r}")
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def of(self, items: Sequence[str]) -> Sequence[str]:
         """This shard's part of a list."""
-        ends = [place * len(items) // self.count for place in (self.number - 1, self.number)]
+        ends = [parts * len(items) // self.count for parts in (self.number - 1, self.number)]
         return items[ends[0] : ends[1]]
 
     def file(self, out: Path) -> Path:
@@ -162,9 +163,9 @@ def tokenize_files(
             # A context of its own: an error or Ctrl-C here must stop the readers at once, not when memory is cleared.
             with contextlib.closing(encode_chunks(tokenizer, chunks, k, workers=workers)) as encoded:
                 for number, (chunk, results) in zip(todo, encoded, strict=True):
-                    found = [row_of(path, result) for path, result in zip(chunk, results, strict=True)]
+                    rows = [row_of(path, result) for path, result in zip(chunk, results, strict=True)]
                     with _storing(target, folder):
-                        run.record(str(number), {"rows": found})
+                        run.record(str(number), {"rows": rows})
                     tell(len(chunk))
             with _storing(target, folder):
                 images, bad = _write_all(_rows(folder, len(files)), target, folder, tokenizer, run.info)
@@ -205,7 +206,7 @@ def write_rows(
         tokenizer, k: what they were made with.
         files: what they were made from.
         out: as for ``tokenize_files``; there is no journal.
-        rows: as ``bulk_formats.row_of`` gives them, good and bad; an iterator is read as it goes.
+        rows: as ``formats.row_of`` gives them, good and bad; an iterator is read as it goes.
 
     Raises:
         RunError: more or fewer rows than files; nothing is written then.
@@ -283,9 +284,7 @@ def _config(tokenizer: Tokenizer, files: Sequence[str], k: int | None, shard: Sh
     """What decides the rows."""
     layout = tokenizer.layout
     if k is not None:
-        whole = ImageTokenizer._checked_k(k)
-        layout_for = getattr(tokenizer, "layout_for", None)
-        layout = layout_for(whole) if layout_for else layout.truncate(layout.layers_for(whole))
+        layout = whole(tokenizer).layout_for(ImageTokenizer._checked_k(k))
     names = hashlib.sha256()
     for path in files:
         names.update(os.fsencode(path) + b"\0")

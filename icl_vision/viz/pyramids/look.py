@@ -190,7 +190,7 @@ def in_shape(shown: PyramidLook, picture: Image.Image) -> Image.Image:
 
 def frame(image: Image.Image, tokenizer: ImageTokenizer | None) -> tuple[Image.Image, Image.Image, str]:
     """(seen, backdrop, framing) of ``PyramidLook`` for an RGB image."""
-    rule = getattr(tokenizer, "preprocessing", None)
+    rule = None if tokenizer is None else tokenizer.preprocessing
     width, height = image.size
     if not isinstance(rule, Preprocessing):
         backdrop = image.copy()

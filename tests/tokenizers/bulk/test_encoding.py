@@ -161,7 +161,7 @@ def test_no_more_is_read_than_a_few_chunks_ahead(tmp_path: Path) -> None:
 def test_options_that_cannot_be(tmp_path: Path) -> None:
     paths = make(tmp_path / "in", 1)
     for workers in (-1, True, 1.5):
-        with pytest.raises(UsageError, match="workers counts processes"):
+        with pytest.raises(UsageError, match="workers must be a whole number of 0 or more processes; got"):
             list(encode_files(Levels(), paths, workers=workers))  # type: ignore[arg-type]
     with pytest.raises(PyramidError, match="k=7"):
         list(encode_files(Levels(), paths, 7))
@@ -429,7 +429,7 @@ def test_a_pool_of_readers_that_cannot_be_made(tmp_path: Path, monkeypatch: pyte
     def none(*arguments: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("icl_vision.tokenizers.bulk.ProcessPoolExecutor", none)
+    monkeypatch.setattr("icl_vision.tokenizers.bulk.encoding.ProcessPoolExecutor", none)
     with pytest.raises(StorageError, match="no more readers of images can be started"):
         tokenize_files(Levels(), make(tmp_path / "in", 3), tmp_path / "words.jsonl", workers=2)
 

@@ -20,6 +20,7 @@ from PIL.Image import Resampling
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.base import ImageTokenizer
+from icl_vision.tokenizers.wrapping import whole
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,9 +94,7 @@ class UntrainedTokenizer(ImageTokenizer):
         return {**super().card, "like": self._like.name, "seed": self.seed}
 
     def layout_for(self, k: int) -> PyramidLayout:
-        layout_for = getattr(self._like, "layout_for", None)
-        layout: PyramidLayout = layout_for(k) if layout_for else super().layout_for(k)
-        return layout
+        return whole(self._like).layout_for(k)
 
     def _shrink(self, image: Image.Image) -> Image.Image:
         return image.resize((SIDE, SIDE), Resampling.BOX)
