@@ -113,4 +113,4 @@ def test_a_trip_is_counted_in_a_process_of_its_own() -> None:
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert report["modules"] == len(report["rooms"]) > 10
     assert report["crossings"] == sum(report["rooms"].values()) == report["back"] + report["modules"]
-    assert {"icl_vision.images", "icl_vision.pyramid", "icl_vision.llms.fake"} <= set(report["rooms"])
+    assert {"icl_vision.images.opening", "icl_vision.pyramid", "icl_vision.llms.fake"} <= set(report["rooms"])

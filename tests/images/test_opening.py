@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from icl_vision import images
 from icl_vision.errors import (
     DataLeftOutWarning,
     ImageArrayError,
@@ -27,7 +26,7 @@ from icl_vision.errors import (
     ImageTooLargeError,
     ImageTruncatedError,
 )
-from icl_vision.images import is_image_source, iter_images, list_images, load_image, load_images
+from icl_vision.images import is_image_source, iter_images, list_images, load_image, load_images, opening
 
 RED, GREEN, BLUE, WHITE, BLACK = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (0, 0, 0)
 ALL_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"]
@@ -533,10 +532,10 @@ class TestRefusals:
         with pytest.raises(ImageTooLargeError, match="16383x16383"):
             load_image(webp)
         lossless = encoded(photo(), "WEBP", lossless=True)
-        assert images._declared_size("WEBP", lossless) == (37, 23)
-        assert images._declared_size("WEBP", encoded(photo(), "WEBP")) == (37, 23)
-        assert images._declared_size("WEBP", encoded(photo().convert("RGBA"), "WEBP")) == (37, 23)
-        assert images._declared_size("GIF", encoded(photo(), "GIF", comment=b"hello")) == (37, 23)
+        assert opening._declared_size("WEBP", lossless) == (37, 23)
+        assert opening._declared_size("WEBP", encoded(photo(), "WEBP")) == (37, 23)
+        assert opening._declared_size("WEBP", encoded(photo().convert("RGBA"), "WEBP")) == (37, 23)
+        assert opening._declared_size("GIF", encoded(photo(), "GIF", comment=b"hello")) == (37, 23)
 
     def test_a_gif_whose_frame_is_larger_than_its_screen(self) -> None:
         data = bytearray(encoded(Image.new("L", (4, 4)), "GIF"))
