@@ -87,7 +87,7 @@ class TestSources:
         assert np.array_equal(pixels(data), np.asarray(Image.open(io.BytesIO(data)).convert("RGB")))
 
     def test_the_formats_are_these(self) -> None:
-        assert list(images.FORMATS) == ALL_FORMATS
+        assert list(opening.FORMATS) == ALL_FORMATS
 
     def test_a_file_object_is_read_from_its_start_put_back_and_left_open(self) -> None:
         buffer = io.BytesIO(encoded(photo(), "PNG"))
@@ -583,7 +583,7 @@ class TestRefusals:
     def test_the_default_byte_cap_is_checked_before_reading(self, tmp_path: Path) -> None:
         path = tmp_path / "sparse.png"
         with path.open("wb") as handle:
-            handle.truncate(images.MAX_BYTES + 1)
+            handle.truncate(opening.MAX_BYTES + 1)
         with pytest.raises(ImageTooLargeError, match="cap of 268,435,456"):
             load_image(path)
 
