@@ -44,6 +44,7 @@ from icl_vision.files.runs import read_usage
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.cost import Budget, Price, PriceTable
 from icl_vision.llms.fake import FakeLLM
+from icl_vision.llms.loop import hop
 from icl_vision.pyramid import TokenPyramid
 
 THREE = Query("an image of 3")
@@ -288,7 +289,7 @@ async def test_leaving_a_stream_ends_its_requests():
     async for _ in stream:
         break
     await stream.aclose()
-    await asyncio.sleep(0.05)  # the LLM lives on another thread, which has to hear of it
+    await hop(asyncio.sleep(0))  # the LLM lives on another thread, which has heard of it before this
     asked = len(llm.prefixes)
     await asyncio.sleep(0.05)
     assert len(llm.prefixes) == asked < 37

@@ -27,10 +27,17 @@ COST = Usage(1, 10, 0, 1)
 class PairLLM(BaseLLM):
     """Scores pair by pair through a retry layer. ``fails``: for a continuation, errors of its attempts in turn."""
 
-    def __init__(self, fails: dict[str, list[Any]] | None = None, *, concurrency: int = 64, attempts: int = 3) -> None:
+    def __init__(
+        self,
+        fails: dict[str, list[Any]] | None = None,
+        *,
+        concurrency: int = 64,
+        attempts: int = 3,
+        attempt_timeout: float = 60.0,
+    ) -> None:
         self.fails = fails or {}
         self.asked: list[str] = []
-        policy = RetryPolicy(attempts=attempts, attempt_timeout=0.2, wait_initial=0, wait_maximum=0)
+        policy = RetryPolicy(attempts=attempts, attempt_timeout=attempt_timeout, wait_initial=0, wait_maximum=0)
         self.resilience = Resilience(policy, Limiter(start=concurrency, maximum=concurrency))
         self.hold: Callable[[str], Any] | None = None
 
@@ -121,8 +128,7 @@ def test_an_end_to_waiting_ends_everything() -> None:
             await task
 
     asyncio.run(main())
-    run_sync(asyncio.sleep(0.01))
-    assert llm.resilience.limiter.in_use == 0
+    run_sync(until(lambda: llm.resilience.limiter.in_use == 0))
 
 
 def test_a_cache_keeps_it_and_asks_only_for_the_others(tmp_path: Path) -> None:
@@ -182,7 +188,7 @@ class TestBooks:
 
     def test_a_pair_that_may_have_been_answered(self) -> None:
         meter = Meter()
-        metered = MeteredLLM(PairLLM({text(2): ["never"] * 3}, attempts=3), meter)
+        metered = MeteredLLM(PairLLM({text(2): ["never"] * 3}, attempt_timeout=0.5), meter)
         with pytest.raises(LLMTimeoutError):
             metered.score_sync(pairs(5))
         found = spent(meter)
@@ -190,14 +196,14 @@ class TestBooks:
 
     def test_attempts_that_timed_out_before_an_answer(self) -> None:
         meter = Meter()
-        metered = MeteredLLM(PairLLM({"which?": ["never", LLMResponseError("no JSON")]}, attempts=3), meter)
+        metered = MeteredLLM(PairLLM({"which?": ["never", LLMResponseError("no JSON")]}, attempt_timeout=0.5), meter)
         with pytest.raises(LLMResponseError):
             metered.complete_sync("which?")
         one = metered.estimate("which?")
         assert spent(meter) == one + one
 
         meter = Meter()
-        metered = MeteredLLM(PairLLM({"which?": ["never"]}), meter)
+        metered = MeteredLLM(PairLLM({"which?": ["never"]}, attempt_timeout=0.5), meter)
         metered.complete_sync("which?")
         assert spent(meter) == one + COST
 

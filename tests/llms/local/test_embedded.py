@@ -318,7 +318,7 @@ if mode == "busy":
     threading.Thread(target=lambda: llm.complete_sync("text", max_tokens=4000), daemon=True).start()
     time.sleep(0.3)
 if mode == "killed":
-    from icl_vision.llms import llama_server
+    from icl_vision.llms.local import server as llama_server
     print(llama_server._processes[0].pid, flush=True)
     os.kill(os.getpid(), 9)
 """

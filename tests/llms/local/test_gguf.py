@@ -252,7 +252,7 @@ def test_killed_while_it_is_put_together(tmp_path):
         "module.MODEL_NAME, module.chunk_paths = 'small.gguf', lambda: [part]\n"
         "module.EXPECTED_SHA256 = hashlib.sha256(part.read_bytes()).hexdigest()\n"
         "sys.modules[module.__name__] = module\n"
-        "from icl_vision.llms import gguf\n"
+        "from icl_vision.llms.local import gguf\n"
         "if sys.argv[2] == 'slow':\n"
         "    def copy(source, target, length=0):\n"
         "        target.write(source.read(10)); target.flush(); print('half', flush=True); time.sleep(60)\n"

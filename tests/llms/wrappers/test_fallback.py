@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import threading
 
 import pytest
 from llm_contract import PROMPT, quick
@@ -274,18 +275,22 @@ def test_what_a_failure_costs_on_the_safe_side(error, billed):
 
 def test_a_cancelled_request_frees_what_it_reserved():
     meter = Meter()
-    gate = asyncio.Event()
+    asked = threading.Event()
 
     class Waits(FakeLLM):
         async def _complete(self, prompt, **settings):
-            await gate.wait()
+            asked.set()
+            await asyncio.Event().wait()
 
     async def cancel():
         task = asyncio.create_task(MeteredLLM(Waits(), meter).complete(PROMPT))
-        await asyncio.sleep(0.05)
+        assert await asyncio.to_thread(asked.wait, 30)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        await asyncio.sleep(0.05)
+        for _ in range(3000):  # the LLM lives on another thread, which has to hear of it
+            if meter.total()[0].requests:
+                break
+            await asyncio.sleep(0.01)
 
     asyncio.run(cancel())
     assert meter._reserved["fake"] == Usage() and meter.spent["fake"].requests == 1

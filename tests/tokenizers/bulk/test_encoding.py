@@ -503,7 +503,15 @@ def test_killed_at_random_moments_nothing_is_lost_or_there_twice(tmp_path: Path)
     paths = make(tmp_path / "in", 40 * CHUNK, bad=tuple(range(0, 40 * CHUNK, 101)))
     whole = tokenize_files(AsciiTokenizer(2, 2), paths, tmp_path / "whole.jsonl")
     out = tmp_path / "words.jsonl"
-    code = "from icl_vision.cli import main; main()"
+    # A chunk takes a moment, so that a kill that is kept waiting still comes before the end.
+    code = """if 1:
+        import time
+        from icl_vision.cli import main
+        from icl_vision.files.runs import Run
+        record = Run.record
+        Run.record = lambda *arguments: (record(*arguments), time.sleep(0.02))
+        main()
+    """
     command = [sys.executable, "-c", code, "tokenize", str(tmp_path / "in"), "--tokenizer", "ascii", "--quiet"]
     command += ["--out", str(out), "--resume"]
     expected = tmp_path / "ascii.jsonl"
