@@ -239,10 +239,10 @@ def _read_tensors(path: Path, expected: str) -> dict[str, Any]:
         raise ArtefactDamagedError(f"{str(path)!r} has no {CODEBOOK_FILE}; fetch or build the folder again") from None
     except OSError as error:
         raise ArtefactDamagedError(f"{CODEBOOK_FILE} in {str(path)!r} cannot be read ({error.strerror})") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected:
         raise ArtefactDamagedError(
-            f"{CODEBOOK_FILE} in {str(path)!r} is not the file its card describes: its sha256 is {found[:12]}..., "
+            f"{CODEBOOK_FILE} in {str(path)!r} is not the file its card describes: its sha256 is {digest[:12]}..., "
             f"the card says {expected[:12]}...; fetch or build the folder again"
         )
     try:

@@ -162,7 +162,7 @@ class Constraint:
         for number, place in enumerate(self.places, start=1):
             if not place:
                 raise UsageError(f"place {number} of a Constraint allows nothing; give it at least one string")
-            stray = next((one for one in place if one not in known), None)
+            stray = next((token for token in place if token not in known), None)
             if stray is not None:
                 raise UsageError(f"place {number} of a Constraint allows {stray!r}, which is not among its allowed")
 

@@ -94,7 +94,7 @@ class IclVisionError(Exception):
 
     def _facts(self) -> dict[str, Any]:
         """Attributes: our own, notes, and those that a builtin ancestor keeps elsewhere (an ImportError its name)."""
-        names = [name for kind, found in _BUILTIN_FACTS.items() if isinstance(self, kind) for name in found]
+        names = [name for kind, facts in _BUILTIN_FACTS.items() if isinstance(self, kind) for name in facts]
         kept = {name: getattr(self, name, None) for name in names}
         return {name: value for name, value in kept.items() if value is not None} | self.__dict__
 
@@ -125,7 +125,7 @@ def _portable(cause: BaseException | None) -> BaseException | None:
 
 
 def _plain(args: tuple[Any, ...]) -> bool:
-    return all(one is None or isinstance(one, str | bytes | int | float) for one in args)
+    return all(arg is None or isinstance(arg, str | bytes | int | float) for arg in args)
 
 
 class UsageError(IclVisionError, ValueError):

@@ -67,12 +67,12 @@ def make(group: str, name: str, *arguments: Any, **options: Any) -> Any:
 
 def _points(group: str) -> dict[str, list[EntryPoint]]:
     """By name; one that is listed twice with the same value (an editable package may be) counts once."""
-    found: dict[str, list[EntryPoint]] = {}
+    points: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=group):
-        same = found.setdefault(point.name, [])
+        same = points.setdefault(point.name, [])
         if all(point.value != other.value for other in same):
             same.append(point)
-    return found
+    return points
 
 
 def _package(point: EntryPoint) -> str:

@@ -79,7 +79,7 @@ def screen(words: Iterable[str], *, english: Callable[[str], bool] | None = None
             dropped[REASONS[4]].append(word)
         else:
             kept.append(word)
-    result = Screening(tuple(kept), {reason: tuple(found) for reason, found in dropped.items()})
+    result = Screening(tuple(kept), {reason: tuple(words) for reason, words in dropped.items()})
     logger.info("screening: %s", result.counts())
     return result
 

@@ -149,12 +149,12 @@ class Vocabulary:
         if isinstance(words, str):
             raise UnknownWordError(f"ids() takes a sequence of words; for one text use from_text({words[:40]!r})")
         words = list(words)
-        found = [self._index.get(word, -1) for word in words]
-        found = [self._spelled(words[place]) if one < 0 else one for place, one in enumerate(found)]
-        if -1 in found:
-            place = found.index(-1)
+        ids = [self._index.get(word, -1) for word in words]
+        ids = [self._spelled(words[place]) if id_ < 0 else id_ for place, id_ in enumerate(ids)]
+        if -1 in ids:
+            place = ids.index(-1)
             raise UnknownWordError(self._unknown(words[place], f" (word {place + 1} of {len(words)})"))
-        return np.array(found, dtype=np.int32)
+        return np.array(ids, dtype=np.int32)
 
     def nearest_spelling(self, word: str) -> str | None:
         """The word spelled most like ``word``; None when nothing comes close. Slow (tens of ms): for messages."""
@@ -261,10 +261,10 @@ class Vocabulary:
             raise ArtefactDamagedError(f"{WORDS_FILE} in {str(path)!r} is not UTF-8 text ({error.reason})") from error
         except OSError as error:
             raise ArtefactDamagedError(f"{WORDS_FILE} in {str(path)!r} cannot be read ({error.strerror})") from error
-        found = hash_words(words)
-        if found != expected:
+        digest = hash_words(words)
+        if digest != expected:
             raise ArtefactDamagedError(
-                f"{WORDS_FILE} in {str(path)!r} is not the list its card describes: its hash is {found[:12]}..., "
+                f"{WORDS_FILE} in {str(path)!r} is not the list its card describes: its hash is {digest[:12]}..., "
                 f"the card says {str(expected)[:12]}...; fetch or build the folder again"
             )
         name = card.get("vocabulary_name", card.get("name", path.name))
@@ -278,7 +278,7 @@ class Vocabulary:
         if not isinstance(word, str) or word.isascii():
             return -1
         forms = (unicodedata.normalize(form, word) for form in ("NFC", "NFD"))
-        return next((self._index[one] for one in forms if one in self._index), -1)
+        return next((self._index[form] for form in forms if form in self._index), -1)
 
     def _unknown(self, word: object, where: str = "") -> str:
         if not isinstance(word, str):

@@ -65,7 +65,7 @@ def member(folder: Path, name: str) -> Path:
     path = checked_path(folder / name)
     if folder.absolute().is_relative_to(_OWN):
         return path
-    root, real = (Path(os.path.realpath(one)) for one in (folder, path))  # (Path.resolve raises where links go round)
+    root, real = (Path(os.path.realpath(name)) for name in (folder, path))  # (Path.resolve raises where links go round)
     homes = [root, root.parent.parent / "blobs"] if root.parent.name == "snapshots" else [root]
     if not any(real.is_relative_to(home) for home in homes):
         raise OSError(errno.EINVAL, "it is a link that leads out of its folder", str(path))
@@ -141,12 +141,12 @@ def read_arrays(path: str | os.PathLike[str], *names: str) -> tuple[dict[str, np
                 sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
                 if sum(sizes.get(name, 0) for name in names) > MOST_ARRAYS:
                     raise ValueError(f"its arrays have more than the {MOST_ARRAYS:,} bytes that are read into memory")
-                found = {}
+                arrays = {}
                 for name in names:
                     if name in sizes:
                         with archive.open(f"{name}.npy") as stored:
-                            found[name] = np.lib.format.read_array(stored, allow_pickle=False)
-            return found, list(sizes)
+                            arrays[name] = np.lib.format.read_array(stored, allow_pickle=False)
+            return arrays, list(sizes)
         except (zipfile.BadZipFile, zlib.error, LookupError, EOFError, NotImplementedError, RuntimeError, MemoryError,
                 struct.error, ArithmeticError, TypeError, SyntaxError) as error:  # fmt: skip
             raise ValueError(str(error) or type(error).__name__) from error
@@ -236,12 +236,12 @@ def _check_size(size: int, most: int, path: str | os.PathLike[str]) -> None:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    document = dict(pairs)
+    if len(document) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"it says the key {twice[:80]!r} twice")
-    return found
+    return document
 
 
 def _constant(name: str) -> NoReturn:

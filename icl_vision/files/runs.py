@@ -55,13 +55,13 @@ def config_hash(command: str, config: Mapping[str, Any]) -> str:
 
 def versions() -> dict[str, str]:
     """Versions of what decides a run's results: Python, this library, and the packages it computes with."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("icl-vision", "numpy", "pillow", "onnxruntime-gpu", "onnxruntime", "openai", "anthropic", "xllamacpp"):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 @functools.cache
@@ -329,12 +329,12 @@ def read_usage(folder: str | os.PathLike[str]) -> Usage:
 
 
 def _usage_of(told: Any) -> Usage:
-    found = told.get("usage") if isinstance(told, Mapping) else None
+    usage = told.get("usage") if isinstance(told, Mapping) else None
     known = Usage().to_dict()
-    if not isinstance(found, Mapping):
+    if not isinstance(usage, Mapping):
         return Usage()
     # A journal of an earlier version may lack a kind of token.
-    return Usage(**{name: value for name in known if isinstance(value := found.get(name, 0), int)})
+    return Usage(**{name: value for name in known if isinstance(value := usage.get(name, 0), int)})
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any] | None]:

@@ -82,9 +82,9 @@ def writing(target: Path) -> Iterator[None]:
 
 def unwritable(target: Path, error: OSError) -> UnwritableError:
     """The error for a place that the system does not let us write to."""
-    found = UnwritableError(f"{str(target)!r} cannot be written: {error.strerror or error}")
-    found.errno, found.strerror = error.errno, error.strerror
-    return found
+    unwritable = UnwritableError(f"{str(target)!r} cannot be written: {error.strerror or error}")
+    unwritable.errno, unwritable.strerror = error.errno, error.strerror
+    return unwritable
 
 
 def try_writing(target: Path, *, folder: bool) -> None:
@@ -97,27 +97,27 @@ def try_writing(target: Path, *, folder: bool) -> None:
     Raises:
         UnwritableError: it cannot; the message says why.
     """
-    place = target if folder else target.parent
-    made: list[Path] = []
+    below = target if folder else target.parent
+    new: list[Path] = []
     with writing(target):
         checked_path(target)
         if not folder:
             _refuse_devices(target)
         try:
-            for one in reversed([place, *place.parents]):
-                if not one.is_dir():
-                    if one.exists():
-                        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(one))
-                    one.mkdir()
-                    made.append(one)
-            with tempfile.TemporaryFile(prefix=".tmp-", dir=place, buffering=0) as handle:
+            for parent in reversed([below, *below.parents]):
+                if not parent.is_dir():
+                    if parent.exists():
+                        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(parent))
+                    parent.mkdir()
+                    new.append(parent)
+            with tempfile.TemporaryFile(prefix=".tmp-", dir=below, buffering=0) as handle:
                 # A full disk still makes empty files.
                 handle.write(bytes(_TRIED))
                 os.fsync(handle.fileno())
         finally:
-            for one in reversed(made):
+            for parent in reversed(new):
                 with contextlib.suppress(OSError):  # somebody else put something there meanwhile
-                    one.rmdir()
+                    parent.rmdir()
 
 
 _TRIED = 64 * 1024

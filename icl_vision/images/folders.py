@@ -1,8 +1,8 @@
 """Which files of a folder are pictures, and what of it is left out, so that nothing is left out silently.
 
-    found = survey("photos")
-    found.images                    # sorted by path
-    found.tell()                    # one DataLeftOutWarning that counts and names what was passed over, if anything was
+    photos = survey("photos")
+    photos.images                   # sorted by path
+    photos.tell()                   # one DataLeftOutWarning that counts and names what was passed over, if anything was
 
 Knows: suffixes, signatures, hidden files, links. Refuses to know: pixels, labels, what the pictures are for.
 """
@@ -92,7 +92,7 @@ def survey(folder: str | os.PathLike[str], *, deep: bool = True) -> Survey:
     root = Path(folder)
     if not os.path.isdir(root):
         raise ImageNotFoundError(f"{str(root)!r} is not a folder; pass a folder of images")
-    found = Survey(root)
+    result = Survey(root)
 
     def refuse(error: OSError) -> None:
         raise ImageNotFoundError(f"the folder {str(error.filename)!r} cannot be read: {error.strerror}") from error
@@ -101,7 +101,7 @@ def survey(folder: str | os.PathLike[str], *, deep: bool = True) -> Survey:
         top = Path(place)
         linked = [name for name in folders if not name.startswith(".") and os.path.islink(top / name)]
         for name in linked:
-            found.leave_out(LINKED, (top / name).relative_to(root))
+            result.leave_out(LINKED, (top / name).relative_to(root))
         folders[:] = [name for name in folders if not name.startswith(".") and name not in linked]
         for name in files:
             path = top / name
@@ -109,20 +109,20 @@ def survey(folder: str | os.PathLike[str], *, deep: bool = True) -> Survey:
             if why is None and not deep and top != root:
                 why = DEEPER
             if why is None:
-                found.images.append(path)
+                result.images.append(path)
             elif why:
-                found.leave_out(why, path.relative_to(root))
-    found.images.sort(key=by_name)
-    return found
+                result.leave_out(why, path.relative_to(root))
+    result.images.sort(key=by_name)
+    return result
 
 
 def loose(folder: Path) -> Survey:
     """What lies beside the class folders of a folder and is a picture: left out, since it has no class."""
-    found = Survey(folder)
+    result = Survey(folder)
     for path in sorted(folder.iterdir()):
         if path.is_file() and is_picture(path.name) and not path.name.startswith("."):
-            found.leave_out(LOOSE, path.name)
-    return found
+            result.leave_out(LOOSE, path.name)
+    return result
 
 
 def list_images(folder: str | os.PathLike[str]) -> list[Path]:
@@ -134,9 +134,9 @@ def list_images(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ImageNotFoundError: not a folder, or not readable.
     """
-    found = survey(folder)
-    found.tell(stacklevel=2)
-    return found.images
+    result = survey(folder)
+    result.tell(stacklevel=2)
+    return result.images
 
 
 def is_picture(name: str) -> bool:

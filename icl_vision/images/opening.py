@@ -266,8 +266,8 @@ def _from_bytes(data: bytes, label: str, max_pixels: int) -> PilImage.Image:
         raise ImageFormatError(f"{label} is not an image: its first bytes are {data[:8]!r}; allowed are {_FORMAT_LIST}")
     with _guarded(label, f"begins as a {kind} image but is cut off or damaged", ImageTruncatedError):
         if kind == "TIFF" and _without_mode(data):
-            found, orientation = read_tiff(data, lambda size: _check_pixels(label, size, max_pixels))
-            return _upright(_to_rgb(found, label), orientation)
+            picture, orientation = read_tiff(data, lambda size: _check_pixels(label, size, max_pixels))
+            return _upright(_to_rgb(picture, label), orientation)
         declared = _declared_size(kind, data)
         if declared is not None:
             _check_pixels(label, declared, max_pixels)
@@ -502,11 +502,11 @@ def _with_8_bit_key(image: PilImage.Image, bits: int) -> PilImage.Image:
     key = image.info.get("transparency")
     if isinstance(key, int) and image.mode == "L" and bits < 8:
         most = 2**bits - 1
-        found: Any = (key & most) * 255 // most
+        key_of_8: Any = (key & most) * 255 // most
     elif isinstance(key, tuple) and not all(isinstance(part, int) and part <= 255 for part in key):
-        found = tuple(part >> 8 for part in key)
+        key_of_8 = tuple(part >> 8 for part in key)
     else:
         return image
     copy = image.copy()
-    copy.info["transparency"] = found
+    copy.info["transparency"] = key_of_8
     return copy

@@ -167,18 +167,18 @@ def classifier_tool(
     def run(image: str) -> tuple[str, Classification]:
         source = find(image)
         try:
-            (found,) = classifier.classify([source])
+            (classification,) = classifier.classify([source])
         except (ImageError, UnknownAnswerError) as error:
             raise _for_the_model(error, image) from error
-        return _report(found, image, labels)
+        return _report(classification, image, labels)
 
     async def arun(image: str) -> tuple[str, Classification]:
         source = find(image)
         try:
-            (found,) = await classifier.aclassify([source])
+            (classification,) = await classifier.aclassify([source])
         except (ImageError, UnknownAnswerError) as error:
             raise _for_the_model(error, image) from error
-        return _report(found, image, labels)
+        return _report(classification, image, labels)
 
     return task_tool(name, description, run, arun, schema, images=access.images)
 
@@ -255,21 +255,21 @@ def as_runnable(task: Callable[[Any], Any], *, name: str | None = None) -> Runna
     return RunnableLambda(task, name=name or type(task).__name__)
 
 
-def _report(found: Classification, image: str, labels: Sequence[str]) -> tuple[str, Classification]:
-    if found.error is not None:  # the classifier was told to return errors in place
-        if isinstance(found.error, ImageError | UnknownAnswerError):
-            raise _for_the_model(found.error, image) from found.error
-        raise found.error
-    if found.label is None:
+def _report(classification: Classification, image: str, labels: Sequence[str]) -> tuple[str, Classification]:
+    if classification.error is not None:  # the classifier was told to return errors in place
+        if isinstance(classification.error, ImageError | UnknownAnswerError):
+            raise _for_the_model(classification.error, image) from classification.error
+        raise classification.error
+    if classification.label is None:
         text = f"none of the known labels fits ({_shortened(labels, _LABELS_SHOWN)})"
-    elif found.probabilities is not None:
+    elif classification.probabilities is not None:
         # An LLM's own shares are mostly far too sure, and the model that reads this should know which they are.
-        raw = "" if found.calibrated else ", not calibrated"
-        text = f"{found.label} (confidence {found.probabilities[found.label]:.2f}{raw})"
+        raw = "" if classification.calibrated else ", not calibrated"
+        text = f"{classification.label} (confidence {classification.probabilities[classification.label]:.2f}{raw})"
     else:
-        text = found.label
-    words = [word for layer in found.words for word in layer]
-    return f"{text}\nwords for the image: {_shortened(words, _WORDS_SHOWN)}", found
+        text = classification.label
+    words = [word for layer in classification.words for word in layer]
+    return f"{text}\nwords for the image: {_shortened(words, _WORDS_SHOWN)}", classification
 
 
 def _for_the_model(error: Exception, image: str) -> ToolException:

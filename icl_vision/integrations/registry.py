@@ -158,18 +158,18 @@ class ImageAccess:
         if not name.strip() or not name.isprintable() or len(name) > MAX_NAME_CHARACTERS:
             return None
         if self.root is not None:
-            found = _file(self.root / name)
+            file = _file(self.root / name)
             # resolve() has followed every link and every "..": what is compared is what would be opened.
-            if found is not None and found.is_relative_to(self.root):
-                return found
+            if file is not None and file.is_relative_to(self.root):
+                return file
         return _file(Path(name)) if self.allow_paths else None
 
 
 def _file(path: Path) -> Path | None:
     """The file itself, links followed; None where there is none. Pipes and devices are no files: they may never end."""
     try:
-        found = path.resolve(strict=True)
-        return found if found.is_file() else None
+        file = path.resolve(strict=True)
+        return file if file.is_file() else None
     except (OSError, ValueError, RuntimeError):
         return None
 

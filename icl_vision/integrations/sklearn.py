@@ -114,8 +114,8 @@ class FewShotImageClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[mi
 
     def predict(self, X: Iterable[ImageSource]) -> npt.NDArray[Any]:
         """A label for each image, array [N] of the classes' type; ``abstain_label`` where the answer is no label."""
-        found = self._fitted().predict(_images(X))
-        labels = [self._abstained if label is None else label for label in found]
+        predicted = self._fitted().predict(_images(X))
+        labels = [self._abstained if label is None else label for label in predicted]
         return np.asarray(labels, dtype=self.classes_.dtype if not labels else None)
 
     def predict_proba(self, X: Iterable[ImageSource]) -> npt.NDArray[np.float64]:

@@ -117,11 +117,11 @@ def _measured(rows: Sequence[npt.NDArray[np.float64]], places: Sequence[int]) ->
 
 
 def _of(shares: Sequence[npt.NDArray[np.float64]], places: Sequence[int]) -> dict[str, Any]:
-    found = reliability(
+    measured = reliability(
         [float(row.max()) for row in shares],
         [int(np.argmax(row)) == place for row, place in zip(shares, places, strict=True)],
         briers=[brier_score(row, place) for row, place in zip(shares, places, strict=True)],
     )
-    document = found.to_dict()
+    document = measured.to_dict()
     del document["bins"]
     return document

@@ -80,7 +80,7 @@ class Reliability:
             "interval": list(self.interval),
             "perfect": {"mean": self.perfect[0], "95th_percentile": self.perfect[1]},
             "brier": self.brier,
-            "bins": [one.to_dict() for one in self.bins],
+            "bins": [bin_.to_dict() for bin_ in self.bins],
         }
 
     def __str__(self) -> str:
@@ -183,11 +183,11 @@ def _bootstrap(
     table = np.zeros((count, BINS, 3))
     np.add.at(table, (own, place), np.stack([np.ones_like(shares), shares, hits], axis=1))
     flat = table.reshape(count, -1)
-    found = []
+    draws = []
     for _ in range(0, repeats, _AT_ONCE):
         drawn = random.multinomial(count, np.full(count, 1 / count), _AT_ONCE)
-        found.append(_ece((drawn @ flat).reshape(-1, BINS, 3)))
-    low, high = np.quantile(np.concatenate(found)[:repeats], [0.025, 0.975])
+        draws.append(_ece((drawn @ flat).reshape(-1, BINS, 3)))
+    low, high = np.quantile(np.concatenate(draws)[:repeats], [0.025, 0.975])
     # A drawn set errs more than the whole (chance adds to every bin), so near 0 all of them may lie above it.
     whole = float(_ece(flat.sum(axis=0).reshape(BINS, 3)))
     return min(float(low), whole), max(float(high), whole)
@@ -198,9 +198,9 @@ def _perfect(
 ) -> tuple[float, float]:
     counted = _sums(place, shares, shares)
     inside = np.eye(BINS)[place]
-    found = []
+    draws = []
     for _ in range(0, repeats, _AT_ONCE):
         right = (random.random((_AT_ONCE, len(shares))) < shares).astype(np.float64) @ inside
-        found.append(np.abs(counted[:, 1] - right).sum(axis=1) / len(shares))
-    every = np.concatenate(found)[:repeats]
+        draws.append(np.abs(counted[:, 1] - right).sum(axis=1) / len(shares))
+    every = np.concatenate(draws)[:repeats]
     return float(np.mean(every)), float(np.quantile(every, 0.95))

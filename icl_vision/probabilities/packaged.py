@@ -169,8 +169,8 @@ def packaged_maps() -> tuple[MapFolder, ...]:
 
 def find_map(situation: Situation) -> ProbabilityMap | None:
     """The packaged map for a situation, None where none is known."""
-    found = (maps.find(situation) for maps in packaged_maps())
-    return next((one for one in found if one is not None), None)
+    candidates = (maps.find(situation) for maps in packaged_maps())
+    return next((fitted for fitted in candidates if fitted is not None), None)
 
 
 def knows_llm(identity: str) -> bool:

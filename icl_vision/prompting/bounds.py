@@ -171,8 +171,8 @@ def filter_join(value: Iterable[Any], separator: str = "", attribute: str | int 
 def filter_replace(value: str, old: str, new: str, count: int | None = None) -> str:
     """jinja's ``replace`` with a cap."""
     value = str(scalar(value))
-    found = value.count(old) if count is None else min(count, value.count(old))
-    _current().spend(chars=len(value) + found * (len(new) - len(old)))
+    uses = value.count(old) if count is None else min(count, value.count(old))
+    _current().spend(chars=len(value) + uses * (len(new) - len(old)))
     return value.replace(old, new, -1 if count is None else count)
 
 

@@ -64,10 +64,10 @@ def check_label(label: object, literals: Iterable[str] = ()) -> str:
     label = str.__str__(label)
     if not label.strip():
         raise LabelError(f"a label must not be empty; got {label!r}")
-    found = forbidden_character(label, invisible=True, breaks="")
-    if found:
+    character = forbidden_character(label, invisible=True, breaks="")
+    if character:
         raise LabelError(
-            f"the label {_short(label)} contains {found}; control, invisible and direction-changing characters "
+            f"the label {_short(label)} contains {character}; control, invisible and direction-changing characters "
             "are refused: remove it"
         )
     if label != label.strip():
@@ -127,9 +127,9 @@ def check_words(words: object) -> str:
             f"the words of an image must be one string; got {type(words).__name__}: join them, or use tokenizer.to_text"
         )
     words = str.__str__(words)
-    found = forbidden_character(words, breaks="\n")
-    if found:
-        raise PromptError(f"the words {_short(words)} contain {found}: remove it")
+    character = forbidden_character(words, breaks="\n")
+    if character:
+        raise PromptError(f"the words {_short(words)} contain {character}: remove it")
     rows = composed(words).split("\n")
     if len({len(row) for row in rows}) > 1:
         raise PromptError(
