@@ -2,8 +2,11 @@
 
     python benchmarks/few_shot.py --data DIR_or_TAR --episodes 100 --ways 2 5 --shots 1 3 5 --out FILE.json
 
-Rows: channel, direct, direct with contextual calibration, open-ended (free generation, judged by the exact, prefix and
-substring scorers), blind, prior, words prototype, image prototype, and label name where the codebook holds the names.
+Rows of the few-shot benchmark, beside each other for any numbers of shots: channel, direct, direct with contextual
+calibration, open-ended (free generation, judged as exact after normalisation, prefix and substring), blind, prior,
+words prototype, image prototype, and label name where the codebook holds the names. `icl-vision eval few-shot` measures
+the papers' settings on episodes drawn once; here more can be asked for later.
+
 One query an episode; the episodes of every row are the same, and the support set of fewer shots is the beginning of
 that of more shots, so rows and columns are paired. No output is constrained, nothing looks at other queries.
 
@@ -20,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,76 +32,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _common import header, write
 
-from icl_vision.contracts import Completion, Profile, Prompt, Scores, TextLLM, Usage
-from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
-from icl_vision.evaluation.few_shot.evaluation import BASELINES, SCORER_OF_BASELINE, FewShotEvaluation
-from icl_vision.evaluation.kit.metrics import SCORERS, Accuracy
+from icl_vision.evaluation.few_shot.baselines import ROWS
+from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+from icl_vision.evaluation.few_shot.items import ItemMaker
+from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
+from icl_vision.evaluation.few_shot.settings import Setting
+from icl_vision.evaluation.few_shot.tally import RowInfo, Tally
+from icl_vision.evaluation.kit.journalling import Failed
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.files.runs import Run
 from icl_vision.llms import connect
 from icl_vision.tokenizers import ImageTokenizer
 
-METHODS: dict[str, dict[str, Any]] = {
-    "channel": {"scoring": "channel", "ensemble": None},
-    "direct": {"scoring": "direct"},
-    "direct_calibrated": {"scoring": "direct", "calibration": "contextual"},
-    "open_ended": {"scoring": "parse"},
+OPTIONS = {"scoring": "channel", "ensemble": None}
+"""Of the likelihood row: the noisy channel over all examples in one prompt."""
+
+ROWS_OF = {
+    "channel": "likelihood",
+    "direct": "direct",
+    "direct_calibrated": "calibrated",
+    "open_ended": "exact_normalised",
+    "open_ended_prefix": "prefix",
+    "open_ended_substring": "substring",
+    **{name: name for name in ("blind", "prior", "words_prototype", "image_prototype", "label_name")},
 }
-
-
-class RememberingLLM:
-    """A TextLLM that scores each (prompt, continuation) once: calibrated, plain and blind rows ask the same things."""
-
-    def __init__(self, inner: TextLLM) -> None:
-        self.inner = inner
-        self._known: dict[tuple[str, str, str], float] = {}
-
-    @property
-    def profile(self) -> Profile:
-        return self.inner.profile
-
-    def _new(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> list[tuple[Prompt, str]]:
-        keyed = {(prompt.text, continuation, terminator): (prompt, continuation) for prompt, continuation in pairs}
-        return [pair for key, pair in keyed.items() if key not in self._known]
-
-    def _scores(
-        self,
-        pairs: Sequence[tuple[Prompt, str]],
-        terminator: str,
-        new: Sequence[tuple[Prompt, str]],
-        found: Scores | None,
-    ) -> Scores:
-        if found is not None:
-            for (prompt, continuation), value in zip(new, found.logprobs, strict=True):
-                self._known[prompt.text, continuation, terminator] = value
-        values = tuple(self._known[prompt.text, continuation, terminator] for prompt, continuation in pairs)
-        return Scores(values, found.usage if found else Usage(), found.method if found else "remembered")
-
-    async def score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores:
-        new = self._new(pairs, terminator)
-        found = await self.inner.score(new, terminator=terminator) if new else None
-        return self._scores(pairs, terminator, new, found)
-
-    def score_sync(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores:
-        new = self._new(pairs, terminator)
-        found = self.inner.score_sync(new, terminator=terminator) if new else None
-        return self._scores(pairs, terminator, new, found)
-
-    def forget(self) -> None:
-        """Drop what was remembered (the next episode asks other things)."""
-        self._known.clear()
-
-    async def complete(self, prompt: Prompt | str, **options: Any) -> Completion:
-        return await self.inner.complete(prompt, **options)
-
-    def complete_sync(self, prompt: Prompt | str, **options: Any) -> Completion:
-        return self.inner.complete_sync(prompt, **options)
-
-    async def count_tokens(self, text: str) -> int:
-        return await self.inner.count_tokens(text)
-
-    def count_tokens_sync(self, text: str) -> int:
-        return self.inner.count_tokens_sync(text)
+"""Row of a result file -> row of the few-shot benchmark."""
 
 
 @contextmanager
@@ -117,62 +75,13 @@ def images_of(data: Path) -> Iterator[ImageFolder]:
         yield ImageFolder(root)
 
 
-class Cells:
-    """Runs one episode in every method and number of shots."""
-
-    def __init__(self, folder: ImageFolder, llm: RememberingLLM, tokenizer: RememberingTokenizer, k: int) -> None:
-        self.llm = llm
-        methods = METHODS if llm.profile.scores_text else {"open_ended": METHODS["open_ended"]}
-        self.evaluations = {
-            name: FewShotEvaluation(
-                folder, llm=llm, tokenizer=tokenizer, k=k, baselines=(), progress=False, concurrency=1, **options
-            )
-            for name, options in methods.items()
-        }
-        self.baselines = FewShotEvaluation(
-            folder, llm=llm, tokenizer=tokenizer, k=k, baselines=BASELINES, progress=False, **METHODS["open_ended"]
-        )
-
-    def run(self, episode: Episode, shots: Sequence[int]) -> dict[str, dict[str, Any]]:
-        """Shots (as text) -> {truth, answers: {row: label or None}, text: the open-ended answer}.
-
-        Shots inside, methods outside: the examples of fewer shots are a prefix of those of more shots, which an LLM's
-        prefix cache then reads once.
-        """
-        smaller = {count: episode.with_shots(count) for count in sorted(shots)}
-        found: dict[str, dict[str, Any]] = {
-            str(count): {"truth": episode.queries[0].label, "answers": {}} for count in smaller
-        }
-        for name, evaluation in self.evaluations.items():
-            for count, one in smaller.items():
-                asked = self.baselines if name == "open_ended" else evaluation
-                (query,) = asked.run_episode(one).queries
-                row = found[str(count)]
-                if name == "open_ended":
-                    row["text"] = query.classification.text
-                    row["answers"].update(query.baselines)
-                else:
-                    row["answers"][name] = query.classification.label
-        self.llm.forget()
-        return found
-
-
-def accuracies(rows: Sequence[dict[str, Any]]) -> dict[str, Accuracy]:
-    """Row name -> accuracy over one cell's episodes; a row that lacks some episodes says so by its n."""
-    result: dict[str, Accuracy] = {}
-    names = [*METHODS, *BASELINES]
-    for name in names:
-        if name == "open_ended":
-            for scorer, judge in SCORERS.items():
-                right = [judge(row["text"], row["truth"]) for row in rows]
-                result[name if scorer == "exact" else f"{name}_{scorer}"] = Accuracy.of(right, scorer)
-            continue
-        asked = [row for row in rows if name in row["answers"]]
-        if asked:
-            scorer = SCORER_OF_BASELINE.get(name, "likelihood")
-            result[name] = Accuracy.compare(
-                [row["answers"][name] for row in asked], [row["truth"] for row in asked], scorer
-            )
+def accuracies(tally: Tally, setting: Setting) -> dict[str, Mapping[str, Any]]:
+    """Row of a result file -> its accuracy object; one that lacks some episodes says so by its n."""
+    result = {}
+    for name, row in ROWS_OF.items():
+        accuracy = tally.accuracy(RowInfo.of(LLM_ROWS.get(row) or ROWS[row], "measured"), setting)
+        if accuracy is not None:
+            result[name] = accuracy.to_dict()
     return result
 
 
@@ -212,6 +121,7 @@ def main() -> None:
     tokenizer = RememberingTokenizer(ImageTokenizer.from_pretrained(arguments.tokenizer))
     card = json.dumps(dict(tokenizer.card), sort_keys=True, default=str)
     config = {
+        "items": 2,  # the form of the journal's
         "data": arguments.data.name,
         "shots": shots,
         "llm": arguments.llm,
@@ -230,32 +140,41 @@ def main() -> None:
     ):
         if run.info["seed"] != arguments.seed:
             parser.error(f"{journal} was started with --seed {run.info['seed']}; use it, or another --out")
-        llm = RememberingLLM(connect(arguments.llm))
-        cells = Cells(folder, llm, tokenizer, arguments.k)
+        maker = ItemMaker(
+            llm=connect(arguments.llm),
+            tokenizer=tokenizer,
+            k=arguments.k,
+            image=lambda path: str(folder.path(path)),
+            scorers=tuple(row for row in ROWS_OF.values() if row in LLM_ROWS),
+            baselines=tuple(row for row in ROWS_OF.values() if row in ROWS),
+            options=OPTIONS,
+        )
         for number in range(arguments.episodes):
             for ways in arguments.ways:
-                item = f"{ways}-way/{number}"
-                if item in run.done:
+                name = f"{ways}-way/{number}"
+                if name in run.done:
                     continue
                 episode = folder.sample(number, ways=ways, shots=max(shots), queries=1, seed=arguments.seed)
-                run.record(item, cells.run(episode, shots))
+                items = []
+                for _, item in maker.items(number, episode, [Setting(ways, count) for count in shots]):
+                    if isinstance(item, Failed):
+                        raise item.error
+                    items.append(item)
+                run.record(name, items)
                 asked += 1
             print(f"episode {number + 1} of {arguments.episodes}, {time.monotonic() - began:.0f} s", file=sys.stderr)
-        results = dict(run.results())
+        wanted = {f"{ways}-way/{number}" for ways in arguments.ways for number in range(arguments.episodes)}
+        tally = Tally()
+        for name, items in run.results():
+            if name in wanted:
+                for item in items:
+                    tally.add(item)
 
-    summary = []
-    for ways in arguments.ways:
-        finished = [results[f"{ways}-way/{number}"] for number in range(arguments.episodes)]
-        for count in shots:
-            rows = accuracies([episode[str(count)] for episode in finished])
-            summary.append(
-                {
-                    "ways": ways,
-                    "shots": count,
-                    "episodes": len(finished),
-                    "rows": {name: accuracy.to_dict() for name, accuracy in rows.items()},
-                }
-            )
+    summary = [
+        {"ways": ways, "shots": count, "episodes": arguments.episodes, "rows": accuracies(tally, Setting(ways, count))}
+        for ways in arguments.ways
+        for count in shots
+    ]
     write(
         arguments.out,
         {

@@ -12,7 +12,8 @@ import pytest
 from icl_vision.contracts import Usage
 from icl_vision.errors import LLMUnavailableError
 from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
-from icl_vision.evaluation.few_shot.evaluation import FewShotEvaluation
+from icl_vision.evaluation.few_shot.items import ItemMaker
+from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.llms import Budget, Meter, MeteredLLM
 from icl_vision.llms.word_tables import FILE, LEARNING, word_tables
 from icl_vision.llms.wrappers.dry import DryLLM
@@ -156,8 +157,9 @@ def test_an_evaluation_asks_as_ever(class_folder, tokenizer, monkeypatch, cache)
     llm, _ = fake_local(monkeypatch)
     folder = ImageFolder(class_folder)
     episodes = [folder.sample(number, ways=2, shots=1, queries=1) for number in range(2)]
-    results = list(FewShotEvaluation(folder, llm=llm, tokenizer=tokenizer, k=3, baselines=()).run(episodes))
-    assert all(query.classification.usage.requests > 0 for result in results for query in result.queries)
+    maker = ItemMaker(llm, tokenizer, 3, lambda path: str(folder.path(path)), ("likelihood",), ())
+    items = [item for n, episode in enumerate(episodes) for _, item in maker.items(n, episode, [Setting(2, 1)])]
+    assert [item["usage"]["requests"] > 0 for item in items] == [True, True]
     assert not (cache / FILE).exists()
 
 

@@ -22,7 +22,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -303,7 +303,7 @@ class FewShotBenchmark:
 
     def _series(self, ways: int, count: int) -> Iterator[tuple[int, Episode]]:
         for number, episode in enumerate(self.questions.series(ways, count)):
-            yield number, self._named(number, episode)
+            yield number, self._named(number, replace(episode, queries=episode.queries[:1]))  # one item an episode
 
     def _named(self, number: int, episode: Episode) -> Episode:
         if self.config.labels == "real":
@@ -373,23 +373,18 @@ class FewShotBenchmark:
 
     def _rows(self, variants: tuple[Variant, ...]) -> list[RowInfo]:
         scorer = LLM_ROWS[self.config.control_scorer]
-        infos = [
-            RowInfo(row.name, "llm", row.meaning, row.scorer, row.constrained, row.transductive)
-            for row in LLM_ROWS.values()
-            if row.name in self.config.scorers
-        ]
+        infos = [RowInfo.of(row, "llm") for row in LLM_ROWS.values() if row.name in self.config.scorers]
         exchanged = {
-            one.name: RowInfo(
-                one.name,
-                "baseline" if one.control is UNTRAINED else "control",
-                one.meaning,
+            variant.name: RowInfo(
+                variant.name,
+                "baseline" if variant.control is UNTRAINED else "control",
+                variant.meaning,
                 scorer.scorer,
                 scorer.constrained,
             )
-            for one in variants
+            for variant in variants
         }
         for row in ROWS.values():
             if row.name in self.config.baselines:
-                own = RowInfo(row.name, "baseline", row.meaning, row.scorer, row.constrained, row.transductive)
-                infos.append(exchanged.pop(row.name, own))
+                infos.append(exchanged.pop(row.name, RowInfo.of(row, "baseline")))
         return [*infos, *exchanged.values()]

@@ -1,16 +1,17 @@
-"""One item of a benchmark: an episode's question in one setting, put to every row, as a JSON document.
+"""The items of an episode: one of its queries in one setting, put to every row, as a JSON document.
 
 Knows: which rows there are, what to do when one cannot be had. Refuses to know: journals, tables, where episodes are
 kept.
 
-Rows that cannot be had are noted, never a crash: "exceeds window", "not installed: ...", "not available: ...". A
-question that fails raises: its item is recorded as an error by the caller.
+Rows that cannot be had are noted, never a crash: "exceeds window", "not installed: ...", "not available: ...". An
+item that fails is given as ``Failed``: the caller records it as an error, or raises.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,8 +29,8 @@ from icl_vision.errors import (
 from icl_vision.evaluation.few_shot import baselines, scorers
 from icl_vision.evaluation.few_shot.baselines import ROWS, View
 from icl_vision.evaluation.few_shot.controls.variants import Variant
-from icl_vision.evaluation.few_shot.scorers import RowAnswer, Task
-from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
+from icl_vision.evaluation.few_shot.scorers import Judged, RowResult, Task
+from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers, shares
 from icl_vision.evaluation.kit.journalling import Failed
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ class ItemMaker:
     llm: under test. tokenizer: its words; each image should be remembered. k: words per image. image: path of an
     episode -> path on disk. scorers: rows of ``LLM_ROWS``. baselines: rows of ``ROWS`` that need no LLM, or "blind".
     variants: controls and "untrained", asked in the first ``variant_episodes`` episodes and judged by
-    ``variant_scorer``. options: of ``FewShotClassifier``.
+    ``variant_scorer``. options: of ``FewShotClassifier``. strict: a row of the LLM that cannot be had fails the
+    item, instead of being noted.
     """
 
     llm: TextLLM
@@ -60,11 +62,15 @@ class ItemMaker:
     variant_episodes: int = 0
     variant_scorer: str = "likelihood"
     options: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool = False
 
     def items(
         self, number: int, episode: Episode, settings: Sequence[Setting]
     ) -> Iterator[tuple[Setting, dict[str, Any] | Failed]]:
-        """Each setting's document, or that its question failed, as soon as it is there."""
+        """A document for each setting and query, or that a setting failed, as soon as it is there.
+
+        What is asked and spent in a setting is dealt to its queries evenly.
+        """
         llms: dict[int, SharedAnswers] = {}
 
         def llm_of(llm: TextLLM) -> SharedAnswers:
@@ -72,136 +78,147 @@ class ItemMaker:
 
         for setting in settings:
             began = time.monotonic()
-            spent = sum((llm.usage for llm in llms.values()), Usage())
             before = {key: llm.usage for key, llm in llms.items()}
             asked = sum(llm.asked for llm in llms.values())
             try:
-                document = self._item(number, episode, setting, llm_of)
+                documents = self._documents(number, episode, setting, llm_of)
             except (LLMError, ImageError) as error:
-                after = sum((llm.usage for llm in llms.values()), Usage())
-                yield setting, Failed(error, Usage(**_difference(after.to_dict(), spent.to_dict())))
+                yield setting, Failed(error, Usage(**_spent(llms.values(), before)))
                 continue
-            after = sum((llm.usage for llm in llms.values()), Usage())
-            document["usage"] = _difference(after.to_dict(), spent.to_dict())
+            parts = len(documents)
+            usage = _dealt(_spent(llms.values(), before), parts)
             # Of LLMs beside the one under test (a control's), whose price is another.
-            document["other_llms"] = {
-                llm.profile.name: _difference(llm.usage.to_dict(), before.get(key, Usage()).to_dict())
+            others = {
+                llm.profile.name: _dealt(_spent([llm], before), parts)
                 for key, llm in llms.items()
                 if llm.llm is not self.llm and llm.usage != before.get(key, Usage())
             }
-            document["asked"] = sum(llm.asked for llm in llms.values()) - asked
-            document["seconds"] = round(time.monotonic() - began, 3)
-            yield setting, document
+            new = shares(sum(llm.asked for llm in llms.values()) - asked, parts)
+            seconds = round((time.monotonic() - began) / parts, 3)
+            for index, document in enumerate(documents):
+                document["usage"] = usage[index]
+                document["other_llms"] = {name: spent[index] for name, spent in others.items()}
+                document["asked"] = new[index]
+                document["seconds"] = seconds
+                yield setting, document
 
-    def _item(
+    def _documents(
         self, number: int, episode: Episode, setting: Setting, llm_of: Callable[[TextLLM], SharedAnswers]
-    ) -> dict[str, Any]:
+    ) -> list[dict[str, Any]]:
         shown = episode.with_shots(setting.shots)
-        query = shown.queries[0]
         task = Task(
             setting,
             tuple(self.image(item.path) for item in shown.support),
             tuple(item.label for item in shown.support),
-            self.image(query.path),
-            query.label,
+            tuple(self.image(item.path) for item in shown.queries),
+            tuple(item.label for item in shown.queries),
             self.tokenizer,
             self.k,
             llm_of(self.llm),
             self.options,
         )
-        answers: dict[str, RowAnswer] = {}
+        results: dict[str, list[RowResult]] = {}
         notes: dict[str, str] = {}
-        prompts = {"open": "", "channel": ""}
+        prompts = {"open": [""] * len(shown.queries), "channel": [""] * len(shown.queries)}
 
-        def fill(names: Sequence[str], ask: Callable[[], tuple[dict[str, RowAnswer], str]]) -> str:
+        def fill(names: Sequence[str], ask: Callable[[], Judged], sent: str = "") -> None:
             try:
-                found, sent = ask()
+                judged, asked = ask()
             except (PromptTooLongError, CapabilityError, TemplateError, MissingExtraError) as error:
+                if self.strict:
+                    raise
                 notes.update(dict.fromkeys(names, note_of(error)))
-                return ""
-            answers.update(found)
-            return sent
+                return
+            results.update(judged)
+            if sent and not any(prompts[sent]):
+                prompts[sent] = asked
 
         # Direct prompts first, then the noisy channel's: neighbours share the longest prefixes.
         judged = [row for row in scorers.OPEN_ENDED if row in self.scorers]
         if judged:
-            prompts["open"] = fill(judged, lambda: scorers.open_ended(task, judged))
+            fill(judged, lambda: scorers.open_ended(task, judged), "open")
         for name, ask in scorers.CLASSIFIED.items():
             if name == "likelihood" and "blind" in self.baselines:
-                fill(["blind"], lambda: (_blind(task), ""))
+                fill(["blind"], lambda: (_blind(task), []))
             if name in self.scorers:
-                sent = fill([name], partial(ask, task))
-                if name == "likelihood":
-                    prompts["channel"] = sent
-        self._without_llm(task, shown.labels, answers, notes)
+                fill([name], partial(ask, task), _PROMPT_OF.get(name, ""))
+        self._without_llm(task, shown.labels, results, notes)
         for variant in self.variants if number < self.variant_episodes else ():
             try:
-                answers[variant.name] = variant.answer(task, number, llm_of, self.variant_scorer)
+                results[variant.name] = variant.ask(task, number, llm_of, self.variant_scorer)
             except BudgetExceededError:
                 raise
             except (LLMError, PromptTooLongError, TemplateError, MissingExtraError) as error:
                 notes[variant.name] = note_of(error)  # a control that cannot be had never costs the item
-        support_words = self.tokenizer.encode(list(task.support), self.k)
-        (query_words,) = self.tokenizer.encode([task.query], self.k)
-        return {
-            "id": item_id(number, setting),
-            "episode": number,
-            "setting": setting.id,
-            "labels": list(shown.labels),
-            "support": [
-                {"image": item.path, "label": item.label, "words": pyramid.words()}
-                for item, pyramid in zip(shown.support, support_words, strict=True)
-            ],
-            "query": {"image": query.path, "label": query.label, "words": query_words.words()},
-            "prompts": prompts,
-            "answers": {name: answer.to_dict() for name, answer in answers.items()},
-            "notes": notes,
-        }
+        words = self.tokenizer.encode([*task.support, *task.queries], self.k)
+        support = [
+            {"image": item.path, "label": item.label, "words": pyramid.words()}
+            for item, pyramid in zip(shown.support, words[: len(shown.support)], strict=True)
+        ]
+        return [
+            {
+                "id": item_id(number, setting, index),
+                "episode": number,
+                "setting": setting.id,
+                "labels": list(shown.labels),
+                "support": support,
+                "query": {"image": item.path, "label": item.label, "words": pyramid.words()},
+                "prompts": {kind: texts[index] for kind, texts in prompts.items()},
+                "answers": {name: rows[index].to_dict() for name, rows in results.items()},
+                "notes": notes,
+            }
+            for index, (item, pyramid) in enumerate(zip(shown.queries, words[len(shown.support) :], strict=True))
+        ]
 
     def _without_llm(
-        self,
-        task: Task,
-        labels: tuple[str, ...],
-        answers: dict[str, RowAnswer],
-        notes: dict[str, str],
+        self, task: Task, labels: tuple[str, ...], results: dict[str, list[RowResult]], notes: dict[str, str]
     ) -> None:
         """The baselines that need words and vectors only."""
         wanted = [ROWS[name] for name in self.baselines if ROWS[name].answer is not None]
         view = self._view(task, labels, any("vectors" in row.needs for row in wanted))
         for row in wanted:
             lacking = view.lacks(row.needs)
-            found = None if lacking else row(view)
-            if found is None:
+            named = None if lacking else row(view)
+            if named is None:
                 notes[row.name] = lacking or "not available: a label's words are not in the codebook"
             else:
-                answers[row.name] = RowAnswer(found[0], found[0] == task.truth)
+                pairs = zip(named, task.truths, strict=True)
+                results[row.name] = [RowResult(label, label == truth) for label, truth in pairs]
 
     def _view(self, task: Task, labels: tuple[str, ...], vectors: bool) -> View:
-        support = self.tokenizer.encode(list(task.support), self.k)
-        query = self.tokenizer.encode([task.query], self.k)
         view = View(
             labels,
-            tuple(support),
+            tuple(self.tokenizer.encode(list(task.support), self.k)),
             task.support_labels,
-            tuple(query),
+            tuple(self.tokenizer.encode(list(task.queries), self.k)),
             self.tokenizer.codebook if self.tokenizer.vocabulary is not None else None,
             self.tokenizer.vocabulary,
         )
         if not (vectors and self.tokenizer.can_embed):
             return view
-        rows = self.tokenizer.embed([*task.support, task.query])
-        return replace(view, support_vectors=rows[:-1], query_vectors=rows[-1:])
+        rows = self.tokenizer.embed([*task.support, *task.queries])
+        count = len(task.support)
+        return replace(view, support_vectors=rows[:count], query_vectors=rows[count:])
 
 
-def _blind(task: Task) -> dict[str, RowAnswer]:
+_PROMPT_OF = {"constrained": "open", "parsed": "open", "likelihood": "channel"}
+"""Row -> which of an item's prompts it shows; of several rows that share one, the first that was asked."""
+
+
+def _blind(task: Task) -> dict[str, list[RowResult]]:
     before = task.llm.calls
-    label = baselines.blind(task.llm, task.prepared, task.labels)
-    return {"blind": RowAnswer(label, label == task.truth, None, None, task.llm.calls - before)}
+    label = baselines.blind(task.llm, task.prepared, task.labels)  # the same whatever the query
+    calls = shares(task.llm.calls - before, len(task.truths))
+    return {
+        "blind": [
+            RowResult(label, label == truth, None, None, own) for truth, own in zip(task.truths, calls, strict=True)
+        ]
+    }
 
 
-def item_id(number: int, setting: Setting) -> str:
-    """What an item is known by in the journal: "e00017/5w-1s-0r-i"."""
-    return f"e{number:05d}/{setting.id}"
+def item_id(number: int, setting: Setting, query: int = 0) -> str:
+    """What an item is known by in the journal: "e00017/5w-1s-0r-i", and "/q1" for the second query of the episode."""
+    return f"e{number:05d}/{setting.id}" + (f"/q{query}" if query else "")
 
 
 def note_of(error: Exception) -> str:
@@ -214,5 +231,16 @@ def note_of(error: Exception) -> str:
     return text if text.startswith(("not installed", "not available")) else f"not available: {text}"
 
 
-def _difference(after: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
-    return {key: after[key] - before[key] for key in after}
+def _spent(llms: Iterable[SharedAnswers], before: Mapping[int, Usage]) -> dict[str, int]:
+    """What these LLMs were asked for since ``before``, their usage by the id of the LLM."""
+    spent: Counter[str] = Counter(Usage().to_dict())
+    for llm in llms:
+        spent.update(llm.usage.to_dict())
+        spent.subtract(before.get(id(llm.llm), Usage()).to_dict())
+    return dict(spent)
+
+
+def _dealt(spent: Mapping[str, int], parts: int) -> list[dict[str, int]]:
+    """A usage dealt to so many queries."""
+    dealt = {name: shares(value, parts) for name, value in spent.items()}
+    return [{name: values[index] for name, values in dealt.items()} for index in range(parts)]

@@ -1,14 +1,15 @@
-"""From a few-shot report to its page.
+"""From the items of some episodes to a page that shows every one of them.
 
-Knows: which value of a report goes where on the page. Refuses to know: HTML (that is ``viz``), and files but images.
+Knows: which value of an item goes where on the page. Refuses to know: HTML (that is ``viz``), and files but images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from icl_vision.evaluation.few_shot.evaluation import MEANING, EpisodeResult, FewShotReport
+from icl_vision.evaluation.few_shot.baselines import ROWS
+from icl_vision.evaluation.few_shot.scorers import LADDER
 from icl_vision.viz.few_shot_page import (
     EpisodeView,
     FewShotPage,
@@ -19,93 +20,85 @@ from icl_vision.viz.few_shot_page import (
 )
 
 if TYPE_CHECKING:
+    from icl_vision.contracts import ScoringMethod
     from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
+    from icl_vision.evaluation.kit.metrics import Accuracy
 
 NOTES: Mapping[str, str] = {
-    "channel": "After these lines each label is put in turn, followed by the words of the photograph. The label after "
-    "which the words are likeliest wins (noisy channel); the percentages are the labels' shares.",
+    "channel": "The words of the photograph are scored after each label, one by one where | stands between them. The "
+    "label after which they are likeliest wins (noisy channel); the percentages are the labels' shares.",
     "direct": "After this, the likelihood of each label decides; the percentages are the labels' shares.",
     "constrained": "The model continues here, and can write nothing but one of the labels.",
     "parse": "The model continues here; a label is looked for in what it writes.",
 }
 
+Item = Mapping[str, Any]
+"""An item as ``items.ItemMaker`` makes it."""
+
 
 def few_shot_page(
-    report: FewShotReport,
+    episodes: Sequence[Sequence[Item]],
     folder: ImageFolder,
     *,
+    method: ScoringMethod,
+    result: Accuracy,
+    baselines: Mapping[str, Accuracy],
     title: str,
     llm: str,
     facts: Mapping[str, object] | None = None,
     attribution: str = "",
 ) -> str:
-    """The report as one self-contained HTML page.
+    """The episodes and what they came to as one self-contained HTML page.
 
     Args:
-        report: finished episodes and their accuracies.
+        episodes: the items of each: one a query, one at least.
         folder: where the images lie.
+        method: the rung of the classifier's ladder by which the LLM was asked: the row ``LADDER[method]`` is shown.
+        result: of that row. baselines: row -> accuracy.
         title: the page's title.
         llm: the LLM's name for people.
         facts: name -> value, for the foot of the page.
         attribution: whose photographs these are.
     """
+    row = LADDER[method].name
+    items = [item for episode in episodes for item in episode]
+    # The one whose photograph heads the page: answered rightly, where any was.
+    shown = next((item for item in items if item["answers"][row]["right"]), items[0] if items else None)
     return render_few_shot_page(
         FewShotPage(
             title=title,
             llm=llm,
-            result=report.result.to_dict(),
-            baselines={name: accuracy.to_dict() for name, accuracy in report.baselines.items()},
-            legend=MEANING,
-            episodes=[_episode(result, folder) for result in report.episodes],
-            prompt=_prompt(_shown(report)) if report.episodes else None,
+            result=result.to_dict(),
+            baselines={name: accuracy.to_dict() for name, accuracy in baselines.items()},
+            legend={name: ROWS[name].meaning for name in baselines},
+            episodes=[_episode(queries, row, folder) for queries in episodes],
+            prompt=None if shown is None else _prompt(shown, row, method),
             facts=facts or {},
             attribution=attribution,
         )
     )
 
 
-def _episode(result: EpisodeResult, folder: ImageFolder) -> EpisodeView:
+def _episode(items: Sequence[Item], row: str, folder: ImageFolder) -> EpisodeView:
     return EpisodeView(
-        result.episode.labels,
-        [
-            SupportTile(folder.path(item), words, item.label)
-            for item, words in zip(result.episode.support, result.support_words, strict=True)
-        ],
+        items[0]["labels"],
+        [SupportTile(folder.path(tile["image"]), tile["words"], tile["label"]) for tile in items[0]["support"]],
         [
             QueryTile(
-                folder.path(query.item),
-                query.words,
-                query.item.label,
-                query.classification.label,
-                query.classification.probabilities,
+                folder.path(item["query"]["image"]),
+                item["query"]["words"],
+                item["query"]["label"],
+                item["answers"][row]["label"],
+                item["answers"][row]["probabilities"],
             )
-            for query in result.queries
+            for item in items
         ],
     )
 
 
-def _shown(report: FewShotReport) -> EpisodeResult:
-    """The first episode with a right answer, else the first: the one whose query heads the page."""
-    return next((one for one in report.episodes if one.queries[one.example].right), report.episodes[0])
-
-
-def _prompt(result: EpisodeResult) -> PromptView:
-    question, answer = result.question, result.queries[result.example].classification
-    shares = answer.probabilities or {}
-    first = question.pairs[0][0]
-    if question.shown:
-        # Each example alone: the prompts one under the other, and what they came to for each label.
-        return PromptView(str(question), [(label, shares.get(label)) for label in question.labels], NOTES["channel"])
-    if question.method == "channel":
-        asked = [
-            (prompt.query + continuation, shares.get(label))
-            for label, (prompt, continuation) in zip(question.labels, question.pairs, strict=True)
-        ]
-        return PromptView(first.prefix, asked, NOTES["channel"])
-    if question.method == "direct":
-        asked = [
-            (continuation, shares.get(label))
-            for label, (_, continuation) in zip(question.labels, question.pairs, strict=True)
-        ]
-        return PromptView(first.text, asked, NOTES["direct"])
-    return PromptView(first.text, [(answer.text, None)], NOTES[question.method])
+def _prompt(item: Item, row: str, method: ScoringMethod) -> PromptView:
+    """The prompt as sent, and what it came to: the share of each label, or what the LLM wrote."""
+    result = item["answers"][row]
+    shares = result["probabilities"]
+    weighed = [(result["raw"] or "", None)] if shares is None else [(label, shares[label]) for label in sorted(shares)]
+    return PromptView(item["prompts"]["channel" if row == "likelihood" else "open"], weighed, NOTES[method])

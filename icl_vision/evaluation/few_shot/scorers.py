@@ -1,6 +1,6 @@
 """The rows of a few-shot table that an LLM under test fills: open-ended answers, likelihoods, constrained output.
 
-Knows: how one question is asked in each way, and which way of judging an answer is which row.
+Knows: how the queries of an episode are asked in each way, and which way of judging an answer is which row.
 Refuses to know: episodes' files, journals, tables.
 
 One open-ended completion is judged four times (exact, exact_normalised, prefix, substring), and direct scores serve
@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from icl_vision.contracts import Classification
 from icl_vision.errors import CapabilityError
 from icl_vision.evaluation.few_shot.baselines import Need, Row
-from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
+from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers, shares
 from icl_vision.evaluation.kit.metrics import normalised_match, prefix_match, strict_match, substring_match
 from icl_vision.llms.answers import check
 from icl_vision.llms.loop import run_sync
@@ -30,7 +29,7 @@ from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBui
 from icl_vision.tasks.classify.scoring import TERMINATOR, Question, choose_method
 
 if TYPE_CHECKING:
-    from icl_vision.contracts import Tokenizer
+    from icl_vision.contracts import Completion, Tokenizer
     from icl_vision.evaluation.few_shot.settings import Setting
 
 _LLM: frozenset[Need] = frozenset({"llm"})
@@ -58,13 +57,21 @@ OPEN_ENDED = ("exact", "exact_normalised", "prefix", "substring")
 PROMPT_OPTIONS = ("template", "templates", "order_seed")
 """Options of ``FewShotClassifier`` that change prompts and so hold for every row of the LLM."""
 
+LADDER: Mapping[str, Row] = {
+    "channel": LLM_ROWS["likelihood"],
+    "direct": LLM_ROWS["likelihood"],
+    "constrained": LLM_ROWS["constrained"],
+    "parse": Row("parsed", "the model writes freely; a label is looked for in what it writes", "tolerant parse", _LLM),
+}
+"""Rung of the classifier's ladder -> the row that asks by it."""
+
 SHARED_OPTIONS = (*PROMPT_OPTIONS, "probabilities")
 """The same, and what holds for every row that gives probabilities."""
 
 
 @dataclass(frozen=True, slots=True)
-class RowAnswer:
-    """What one row says about one question.
+class RowResult:
+    """What one row says about one query.
 
     label: the label it names, None for none. right: whether the row's rule counts it as right. raw: the text written,
     None where none was. probabilities: label -> share, None where the row gives none. calls: prompts it needed.
@@ -92,18 +99,18 @@ class RowAnswer:
 
 @dataclass(frozen=True)
 class Task:
-    """One question in one setting.
+    """The queries of one episode in one setting.
 
     setting: ways, shots, repeats, induction. support: paths of the support images, shot by shot. support_labels: their
-    labels. query: path of the image asked about. truth: its label. tokenizer, k: make the words. llm: asked; counts.
-    options: of ``FewShotClassifier``, for the likelihood row; ``PROMPT_OPTIONS`` among them hold for all.
+    labels. queries: paths of the images asked about. truths: their labels. tokenizer, k: make the words. llm: asked;
+    counts. options: of ``FewShotClassifier``, for the likelihood row; ``PROMPT_OPTIONS`` among them hold for all.
     """
 
     setting: Setting
     support: tuple[str, ...]
     support_labels: tuple[str, ...]
-    query: str
-    truth: str
+    queries: tuple[str, ...]
+    truths: tuple[str, ...]
     tokenizer: Tokenizer
     k: int | None
     llm: SharedAnswers
@@ -134,9 +141,9 @@ class Task:
         return self.builder.prepare(examples, self.labels)
 
     @cached_property
-    def query_words(self) -> str:
-        """The query's words as the LLM reads them."""
-        return self.tokenizer.to_text(self.tokenizer.encode([self.query], self.k)[0])
+    def query_words(self) -> list[str]:
+        """The words of each query as the LLM reads them."""
+        return [self.tokenizer.to_text(pyramid) for pyramid in self.tokenizer.encode(list(self.queries), self.k)]
 
     @property
     def prompt_options(self) -> dict[str, Any]:
@@ -167,49 +174,54 @@ class Task:
         return classifier.fit(self.support, self.support_labels)
 
 
-Found = tuple[dict[str, RowAnswer], str]
-"""Answers by row, and the prompt as sent."""
+Judged = tuple[dict[str, list[RowResult]], list[str]]
+"""Row -> its result for each query, and the prompt of each query as sent."""
 
 
-def open_ended(task: Task, rows: Sequence[str]) -> Found:
-    """One greedy completion, judged by each of ``rows``.
+def open_ended(task: Task, rows: Sequence[str]) -> Judged:
+    """One greedy completion for each query, judged by each of ``rows``.
 
     Raises:
         PromptTooLongError: it does not fit the window. LLMError: no answer, an empty or withheld one among them.
         TemplateError: the template is for noisy-channel scoring only.
     """
-    before = task.llm.calls
     choose_method("parse", task.llm.profile, task.builder, len(task.labels))  # a channel template writes no labels
-    prompt = task.prepared.query(words=task.query_words)
     seed = int(task.options.get("order_seed") or 0) % 2**31
     asker = Asker(task.llm, "parse", task.labels, False, task.size, seed, 1)
-    run_sync(asker.prepare(Question("parse", task.labels, ((prompt, ""),))))
-    completion = task.llm.complete_sync(
-        prompt,
-        max_tokens=asker.room,
-        stop=(TERMINATOR,),
-        seed=seed if task.llm.profile.seed else None,
-    )
-    check(completion, task.llm.profile.name)
-    ended = completion.finish_reason != "length"
+    results: dict[str, list[RowResult]] = {row: [] for row in rows}
+    prompts = [task.prepared.query(words=words) for words in task.query_words]
+    for prompt, truth in zip(prompts, task.truths, strict=True):
+        before = task.llm.calls
+        run_sync(asker.prepare(Question("parse", task.labels, ((prompt, ""),))))
+        completion = task.llm.complete_sync(
+            prompt,
+            max_tokens=asker.room,
+            stop=(TERMINATOR,),
+            seed=seed if task.llm.profile.seed else None,
+        )
+        check(completion, task.llm.profile.name)
+        calls = task.llm.calls - before
+        for row in rows:
+            results[row].append(_judged(row, completion, task.labels, truth, calls))
+    return results, [prompt.text for prompt in prompts]
+
+
+def _judged(row: str, completion: Completion, labels: Sequence[str], truth: str, calls: int) -> RowResult:
+    """A free answer by the rule of one open-ended row."""
     judges: dict[str, Callable[[str, str], bool]] = {
-        "exact": lambda answer, label: strict_match(answer, label, ended=ended),
+        "exact": partial(strict_match, ended=completion.finish_reason != "length"),
         "exact_normalised": normalised_match,
         "prefix": prefix_match,
         "substring": substring_match,
     }
-    calls = task.llm.calls - before
-    found = {}
-    for row in rows:
-        named = [label for label in task.labels if judges[row](completion.text, label)]
-        right = task.truth in named
-        # Of several that fit (a name that begins another), the true one counts, as the rule has it; else the longest.
-        label = task.truth if right else max(named, key=len, default=None)
-        found[row] = RowAnswer(label, right, completion.text, None, calls)
-    return found, prompt.text
+    named = [label for label in labels if judges[row](completion.text, label)]
+    right = truth in named
+    # Of several that fit (a name that begins another), the true one counts, as the rule has it; else the longest.
+    label = truth if right else max(named, key=len, default=None)
+    return RowResult(label, right, completion.text, None, calls)
 
 
-def likelihood(task: Task) -> Found:
+def likelihood(task: Task) -> Judged:
     """The classifier's own path, with every option as given.
 
     Raises:
@@ -220,44 +232,51 @@ def likelihood(task: Task) -> Found:
     return _classified(task, "likelihood", **task.options)
 
 
-def direct(task: Task) -> Found:
+def direct(task: Task) -> Judged:
     """The likelihood of each label after the query's words."""
     return _classified(task, "direct", scoring="direct", **task.shared_options)
 
 
-def calibrated(task: Task) -> Found:
+def calibrated(task: Task) -> Judged:
     """``direct`` with contextual calibration (Zhao et al. 2021)."""
     return _classified(task, "calibrated", scoring="direct", calibration="contextual", **task.shared_options)
 
 
-def constrained(task: Task) -> Found:
+def constrained(task: Task) -> Judged:
     """The label that the LLM writes when it can write nothing else."""
     return _classified(task, "constrained", scoring="constrained", **task.shared_options)
 
 
-CLASSIFIED: Mapping[str, Callable[[Task], Found]] = {
+def parsed(task: Task) -> Judged:
+    """The label that the classifier finds in what the LLM writes."""
+    return _classified(task, "parsed", scoring="parse", **task.shared_options)
+
+
+CLASSIFIED: Mapping[str, Callable[[Task], Judged]] = {
     "direct": direct,
     "calibrated": calibrated,
     "constrained": constrained,
     "likelihood": likelihood,
+    "parsed": parsed,
 }
 """How each row but the open-ended ones is asked, in an order that leaves a prefix cache warm: direct prompts first."""
 
 
-def _classified(task: Task, row: str, **options: Any) -> Found:
+def _classified(task: Task, row: str, **options: Any) -> Judged:
     before = task.llm.calls
     if row in ("direct", "calibrated") and not task.llm.profile.scores_text:
         raise _no_logprobs(task.llm)
-    with word_tables("off"):  # its examples are asked about once: nothing is learnt of them beforehand
+    with word_tables("off"):  # its examples come up once: nothing is learnt of them beforehand
         classifier = task.classifier(**options)
-        (answer,) = classifier.classify([task.query])
-    calls = task.llm.calls - before
-    return {row: _row_answer(answer, task.truth, calls)}, as_sent(classifier.prompt_for(task.query))
-
-
-def _row_answer(answer: Classification, truth: str, calls: int) -> RowAnswer:
-    right = answer.label == truth
-    return RowAnswer(answer.label, right, answer.text or None, answer.probabilities, calls, answer.calibrated)
+        answers = classifier.classify(task.queries)
+    calls = shares(task.llm.calls - before, len(answers))
+    results = [
+        RowResult(
+            answer.label, answer.label == truth, answer.text or None, answer.probabilities, own, answer.calibrated
+        )
+        for answer, truth, own in zip(answers, task.truths, calls, strict=True)
+    ]
+    return {row: results}, [as_sent(classifier.prompt_for(query)) for query in task.queries]
 
 
 def _no_logprobs(llm: SharedAnswers) -> CapabilityError:

@@ -19,6 +19,12 @@ from icl_vision.llms.wrappers.wrapped import WrappedLLM
 Settings = tuple[int, tuple[str, ...], float, int | None, Constraint | None]
 
 
+def shares(total: int, parts: int) -> list[int]:
+    """A number of things dealt as evenly as can be to so many that they were for."""
+    each, rest = divmod(total, parts)
+    return [each + (number < rest) for number in range(parts)]
+
+
 class SharedAnswers(WrappedLLM):
     """``llm``, asked each question once; for one episode, in one thread at a time.
 
@@ -63,23 +69,23 @@ class SharedAnswers(WrappedLLM):
         usage, method = Usage(), "shared"
         if new:
             try:
-                found = await self.llm.score(list(new.values()), terminator=terminator)
+                scores = await self.llm.score(list(new.values()), terminator=terminator)
             except Exception as error:
                 self._keep(list(new), take(error))
-                there = {place: self._scores[key] for place, key in enumerate(keys) if key in self._scores}
+                there = {index: self._scores[key] for index, key in enumerate(keys) if key in self._scores}
                 attach(error, PartialScores(there, Usage(), "shared"))  # what it cost is booked here
                 raise
-            usage, method = found.usage, found.method
+            usage, method = scores.usage, scores.method
             self.asked += len(new)
             self.usage += usage
-            self._scores.update(zip(new, found.logprobs, strict=True))
+            self._scores.update(zip(new, scores.logprobs, strict=True))
         return Scores(tuple(self._scores[key] for key in keys), usage, method)
 
     def _keep(self, asked: Sequence[tuple[str, str, str]], partial: PartialScores) -> None:
         """What came back of a call that failed."""
         self.asked += len(partial.logprobs)
         self.usage += partial.usage
-        self._scores.update({asked[place]: value for place, value in partial.logprobs.items()})
+        self._scores.update({asked[index]: value for index, value in partial.logprobs.items()})
 
 
 class UnaskedLLM(DryLLM):

@@ -10,7 +10,7 @@ from array import array
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Usage
 from icl_vision.evaluation.few_shot.settings import COLUMNS, Setting
@@ -18,6 +18,9 @@ from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.probabilities import brier_score, reliability
 from icl_vision.wording import counted
+
+if TYPE_CHECKING:
+    from icl_vision.evaluation.few_shot.baselines import Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,11 @@ class RowInfo:
     constrained: bool = False
     transductive: bool = False
     source: str = ""
+
+    @classmethod
+    def of(cls, row: Row, kind: str) -> RowInfo:
+        """A row that is measured."""
+        return cls(row.name, kind, row.meaning, row.scorer, row.constrained, row.transductive)
 
 
 @dataclass(slots=True)
@@ -134,14 +142,24 @@ class Tally:
             )
         return result
 
+    def accuracy(self, info: RowInfo, setting: Setting) -> Accuracy | None:
+        """Of a row over the items in which it has an answer; None where it has none."""
+        cell = self._cells.get((info.name, setting.id), _Cell())
+        return Accuracy.count(cell.right, cell.answered, info.scorer) if cell.answered else None
+
     def cells(self, infos: Iterable[RowInfo], settings: Sequence[Setting]) -> list[dict[str, Any]]:
         """The "cells" of results.json. A row without an answer in some items says in how many, and why."""
         result = []
         for info in infos:
             for setting in settings:
                 cell = self._cells.get((info.name, setting.id), _Cell())
-                accuracy = Accuracy.count(cell.right, cell.answered, info.scorer).to_dict() if cell.answered else None
-                entry = {"row": info.name, "setting": setting.id, "accuracy": accuracy, "note": _note(cell)}
+                accuracy = self.accuracy(info, setting)
+                entry = {
+                    "row": info.name,
+                    "setting": setting.id,
+                    "accuracy": None if accuracy is None else accuracy.to_dict(),
+                    "note": _note(cell),
+                }
                 fit = cell.reliability()
                 result.append(entry if fit is None else {**entry, "reliability": fit})
         return result

@@ -29,13 +29,14 @@ def ascii_art() -> ImageTokenizer:
 def task(class_folder: Path, ascii_art: ImageTokenizer) -> Any:
     def make(llm: FakeLLM, **changes: Any) -> Task:
         setting = changes.pop("setting", Setting(2, 1))
+        queries = changes.pop("queries", ["blue/003.png"])
         names = [f"{colour}/00{shot}.png" for shot in range(setting.shots) for colour in ("red", "blue")]
         return Task(
             setting,
             tuple(str(class_folder / name) for name in names),
             tuple(name.partition("/")[0] for name in names),
-            str(class_folder / "blue/003.png"),
-            "blue",
+            tuple(str(class_folder / name) for name in queries),
+            tuple(name.partition("/")[0] for name in queries),
             ascii_art,
             None,
             SharedAnswers(llm),
@@ -84,34 +85,55 @@ def test_an_answer_cut_off_by_its_limit_has_not_ended() -> None:
 )
 def test_one_answer_is_judged_by_four_rules(task: Any, answer: str, right: set[str], named: str | None) -> None:
     llm = FakeLLM(answer)
-    found, sent = scorers.open_ended(task(llm), OPEN_ENDED)
-    assert {row for row, one in found.items() if one.right} == right
-    assert all(one.label == named for one in found.values() if one.right or not right)
-    assert all(one.raw == answer and one.calls == 1 and one.probabilities is None for one in found.values())
+    judged, sent = scorers.open_ended(task(llm), OPEN_ENDED)
+    results = {row: result for row, (result,) in judged.items()}
+    assert {row for row, result in results.items() if result.right} == right
+    assert all(result.label == named for result in results.values() if result.right or not right)
+    assert all(result.raw == answer and result.calls == 1 for result in results.values())
+    assert all(result.probabilities is None for result in results.values())
     (call,) = llm.calls
-    assert call.prompt.text == sent and call.settings["stop"] == ("\n",) and call.settings["temperature"] == 0
+    assert [call.prompt.text] == sent and call.settings["stop"] == ("\n",) and call.settings["temperature"] == 0
     assert call.settings["max_tokens"] >= 16  # a short cap would cut a right answer
 
 
 def test_classified_rows_give_probabilities_and_cost_what_they_say(task: Any) -> None:
     llm = FakeLLM(constraint="choice")
-    one = task(llm, ensemble=None)
-    found = {name: ask(one)[0][name] for name, ask in CLASSIFIED.items()}
-    assert [found[name].calls for name in ("direct", "calibrated", "constrained", "likelihood")] == [2, 8, 1, 2]
+    asked = task(llm, ensemble=None)
+    results = {name: ask(asked)[0][name][0] for name, ask in CLASSIFIED.items()}
+    assert {name: result.calls for name, result in results.items()} == {
+        "direct": 2, "calibrated": 8, "constrained": 1, "likelihood": 2, "parsed": 1
+    }  # fmt: skip
     for name in ("direct", "calibrated", "likelihood"):
-        assert sum(found[name].probabilities.values()) == pytest.approx(1) and found[name].raw is None
-        assert found[name].label == max(found[name].probabilities, key=found[name].probabilities.get)
-    assert found["constrained"].raw.strip() == found["constrained"].label
-    # Asked once for all: direct 2, its content-free inputs 6, constrained 1, channel 2.
-    assert one.llm.asked == len(llm.calls) == 11 and one.llm.calls == 13
-    assert one.llm.usage.requests == 11
+        assert sum(results[name].probabilities.values()) == pytest.approx(1) and results[name].raw is None
+        assert results[name].label == max(results[name].probabilities, key=results[name].probabilities.get)
+    assert results["constrained"].raw.strip() == results["constrained"].label
+    # Asked once for all: direct 2, its content-free inputs 6, constrained 1, channel 2, parsed 1.
+    assert asked.llm.asked == len(llm.calls) == 12 and asked.llm.calls == 14
+    assert asked.llm.usage.requests == 12
+
+
+def test_several_queries_of_an_episode_share_what_it_costs(task: Any) -> None:
+    llm = FakeLLM(" red", constraint="choice")
+    asked = task(llm, ensemble=None, queries=["blue/003.png", "red/003.png", "red/002.png"])
+    for name, ask in CLASSIFIED.items():
+        judged, sent = ask(asked)
+        alone = [ask(task(llm, ensemble=None, queries=[f"{query}"])) for query in ("blue/003.png", "red/003.png")]
+        assert [result.label for result in judged[name]][:2] == [results[name][0].label for results, _ in alone]
+        assert sent[:2] == [prompt for _, (prompt,) in alone]
+        assert len(sent) == len(judged[name]) == 3
+    free, sent = scorers.open_ended(asked, ["prefix"])
+    assert [result.right for result in free["prefix"]] == [False, True, True] and len(sent) == 3
+    # The content-free inputs (6 calls) are asked once for all three: what they cost is dealt to them.
+    calls = [result.calls for result in scorers.calibrated(asked)[0]["calibrated"]]
+    assert calls == [4, 4, 4]
 
 
 def test_the_likelihood_row_takes_every_option_and_the_others_only_the_prompts(task: Any) -> None:
-    one = task(FakeLLM(), scoring="direct", calibration="contextual", order_seed=3, template="classification_palm")
-    assert scorers.likelihood(one)[0]["likelihood"].calls == 8
-    assert scorers.direct(one)[0]["direct"].calls == 2
-    assert "This is a" in scorers.open_ended(one, ["exact"])[1]
+    options = {"scoring": "direct", "calibration": "contextual", "order_seed": 3, "template": "classification_palm"}
+    asked = task(FakeLLM(), **options)
+    assert scorers.likelihood(asked)[0]["likelihood"][0].calls == 8
+    assert scorers.direct(asked)[0]["direct"][0].calls == 2
+    assert "This is a" in scorers.open_ended(asked, ["exact"])[1][0]
 
 
 def test_rows_that_an_llm_cannot_give_raise_what_a_note_says(task: Any) -> None:
@@ -129,7 +151,7 @@ def test_rows_that_an_llm_cannot_give_raise_what_a_note_says(task: Any) -> None:
 
 def test_repeats_and_induction_reach_the_prompt(task: Any) -> None:
     def sent(setting: Setting) -> str:
-        return scorers.open_ended(task(FakeLLM("red"), setting=setting), ["exact"])[1]
+        return scorers.open_ended(task(FakeLLM("red"), setting=setting), ["exact"])[1][0]
 
     assert sent(Setting(2, 1)).count("Output: red") == 1
     assert sent(Setting(2, 1, 3)).count("Output: red") == 4
@@ -151,11 +173,11 @@ def test_an_llm_that_is_not_asked_counts_what_it_would_be(task: Any) -> None:
     inner = FakeLLM()
     llm = UnaskedLLM(inner)
     shared = SharedAnswers(llm)
-    one = Task(**{**vars(task(inner)), "llm": shared, "options": {"ensemble": None}})
+    asked = Task(**{**vars(task(inner)), "llm": shared, "options": {"ensemble": None}})
     for ask in CLASSIFIED.values():
         if ask is not scorers.constrained:
-            ask(one)
-    scorers.open_ended(one, ["exact"])
+            ask(asked)
+    scorers.open_ended(asked, ["exact"])
     assert inner.calls == [] and shared.asked == 11 == shared.usage.requests
     assert 0 < llm.fixed_tokens < shared.usage.prompt_tokens
     llm.forget()

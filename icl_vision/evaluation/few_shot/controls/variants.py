@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from icl_vision.errors import CapabilityError
 from icl_vision.evaluation.few_shot import scorers
 from icl_vision.evaluation.few_shot.controls.controls import CONTROLS, UNTRAINED, Control, Setup, Shown
-from icl_vision.evaluation.few_shot.scorers import RowAnswer, Task
+from icl_vision.evaluation.few_shot.scorers import RowResult, Task
 from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers, UnaskedLLM
 from icl_vision.tokenizers.wrapping import WrappedTokenizer
 
@@ -60,12 +60,14 @@ class Variant:
             return self
         return replace(self, setup=replace(self.setup, llm=UnaskedLLM(self.setup.llm)))
 
-    def answer(self, task: Task, number: int, llm_of: Callable[[TextLLM], SharedAnswers], scorer: str) -> RowAnswer:
-        """What the LLM says once the control has altered the question.
+    def ask(
+        self, task: Task, number: int, llm_of: Callable[[TextLLM], SharedAnswers], scorer: str
+    ) -> list[RowResult]:
+        """What the LLM says of each query once the control has altered the task.
 
         Args:
-            task: the question as it is. number: the episode's. llm_of: the counting wrapper of an LLM.
-            scorer: the row of ``LLM_ROWS`` by which the altered question is asked and judged.
+            task: as it is. number: the episode's. llm_of: the counting wrapper of an LLM.
+            scorer: the row of ``LLM_ROWS`` by which the altered task is asked and judged.
 
         Raises:
             CapabilityError: the control cannot be had here. LLMError: no answer.
@@ -73,21 +75,22 @@ class Variant:
         if isinstance(self.setup, str):
             raise CapabilityError(self.setup)
         altered = replace(task, tokenizer=self.setup.tokenizer, k=self.setup.k, llm=llm_of(self.setup.llm))
-        paths = [*task.support, task.query]
-        pyramids = altered.tokenizer.encode(paths, altered.k)
+        paths = [*task.support, *task.queries]
+        pyramids = tuple(altered.tokenizer.encode(paths, altered.k))
+        examples = len(task.support)
         shown = self.control.alter(
-            Shown(tuple(pyramids[:-1]), task.support_labels, (pyramids[-1],)), self.control.draw(self.seed, number)
+            Shown(pyramids[:examples], task.support_labels, pyramids[examples:]), self.control.draw(self.seed, number)
         )
         words = dict(zip(paths, [*shown.support_words, *shown.query_words], strict=True))
         altered = replace(
             altered, tokenizer=DealtTokenizer(altered.tokenizer, words), support_labels=shown.support_labels
         )
-        found, _ = (
+        results, _ = (
             scorers.open_ended(altered, [scorer])
             if scorer in scorers.OPEN_ENDED
             else scorers.CLASSIFIED[scorer](altered)
         )
-        return found[scorer]
+        return results[scorer]
 
 
 def prepare_variants(names: Sequence[str], setup: Setup, *, seed: int) -> tuple[Variant, ...]:
