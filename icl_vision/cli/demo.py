@@ -116,7 +116,7 @@ def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet
     from icl_vision.evaluation.kit.remember import RememberingTokenizer
     from icl_vision.files.storage import write_json, write_text
     from icl_vision.llms import connect
-    from icl_vision.prompting import PromptBuilder
+    from icl_vision.tasks.classify.prompts import PromptBuilder
     from icl_vision.tasks.classify.scoring import choose_method
     from icl_vision.tokenizers import ImageTokenizer
 
