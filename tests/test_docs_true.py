@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -248,3 +250,34 @@ def test_the_budget_of_packaged_artefacts_is_said_as_it_is_tested() -> None:
     today = sum(path.stat().st_size for path in (PACKAGE / "artefacts").rglob("*") if path.is_file())
     said = re.findall(r"\((\d+) MB today\)", (TOP / "docs" / "architecture.md").read_text(encoding="utf-8"))
     assert said == [str(round(today / 1e6))]
+
+
+# Constants ------------------------------------------------------------------------------------------------------------
+
+DESIGN = sorted((TOP / "docs" / "design").glob("*.md"))
+CONSTANT = re.compile(
+    r"^\| `(?P<module>[a-z_.]+): (?P<name>\w+)(?:\((?P<argument>\w+)\)|\.(?P<member>\w+))?` \| `(?P<value>[^`]+)` \|"
+)
+
+
+def constants_of(page: Path) -> list[re.Match[str]]:
+    return [match for line in page.read_text(encoding="utf-8").splitlines() if (match := CONSTANT.match(line))]
+
+
+@pytest.mark.parametrize("page", DESIGN, ids=page_id)
+def test_constants_of_the_design_pages_are_those_of_the_code(page: Path) -> None:
+    constants = constants_of(page)
+    rows = [line for line in page.read_text(encoding="utf-8").splitlines() if re.match(r"\| `[\w.]+: ", line)]
+    assert len(constants) == len(rows) >= 3, "each row is | `module: NAME` | `value` | why |"
+    for row in constants:
+        value = getattr(importlib.import_module(f"icl_vision.{row['module']}"), row["name"])
+        if row["argument"]:
+            value = inspect.signature(value).parameters[row["argument"]].default
+        elif row["member"]:
+            value = getattr(value, row["member"])
+        assert value == ast.literal_eval(row["value"]), f"{page_id(page)}: {row[0]}"
+
+
+def test_the_index_lists_every_page_on_a_design() -> None:
+    index = (TOP / "docs" / "index.md").read_text(encoding="utf-8")
+    assert [page.name for page in DESIGN if f"(design/{page.name})" not in index] == []
