@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from icl_vision.errors import ArtefactError
-from icl_vision.models.quantizers.projected import ProjectedQuantizer
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 
 if TYPE_CHECKING:
@@ -139,10 +138,7 @@ def _compare(encoder: EncoderGraph, pixels: Tensor, ids: npt.NDArray[Any], codeb
     with torch.inference_mode():
         images = encoder.images(pixels)
         given, scores = _regions(spae, images, codebook)
-        z = encoder.latent(images)
-        quantized = (
-            spae.quantizer(z, None, given) if isinstance(spae.quantizer, ProjectedQuantizer) else spae.quantizer(z)
-        )
+        quantized = spae.quantizer(encoder.latent(images), None, given)
     counts = {"ids": 0, "ties": 0, "skipped": 0, "mismatches": 0}
     layers = np.split(ids, np.cumsum(spae.layout.counts)[:-1], axis=1)
     starts = [0, *spae.layout.cumulative]
@@ -159,7 +155,9 @@ def _compare(encoder: EncoderGraph, pixels: Tensor, ids: npt.NDArray[Any], codeb
                     near = _equally_likely(scores[image, starts[layer - 1] + int(place)], pair)
                 else:
                     near = _equally_near(
-                        target[:, place].double(), _vectors(spae, layer, pair, codebook), spae.quantizer.normalise
+                        target[:, place].double(),
+                        spae.quantizer.nearness(layer, pair, codebook).double(),
+                        spae.quantizer.normalise,
                     )
                 counts["ties" if near else "mismatches"] += 1
                 tied = True  # either way the words that follow start from another one
@@ -173,12 +171,6 @@ def _regions(spae: SPAE, images: Tensor, codebook: Tensor) -> tuple[tuple[Tensor
     if spae.regions is None:
         return (), torch.empty(0)
     return spae.regions(images, codebook)[0], spae.regions.word_scores(spae.regions.region_logits(images), codebook)
-
-
-def _vectors(spae: SPAE, layer: int, ids: list[int], codebook: Tensor) -> Tensor:
-    if isinstance(spae.quantizer, ProjectedQuantizer):
-        return spae.quantizer.nearness(layer, ids, codebook).double()
-    return codebook[ids].double()
 
 
 def _by_layer(quantized: Any, layers: Sequence[Any], image: int) -> Iterator[tuple[Any, Tensor, Any]]:

@@ -117,7 +117,7 @@ class SPAE(nn.Module):
                 target = self.decoder.in_pixels(features[:, :LATENT_CHANNELS])
         else:
             z = self.standard_to_words(self.encoder(images))
-        quantized = self._quantized(z, depth, words)
+        quantized: Quantized = self.quantizer(z, depth, words)
         latent: Tensor = quantized.quantized
         if self.training and self.config.word_noise > 0:
             noisy = self.quantizer.decode_ids(self.swapped(quantized.ids), depth).detach()
@@ -158,7 +158,6 @@ class SPAE(nn.Module):
         """
         if self.regions is None:
             return self.quantizer.encode_ids(z, codebook), z.flatten(2).mean(2)
-        assert isinstance(self.quantizer, ProjectedQuantizer)  # the config's checks
         given, vector = self.regions(images, codebook, class_bias)
         return self.quantizer.encode_ids(z, codebook, given), vector
 
@@ -169,14 +168,6 @@ class SPAE(nn.Module):
             return ()
         words = () if self.regions is None else self.regions(images, self.quantizer.codebook)[0]
         return (self.encoder.features(images), *words)
-
-    def _quantized(self, z: Tensor, depth: int | None, given: Sequence[Tensor]) -> Quantized:
-        quantized: Quantized
-        if isinstance(self.quantizer, ProjectedQuantizer):
-            quantized = self.quantizer(z, depth, given)
-        else:
-            quantized = self.quantizer(z, depth)
-        return quantized
 
     def decode_ids(self, ids: Sequence[Tensor], layers: int | Tensor | None = None) -> Tensor:
         """Words -> images [B, ch, S, S], clamped to [0, 1].

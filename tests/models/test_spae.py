@@ -194,7 +194,7 @@ def test_each_layer_takes_the_nearest_of_its_own_words() -> None:
 
 
 def test_all_words_as_names_would_leave_none() -> None:
-    with pytest.raises(UsageError, match="names, the words of layer 1 alone, must be 1 to 23; got 24"):
+    with pytest.raises(UsageError, match="names, the words of layer 1 alone, must be .* from 1 to 23; got 24"):
         SPAE(dataclasses.replace(DIGITS, names=24), words(DIGITS))
 
 

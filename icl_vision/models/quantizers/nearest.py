@@ -19,6 +19,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor
 
+from icl_vision.checks import count
 from icl_vision.errors import UsageError
 
 CPU_CHUNK = 1 << 22
@@ -39,6 +40,11 @@ def full_precision(device: torch.device) -> AbstractContextManager[object]:
     if torch.is_autocast_enabled(device.type):
         return torch.autocast(device.type, enabled=False)
     return contextlib.nullcontext()
+
+
+def check_chunk(chunk: int | None) -> int | None:
+    """Scores held at once, 1 or more, or None. Raises UsageError."""
+    return count("chunk, the number of scores held at once,", chunk, none="what the device is best at")
 
 
 def word_terms(codebook: Tensor, *, normalise: bool = False) -> Tensor:
@@ -83,8 +89,7 @@ def nearest_words(
         )
     if codebook.shape[0] < 1:
         raise UsageError("the codebook has no words; give one of shape [T, c] with T of 1 or more")
-    if chunk is not None and chunk < 1:
-        raise UsageError(f"chunk, the number of scores held at once, must be 1 or more; got {chunk}")
+    chunk = check_chunk(chunk)
     with torch.no_grad(), full_precision(points.device):
         x, words = points.detach().float(), codebook.detach().float()
         if torch.compiler.is_compiling():

@@ -31,8 +31,6 @@ class LayerPlaces(nn.Module):
             "zeros": it keeps its own, which is zero.
     """
 
-    groups: tuple[tuple[int, ...], ...]
-    """Runs of consecutive layers (from 1) that share no position: none waits for another's words."""
     _held: Tensor
     _source: Tensor
 
@@ -54,8 +52,8 @@ class LayerPlaces(nn.Module):
             self._buffer(f"index_{layer}", index)
             self._buffer(f"rows_{layer}", _rows(index, count))
             self._buffer(f"covered_{layer}", covered.nonzero().squeeze(1))
-        self.groups = tuple(_disjoint_groups(indices))
-        for number, layers in enumerate(self.groups):
+        self._groups = tuple(_disjoint_groups(indices))
+        for number, layers in enumerate(self._groups):
             index = torch.cat([indices[layer - 1] for layer in layers])
             self._buffer(f"group_index_{number}", index)
             self._buffer(f"group_rows_{number}", _rows(index, count))
@@ -78,9 +76,18 @@ class LayerPlaces(nn.Module):
         """The positions with a word from the first ``layers`` layers, ascending, int64."""
         return self.get_buffer(f"covered_{layers}")
 
-    def group(self, number: int) -> tuple[Tensor, Tensor]:
-        """``index`` and ``rows`` of all layers of a group, one layer after the other."""
-        return self.get_buffer(f"group_index_{number}"), self.get_buffer(f"group_rows_{number}")
+    def groups(self, *, apart: bool = False) -> Iterator[tuple[tuple[int, ...], Tensor, Tensor]]:
+        """Runs of consecutive layers (from 1) that share no position, so that none waits for another's words; with the
+        ``index`` and ``rows`` of all of them, one layer after the other.
+
+        apart: every layer by itself.
+        """
+        if apart:
+            for layer in range(1, len(self._held)):
+                yield (layer,), self.index(layer), self.rows(layer)
+            return
+        for number, layers in enumerate(self._groups):
+            yield layers, self.get_buffer(f"group_index_{number}"), self.get_buffer(f"group_rows_{number}")
 
     def held(self, layers: int | Tensor) -> Tensor:
         """How many words each position has from the first ``layers`` layers (0 or more), fp32 [P, 1]."""

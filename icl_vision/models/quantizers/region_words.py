@@ -8,7 +8,7 @@ is new. The trunk's last map is averaged over each cell of a layer's grid. Avera
 change places, so every region gets class logits as the whole image does (class activation maps, Zhou et al. 2016,
 arXiv:1512.04150). A region alone is seen out of context, so its logits are mixed with those of the whole image:
 
-    s(c | r) = g s(c | image) + (1 - g) s(c | region r alone)                g: ``CONTEXT``
+    s(c | r) = g s(c | image) + (1 - g) s(c | region r alone)                g: ``_WHOLE``
     p(c | r) = softmax of (s / 1.5) over the 16 classes that are most probable in any region
     p(w | r) = sum over these classes of p(c | r) p(w | c)                   p(w | c) as in words.py
 
@@ -38,7 +38,8 @@ from icl_vision.models.words.photo import (
 )
 
 TOP_CLASSES = 16
-CONTEXT = 0.5
+_WHOLE = 0.5
+"""The share of the whole image in what is said of a region."""
 _MAP_STRIDE = 32
 _ENLARGED = 2  # the trunk was trained at 224 px; at twice 128 px its last map is 8 x 8
 
@@ -102,7 +103,7 @@ class RegionWords(nn.Module):
         regions = [_averages(features, grid) for grid in (1, *self.grids)]
         logits: Tensor = trunk.classifier(torch.cat(regions, dim=1))
         whole = logits[:, :1]
-        return CONTEXT * whole + (1 - CONTEXT) * logits[:, 1:]
+        return _WHOLE * whole + (1 - _WHOLE) * logits[:, 1:]
 
     def word_scores(self, logits: Tensor, codebook: Tensor, class_bias: Tensor | None = None) -> Tensor:
         """p(w | region) of every word, [B, R, T], from ``region_logits`` and the codebook."""
@@ -120,12 +121,12 @@ class RegionWords(nn.Module):
 
     def _chosen(self, scores: Tensor) -> tuple[Tensor, ...]:
         free = torch.zeros_like(scores[:, 0])
-        found = []
+        chosen = []
         for region in range(scores.shape[1]):
             best = (scores[:, region] + free).argmax(1, keepdim=True)
             free = free.scatter(1, best, -2.0)  # below every probability
-            found.append(best)
-        parts = torch.split(torch.cat(found, dim=1), [grid * grid for grid in self.grids], dim=1)
+            chosen.append(best)
+        parts = torch.split(torch.cat(chosen, dim=1), [grid * grid for grid in self.grids], dim=1)
         return tuple(part.reshape(-1, grid, grid) for part, grid in zip(parts, self.grids, strict=True))
 
     def train(self, mode: bool = True) -> RegionWords:

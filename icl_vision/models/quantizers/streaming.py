@@ -38,6 +38,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from icl_vision.checks import count
 from icl_vision.errors import UsageError
 from icl_vision.models.quantizers.base import Quantized, Quantizer
 from icl_vision.models.quantizers.nearest import nearest_words
@@ -87,8 +88,7 @@ class ResidualQuantizer(Quantizer):
         learned: bool = False,
         chunk: int | None = None,
     ) -> None:
-        if isinstance(layers, bool) or not isinstance(layers, int) or layers < 1:
-            raise UsageError(f"layers must be a whole number of 1 or more; got {layers!r}")
+        layers = count("layers", layers)
         super().__init__(
             codebook, PyramidLayout((tuple(grid),) * layers), normalise=normalise, learned=learned, chunk=chunk
         )

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from icl_vision.checks import count
 from icl_vision.errors import UsageError
 
 
@@ -27,8 +28,7 @@ class CodebookUsage:
     """int64 [T] on the CPU: how often each word occurred."""
 
     def __init__(self, words: int) -> None:
-        if isinstance(words, bool) or not isinstance(words, int) or words < 1:
-            raise UsageError(f"words, the size of the codebook, must be a whole number of 1 or more; got {words!r}")
+        words = count("words, the size of the codebook,", words)
         self.counts = torch.zeros(words, dtype=torch.int64)
 
     def update(self, ids: Tensor | Sequence[Tensor]) -> None:
@@ -37,10 +37,10 @@ class CodebookUsage:
         Raises:
             UsageError: ids that are no integers or lie outside the codebook; nothing is counted then.
         """
-        given = [ids] if isinstance(ids, Tensor) else list(ids)
-        if any(one.is_floating_point() or one.is_complex() or one.dtype == torch.bool for one in given):
-            raise UsageError(f"ids must be whole numbers; got {', '.join(str(one.dtype) for one in given)}")
-        flat = torch.cat([one.detach().reshape(-1).to(torch.int64).cpu() for one in given]) if given else None
+        layers = [ids] if isinstance(ids, Tensor) else list(ids)
+        if any(layer.is_floating_point() or layer.is_complex() or layer.dtype == torch.bool for layer in layers):
+            raise UsageError(f"ids must be whole numbers; got {', '.join(str(layer.dtype) for layer in layers)}")
+        flat = torch.cat([layer.detach().reshape(-1).to(torch.int64).cpu() for layer in layers]) if layers else None
         if flat is None or not len(flat):
             return
         smallest, largest = int(flat.min()), int(flat.max())

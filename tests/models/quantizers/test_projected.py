@@ -91,11 +91,11 @@ def test_training_may_look_among_some_words_only() -> None:
 def test_what_a_layer_does_not_look_up_must_be_given() -> None:
     with pytest.raises(PyramidError, match="first 1 layers must be given; got those of 0"):
         quantizer()(z())
-    with pytest.raises(UsageError, match="given, a number of layers, must be 0 to 3; got 4"):
+    with pytest.raises(UsageError, match="given must be a whole number from 0 to 3 layers; got 4"):
         quantizer(given=4)
     with pytest.raises(UsageError, match="width, the channels of z"):
         ProjectedQuantizer(torch.randn(6, 3), LAYOUT, 0)
-    with pytest.raises(UsageError, match="candidates, a number of words"):
+    with pytest.raises(UsageError, match="candidates must be a whole number of 0 or more words; got -1"):
         quantizer(candidates=-1)
     with pytest.raises(UsageError, match=r"the codebook must be \[T, 12\]"):
         quantizer(0).encode_ids(z(), torch.randn(60, 5))

@@ -185,10 +185,15 @@ def test_shapes_and_types(layout):
 
 
 def test_layers_that_share_no_position_are_searched_together():
-    assert StreamingAverageQuantizer(torch.randn(3, 2), PHOTO).places.groups == ((1, 2, 3, 4), (5,), (6,))
-    assert StreamingAverageQuantizer(torch.randn(3, 2), DIGITS).places.groups == ((1, 2), (3,), (4,))
-    assert StreamingAverageQuantizer(torch.randn(3, 2), ODD).places.groups == ((1,), (2,), (3,), (4,))
-    assert ResidualQuantizer(torch.randn(3, 2), (2, 2), 3).places.groups == ((1,), (2,), (3,))
+    def groups(quantizer, **options):
+        return tuple(layers for layers, _, _ in quantizer.places.groups(**options))
+
+    photo = StreamingAverageQuantizer(torch.randn(3, 2), PHOTO)
+    assert groups(photo) == ((1, 2, 3, 4), (5,), (6,))
+    assert groups(photo, apart=True) == tuple((layer,) for layer in range(1, 7))
+    assert groups(StreamingAverageQuantizer(torch.randn(3, 2), DIGITS)) == ((1, 2), (3,), (4,))
+    assert groups(StreamingAverageQuantizer(torch.randn(3, 2), ODD)) == ((1,), (2,), (3,), (4,))
+    assert groups(ResidualQuantizer(torch.randn(3, 2), (2, 2), 3)) == ((1,), (2,), (3,))
 
 
 # -- gradients
@@ -365,7 +370,7 @@ def test_the_traced_search_is_the_same(monkeypatch, normalise):
         (torch.zeros(2, 3), torch.zeros(4, 2), None, r"got \[2, 3\] and \[4, 2\]"),
         (torch.zeros(3), torch.zeros(4, 3), None, r"points must be \[N, c\].*got \[3\]"),
         (torch.zeros(2, 3), torch.zeros(0, 3), None, "the codebook has no words"),
-        (torch.zeros(2, 3), torch.zeros(4, 3), 0, "chunk, .*, must be 1 or more; got 0"),
+        (torch.zeros(2, 3), torch.zeros(4, 3), 0, "chunk, .*, must be a whole number of 1 or more, or None .*; got 0"),
     ],
 )
 def test_bad_searches(points, codebook, chunk, message):
@@ -438,8 +443,8 @@ def test_exports_with_the_codebook_as_an_input(layout):
         ({"codebook": torch.zeros(0, 2)}, r"got \[0, 2\]"),
         ({"codebook": torch.full((4, 2), torch.nan)}, "finite floating-point"),
         ({"codebook": torch.zeros(4, 2, dtype=torch.int64)}, "finite floating-point"),
-        ({"fill": "nearest"}, "fill must be 'finest' or 'zeros'; got 'nearest'"),
-        ({"chunk": 0}, "chunk, .*, must be 1 or more; got 0"),
+        ({"fill": "nearest"}, "fill must be one of 'finest', 'zeros'; got 'nearest'"),
+        ({"chunk": 0}, "chunk, .*, must be a whole number of 1 or more, or None .*; got 0"),
     ],
 )
 def test_bad_options(options, message):
@@ -477,9 +482,9 @@ def test_bad_input(z, message):
 def test_bad_depths():
     quantizer = StreamingAverageQuantizer(torch.zeros(4, 2), DIGITS)
     for depth in (0, 5, True, 1.5):
-        with pytest.raises(PyramidError, match=f"depth, a number of layers, must be 1 to 4; got {depth}"):
+        with pytest.raises(PyramidError, match=f"depth must be a whole number from 1 to 4 layers; got {depth}"):
             quantizer(torch.zeros(1, 2, 4, 4), depth)
-    with pytest.raises(PyramidError, match="must be 1 to 1; got 2"):
+    with pytest.raises(PyramidError, match="from 1 to 1 layers; got 2"):
         quantizer.decode_ids([torch.zeros(1, 1, 1, dtype=torch.int32)], 2)
 
 
