@@ -36,7 +36,7 @@ WORK = {
     "icl_vision.files.runs.Run": ("open", "close", "_append", "results", "finish"),
     "icl_vision.tokenizers.base.ImageTokenizer": ("encode", "decode", "embed"),
     "icl_vision.tokenizers.sessions.GraphSession": ("run",),
-    "icl_vision.drawing.questions.Questions": ("__post_init__", "question", "stand_in", "digest"),
+    "icl_vision.drawing.passes.SegmentPrompts": ("__post_init__", "inquiry", "stand_in", "digest"),
     "icl_vision.drawing.progressive": ("plan_of",),
     "icl_vision.llms.wrappers.metered": ("count_tokens",),
     "icl_vision.llms.remote.transport": ("count_tokens",),

@@ -1,7 +1,7 @@
-"""From an LLM's text back to what was asked for: a label, or the words of a picture.
+"""The words of a picture from an LLM, segment by segment.
 
-Knows: how to read an answer, and how to ask for a picture segment by segment. Refuses to know: prompts' wording, LLM
-clients and images.
+Knows: which words are asked for when, what each request is shown, and how an answer is read. Refuses to know: prompts'
+wording, LLM clients, images, tasks.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -11,11 +11,10 @@ if TYPE_CHECKING:
     from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer, plurality
     from icl_vision.drawing.planning import DrawingPlan
     from icl_vision.drawing.progressive import ProgressiveDecoder
-    from icl_vision.drawing.repair import Change, read_words
+    from icl_vision.drawing.repair import Change, WordSet, read_words
+    from icl_vision.drawing.segments import Near
     from icl_vision.drawing.stages import Decoding, Stage, par, pnar, single_pass, two_stage
-    from icl_vision.drawing.windows import Near
-    from icl_vision.drawing.wordsets import WordSet
-    from icl_vision.drawing.work import Step
+    from icl_vision.drawing.work import SegmentDrawn
 
 __all__ = [
     "Candidate",
@@ -28,8 +27,8 @@ __all__ = [
     "ProgressiveDecoder",
     "Query",
     "SegmentAnswer",
+    "SegmentDrawn",
     "Stage",
-    "Step",
     "WordSet",
     "par",
     "plurality",
@@ -46,14 +45,14 @@ _HOMES = {
     "Decoding": "stages",
     "Drawing": "drawing",
     "DrawingPlan": "planning",
-    "Near": "windows",
+    "Near": "segments",
     "Pair": "drawing",
     "ProgressiveDecoder": "progressive",
     "Query": "drawing",
     "SegmentAnswer": "drawing",
+    "SegmentDrawn": "work",
     "Stage": "stages",
-    "Step": "work",
-    "WordSet": "wordsets",
+    "WordSet": "repair",
     "par": "stages",
     "plurality": "drawing",
     "pnar": "stages",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import TokenPyramid
 
@@ -25,13 +26,14 @@ def check_rates(rates: object) -> tuple[float, float]:
         UsageError: not two numbers from 0 to 1.
     """
     given = tuple(rates) if isinstance(rates, tuple | list) else ()
-    if len(given) != 2 or any(isinstance(one, bool) or not isinstance(one, int | float) for one in given):
+    first, last = map(checks.as_real, given) if len(given) == 2 else (None, None)
+    if first is None or last is None:
         raise UsageError(
             f"corruption must be two rates, of the first and the last example, like (0.5, 0.2); got {rates!r}"
         )
-    if not all(0 <= one <= 1 for one in given):
+    if not (0 <= first <= 1 and 0 <= last <= 1):
         raise UsageError(f"corruption must be rates from 0 to 1; got {rates!r}")
-    return float(given[0]), float(given[1])
+    return first, last
 
 
 def corruption_rates(count: int, rates: tuple[float, float] = PAPER_RATES) -> tuple[float, ...]:
@@ -41,8 +43,7 @@ def corruption_rates(count: int, rates: tuple[float, float] = PAPER_RATES) -> tu
         UsageError: a count below 1, or rates that are none.
     """
     first, last = check_rates(rates)
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
-        raise UsageError(f"count must be 1 or more examples; got {count!r}")
+    checks.count("count", count, of="examples")
     return tuple(float(rate) for rate in np.linspace(first, last, count))
 
 
@@ -58,10 +59,9 @@ def corrupt_words(pyramid: TokenPyramid, rate: float, *, seed: int, number: int 
     Raises:
         UsageError: a rate outside 0 to 1, a negative seed or number, or a picture of characters.
     """
-    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 <= rate <= 1:
-        raise UsageError(f"rate must be a share of words from 0 to 1; got {rate!r}")
-    if seed < 0 or number < 0:
-        raise UsageError(f"seed and number must be 0 or more; got {seed!r} and {number!r}")
+    rate = checks.number("rate", rate, least=0, most=1)
+    checks.count("seed", seed, least=0)
+    checks.count("number", number, least=0)
     vocabulary = pyramid.vocabulary
     if vocabulary is None or len(vocabulary) < 2:
         raise UsageError("only pictures with a vocabulary of two words or more can be corrupted in word space")

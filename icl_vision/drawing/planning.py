@@ -15,8 +15,8 @@ from itertools import groupby
 from typing import Any
 
 from icl_vision.contracts import Constraint, TextLLM, Usage
-from icl_vision.drawing.questions import Questions, item_of
-from icl_vision.drawing.stages import Decoding, Pass
+from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
+from icl_vision.drawing.stages import Decoding
 from icl_vision.errors import BudgetExceededError
 from icl_vision.llms.cost import Budget, Cost, PriceTable
 from icl_vision.llms.tokens import how_counted
@@ -64,7 +64,7 @@ class DrawingPlan:
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt."""
-        return max((one.longest_prompt for one in self.passes), default=0)
+        return max((pass_.longest_prompt for pass_ in self.passes), default=0)
 
     def seconds(
         self, prompt_speed: float = LOCAL_PROMPT_SPEED, answer_speed: float = LOCAL_ANSWER_SPEED, latency: float = 0.0
@@ -134,11 +134,11 @@ class DrawingPlan:
 
 
 def plan_of(
-    questions: Questions,
+    prompts: SegmentPrompts,
     llm: TextLLM,
     *,
-    one_by_one: Callable[[Decoding, bool], bool],
-    constraint: Callable[[Pass, int], Constraint | None] = lambda step, number: None,
+    word_by_word: Callable[[Decoding, bool], bool],
+    constraint: Callable[[Pass, int], Constraint | None] = lambda pass_, number: None,
     scored: bool = True,
     prices: PriceTable | None = None,
     done: Callable[[str], bool] = lambda item: False,
@@ -147,7 +147,7 @@ def plan_of(
 
     Args:
         llm: who would be asked; it is not.
-        one_by_one: whether words are chosen one by one, from the settings and whether there is guidance.
+        word_by_word: whether words are chosen by their log-probabilities, from settings and whether there is guidance.
         constraint: what an answer about a segment of a query (from 0) is restricted to.
         scored: whether the best of several candidates is chosen by likelihood, which asks once more for each.
         prices: of models, by name; None knows none.
@@ -156,7 +156,7 @@ def plan_of(
     dry = DryLLM(llm)
     profile = llm.profile
     kept = profile.prompt_cache is not None or profile.prefix_cache
-    dry.whole = frozenset(questions.vocabulary.words)
+    dry.whole = frozenset(prompts.vocabulary.words)
     bag = 1 if getattr(llm, "tells_shares", False) else 2 if profile.scores_bags else None
     if bag == 2 and llama_lead(llm) == "always":
         bag = 3
@@ -164,31 +164,31 @@ def plan_of(
     usage = Usage()
     passes: list[PassPlan] = []
     drawn: set[int] = set()
-    for step in questions.passes:
+    for pass_ in prompts.passes:
         asked = [
             number
-            for number, query in enumerate(questions.queries)
-            if questions.wanted(step, query) and not done(item_of(query, step))
+            for number, query in enumerate(prompts.queries)
+            if prompts.wanted(pass_, query) and not done(item_of(query, pass_))
         ]
         drawn.update(asked)
-        best_of = questions.stages[step.stage].decoding.best_of
+        best_of = prompts.stages[pass_.stage].decoding.best_of
         fixed, longest, used = 0, 0, Usage()
         guided: set[tuple[str, tuple[str, ...]]] = set()  # distributions that are asked for, once each
         for number in asked:
-            prompt = questions.stand_in(step, questions.queries[number])
-            tokens, written = dry.count_prompt(prompt), questions.answer_tokens(step)
+            prompt = prompts.stand_in(pass_, prompts.queries[number])
+            tokens, written = dry.count_prompt(prompt), prompts.segment_tokens(pass_)
             fixed, longest = dry.count(prompt.prefix) if prompt.prefix else 0, max(longest, tokens)
-            against = questions.stand_in_against(step, questions.queries[number])
-            if one_by_one(questions.stages[step.stage].decoding, against is not None):
+            against = prompts.stand_in_against(pass_, prompts.queries[number])
+            if word_by_word(prompts.stages[pass_.stage].decoding, against is not None):
                 # Word by word: one request gives the shares of all words of a place, or two their probabilities, or
                 # each has one of its own. All queries and candidates share a distribution as long as nothing before it
                 # was chosen; what is chosen is taken to be different every time.
-                texts = {one.text for one in (prompt, against) if one is not None}
+                texts = {shown.text for shown in (prompt, against) if shown is not None}
                 asks, new, said, chosen = 0, 0, "", False
-                for words in questions.sets(step, number):
+                for words in prompts.sets(pass_, number):
                     if len(words) > 1:
                         keys = {(text + said, words) for text in texts}
-                        if not (step.shown or chosen):
+                        if not (pass_.shown or chosen):
                             keys -= guided
                             guided |= keys
                         asks += len(keys) * (bag or len(words)) * (best_of if chosen else 1)
@@ -199,10 +199,10 @@ def plan_of(
                 read_once = new * (tokens - fixed) + asks
                 used += Usage(asks, asks * tokens, max(0, asks * tokens - read_once) if kept else 0, asks)
             else:
-                asks = (_runs(constraint(step, number)) if apart else 1) * best_of
+                asks = (_runs(constraint(pass_, number)) if apart else 1) * best_of
                 used += Usage(asks, tokens * best_of, 0, written * best_of) if asks else Usage()
             if scored and best_of > 1:
-                continuation = " " + " ".join(questions.answer(step))
+                continuation = prompts.example_words(pass_)[0]
                 used += sum((dry.scored(prompt, [continuation]) for _ in range(best_of)), Usage())
         if kept and used.requests > 1 and fixed >= profile.prompt_cache_minimum:
             held = max(used.cached_tokens, fixed * (used.requests - 1))
@@ -210,15 +210,21 @@ def plan_of(
         usage += used
         passes.append(
             PassPlan(
-                step.number, step.stage + 1, step.segment.layer, len(step.segment), len(step.shown), step.wave + 1,
-                used.requests, longest,
+                number=pass_.number,
+                stage=pass_.stage + 1,
+                layer=pass_.segment.layer,
+                words=len(pass_.segment),
+                shown=len(pass_.shown),
+                wave=pass_.wave + 1,
+                requests=used.requests,
+                longest_prompt=longest,
             )
-        )  # fmt: skip
+        )
     return DrawingPlan(
         model=profile.name,
         passes=tuple(passes),
         queries=len(drawn),
-        waves=len({one.wave for one in passes if one.requests}),
+        waves=len({pass_.wave for pass_ in passes if pass_.requests}),
         usage=usage,
         exact=dry.exact,
         counted_by=dry.how,

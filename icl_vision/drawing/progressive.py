@@ -8,7 +8,7 @@
 
 Knows: the order in which passes run, what is drawn so far, run folders, budgets, and that an LLM on this machine is
 asked one thing at a time. Refuses to know: any other LLM, images, tasks, how an answer is read (``repair``), what a
-prompt holds (``questions``).
+prompt holds (``passes``).
 
 All queries of a segment are asked before the next segment: they share its fixed part, instruction and examples, byte
 for byte; the first is awaited, the others then find it in the provider's prefix cache. Segments that do not depend on
@@ -25,14 +25,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from icl_vision import checks
 from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
-from icl_vision.drawing.answering import Constrain, Question, Score, SegmentAsker
+from icl_vision.drawing.answering import Constrain, Score, SegmentAsker, SegmentInquiry
 from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer
+from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
 from icl_vision.drawing.planning import DrawingPlan, plan_of
-from icl_vision.drawing.questions import Questions, item_of
 from icl_vision.drawing.scheduling import Job, in_order
-from icl_vision.drawing.stages import Pass, Stage
-from icl_vision.drawing.work import Step, Work
+from icl_vision.drawing.stages import Stage
+from icl_vision.drawing.work import SegmentDrawn, Work
 from icl_vision.errors import (
     AnswerRefusedError,
     BudgetExceededError,
@@ -100,10 +101,8 @@ class ProgressiveDecoder:
     ) -> None:
         if not isinstance(llm, TextLLM):
             raise UsageError(f"drawing needs an LLM object, see connect(); got {type(llm).__name__}")
-        if errors not in ("raise", "return"):
-            raise UsageError(f"errors must be 'raise' or 'return'; got {errors!r}")
-        if concurrency is not None and not (type(concurrency) is int and concurrency >= 1):
-            raise UsageError(f"concurrency must be 1 or more requests; got {concurrency!r}")
+        checks.choice("errors", errors, ("raise", "return"))
+        checks.count("concurrency", concurrency, of="requests", none="as many as the LLM bears")
         self.stages = (stages,) if isinstance(stages, Stage) else tuple(stages)
         self.fill = fill
         self.codebook = codebook
@@ -130,7 +129,7 @@ class ProgressiveDecoder:
         run: Run | None = None,
     ) -> DrawingPlan:
         """What ``decode`` with these arguments would send and cost; nothing is asked."""
-        return self._plan(self._questions(pairs, queries, stage_pairs), run)
+        return self._plan(self._prompts(pairs, queries, stage_pairs), run)
 
     def prompt(
         self,
@@ -145,26 +144,26 @@ class ProgressiveDecoder:
         Raises:
             UsageError: no such segment.
         """
-        questions = self._questions(pairs, [query], stage_pairs)
-        if not 1 <= segment <= len(questions.passes):
-            raise UsageError(f"there are segments 1 to {len(questions.passes)}; got {segment}")
-        return questions.stand_in(questions.passes[segment - 1], query)
+        prompts = self._prompts(pairs, [query], stage_pairs)
+        if not 1 <= segment <= len(prompts.passes):
+            raise UsageError(f"there are segments 1 to {len(prompts.passes)}; got {segment}")
+        return prompts.stand_in(prompts.passes[segment - 1], query)
 
     def config(
         self, pairs: Sequence[Pair], *, stage_pairs: Mapping[int, Sequence[Pair]] | None = None
     ) -> dict[str, Any]:
         """What decides the answers beside the queries, as plain JSON: a run goes on only with the same."""
-        questions = self._questions(pairs, [_everything(pairs)], stage_pairs)
+        prompts = self._prompts(pairs, [_everything(pairs)], stage_pairs)
         score = self._asker.score
         return {
             "llm": str(getattr(self.llm, "identity", self.llm.profile.name)),
-            "stages": [stage.to_dict() for stage in questions.stages],
+            "stages": [stage.to_dict() for stage in prompts.stages],
             "constrain": self._asker.constrain,
             "asks": self._asker.asks,
             "fill": self.fill,
             "score": None if score is None else getattr(score, "__qualname__", type(score).__name__),
             "codebook": None if self.codebook is None else self.codebook.hash or self.codebook.name,
-            "prompts": questions.digest(),
+            "prompts": prompts.digest(),
         }
 
     def open_run(
@@ -186,7 +185,7 @@ class ProgressiveDecoder:
         folder: a run's; with ``pattern`` one that holds folders of runs, named so.
         """
         folders = [Path(folder)] if pattern is None else sorted(Path(folder).glob(pattern))
-        for path in (one.resolve() for one in folders):
+        for path in (path.resolve() for path in folders):
             if self._meter is not None and path not in self._counted:
                 self._counted.add(path)
                 self._meter.settle(self.llm.profile.name, Usage(), read_usage(path))
@@ -198,8 +197,8 @@ class ProgressiveDecoder:
         *,
         stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
         run: Run | None = None,
-    ) -> AsyncGenerator[Step]:
-        """Draw, and tell of every segment as soon as it has its words; ``Step.drawing.preview()`` can be decoded.
+    ) -> AsyncGenerator[SegmentDrawn]:
+        """Draw, and tell of every segment as soon as it has its words; its ``drawing.preview()`` can be decoded.
 
         Args:
             pairs: the examples, in the order to show.
@@ -216,11 +215,11 @@ class ProgressiveDecoder:
         """
         work = await asyncio.to_thread(self._work, pairs, queries, stage_pairs, run)
         try:
-            for step in work.restored():
-                yield step
-            async with contextlib.aclosing(self._draw(work)) as steps:
-                async for step in steps:
-                    yield step
+            for drawn in work.restored():
+                yield drawn
+            async with contextlib.aclosing(self._draw(work)) as segments:
+                async for drawn in segments:
+                    yield drawn
         finally:
             await asyncio.shield(asyncio.to_thread(work.close))  # may wait for the disk
 
@@ -231,25 +230,26 @@ class ProgressiveDecoder:
         *,
         stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
         run: Run | None = None,
-        step: Callable[[Step], object] | None = None,
+        on_segment: Callable[[SegmentDrawn], object] | None = None,
     ) -> list[Drawing]:
         """Draw; the pictures in the order of the queries. Arguments and errors as for ``stream``.
 
-        step: called with every ``Step``, one after the other, in a thread of its own: it may take its time.
+        on_segment: called with every ``SegmentDrawn``, one after the other, in a thread of its own: it may take its
+            time.
         """
-        steps_thread = OwnThread("icl-vision-steps")
+        watcher = OwnThread("icl-vision-segments")
         work = await asyncio.to_thread(self._work, pairs, queries, stage_pairs, run)
         try:
-            for found in work.restored():
-                if step is not None:
-                    await steps_thread.run(step, found)
-            async with contextlib.aclosing(self._draw(work)) as steps:
-                async for found in steps:
-                    if step is not None:
-                        await steps_thread.run(step, found)
+            for drawn in work.restored():
+                if on_segment is not None:
+                    await watcher.run(on_segment, drawn)
+            async with contextlib.aclosing(self._draw(work)) as segments:
+                async for drawn in segments:
+                    if on_segment is not None:
+                        await watcher.run(on_segment, drawn)
         finally:
             await asyncio.shield(asyncio.to_thread(work.close))  # may wait for the disk
-        return [work.drawing(number) for number in range(len(work.questions.queries))]
+        return [work.drawing(number) for number in range(len(work.prompts.queries))]
 
     def decode_sync(
         self,
@@ -258,17 +258,17 @@ class ProgressiveDecoder:
         *,
         stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
         run: Run | None = None,
-        step: Callable[[Step], object] | None = None,
+        on_segment: Callable[[SegmentDrawn], object] | None = None,
     ) -> list[Drawing]:
         """``decode`` for code that does not await."""
-        return run_sync(self.decode(pairs, queries, stage_pairs=stage_pairs, run=run, step=step))
+        return run_sync(self.decode(pairs, queries, stage_pairs=stage_pairs, run=run, on_segment=on_segment))
 
     # ---- inside ----
 
-    def _questions(
+    def _prompts(
         self, pairs: Sequence[Pair], queries: Sequence[Query], stage_pairs: Mapping[int, Sequence[Pair]] | None
-    ) -> Questions:
-        return Questions(
+    ) -> SegmentPrompts:
+        return SegmentPrompts(
             stages=self.stages,
             pairs=tuple(pairs),
             queries=tuple(queries),
@@ -279,21 +279,21 @@ class ProgressiveDecoder:
             codebook=self.codebook,
         )
 
-    def _plan(self, questions: Questions, run: Run | None) -> DrawingPlan:
+    def _plan(self, prompts: SegmentPrompts, run: Run | None) -> DrawingPlan:
         done = (lambda item: item in run.done) if run is not None else (lambda item: False)
         return plan_of(
-            questions,
+            prompts,
             self.llm,
-            one_by_one=self._asker.one_by_one,
-            constraint=partial(self._constraint, questions),
+            word_by_word=self._asker.word_by_word,
+            constraint=partial(self._constraint, prompts),
             scored=self._asker.score is None,
             prices=self.prices,
             done=done,
         )
 
-    def _constraint(self, questions: Questions, step: Pass, number: int) -> Constraint | None:
+    def _constraint(self, prompts: SegmentPrompts, pass_: Pass, number: int) -> Constraint | None:
         """What an answer about a segment of a query is restricted to."""
-        return self._asker.constraint(*questions.allowed(step, number))
+        return self._asker.constraint(*prompts.allowed(pass_, number))
 
     def _work(
         self,
@@ -302,69 +302,71 @@ class ProgressiveDecoder:
         stage_pairs: Mapping[int, Sequence[Pair]] | None,
         run: Run | None,
     ) -> Work:
-        questions = self._questions(pairs, queries, stage_pairs)
-        work = Work(questions, run)
+        prompts = self._prompts(pairs, queries, stage_pairs)
+        work = Work(prompts, run)
         meter = self._meter
         if meter is not None and self.budget is not None:
             if run is not None:
                 self.count_spent(run.folder)
             try:
-                self._plan(questions, run).check(self.budget, *meter.total())
+                self._plan(prompts, run).check(self.budget, *meter.total())
             except BaseException:
                 work.close()
                 raise
         return work
 
-    async def _draw(self, work: Work) -> AsyncGenerator[Step]:
-        """Run all passes, wave after wave, and give the steps as they come."""
-        await self._check_window(work.questions)
-        steps: asyncio.Queue[Step | None] = asyncio.Queue()
+    async def _draw(self, work: Work) -> AsyncGenerator[SegmentDrawn]:
+        """Run all passes, wave after wave, and give the segments as they come."""
+        await self._check_window(work.prompts)
+        segments: asyncio.Queue[SegmentDrawn | None] = asyncio.Queue()
 
         async def all_waves() -> None:
             try:
-                passes = work.questions.passes
-                for wave in range(max(one.wave for one in passes) + 1):
-                    groups = [self._jobs(work, one, steps) for one in passes if one.wave == wave]
+                passes = work.prompts.passes
+                for wave in range(max(pass_.wave for pass_ in passes) + 1):
+                    groups = [self._jobs(work, pass_, segments) for pass_ in passes if pass_.wave == wave]
                     await in_order(groups, concurrency=self.concurrency, lead=self.llm.profile.prefix_cache)
             finally:
-                steps.put_nowait(None)
+                segments.put_nowait(None)
 
         task = asyncio.create_task(all_waves())
         try:
-            while (step := await steps.get()) is not None:
-                yield step
+            while (drawn := await segments.get()) is not None:
+                yield drawn
             await task
         finally:
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, Exception):  # told above, or nobody waits for it
                 await task
 
-    def _jobs(self, work: Work, step: Pass, steps: asyncio.Queue[Step | None]) -> list[Job]:
-        queries = work.questions.queries
+    def _jobs(self, work: Work, pass_: Pass, segments: asyncio.Queue[SegmentDrawn | None]) -> list[Job]:
+        queries = work.prompts.queries
         return [
-            partial(self._segment, work, step, number, steps)
+            partial(self._segment, work, pass_, number, segments)
             for number in range(len(queries))
-            if work.open(number, step)
+            if work.open(number, pass_)
         ]
 
-    async def _segment(self, work: Work, step: Pass, number: int, steps: asyncio.Queue[Step | None]) -> None:
+    async def _segment(
+        self, work: Work, pass_: Pass, number: int, segments: asyncio.Queue[SegmentDrawn | None]
+    ) -> None:
         """Ask for one segment of one query."""
         canvas = work.canvases[number]
         if canvas.error is not None:
             return
-        item = item_of(work.questions.queries[number], step)
+        item = item_of(work.prompts.queries[number], pass_)
         answer: SegmentAnswer | None = None
         error: Exception | None = None
         try:
-            question = await work.question(step, number)
+            inquiry = await work.inquiry(pass_, number)
             if canvas.error is not None:
                 return  # given up while the prompt was put together
-            await self._check_question(work.questions, step, question)
-            answer = await self._asker.ask(question)
+            await self._check_inquiry(work.prompts, pass_, inquiry)
+            answer = await self._asker.ask(inquiry)
             if answer.words is None:
                 said = "; ".join(map(repr, answer.texts[-3:]))
                 error = AnswerRefusedError(
-                    f"segment {step.number} of {work.questions.queries[number].name!r} was refused: {answer.problem}; "
+                    f"segment {pass_.number} of {work.prompts.queries[number].name!r} was refused: {answer.problem}; "
                     f"the LLM said {said[:400]}"
                 )
         except BudgetExceededError:
@@ -375,42 +377,42 @@ class ProgressiveDecoder:
             await work.write_error(item, error, Usage() if answer is None else answer.usage)
             canvas.error = canvas.error or error  # the first says why it was given up
             if answer is not None:
-                canvas.answers[step.number] = answer
+                canvas.answers[pass_.number] = answer
             if self.errors == "raise":
                 raise error
         else:
             assert answer is not None
             # On disk before anything is built upon it.
             await work.write(item, answer)
-            work.put(number, step, answer)
-        steps.put_nowait(Step(number, step.number, work.drawing(number)))
+            work.put(number, pass_, answer)
+        segments.put_nowait(SegmentDrawn(number, pass_.number, work.drawing(number)))
 
-    async def _check_window(self, questions: Questions) -> None:
+    async def _check_window(self, prompts: SegmentPrompts) -> None:
         """Refuse prompts that do not fit before anything is asked, as far as they are known: words that are still to be
-        drawn are the first example's there, and each prompt is looked at again when they are (``_check_question``)."""
-        window = self.llm.profile.context_window
-        if window is None:
+        drawn are the first example's there, and each prompt is looked at again when they are (``_check_inquiry``)."""
+        context_window = self.llm.profile.context_window
+        if context_window is None:
             return
-        for texts, answers in await asyncio.to_thread(_prompts, questions):
-            await self._check_fits(texts, answers, window)
+        for texts, words in await asyncio.to_thread(_texts, prompts):
+            await self._check_fits(texts, words, context_window)
 
-    async def _check_question(self, questions: Questions, step: Pass, question: Question) -> None:
+    async def _check_inquiry(self, prompts: SegmentPrompts, pass_: Pass, inquiry: SegmentInquiry) -> None:
         """Refuse a prompt that does not fit, with the words that were drawn in it, before it is sent."""
-        window = self.llm.profile.context_window
-        if window is None:
+        context_window = self.llm.profile.context_window
+        if context_window is None:
             return
-        prompts = (question.prompt, *(() if question.against is None else (question.against,)))
-        answers = await asyncio.to_thread(questions.answers, step)
-        await self._check_fits([prompt.text for prompt in prompts], answers, window)
+        asked = [inquiry.prompt.text] if inquiry.against is None else [inquiry.prompt.text, inquiry.against.text]
+        words = await asyncio.to_thread(prompts.example_words, pass_)
+        await self._check_fits(asked, words, context_window)
 
-    async def _check_fits(self, texts: Sequence[str], answers: Sequence[str], window: int) -> None:
-        """Raise PromptTooLongError where the prompt with the most tokens and the longest of the answers do not fit."""
-        if max(map(most_tokens, texts)) + max(map(most_tokens, answers)) <= window:
+    async def _check_fits(self, texts: Sequence[str], words: Sequence[str], context_window: int) -> None:
+        """Raise PromptTooLongError where the prompt with the most tokens and the longest of the words do not fit."""
+        if max(map(most_tokens, texts)) + max(map(most_tokens, words)) <= context_window:
             return  # whatever they are written in
-        room = await self._most_counted(answers)
+        room = await self._most_counted(words)
         tokens = None if room is None else await self._most_counted(texts)
-        if room is not None and tokens is not None and tokens + room > window:
-            raise PromptTooLongError(tokens + room, window, SHORTER)
+        if room is not None and tokens is not None and tokens + room > context_window:
+            raise PromptTooLongError(tokens + room, context_window, SHORTER)
 
     async def _most_counted(self, texts: Sequence[str]) -> int | None:
         """Tokens of the text that has the most of them, which need not be the longest; None where the LLM cannot count
@@ -431,20 +433,20 @@ class ProgressiveDecoder:
         return most
 
 
-def _prompts(questions: Questions) -> list[tuple[list[str], list[str]]]:
-    """Of each pass that is asked: its prompts, each once, and the answers that its examples have."""
-    found = []
-    for one in questions.passes:
-        asked = [query for query in questions.queries if questions.wanted(one, query)]
-        prompts = [
+def _texts(prompts: SegmentPrompts) -> list[tuple[list[str], list[str]]]:
+    """Of each pass that is asked: its prompts, each once, and the words that its examples have."""
+    texts_and_words = []
+    for pass_ in prompts.passes:
+        asked = [query for query in prompts.queries if prompts.wanted(pass_, query)]
+        both = [
             prompt
             for query in asked
-            for prompt in (questions.stand_in(one, query), questions.stand_in_against(one, query))
+            for prompt in (prompts.stand_in(pass_, query), prompts.stand_in_against(pass_, query))
         ]
-        texts = list(dict.fromkeys(prompt.text for prompt in prompts if prompt is not None))
+        texts = list(dict.fromkeys(prompt.text for prompt in both if prompt is not None))
         if texts:
-            found.append((texts, questions.answers(one)))
-    return found
+            texts_and_words.append((texts, prompts.example_words(pass_)))
+    return texts_and_words
 
 
 def _everything(pairs: Sequence[Pair]) -> Query:

@@ -1,7 +1,8 @@
-"""From an LLM's text to the words of a segment, every change named.
+"""The words that places may hold, and from an LLM's text to the words of a segment, every change named.
 
-Knows: how answers go wrong (echoes, essays, lists, too few, too many, other words) and what of that can be put right
-without guessing. Refuses to know: prompts' wording, LLMs. What it cannot read it leaves empty; it never makes words up.
+Knows: spelling, nearness of vectors where there is a codebook, how answers go wrong (echoes, essays, lists, too few,
+too many, other words) and what of that can be put right without guessing. Refuses to know: prompts' wording, LLMs. What
+it cannot read it leaves empty; it never makes words up.
 
 In order:
 
@@ -9,7 +10,7 @@ In order:
 - The first line counts. Only where it does not hold the words and nothing but the words may another single line do,
   the text after a colon, or all lines together: each must then hold exactly as many words as asked for, all allowed.
 - Pieces without a letter or number, and the numbers of a list, are left out.
-- Each piece is looked for among the words allowed at its place (``wordsets``). The two rungs by nearness count only
+- Each piece is looked for among the words allowed at its place (``WordSet.find``). The two rungs by nearness count only
   where the rest vouches for it: as many pieces as places, or at least half of them exact or folded. An answer of
   which neither is true is not read at all.
 - More pieces than places are cut off.
@@ -17,12 +18,22 @@ In order:
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from icl_vision.drawing.wordsets import WordSet
+import numpy as np
+
+from icl_vision.asking.answer_forms import NEAREST_MARGIN, NEAREST_RATIO
+from icl_vision.errors import UsageError
+from icl_vision.prompting.labels import fold
+from icl_vision.spelling import composed
+
+if TYPE_CHECKING:
+    from icl_vision.codebook import Codebook
 
 ChangeKind = Literal[
     "echo", "lead-in", "other line", "lines joined", "dropped", "folded", "nearest string", "nearest vector", "known",
@@ -40,9 +51,132 @@ most frequent at that place stands there.
 VOUCH = 0.5
 """Least share of exact or folded words, for an answer that is not whole without nearness."""
 
+NEAREST_COSINE = 0.4
+"""Least cosine for the nearest vector; unrelated words of the packaged codebook lie about 0."""
+
+EDGES = " \t\"'`\u00b4\u2018\u2019\u201c\u201d\u201e\u00ab\u00bb.,;:!?*#()[]{}<>|~_-\u2013\u2014\u2026\ufeff\u200b"
+"""What may stand around a word without being part of it."""
+
+_LONGEST = 64
+"""Characters of a piece that are compared by spelling; similarity takes quadratic time."""
+
 _SHOWN = 80
 _ENUMERATOR = re.compile(r"\(?\d{1,3}[.):]")
 _SEPARATORS = re.compile(r"[\s,;|/\u3001\uff0c]+")
+
+Rung = Literal["exact", "folded", "nearest string", "nearest vector"]
+
+
+class Match(NamedTuple):
+    """A word and the rung that found it."""
+
+    word: str
+    rung: Rung
+
+
+def unused(words: Sequence[str], uses: Mapping[str, int], most: int) -> tuple[str, ...]:
+    """The words that were written fewer than ``most`` times; where none was, those that were written least.
+
+    words: at least one.
+    """
+    bound = max(most, 1 + min(uses.get(word, 0) for word in words))
+    return tuple(word for word in words if uses.get(word, 0) < bound)
+
+
+class WordSet:
+    """Some words, in a fixed order.
+
+    Args:
+        words: at least one.
+        codebook: vectors of these and other words, for the last rung; None leaves it out.
+
+    Raises:
+        UsageError: no words.
+    """
+
+    def __init__(self, words: Iterable[str], codebook: Codebook | None = None) -> None:
+        self.words: tuple[str, ...] = tuple(dict.fromkeys(words))
+        if not self.words:
+            raise UsageError("a set of allowed words needs at least one word; got none")
+        self._members = frozenset(self.words)
+        self._codebook = codebook
+        self._known: dict[str, Match | None] = {}
+
+    def __contains__(self, word: object) -> bool:
+        return word in self._members
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def without(self, *words: str) -> WordSet:
+        """The set without some words; the set itself where nothing would change, or nothing be left."""
+        rest = [word for word in self.words if word not in words]
+        return WordSet(rest, self._codebook) if 0 < len(rest) < len(self.words) else self
+
+    def find(self, piece: str, *, near: bool = True) -> Match | None:
+        """The word that a piece of text means, by the strictest rung that finds one; None where none does.
+
+        The rungs: exact; folded (letter case, compatibility characters, marks around it), if that fits one word only;
+        the nearest string, if it is close and no other nearly as close; the nearest vector, for words of the codebook
+        that are not in this set.
+
+        Args:
+            near: whether the last two rungs count.
+        """
+        if piece in self._members:
+            return Match(piece, "exact")
+        spelled = self._composed.get(composed(piece))
+        if spelled is not None:
+            return Match(spelled, "exact")  # the same word in other characters
+        bare = fold(piece).strip(EDGES)
+        if not bare:
+            return None
+        spelled = self._folded.get(bare)
+        if spelled is not None:
+            return Match(spelled, "folded")
+        if not near:
+            return None
+        if bare not in self._known:
+            if len(self._known) >= 4096:
+                self._known.clear()
+            self._known[bare] = self._near(bare)
+        return self._known[bare]
+
+    @cached_property
+    def _composed(self) -> dict[str, str]:
+        return {composed(word): word for word in self.words}
+
+    @cached_property
+    def _folded(self) -> dict[str, str]:
+        """Words by their folded form; forms that several words share are left out."""
+        words: dict[str, str | None] = {}
+        for word in self.words:
+            for form in {fold(word), fold(word).strip(EDGES)}:
+                words[form] = None if form in words and words[form] != word else word
+        return {form: word for form, word in words.items() if form and word is not None}
+
+    def _near(self, bare: str) -> Match | None:
+        if len(bare) <= _LONGEST:
+            # A second candidate nearly as close makes the first one a guess.
+            best = difflib.get_close_matches(bare, self._folded, n=2, cutoff=NEAREST_RATIO)
+            ratios = [difflib.SequenceMatcher(None, form, bare, autojunk=False).ratio() for form in best]
+            if best and (len(best) == 1 or ratios[0] - ratios[1] >= NEAREST_MARGIN):
+                return Match(self._folded[best[0]], "nearest string")
+        book = self._codebook
+        if book is None or bare not in book.vocabulary:
+            return None
+        words, vectors = self._vectors
+        if not words:
+            return None
+        similarities = vectors @ book.vectors[book.vocabulary.id(bare)]
+        nearest = int(np.argmax(similarities))
+        return Match(words[nearest], "nearest vector") if similarities[nearest] >= NEAREST_COSINE else None
+
+    @cached_property
+    def _vectors(self) -> tuple[Sequence[str], np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
+        assert self._codebook is not None
+        words = [word for word in self.words if word in self._codebook.vocabulary]
+        return words, self._codebook.vectors[self._codebook.vocabulary.ids(words)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +251,8 @@ def read_words(
         return reader.nothing(f"the answer repeats the prompt: {printable(lines[0], 40)!r}", changes)
     end = next((number for number, line in enumerate(lines) if any(map(line.startswith, marks))), len(lines))
     rest = lines[end:]
-    found = reader.best(lines[:end], rest)
-    return Reading(found.words, (*changes, *found.changes), found.problem)
+    reading = reader.best(lines[:end], rest)
+    return Reading(reading.words, (*changes, *reading.changes), reading.problem)
 
 
 class _Reader:
@@ -185,42 +319,43 @@ class _Reader:
 
     def _pieces(self, pieces: Sequence[str]) -> tuple[list[str], list[Change]]:
         """The pieces that can be words, and what was left out."""
-        kept: list[str] = []
+        words: list[str] = []
         changes: list[Change] = []
         for piece in pieces:
-            place = min(len(kept), len(self.places) - 1)
+            place = min(len(words), len(self.places) - 1)
             junk = not any(map(str.isalnum, piece)) or _ENUMERATOR.fullmatch(piece)
             if piece and junk and piece not in self.places[place]:
                 changes.append(Change("dropped", 0, printable(piece), ""))
             elif piece:
-                kept.append(piece)
-        return kept, changes
+                words.append(piece)
+        return words, changes
 
     def _read(self, pieces: Sequence[str], changes: Sequence[Change], *, near: bool) -> Reading:
-        made = list(changes)
+        all_changes = list(changes)
         words: list[str | None] = []
         for place, allowed in enumerate(self.places):
             piece = pieces[place] if place < len(pieces) else None
             given = self.known.get(place)
             if given is not None:
                 if piece is not None and piece != given:
-                    made.append(Change("known", place + 1, printable(piece), given))
+                    all_changes.append(Change("known", place + 1, printable(piece), given))
                 words.append(given)
                 continue
-            found = None if piece is None else allowed.find(piece, near=near)
-            words.append(None if found is None else found.word)
-            if found is not None and piece is not None and found.rung != "exact":
-                made.append(Change(found.rung, place + 1, printable(piece), found.word))
+            match = None if piece is None else allowed.find(piece, near=near)
+            words.append(None if match is None else match.word)
+            if match is not None and piece is not None and match.rung != "exact":
+                all_changes.append(Change(match.rung, place + 1, printable(piece), match.word))
         missing = [place for place, word in enumerate(words) if word is None]
         problem = ""
         if missing:
-            at = missing[0]
+            place = missing[0]
             problem = (
-                f"word {at + 1} of {len(self.places)} is missing"
-                if at >= len(pieces)
-                else f"word {at + 1} of {len(self.places)}, {printable(pieces[at], 40)!r}, is none of those allowed"
+                f"word {place + 1} of {len(self.places)} is missing"
+                if place >= len(pieces)
+                else f"word {place + 1} of {len(self.places)}, {printable(pieces[place], 40)!r}, "
+                "is none of those allowed"
             )
-        return Reading(tuple(words), tuple(made), problem)
+        return Reading(tuple(words), tuple(all_changes), problem)
 
 
 def _with(reading: Reading, before: Sequence[Change] = (), after: Sequence[Change] = ()) -> Reading:

@@ -1,6 +1,6 @@
 """How a picture is decoded, stage by stage: strides, windows, conditions, decoding settings.
 
-Knows: the settings of eq. (11) and the order in which its passes can run. Refuses to know: words, LLMs.
+Knows: the settings of eq. (11). Refuses to know: the passes that come of them (``passes``), words, LLMs.
 
     par(stride)                      v_t given u and every v before it
     pnar(stride)                     v_t given u alone
@@ -11,13 +11,12 @@ Knows: the settings of eq. (11) and the order in which its passes can run. Refus
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from icl_vision.drawing.segments import Segment, Strides, split
-from icl_vision.drawing.windows import Given, given_document, shown_places
+from icl_vision import checks
+from icl_vision.drawing.segments import Given, Strides, given_document
 from icl_vision.errors import UsageError
-from icl_vision.pyramid import PyramidLayout
 
 Allowed = Literal["shown", "own", "place", "layer", "context", "vocabulary"]
 """Words an answer may hold.
@@ -42,7 +41,7 @@ class Decoding:
     layer: so many times the LLM may write one word there, in this segment and those it is shown; more are asked again.
     Known words do not count. None for any number. best_of: answers sampled of which
     the best is kept, by likelihood or by the decoder's own score. guidance: weight of what the condition changes in the
-    LLM's probabilities, see ``drawing.guided``; 1 takes them as they are.
+    LLM's probabilities, see ``drawing.word_by_word``; 1 takes them as they are.
     """
 
     temperature: float = 0.0
@@ -54,17 +53,16 @@ class Decoding:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "guidance"):
-            if not isinstance(getattr(self, name), int | float):
-                raise UsageError(f"{name} must be a number of 0 or more; got {getattr(self, name)!r}")
-        if isinstance(self.guidance, bool) or not 0 <= self.guidance < float("inf"):
-            raise UsageError(f"guidance must be 0 or more, and 1 for none; got {self.guidance!r}")
-        if isinstance(self.temperature, bool) or not 0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature must be 0 or more; got {self.temperature!r}")
-        for name, least in (("seed", 0), ("best_of", 1)):
-            _check_count(name, getattr(self, name), least)
-        for name in ("longest_run", "most_uses"):
-            if getattr(self, name) is not None:
-                _check_count(name, getattr(self, name), 1)
+            number = checks.number(name, getattr(self, name), least=0)
+            if not isinstance(getattr(self, name), int | float):  # numpy's; 1 stays 1, as older runs' settings hold it
+                object.__setattr__(self, name, number)
+        for name, count in (
+            ("seed", checks.count("seed", self.seed, least=0)),
+            ("best_of", checks.count("best_of", self.best_of)),
+            ("longest_run", checks.count("longest_run", self.longest_run, none="any length")),
+            ("most_uses", checks.count("most_uses", self.most_uses, none="any number")),
+        ):
+            object.__setattr__(self, name, count)
         if self.best_of > 1 and not self.temperature:
             raise UsageError(
                 f"best_of={self.best_of} with temperature=0 gives one answer again and again; set one, like 0.7"
@@ -76,8 +74,8 @@ class Stage:
     """Some layers of a picture and how they are decoded.
 
     layers: the first and the last, from 1; None for all. stride: words of a segment, see ``segments.Strides``.
-    given: which earlier words are shown, see ``windows.Given``. condition: what is shown of u: "all" of it; "same", its
-    words at the segment's own places, where u is a pyramid; "none" (task-agnostic). allowed: words that may be
+    given: which earlier words are shown, see ``segments.Given``. condition: what is shown of u: "all" of it; "same",
+    its words at the segment's own places, where u is a pyramid; "none" (task-agnostic). allowed: words that may be
     answered, see ``Allowed``. template: name of a segment template. induction: whether its instruction is given.
     """
 
@@ -91,10 +89,8 @@ class Stage:
     decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self) -> None:
-        if self.allowed not in ALLOWED:
-            raise UsageError(f"allowed must be one of {', '.join(ALLOWED)}; got {self.allowed!r}")
-        if self.condition not in CONDITIONS:
-            raise UsageError(f"condition must be one of {', '.join(CONDITIONS)}; got {self.condition!r}")
+        checks.choice("allowed", self.allowed, ALLOWED)
+        checks.choice("condition", self.condition, CONDITIONS)
         if self.stride is not None and not isinstance(self.stride, int):
             if isinstance(self.stride, str | bytes) or not isinstance(self.stride, Sequence):
                 raise UsageError(
@@ -150,64 +146,3 @@ def two_stage(upper: int, stride: Strides = 1, refine_stride: Strides = None, **
             **{"template": "refinement", **settings},
         ),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One pass of eq. (11).
-
-    number: t, from 1. segment: what is decoded. stage: its place among the stages, from 0. shown: the places shown.
-    wave: passes of one wave do not depend on each other; each wave needs those before it.
-    """
-
-    number: int
-    segment: Segment
-    stage: int
-    shown: tuple[int, ...]
-    wave: int
-
-
-def resolve(stages: Sequence[Stage], layout: PyramidLayout) -> tuple[Stage, ...]:
-    """The stages with their layers as numbers: None is all layers, a last layer of -1 the pyramid's last.
-
-    Raises:
-        UsageError: no stages, layers that there are not, or that two stages decode.
-    """
-    if isinstance(stages, Stage) or not stages:
-        raise UsageError("stages must be a sequence of at least one Stage, as par(), pnar() or two_stage() give it")
-    resolved: list[Stage] = []
-    end = 0
-    for number, stage in enumerate(stages, start=1):
-        first, last = stage.layers or (1, -1)
-        last = len(layout) if last == -1 else last
-        if not end < first <= last <= len(layout):
-            raise UsageError(
-                f"stage {number} decodes layers {first} to {last}; stages go down the pyramid's {len(layout)} layers "
-                f"in order and do not overlap (the one before ends at {end})"
-            )
-        end = last
-        resolved.append(replace(stage, layers=(first, last)))
-    return tuple(resolved)
-
-
-def passes_of(stages: Sequence[Stage], layout: PyramidLayout) -> tuple[Pass, ...]:
-    """All passes, in the order of their segments. stages: resolved.
-
-    Raises:
-        UsageError: a stride that does not fit.
-    """
-    found: list[Pass] = []
-    waves: dict[int, int] = {}  # of each place that some pass decodes
-    for index, stage in enumerate(stages):
-        assert stage.layers is not None
-        for segment in split(layout, stage.stride, stage.layers):
-            shown = shown_places(layout, segment, stage.given, stage.layers[0])
-            wave = max((waves[place] + 1 for place in shown if place in waves), default=0)
-            waves.update(dict.fromkeys(segment.places, wave))
-            found.append(Pass(len(found) + 1, segment, index, shown, wave))
-    return tuple(found)
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} must be a whole number, {least} or more; got {value!r}")

@@ -12,17 +12,16 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from icl_vision.contracts import Usage
-from icl_vision.drawing.answering import Question
+from icl_vision.drawing.answering import SegmentInquiry
 from icl_vision.drawing.drawing import Drawing, SegmentAnswer
-from icl_vision.drawing.questions import Questions, item_of
-from icl_vision.drawing.stages import Pass
+from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
 from icl_vision.errors import RunError
 from icl_vision.files.runs import Run
 from icl_vision.llms.loop import OwnThread
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class SegmentDrawn:
     """One segment has got its words, or a drawing has failed.
 
     query: its number, from 0. segment: of the pass, from 1. drawing: the picture as it now is. restored: the words come
@@ -47,50 +46,52 @@ class Canvas:
 class Work:
     """One call of ``stream`` or ``decode``: its pictures and its journal."""
 
-    def __init__(self, questions: Questions, run: Run | None) -> None:
-        self.questions = questions
-        self.canvases = [Canvas(questions.canvas(query)) for query in questions.queries]
+    def __init__(self, prompts: SegmentPrompts, run: Run | None) -> None:
+        self.prompts = prompts
+        self.canvases = [Canvas(prompts.canvas(query)) for query in prompts.queries]
         self._run = run
         # One thread writes the journal, in order, so that its fsync does not hold up the event loop.
         self._writer = None if run is None else concurrent.futures.ThreadPoolExecutor(1, "icl-vision-journal")
         # Prompts are put together by one thread, since what they are made of is looked up once and kept.
-        self._prompts = OwnThread("icl-vision-prompts")
-        self._kept: list[tuple[int, Pass]] = []
+        self._builder = OwnThread("icl-vision-prompts")
+        self._restored: list[tuple[int, Pass]] = []
         if run is not None:
             self._restore(run)
 
-    def open(self, number: int, step: Pass) -> bool:
+    def open(self, number: int, pass_: Pass) -> bool:
         """Whether a segment of a query is still to be asked for."""
-        return self.questions.wanted(step, self.questions.queries[number]) and (
-            step.number not in self.canvases[number].answers
+        return self.prompts.wanted(pass_, self.prompts.queries[number]) and (
+            pass_.number not in self.canvases[number].answers
         )
 
-    async def question(self, step: Pass, number: int) -> Question:
-        """What is asked about a segment of a query, with the words that there are now."""
-        return await self._prompts.run(self.questions.question, step, number, list(self.canvases[number].words))
+    async def inquiry(self, pass_: Pass, number: int) -> SegmentInquiry:
+        """What is put to the LLM about a segment of a query, with the words that there are now."""
+        return await self._builder.run(self.prompts.inquiry, pass_, number, list(self.canvases[number].words))
 
-    def put(self, number: int, step: Pass, answer: SegmentAnswer) -> None:
+    def put(self, number: int, pass_: Pass, answer: SegmentAnswer) -> None:
         """Give a segment its words."""
         assert answer.words is not None
         canvas = self.canvases[number]
-        canvas.words[step.segment.start : step.segment.stop] = answer.words
-        canvas.answers[step.number] = answer
+        canvas.words[pass_.segment.start : pass_.segment.stop] = answer.words
+        canvas.answers[pass_.number] = answer
 
     def drawing(self, number: int) -> Drawing:
         """A picture as it now is."""
-        canvas, questions = self.canvases[number], self.questions
+        canvas, prompts = self.canvases[number], self.prompts
         return Drawing(
-            questions.queries[number],
-            questions.layout,
-            questions.vocabulary,
+            prompts.queries[number],
+            prompts.layout,
+            prompts.vocabulary,
             tuple(canvas.words),
             dict(canvas.answers),
             canvas.error,
         )
 
-    def restored(self) -> list[Step]:
-        """A step for each segment that the run folder had."""
-        return [Step(number, step.number, self.drawing(number), restored=True) for number, step in self._kept]
+    def restored(self) -> list[SegmentDrawn]:
+        """The segments that the run folder had."""
+        return [
+            SegmentDrawn(number, pass_.number, self.drawing(number), restored=True) for number, pass_ in self._restored
+        ]
 
     async def write(self, item: str, answer: SegmentAnswer) -> None:
         """Journal an answer; returns when it is on disk."""
@@ -113,24 +114,24 @@ class Work:
 
     def _restore(self, run: Run) -> None:
         items = {
-            item_of(query, step): (number, step)
-            for number, query in enumerate(self.questions.queries)
-            for step in self.questions.passes
+            item_of(query, pass_): (number, pass_)
+            for number, query in enumerate(self.prompts.queries)
+            for pass_ in self.prompts.passes
         }
         for item, result in run.results():
             try:
                 answer = SegmentAnswer.from_dict(result)
                 if item not in items:
                     continue  # of a query that is not asked for now
-                number, step = items[item]
+                number, pass_ = items[item]
                 words = answer.words or ()
-                if len(words) != len(step.segment):
-                    raise ValueError(f"{len(words)} words for a segment of {len(step.segment)}")
-                self.questions.vocabulary.ids(words)
+                if len(words) != len(pass_.segment):
+                    raise ValueError(f"{len(words)} words for a segment of {len(pass_.segment)}")
+                self.prompts.vocabulary.ids(words)
             except (KeyError, TypeError, ValueError) as error:
                 raise RunError(
                     f"the journal of {str(run.folder)!r} holds no usable answer for {item!r} ({error}); choose another "
                     "folder"
                 ) from error
-            self.put(number, step, answer)
-            self._kept.append((number, step))
+            self.put(number, pass_, answer)
+            self._restored.append((number, pass_))

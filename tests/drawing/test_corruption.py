@@ -57,12 +57,12 @@ def test_rates_that_are_none_are_refused(rates: object) -> None:
 def test_other_bad_input() -> None:
     with pytest.raises(UsageError, match="rates from 0 to 1; got"):
         check_rates((0.5, 1.2))
-    with pytest.raises(UsageError, match="count must be 1 or more examples; got 0"):
+    with pytest.raises(UsageError, match="count must be a whole number of 1 or more examples; got 0"):
         corruption_rates(0)
     for rate in (-0.1, 1.1, True, "0.5"):
-        with pytest.raises(UsageError, match="rate must be a share of words from 0 to 1"):
+        with pytest.raises(UsageError, match="rate must be a number from 0 to 1"):
             corrupt_words(picture(1), rate, seed=0)  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="seed and number must be 0 or more; got -1 and 0"):
+    with pytest.raises(UsageError, match="seed must be a whole number of 0 or more; got -1"):
         corrupt_words(picture(1), 0.5, seed=-1)
     art = TokenPyramid((np.full((2, 2), 65),), PyramidLayout(((2, 2),)))
     with pytest.raises(UsageError, match="only pictures with a vocabulary"):

@@ -330,7 +330,7 @@ def test_resuming_in_mid_image(tmp_path, name):
         assert len(run.done) == 10
         total = again.plan(examples, queries, run=run).usage.requests
         steps = []
-        drawings = again.decode_sync(examples, queries, run=run, step=steps.append)
+        drawings = again.decode_sync(examples, queries, run=run, on_segment=steps.append)
     assert [drawing.pyramid for drawing in drawings] == [picture(3), picture(1), picture(2)]
     assert len(llm.calls) == total
     assert sum(step.restored for step in steps) == 10
@@ -554,8 +554,8 @@ def test_the_best_of_several():
 
     silent = FakeLLM(answers, scores_text=False)
     ProgressiveDecoder(silent, stages, score=longest).decode_sync(examples, [query])
-    assert {one.question.context.query for one in seen} == {0}
-    assert seen[0].question.context.words == (target[0], None, None, None, None)
+    assert {one.inquiry.about.query for one in seen} == {0}
+    assert seen[0].inquiry.about.words == (target[0], None, None, None, None)
     with pytest.raises(CapabilityError, match="gives no log-probabilities of given text: give a score= of your own"):
         ProgressiveDecoder(silent, stages)
     (nothing,) = ProgressiveDecoder(FakeLLM("zebra"), stages, errors="return").decode_sync(examples, [query])
@@ -765,10 +765,10 @@ def test_character_art_cannot_be_drawn():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"constrain": "maybe"}, "constrain must be one of auto, always, never; got 'maybe'"),
-        ({"asks": 0}, "asks must be 1 or more requests; got 0"),
-        ({"errors": "ignore"}, "errors must be 'raise' or 'return'; got 'ignore'"),
-        ({"concurrency": 0}, "concurrency must be 1 or more requests; got 0"),
+        ({"constrain": "maybe"}, "constrain must be one of 'auto', 'always', 'never'; got 'maybe'"),
+        ({"asks": 0}, "asks must be a whole number of 1 or more requests; got 0"),
+        ({"errors": "ignore"}, "errors must be one of 'raise', 'return'; got 'ignore'"),
+        ({"concurrency": 0}, "concurrency must be a whole number of 1 or more requests, or None"),
     ],
 )
 def test_options_that_cannot_work(options, message):

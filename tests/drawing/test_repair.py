@@ -9,8 +9,7 @@ import pytest
 from drawn_pictures import WORDS
 
 from icl_vision.codebook import Codebook
-from icl_vision.drawing.repair import Reading, printable, read_words
-from icl_vision.drawing.wordsets import WordSet
+from icl_vision.drawing.repair import Reading, WordSet, printable, read_words
 from icl_vision.errors import UsageError
 from icl_vision.vocabulary import Vocabulary
 

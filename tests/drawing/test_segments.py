@@ -9,9 +9,9 @@ from drawn_pictures import DIGITS, SMALL
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icl_vision.drawing.segments import layer_of, parents, split
-from icl_vision.drawing.stages import Decoding, Stage, par, passes_of, pnar, resolve, single_pass, two_stage
-from icl_vision.drawing.windows import Near, shown_places
+from icl_vision.drawing.passes import passes_of, resolve
+from icl_vision.drawing.segments import Near, layer_of, parents, shown_places, split
+from icl_vision.drawing.stages import Decoding, Stage, par, pnar, single_pass, two_stage
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 
@@ -132,16 +132,16 @@ def test_two_stages_are_those_of_the_paper():
         (lambda: split(SMALL, [1, 2, 3]), r"one stride for each of the 2 layers 1 to 2; got \[1, 2, 3\]"),
         (lambda: split(SMALL, 1, (2, 3)), "1 <= first <= last <= 2; got 2, 3"),
         (lambda: layer_of(SMALL, 5), "place 5 lies outside this pyramid, whose places are 0 to 4"),
-        (lambda: Near(-1), r"Near\(last=\) must be 0 or more words; got -1"),
+        (lambda: Near(-1), r"Near\(last=\) must be a whole number of 0 or more words; got -1"),
         (
             lambda: Stage(allowed="some"),
-            "allowed must be one of shown, own, place, layer, context, vocabulary; got 'some'",
+            "allowed must be one of 'shown', 'own', 'place', 'layer', 'context', 'vocabulary'; got 'some'",
         ),
-        (lambda: Stage(condition="x"), "condition must be one of all, same, none; got 'x'"),
-        (lambda: Decoding(temperature=-1), "temperature must be 0 or more; got -1"),
-        (lambda: Decoding(best_of=0), "best_of must be a whole number, 1 or more; got 0"),
+        (lambda: Stage(condition="x"), "condition must be one of 'all', 'same', 'none'; got 'x'"),
+        (lambda: Decoding(temperature=-1), "temperature must be a number of 0 or more; got -1"),
+        (lambda: Decoding(best_of=0), "best_of must be a whole number of 1 or more"),
         (lambda: Decoding(best_of=2), "best_of=2 with temperature=0"),
-        (lambda: Decoding(longest_run=0), "longest_run must be a whole number, 1 or more; got 0"),
+        (lambda: Decoding(longest_run=0), "longest_run must be a whole number of 1 or more"),
         (lambda: resolve([], SMALL), "stages must be a sequence of at least one Stage"),
         (lambda: resolve([Stage(), Stage()], SMALL), "stage 2 decodes layers 1 to 2; .*the one before ends at 2"),
         (lambda: resolve([Stage(layers=(1, 3))], SMALL), "stage 1 decodes layers 1 to 3"),

@@ -10,7 +10,7 @@ import pytest
 from icl_vision import FewShotClassifier, PromptBuilder, connect
 from icl_vision.contracts import MANY_STRINGS, Constraint, Profile
 from icl_vision.drawing.answering import SegmentAsker
-from icl_vision.drawing.wordsets import WordSet
+from icl_vision.drawing.repair import WordSet
 from icl_vision.errors import CapabilityError, StorageError
 from icl_vision.llms import FakeLLM, record, register_profile
 from icl_vision.llms.remote.openai.dialects import keeps

@@ -10,7 +10,7 @@ import pytest
 from fake_llama import fake_local
 
 from icl_vision.contracts import Prompt
-from icl_vision.drawing.guided import Guidance, GuidedWriter
+from icl_vision.drawing.word_by_word import Guidance, WordByWordWriter
 from icl_vision.errors import BudgetExceededError, LLMUnavailableError, UsageError
 from icl_vision.llms import Budget, CachedLLM, FakeLLM, Meter, MeteredLLM, ResponseCache
 from icl_vision.llms.loop import run_sync
@@ -60,7 +60,7 @@ def test_a_deterministic_llm_scores(monkeypatch):
 
 def test_guided_words_are_the_same_at_half_the_requests(monkeypatch):
     def written(llm):
-        return asyncio.run(GuidedWriter(llm).write(PROMPT, WITHOUT, [WORDS] * 3, Guidance(2.0), 0))
+        return asyncio.run(WordByWordWriter(llm).write(PROMPT, WITHOUT, [WORDS] * 3, Guidance(2.0), 0))
 
     llm, server = fake_local(monkeypatch)
     words, usage = written(llm)

@@ -16,10 +16,10 @@ import numpy.typing as npt
 
 from icl_vision.contracts import Profile
 from icl_vision.drawing.drawing import Pair, Query, plurality
-from icl_vision.drawing.questions import Questions
+from icl_vision.drawing.passes import SegmentPrompts
+from icl_vision.drawing.repair import unused
 from icl_vision.drawing.segments import first_place
 from icl_vision.drawing.stages import Stage, pnar
-from icl_vision.drawing.wordsets import unused
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.spelling import composed
 from icl_vision.tasks.denoise.alignment import Alignment
@@ -109,18 +109,18 @@ def random_allowed(task: Task) -> TokenPyramid:
     """At each place any of the words that the LLM may answer there, no more often than it may: what the restriction
     alone gives."""
     draw = np.random.default_rng([task.seed, *composed(task.query.name).encode()])
-    questions = Questions(task.stages, task.pairs, (task.query,), {}, Profile("no LLM"))
-    words = questions.canvas(questions.queries[0])
-    for step in questions.passes:
-        asked = questions.question(step, 0, words)
-        uses = Counter(asked.used)
-        for place, one in enumerate(asked.places):
-            if place in asked.known:
+    prompts = SegmentPrompts(task.stages, task.pairs, (task.query,), {}, Profile("no LLM"))
+    words = prompts.canvas(prompts.queries[0])
+    for pass_ in prompts.passes:
+        inquiry = prompts.inquiry(pass_, 0, words)
+        uses = Counter(inquiry.used)
+        for place, allowed in enumerate(inquiry.places):
+            if place in inquiry.known:
                 continue
-            most = asked.decoding.most_uses
-            left = one.words if most is None else unused(one.words, uses, most)
+            most = inquiry.decoding.most_uses
+            left = allowed.words if most is None else unused(allowed.words, uses, most)
             word = left[int(draw.integers(len(left)))]
-            words[step.segment.start + place] = word
+            words[pass_.segment.start + place] = word
             uses[word] += 1
     return _picture(task, [word or "" for word in words])
 

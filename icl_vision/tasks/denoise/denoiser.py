@@ -21,7 +21,7 @@ from icl_vision.drawing.corruption import PAPER_RATES, check_rates
 from icl_vision.drawing.drawing import Drawing, Pair
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.stages import Allowed, Decoding
-from icl_vision.drawing.work import Step
+from icl_vision.drawing.work import SegmentDrawn
 from icl_vision.errors import NotFittedError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
@@ -274,7 +274,7 @@ class ImageDenoiser(Parameters):
         *,
         out: str | os.PathLike[str] | None = None,
         resume: bool = False,
-        watch: Callable[[Step], object] | None = None,
+        watch: Callable[[SegmentDrawn], object] | None = None,
     ) -> list[DenoisedImage]:
         """``denoise`` of puzzles that are made already. watch: called after every segment, for a progress bar."""
         self._check_fitted()
@@ -393,7 +393,7 @@ class ImageDenoiser(Parameters):
         puzzles: Sequence[Puzzle],
         out: str | os.PathLike[str] | None,
         resume: bool,
-        watch: Callable[[Step], object] | None = None,
+        watch: Callable[[SegmentDrawn], object] | None = None,
     ) -> list[DenoisedImage]:
         if not puzzles:
             return []
@@ -406,12 +406,12 @@ class ImageDenoiser(Parameters):
         for pairs, some in await asyncio.to_thread(self._jobs, puzzles):
             queries = [one.query for one in some]
             if out is None:
-                found = await decoder.decode(pairs, queries, step=watch)
+                found = await decoder.decode(pairs, queries, on_segment=watch)
             else:
                 folder = Path(out) / ("words" if not self.leaking else f"words-{number_of(some[0].name):08x}")
                 run = await asyncio.to_thread(decoder.open_run, folder, pairs, resume=resume)
                 try:
-                    found = await decoder.decode(pairs, queries, run=run, step=watch)
+                    found = await decoder.decode(pairs, queries, run=run, on_segment=watch)
                 finally:
                     await asyncio.shield(asyncio.to_thread(run.close))
             drawings += zip(some, found, strict=True)

@@ -15,9 +15,8 @@ from typing import Any, Literal
 from icl_vision.contracts import Usage
 from icl_vision.drawing.drawing import Query
 from icl_vision.drawing.planning import DrawingPlan
-from icl_vision.drawing.segments import first_place
+from icl_vision.drawing.segments import Near, first_place
 from icl_vision.drawing.stages import Allowed, Decoding, Stage
-from icl_vision.drawing.windows import Near
 from icl_vision.errors import BudgetExceededError, UsageError
 from icl_vision.pyramid import PyramidLayout
 from icl_vision.wording import counted

@@ -61,7 +61,7 @@ class ImageGenerator(Parameters):
             "layer", anywhere ("context"), or the whole "vocabulary".
         temperature: 0 takes the likeliest words, so that a text always gives the same picture.
         guidance: 1 takes the LLM's probabilities as they are. More weighs what the text changes in them, against the
-            same prompt without it; see ``icl_vision.drawing.guided``. Needs an LLM that scores text. "auto" is 2
+            same prompt without it; see ``icl_vision.drawing.word_by_word``. Needs an LLM that scores text. "auto" is 2
             for one that does (local) and 1 for others.
         best_of: answers sampled of which the likeliest is kept, segment by segment.
         longest_run: so many times one word may stand in a row; None for any length.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from icl_vision.contracts import Usage
 from icl_vision.drawing.drawing import Drawing
 from icl_vision.drawing.repair import Change
-from icl_vision.drawing.work import Step
+from icl_vision.drawing.work import SegmentDrawn
 from icl_vision.pyramid import TokenPyramid
 
 if TYPE_CHECKING:
@@ -60,12 +60,12 @@ class GeneratedImage:
 @dataclass(frozen=True, slots=True)
 class Preview:
     """A picture on its way. query: its place among all that are drawn, from 0. text, number: as in GeneratedImage.
-    step: the segment that has just got its words. image: what there is; places without a word show the coarser word
+    segment: the one that has just got its words. image: what there is; places without a word show the coarser word
     over them, or the most frequent word of the examples. done: nothing is missing."""
 
     query: int
     text: str
     number: int
-    step: Step
+    segment: SegmentDrawn
     image: Image.Image
     done: bool

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from icl_vision.contracts import Tokenizer
 from icl_vision.drawing.drawing import Drawing, Pair, Query
 from icl_vision.drawing.progressive import ProgressiveDecoder
-from icl_vision.drawing.work import Step
+from icl_vision.drawing.work import SegmentDrawn
 from icl_vision.tasks.draw.checks import named
 from icl_vision.tasks.draw.results import GeneratedImage, Preview
 
@@ -34,16 +34,13 @@ class DrawingSession:
     ) -> list[GeneratedImage]:
         """Draw everything; see ``ImageGenerator.generate``."""
 
-        def step(found: Step) -> None:
-            if watch is not None:
-                watch(self._preview(found))
-
+        on_segment = None if watch is None else lambda drawn: watch(self._preview(drawn))
         if out is None:
-            drawings = await self.decoder.decode(self.pairs, self.queries, step=step)
+            drawings = await self.decoder.decode(self.pairs, self.queries, on_segment=on_segment)
         else:
             run = await asyncio.to_thread(self.decoder.open_run, out, self.pairs, resume=resume)
             try:
-                drawings = await self.decoder.decode(self.pairs, self.queries, run=run, step=step)
+                drawings = await self.decoder.decode(self.pairs, self.queries, run=run, on_segment=on_segment)
             finally:
                 await asyncio.shield(asyncio.to_thread(run.close))
         return await asyncio.to_thread(self._images, drawings)
@@ -54,19 +51,19 @@ class DrawingSession:
         if out is not None:
             run = await asyncio.to_thread(self.decoder.open_run, out, self.pairs, resume=resume)
         try:
-            async with contextlib.aclosing(self.decoder.stream(self.pairs, self.queries, run=run)) as steps:
-                async for step in steps:
-                    yield await asyncio.to_thread(self._preview, step)
+            async with contextlib.aclosing(self.decoder.stream(self.pairs, self.queries, run=run)) as segments:
+                async for drawn in segments:
+                    yield await asyncio.to_thread(self._preview, drawn)
         finally:
             if run is not None:
                 await asyncio.shield(asyncio.to_thread(run.close))
 
-    def _preview(self, step: Step) -> Preview:
-        shown = step.drawing.preview(self.filling)
+    def _preview(self, drawn: SegmentDrawn) -> Preview:
+        shown = drawn.drawing.preview(self.filling)
         assert shown is not None  # every place can be filled
         (image,) = self.tokenizer.decode([shown])
-        text, number = named(self.queries[step.query])
-        return Preview(step.query, text, number, step, image, step.drawing.complete)
+        text, number = named(self.queries[drawn.query])
+        return Preview(drawn.query, text, number, drawn, image, drawn.drawing.complete)
 
     def _images(self, drawings: Sequence[Drawing]) -> list[GeneratedImage]:
         whole = [one for one in drawings if one.complete and one.error is None]

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from icl_vision.drawing.segments import Strides
+from icl_vision.drawing.segments import Near, Strides
 from icl_vision.drawing.stages import Allowed, Decoding, Stage
-from icl_vision.drawing.windows import Near
 from icl_vision.pyramid import PyramidLayout
 from icl_vision.tasks.checks import check_choice
 

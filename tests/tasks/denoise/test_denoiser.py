@@ -379,13 +379,13 @@ def test_a_digits_layers_are_all_decided_with_the_condition() -> None:
         ({"context": 7}, "context=7 examples were asked for and 6 images given; give more, or set context=6"),
         ({"corruption": 0.5}, "corruption must be two rates"),
         ({"keep_known": "yes"}, "keep_known must be True or False or None; got 'yes'"),
-        ({"allowed": "any"}, "allowed must be one of shown, own, place, layer, context, vocabulary; got 'any'"),
+        ({"allowed": "any"}, "allowed must be one of 'shown', 'own', 'place', .*; got 'any'"),
         ({"max_tokens": 0}, "max_tokens must be a whole number of 1 or more"),
         ({"errors": "ignore"}, "errors must be one of 'raise', 'return'"),
         ({"seed": -1}, "seed must be a whole number of 0 or more; got -1"),
         ({"protocol": "paper", "degrade": False}, "protocol='paper' shows corrupted copies of the answer"),
         ({"task": "reconstruction", "degrade": False}, "task='reconstruction' adds noise to words"),
-        ({"temperature": -1.0}, "temperature must be 0 or more"),
+        ({"temperature": -1.0}, "temperature must be a number of 0 or more"),
     ],
 )
 def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:

@@ -266,7 +266,7 @@ def test_the_constructor_only_stores() -> None:
         ({"upper": 4, "passes": "two-stage"}, "stage 2 decodes layers 5 to 4"),
         ({"allowed": "some"}, "allowed must be one of"),
         ({"guidance": "much"}, "guidance must be 'auto' or a number"),
-        ({"guidance": -1.0}, "guidance must be 0 or more"),
+        ({"guidance": -1.0}, "guidance must be a number of 0 or more"),
         ({"best_of": 2}, "best_of=2 with temperature=0"),
         ({"seed": -1}, "seed must be a whole number of 0 or more"),
         ({"tokenizer": "words-photo"}, "cannot decode words into pictures"),

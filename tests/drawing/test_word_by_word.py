@@ -12,7 +12,7 @@ from drawn_pictures import SMALL, pairs, picture
 
 from icl_vision.contracts import Prompt
 from icl_vision.drawing import Decoding, ProgressiveDecoder, Query, Stage, par
-from icl_vision.drawing.guided import Guidance, GuidedWriter
+from icl_vision.drawing.word_by_word import Guidance, WordByWordWriter
 from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
 from icl_vision.llms.fake import FakeLLM
 
@@ -25,7 +25,7 @@ def score(prompt: Prompt, continuation: str) -> float:
 
 
 def write(weight: float, places: Any = (("a", "b"),), seed: int = 0, temperature: float = 0.0) -> tuple[str, ...]:
-    writer = GuidedWriter(FakeLLM(score=score))
+    writer = WordByWordWriter(FakeLLM(score=score))
     return asyncio.run(writer.write(GIVEN, WITHOUT, places, Guidance(weight, temperature), seed))[0]
 
 
@@ -43,7 +43,7 @@ def test_sampling_follows_the_guided_distribution() -> None:
 
 def test_later_words_are_asked_after_earlier_ones_and_nothing_is_asked_twice() -> None:
     llm = FakeLLM(score=score)
-    writer = GuidedWriter(llm)
+    writer = WordByWordWriter(llm)
     places = (("a", "b"), ("c",), ("a", "b"))
     words, usage = asyncio.run(writer.write(GIVEN, WITHOUT, places, Guidance(3.0), 0))
     assert words[:2] == ("a", "c")
@@ -83,7 +83,7 @@ def test_the_plan_counts_two_requests_a_distribution() -> None:
 
 
 def test_what_cannot_guide_is_refused() -> None:
-    with pytest.raises(UsageError, match="guidance must be 0 or more, and 1 for none; got -1"):
+    with pytest.raises(UsageError, match="guidance must be a number of 0 or more; got -1"):
         Decoding(guidance=-1)
     with pytest.raises(CapabilityError, match="'fake' does not give"):
         ProgressiveDecoder(FakeLLM(scores_text=False), par(1, decoding=Decoding(guidance=2.0)))
@@ -102,7 +102,7 @@ def test_the_prompt_of_a_segment() -> None:
 def limited(most: int, places: int, used: dict[str, int] | None = None) -> tuple[str, ...]:
     """Words of a writer who likes a, b and c in that order, whatever comes before."""
     llm = FakeLLM(score=lambda prompt, continuation: -ord(continuation.strip()) / 10)
-    writer = GuidedWriter(llm)
+    writer = WordByWordWriter(llm)
     chosen = [("a", "b", "c")] * places
     return asyncio.run(writer.write(GIVEN, None, chosen, Guidance(most_uses=most), 0, used=used))[0]
 
@@ -145,7 +145,7 @@ def test_an_llm_that_chats_is_kept_from_repeating_as_far_as_its_requests_go() ->
 
 
 def test_most_uses_is_checked() -> None:
-    with pytest.raises(UsageError, match="most_uses must be a whole number, 1 or more; got 0"):
+    with pytest.raises(UsageError, match="most_uses must be a whole number of 1 or more"):
         Decoding(most_uses=0)
 
 
@@ -160,7 +160,7 @@ def impossible(given: dict[str, float], without: dict[str, float], **settings: A
     llm = FakeLLM(score=lambda prompt, continuation: logs[prompt.text][continuation.strip()])
     return [
         asyncio.run(
-            GuidedWriter(llm).write(
+            WordByWordWriter(llm).write(
                 GIVEN, WITHOUT if without else None, [tuple(given)], Guidance(temperature=temperature, **settings), seed
             )
         )[0][0]
@@ -200,7 +200,7 @@ def test_a_possible_word_goes_before_one_that_was_written_less_often() -> None:
     assert set(impossible({"a": -1.0, "b": NO, "c": NO}, {}, most_uses=1)) == {"a"}
     logs = {" a": -1.0, " b": NO, " c": NO}
     llm = FakeLLM(score=lambda prompt, continuation: logs[continuation])
-    words, _ = asyncio.run(GuidedWriter(llm).write(GIVEN, None, [("a", "b", "c")] * 3, Guidance(most_uses=1), 0))
+    words, _ = asyncio.run(WordByWordWriter(llm).write(GIVEN, None, [("a", "b", "c")] * 3, Guidance(most_uses=1), 0))
     assert words == ("a", "a", "a")
 
 

@@ -1,4 +1,4 @@
-"""Words chosen one by one by an LLM's probabilities, where writing them in one answer does not do.
+"""Words chosen one after the other by an LLM's probabilities, where writing them in one answer does not do.
 
 With guidance, by what the condition changes in those probabilities:
 
@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.contracts import Prompt, Scores, TextLLM, Usage
-from icl_vision.drawing.wordsets import unused
+from icl_vision.drawing.repair import unused
 from icl_vision.errors import LLMResponseError
 from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
 from icl_vision.spelling import composed
@@ -51,7 +51,7 @@ class Guidance:
 
 
 @dataclass(slots=True)
-class GuidedWriter:
+class WordByWordWriter:
     """Writes words, place by place.
 
     llm: one that scores text. A distribution that was asked for once is not asked for again.
@@ -123,20 +123,20 @@ class GuidedWriter:
             return known, Usage()
         asking = self._asking[key] = asyncio.get_running_loop().create_future()
         try:
-            return await self._asked(prompt, allowed)
+            return await self._ask(prompt, allowed)
         finally:
             # Also where it failed: the next one then asks for itself.
             asking.set_result(None)
             if self._asking.get(key) is asking:
                 del self._asking[key]
 
-    async def _asked(self, prompt: Prompt, allowed: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], Usage]:
+    async def _ask(self, prompt: Prompt, allowed: tuple[str, ...]) -> tuple[npt.NDArray[np.float64], Usage]:
         key = (prompt.text, allowed)
-        asked = [composed(word) for word in allowed]  # as the prompts hold them
+        words = [composed(word) for word in allowed]  # as the prompts hold them
         if getattr(self.llm, "tells_shares", False):
-            scores: Scores = await self.llm.share_words(prompt, asked)  # type: ignore[attr-defined]  # it says so
+            scores: Scores = await self.llm.share_words(prompt, words)  # type: ignore[attr-defined]  # it says so
         else:
-            scores = await self.llm.score([(prompt, " " + word) for word in asked], terminator="")
+            scores = await self.llm.score([(prompt, " " + word) for word in words], terminator="")
         logs = np.asarray(checked_logprobs(scores, len(allowed), self.llm.profile.name), dtype=np.float64)
         if all_impossible(scores.logprobs):
             raise LLMResponseError(

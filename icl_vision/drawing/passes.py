@@ -1,4 +1,4 @@
-"""The passes of eq. (11) with their prompts: what is asked for each segment of each query.
+"""The passes of eq. (11) with their prompts: what is put to an LLM about each segment of each query.
 
 Knows: which words go into which part of a prompt, and which words an answer may hold. Refuses to know: LLMs' answers,
 scheduling, money.
@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Profile, Prompt
-from icl_vision.drawing.answering import Question
+from icl_vision.drawing.answering import SegmentInquiry
 from icl_vision.drawing.drawing import (
     Condition,
     Pair,
@@ -27,9 +27,9 @@ from icl_vision.drawing.drawing import (
     plurality,
 )
 from icl_vision.drawing.prompts import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
-from icl_vision.drawing.segments import first_place, layer_of
-from icl_vision.drawing.stages import Pass, Stage, passes_of, resolve
-from icl_vision.drawing.wordsets import WordSet
+from icl_vision.drawing.repair import WordSet
+from icl_vision.drawing.segments import Segment, first_place, layer_of, shown_places, split
+from icl_vision.drawing.stages import Stage
 from icl_vision.errors import UsageError
 from icl_vision.llms.tokens import ESTIMATE_ERROR, count_tokens
 from icl_vision.spelling import composed
@@ -44,11 +44,67 @@ SPARE_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What an injected score knows of a question: the query's number, the pass, and the words by place before it."""
+class Pass:
+    """One pass of eq. (11).
+
+    number: t, from 1. segment: what is decoded. stage: its place among the stages, from 0. shown: the places shown.
+    wave: passes of one wave do not depend on each other; each wave needs those before it.
+    """
+
+    number: int
+    segment: Segment
+    stage: int
+    shown: tuple[int, ...]
+    wave: int
+
+
+def resolve(stages: Sequence[Stage], layout: PyramidLayout) -> tuple[Stage, ...]:
+    """The stages with their layers as numbers: None is all layers, a last layer of -1 the pyramid's last.
+
+    Raises:
+        UsageError: no stages, layers that there are not, or that two stages decode.
+    """
+    if isinstance(stages, Stage) or not stages:
+        raise UsageError("stages must be a sequence of at least one Stage, as par(), pnar() or two_stage() give it")
+    resolved: list[Stage] = []
+    end = 0
+    for number, stage in enumerate(stages, start=1):
+        first, last = stage.layers or (1, -1)
+        last = len(layout) if last == -1 else last
+        if not end < first <= last <= len(layout):
+            raise UsageError(
+                f"stage {number} decodes layers {first} to {last}; stages go down the pyramid's {len(layout)} layers "
+                f"in order and do not overlap (the one before ends at {end})"
+            )
+        end = last
+        resolved.append(replace(stage, layers=(first, last)))
+    return tuple(resolved)
+
+
+def passes_of(stages: Sequence[Stage], layout: PyramidLayout) -> tuple[Pass, ...]:
+    """All passes, in the order of their segments. stages: resolved.
+
+    Raises:
+        UsageError: a stride that does not fit.
+    """
+    passes: list[Pass] = []
+    waves: dict[int, int] = {}  # of each place that some pass decodes
+    for index, stage in enumerate(stages):
+        assert stage.layers is not None
+        for segment in split(layout, stage.stride, stage.layers):
+            shown = shown_places(layout, segment, stage.given, stage.layers[0])
+            wave = max((waves[place] + 1 for place in shown if place in waves), default=0)
+            waves.update(dict.fromkeys(segment.places, wave))
+            passes.append(Pass(len(passes) + 1, segment, index, shown, wave))
+    return tuple(passes)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What an injected score knows of an inquiry: the query's number, the pass, and the words by place before it."""
 
     query: int
-    step: Pass
+    pass_: Pass
     words: tuple[str | None, ...]
 
 
@@ -60,12 +116,12 @@ class _Fixed:
     places: tuple[WordSet, ...]
     max_tokens: int
     filling: tuple[str, ...]
-    answer_tokens: int
+    segment_tokens: int
 
 
 @dataclass(slots=True)
-class Questions:
-    """All passes over some pairs and queries.
+class SegmentPrompts:
+    """All passes over some pairs and queries, with what each puts to an LLM.
 
     Args:
         stages: how to decode.
@@ -110,7 +166,7 @@ class Questions:
             if check_pairs(pairs) != (self.layout, self.vocabulary):
                 raise UsageError(f"the examples of stage {number} have another layout or vocabulary than the others")
         self.queries = _named(self.queries)
-        drawn = {place for one in self.passes for place in one.segment.places}
+        drawn = {place for pass_ in self.passes for place in pass_.segment.places}
         rest = set(range(self.layout.cumulative[-1])) - drawn
         for query in self.queries:
             check_query(query, self.layout, self.vocabulary)
@@ -120,11 +176,11 @@ class Questions:
                     f"no stage draws layer {layer_of(self.layout, lost[0])} and the query {query.name!r} does not give "
                     "all its words: add a stage, or give them as known"
                 )
-        for one in self.passes:
-            if self.stages[one.stage].condition == "same":
-                examples = self.pairs_of(one.stage)
+        for pass_ in self.passes:
+            if self.stages[pass_.stage].condition == "same":
+                examples = self.pairs_of(pass_.stage)
                 for condition in (*(pair.condition for pair in examples), *(query.condition for query in self.queries)):
-                    condition_words(condition, one.segment.places[-1:])  # refused here, not in mid-picture
+                    condition_words(condition, pass_.segment.places[-1:])  # refused here, not in mid-picture
         self._builders = [
             SegmentPromptBuilder(stage.template, folder=self.templates, induction=stage.induction)
             for stage in self.stages
@@ -139,126 +195,121 @@ class Questions:
         """A query's words by place before anything is drawn: the known ones."""
         return [query.known.get(place) for place in range(self.layout.cumulative[-1])]
 
-    def wanted(self, step: Pass, query: Query) -> bool:
+    def wanted(self, pass_: Pass, query: Query) -> bool:
         """Whether a pass has anything to draw for a query."""
-        return any(place not in query.known for place in step.segment.places)
+        return any(place not in query.known for place in pass_.segment.places)
 
-    def prompt(self, step: Pass, query: Query, words: Sequence[str | None]) -> Prompt:
+    def prompt(self, pass_: Pass, query: Query, words: Sequence[str | None]) -> Prompt:
         """The prompt of eq. (11): examples ([u, v_<t'], v_t) and the query's [u, v_<t'].
 
         words: the query's words by place; all that the pass is shown must be there.
         """
-        return self._prompt(step, self._condition(step, query.condition), words)
+        return self._prompt(pass_, self._condition(pass_, query.condition), words)
 
-    def question(self, step: Pass, number: int, words: Sequence[str | None]) -> Question:
-        """What is asked for one segment of query ``number`` (from 0)."""
-        query, fixed = self.queries[number], self.fixed(step)
-        start = step.segment.start
+    def inquiry(self, pass_: Pass, number: int, words: Sequence[str | None]) -> SegmentInquiry:
+        """What is put to the LLM about one segment of query ``number`` (from 0)."""
+        query, fixed = self.queries[number], self.fixed(pass_)
+        start = pass_.segment.start
         before: list[str] = []
-        if self.stages[step.stage].decoding.longest_run is not None:
+        if self.stages[pass_.stage].decoding.longest_run is not None:
             # Only over what the LLM is shown directly before the segment, so that no order of work matters.
-            shown, place = set(step.shown), start - 1
+            shown, place = set(pass_.shown), start - 1
             while place in shown and (word := words[place]) is not None and word == (before or [word])[0]:
                 before.append(word)
                 place -= 1
-        used = self._used(step, query, words)
-        return Question(
-            prompt=self.prompt(step, query, words),
-            places=self._places(step, number),
-            decoding=self.stages[step.stage].decoding,
-            key=composed(f"{query.name}/{step.number}"),
+        used = self._used(pass_, query, words)
+        return SegmentInquiry(
+            prompt=self.prompt(pass_, query, words),
+            places=self._places(pass_, number),
+            decoding=self.stages[pass_.stage].decoding,
+            key=composed(f"{query.name}/{pass_.number}"),
             max_tokens=fixed.max_tokens,
-            known=self._known(step, query),
+            known=self._known(pass_, query),
             before=tuple(before),
             used=used,
             marks=fixed.prepared.template.literals,
             filling=fixed.filling,
-            context=Asked(number, step, tuple(words)),
-            against=self.against(step, query, words),
+            about=About(number, pass_, tuple(words)),
+            against=self.against(pass_, query, words),
         )
 
-    def _used(self, step: Pass, query: Query, words: Sequence[str | None]) -> Mapping[str, int]:
+    def _used(self, pass_: Pass, query: Query, words: Sequence[str | None]) -> Mapping[str, int]:
         """How often the LLM wrote each word on the segment's layer, where the control of repetition asks for it. Only
         places that the segment is shown count, so that no order of work matters."""
-        if self.stages[step.stage].decoding.most_uses is None:
+        if self.stages[pass_.stage].decoding.most_uses is None:
             return {}
-        first = first_place(self.layout, step.segment.layer)
-        layer = range(first, first_place(self.layout, step.segment.layer + 1))
-        written = (words[place] for place in step.shown if place in layer and place not in query.known)
+        first = first_place(self.layout, pass_.segment.layer)
+        layer = range(first, first_place(self.layout, pass_.segment.layer + 1))
+        written = (words[place] for place in pass_.shown if place in layer and place not in query.known)
         return Counter(word for word in written if word is not None)
 
-    def against(self, step: Pass, query: Query, words: Sequence[str | None]) -> Prompt | None:
+    def against(self, pass_: Pass, query: Query, words: Sequence[str | None]) -> Prompt | None:
         """The prompt of a pass without the query's condition; None where no guidance is asked for."""
-        stage = self.stages[step.stage]
+        stage = self.stages[pass_.stage]
         if stage.decoding.guidance == 1 or stage.condition == "none":
             return None
-        return self._prompt(step, "", words)
+        return self._prompt(pass_, "", words)
 
-    def allowed(self, step: Pass, number: int) -> tuple[tuple[WordSet, ...], dict[int, str]]:
+    def allowed(self, pass_: Pass, number: int) -> tuple[tuple[WordSet, ...], dict[int, str]]:
         """The words allowed at each place of a segment, and those that are known, by place from 0."""
-        return self._places(step, number), self._known(step, self.queries[number])
+        return self._places(pass_, number), self._known(pass_, self.queries[number])
 
-    def sets(self, step: Pass, number: int) -> list[tuple[str, ...]]:
+    def sets(self, pass_: Pass, number: int) -> list[tuple[str, ...]]:
         """What there is to choose from at each place of a segment: one word where there is no choice."""
-        places, known = self.allowed(step, number)
+        places, known = self.allowed(pass_, number)
         return [(known[place],) if place in known else words.words for place, words in enumerate(places)]
 
-    def _known(self, step: Pass, query: Query) -> dict[int, str]:
-        start = step.segment.start
-        return {place - start: query.known[place] for place in step.segment.places if place in query.known}
+    def _known(self, pass_: Pass, query: Query) -> dict[int, str]:
+        start = pass_.segment.start
+        return {place - start: query.known[place] for place in pass_.segment.places if place in query.known}
 
-    def _places(self, step: Pass, number: int) -> tuple[WordSet, ...]:
+    def _places(self, pass_: Pass, number: int) -> tuple[WordSet, ...]:
         """The words allowed at each place of a segment: those of its stage, the query's own, or both."""
-        stage, query, places = self.stages[step.stage], self.queries[number], self.fixed(step).places
+        stage, query, places = self.stages[pass_.stage], self.queries[number], self.fixed(pass_).places
         shown = stage.allowed == "shown" and stage.condition == "same"
         alone = stage.allowed in ("shown", "own")
         if not (query.also or shown):
             return places
-        found: list[WordSet] = []
+        sets: list[WordSet] = []
         merged: dict[tuple[int, int], WordSet] = {}  # places with the same words go on sharing one set
-        for place, words in zip(step.segment.places, places, strict=True):
+        for place, words in zip(pass_.segment.places, places, strict=True):
             layer = layer_of(self.layout, place)
             key = (id(words), layer)
             if key not in merged:
                 own: Sequence[str] = query.also.get(layer, ())
                 if shown:
-                    same = [one for one in step.segment.places if layer_of(self.layout, one) == layer]
+                    same = [other for other in pass_.segment.places if layer_of(self.layout, other) == layer]
                     # A single word would be no choice.
                     own = condition_words(query.condition, same).split() if len(same) > 1 else own
                 names = sorted({*(() if alone and own else words.words), *own}, key=self.vocabulary.id)
                 merged[key] = words if names == list(words.words) else WordSet(names, self.codebook)
-            found.append(merged[key])
-        return tuple(found)
+            sets.append(merged[key])
+        return tuple(sets)
 
-    def fixed(self, step: Pass) -> _Fixed:
+    def fixed(self, pass_: Pass) -> _Fixed:
         """What all queries of a pass share; made once."""
-        found = self._fixed.get(step.number)
-        if found is None:
-            found = self._fixed[step.number] = self._fix(step)
-        return found
+        if pass_.number not in self._fixed:
+            self._fixed[pass_.number] = self._fix(pass_)
+        return self._fixed[pass_.number]
 
-    def answer_tokens(self, step: Pass) -> int:
+    def segment_tokens(self, pass_: Pass) -> int:
         """About how many tokens a segment's words have."""
-        return self.fixed(step).answer_tokens
+        return self.fixed(pass_).segment_tokens
 
-    def answer(self, step: Pass) -> list[str]:
-        """The first example's words of a segment."""
-        return self._words[step.stage][0][step.segment.start : step.segment.stop]
+    def example_words(self, pass_: Pass) -> list[str]:
+        """What the examples have there, each once, as it would stand after the prompt: how much room words need."""
+        start, stop = pass_.segment.start, pass_.segment.stop
+        return list(dict.fromkeys(" " + composed(" ".join(words[start:stop])) for words in self._words[pass_.stage]))
 
-    def answers(self, step: Pass) -> list[str]:
-        """What the examples have there, as an answer after the prompt: how much room one needs."""
-        start, stop = step.segment.start, step.segment.stop
-        return list(dict.fromkeys(" " + composed(" ".join(words[start:stop])) for words in self._words[step.stage]))
-
-    def stand_in(self, step: Pass, query: Query) -> Prompt:
+    def stand_in(self, pass_: Pass, query: Query) -> Prompt:
         """A prompt about as long as the real one, whose words are not there yet: with the first example's."""
-        words = self._words[step.stage][0]
-        return self.prompt(step, query, [query.known.get(place, word) for place, word in enumerate(words)])
+        words = self._words[pass_.stage][0]
+        return self.prompt(pass_, query, [query.known.get(place, word) for place, word in enumerate(words)])
 
-    def stand_in_against(self, step: Pass, query: Query) -> Prompt | None:
+    def stand_in_against(self, pass_: Pass, query: Query) -> Prompt | None:
         """As ``stand_in``, what guidance weighs against."""
-        words = self._words[step.stage][0]
-        return self.against(step, query, [query.known.get(place, word) for place, word in enumerate(words)])
+        words = self._words[pass_.stage][0]
+        return self.against(pass_, query, [query.known.get(place, word) for place, word in enumerate(words)])
 
     def digest(self) -> str:
         """A hash of everything that decides the prompts beside the queries: examples, templates, words."""
@@ -270,16 +321,16 @@ class Questions:
             ]
         return hashlib.sha256(composed("\n\n".join(parts)).encode("utf-8", "backslashreplace")).hexdigest()
 
-    def _fix(self, step: Pass) -> _Fixed:
-        layout, segment = self.layout, step.segment
-        words = self._words[step.stage]
+    def _fix(self, pass_: Pass) -> _Fixed:
+        layout, segment = self.layout, pass_.segment
+        words = self._words[pass_.stage]
         examples = [
             SegmentExample(
-                self._condition(step, pair.condition),
-                " ".join(one[place] for place in step.shown),
-                " ".join(one[segment.start : segment.stop]),
+                self._condition(pass_, pair.condition),
+                " ".join(target[place] for place in pass_.shown),
+                " ".join(target[segment.start : segment.stop]),
             )
-            for pair, one in zip(self.pairs_of(step.stage), words, strict=True)
+            for pair, target in zip(self.pairs_of(pass_.stage), words, strict=True)
         ]
         place = SegmentPlace(
             count=len(segment),
@@ -287,7 +338,7 @@ class Questions:
             layers=len(layout),
             first=segment.start - first_place(layout, segment.layer) + 1,
             size=layout.counts[segment.layer - 1],
-            segment=step.number,
+            segment=pass_.number,
             segments=len(self.passes),
         )
         longest = max((example.answer for example in examples), key=len)
@@ -295,27 +346,27 @@ class Questions:
         tokens = counted.tokens if counted.exact else math.ceil(counted.tokens * (1 + ESTIMATE_ERROR))
         filling: tuple[str, ...] = ()
         if self.fill:
-            filling = plurality([pair.target for pair in self.pairs_of(step.stage)])[segment.start : segment.stop]
+            filling = plurality([pair.target for pair in self.pairs_of(pass_.stage)])[segment.start : segment.stop]
         return _Fixed(
-            self._builders[step.stage].prepare(examples, place),
-            tuple(self._allowed(step.stage, place) for place in segment.places),
+            self._builders[pass_.stage].prepare(examples, place),
+            tuple(self._allowed(pass_.stage, place) for place in segment.places),
             tokens + len(segment) + SPARE_TOKENS,
             filling,
             counted.tokens,
         )
 
-    def _prompt(self, step: Pass, condition: str, words: Sequence[str | None]) -> Prompt:
-        lacking = next((place for place in step.shown if words[place] is None), None)
+    def _prompt(self, pass_: Pass, condition: str, words: Sequence[str | None]) -> Prompt:
+        lacking = next((place for place in pass_.shown if words[place] is None), None)
         if lacking is not None:
-            raise UsageError(f"pass {step.number} is shown place {lacking}, which has no word yet")
-        shown = " ".join(words[place] or "" for place in step.shown)
-        return self.fixed(step).prepared.query(condition=condition, words=shown)
+            raise UsageError(f"pass {pass_.number} is shown place {lacking}, which has no word yet")
+        shown = " ".join(words[place] or "" for place in pass_.shown)
+        return self.fixed(pass_).prepared.query(condition=condition, words=shown)
 
-    def _condition(self, step: Pass, condition: Condition) -> str:
-        shown = self.stages[step.stage].condition
+    def _condition(self, pass_: Pass, condition: Condition) -> str:
+        shown = self.stages[pass_.stage].condition
         if shown == "none":
             return ""
-        return condition_text(condition) if shown == "all" else condition_words(condition, step.segment.places)
+        return condition_text(condition) if shown == "all" else condition_words(condition, pass_.segment.places)
 
     def _allowed(self, stage: int, place: int) -> WordSet:
         """The words allowed at a place; places with the same words share one set."""
@@ -329,12 +380,11 @@ class Questions:
             key, chosen = f"layer {layer}", range(first_place(self.layout, layer), first_place(self.layout, layer + 1))
         else:
             key, chosen = f"place {place}", range(place, place + 1)
-        found = self._sets.get((stage, key))
-        if found is None:
-            held = {one[at] for one in words for at in chosen}
+        if (stage, key) not in self._sets:
+            held = {target[place] for target in words for place in chosen}
             names = sorted(held, key=self.vocabulary.id) if held else self.vocabulary.words
-            found = self._sets[stage, key] = WordSet(names, self.codebook)
-        return found
+            self._sets[stage, key] = WordSet(names, self.codebook)
+        return self._sets[stage, key]
 
 
 def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
@@ -357,10 +407,10 @@ def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
     return tuple(named)
 
 
-def item_of(query: Query, step: Pass) -> str:
+def item_of(query: Query, pass_: Pass) -> str:
     """What a segment of a query is known by in a run folder's journal."""
     said: Any = [composed(condition_text(query.condition)), sorted(query.known.items())]
     if query.also:
         said.append(sorted((layer, *words) for layer, words in query.also.items()))
     digest = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()[:12]
-    return f"{composed(query.name)}#{digest}/{step.number:04d}"
+    return f"{composed(query.name)}#{digest}/{pass_.number:04d}"
