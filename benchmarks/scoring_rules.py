@@ -38,7 +38,7 @@ from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.files.runs import Run
 from icl_vision.llms import connect
 from icl_vision.tasks.classify.ensemble import pool
-from icl_vision.tasks.classify.scoring import TERMINATOR, make_question
+from icl_vision.tasks.classify.scoring import make_inquiry
 from icl_vision.tokenizers import ImageTokenizer
 
 Scores = npt.NDArray[np.float64]
@@ -196,8 +196,8 @@ def in_order(llm: TextLLM, task: Words) -> Scores:
     """The channel as one prompt, asked of the LLM directly."""
     examples = [Example(" ".join(words), name) for name, words in task.examples]
     prepared = PromptBuilder("classification_channel").prepare(examples, task.labels)
-    question = make_question("channel", prepared, task.labels, " ".join(task.query))
-    return np.asarray(llm.score_sync(question.pairs, terminator=TERMINATOR).logprobs)
+    inquiry = make_inquiry("channel", prepared, task.labels, " ".join(task.query))
+    return np.asarray(llm.score_sync(inquiry.pairs, terminator=inquiry.terminator).logprobs)
 
 
 def run_episode(

@@ -119,7 +119,7 @@ def test_a_plan_for_people_and_for_programs(class_folder: Path, tmp_path: Path, 
     options = ("--support", class_folder, class_folder, "--dry-run")
     done = run(*options)
     assert done.exit_code == 0, done.stderr
-    assert "requests            36" in done.stdout and "cost  unknown (no price" in done.stdout
+    assert "requests            36" in done.stdout and "cost                unknown (no price" in done.stdout
     document = json.loads(run(*options, "--prices", prices, "--json").stdout)
     assert document["images"] == 12 and document["requests"] == 36 and document["already_answered"] == 0
     assert document["cost_at_most"]["amount"] == pytest.approx(document["prompt_tokens"] / 1000)

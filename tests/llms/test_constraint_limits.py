@@ -75,7 +75,9 @@ def test_a_classifier_with_long_labels_parses():
     images = [np.full((8, 8), value, dtype=np.uint8) for value in (10, 250)]
     for labels, method in ((["a" * 20, "b" * 20], "parse"), (["a", "b"], "constrained")):
         clf = FewShotClassifier(llm, "ascii", k=None).fit(images, labels)
-        assert clf.prompt_for(images[0]).method == method
+        assert clf.method_ == method
+        writing = clf.prompt_for(images[0]).writing
+        assert (writing.constraint is not None) == (method == "constrained")
 
 
 def test_drawing_leaves_a_constraint_out_that_is_too_much():

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from icl_vision.asking.inquiries import Inquiry, Reply, score_apart
 from icl_vision.contracts import Completion, Profile, Prompt, Scores, Usage
 from icl_vision.errors import LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError, LLMUnavailableError
 from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
@@ -19,7 +20,6 @@ from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.partial_scores import score_each, take
 from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
-from icl_vision.tasks.classify.scoring import Answer, Question, score_apart
 
 COST = Usage(1, 10, 0, 1)
 
@@ -255,33 +255,32 @@ class TestBooks:
 
 
 class TestTasks:
-    """Questions of one call, some of which fail."""
+    """Inquiries of one call, some of which fail."""
 
-    def questions(self, count: int, labels: int = 3) -> list[Question]:
-        names = tuple("abc"[:labels])
+    def inquiries(self, count: int) -> list[Inquiry]:
         return [
-            Question("direct", names, tuple((Prompt("", "", f"q{number}"), f" {number}{name}") for name in names))
+            Inquiry(tuple((Prompt("", "", f"q{number}"), f" {number}{name}") for name in "abc"))
             for number in range(count)
         ]
 
     def test_only_what_failed_is_asked_again(self) -> None:
         llm = PairLLM({" 1b": [busy()]})
-        found = run_sync(score_apart(llm, self.questions(4)))
-        assert all(isinstance(one, Answer) and one.logprobs == (-3.0,) * 3 for one in found)
+        found = run_sync(score_apart(llm, self.inquiries(4)))
+        assert all(isinstance(one, Reply) and one.logprobs == (-3.0,) * 3 for one in found)
         assert collections.Counter(llm.asked) == {
             f" {number}{name}": 1 + ((number, name) == (1, "b")) for number in range(4) for name in "abc"
         }
-        assert sum((one.usage for one in found if isinstance(one, Answer)), Usage()).requests == 12
+        assert sum((one.usage for one in found if isinstance(one, Reply)), Usage()).requests == 12
 
     def test_one_that_fails_for_good_costs_no_other(self) -> None:
         llm = PairLLM({" 1b": [busy()] * 9})
-        found = run_sync(score_apart(llm, self.questions(4)))
-        assert [type(one) for one in found] == [Answer, LLMStatusError, Answer, Answer]
+        found = run_sync(score_apart(llm, self.inquiries(4)))
+        assert [type(one) for one in found] == [Reply, LLMStatusError, Reply, Reply]
         assert max(count for name, count in collections.Counter(llm.asked).items() if name != " 1b") == 1
 
-    def test_a_single_question_is_not_asked_twice(self) -> None:
+    def test_a_single_inquiry_is_not_asked_twice(self) -> None:
         llm = PairLLM({" 0b": [busy()] * 9})
-        (found,) = run_sync(score_apart(llm, self.questions(1)))
+        (found,) = run_sync(score_apart(llm, self.inquiries(1)))
         assert isinstance(found, LLMStatusError) and len(llm.asked) == 3
 
     def test_a_number_that_is_none(self) -> None:
@@ -292,11 +291,11 @@ class TestTasks:
             asked.append(text)
             return values[text].pop(0) if values.get(text) else -2.0
 
-        found = run_sync(score_apart(FakeLLM(score=score), self.questions(2)))
-        assert [one.logprobs for one in found if isinstance(one, Answer)] == [(-2.0,) * 3, (-2.0, -1.0, -2.0)]
+        found = run_sync(score_apart(FakeLLM(score=score), self.inquiries(2)))
+        assert [one.logprobs for one in found if isinstance(one, Reply)] == [(-2.0,) * 3, (-2.0, -1.0, -2.0)]
         assert asked.count(" 1b") == 2 and len(asked) == 7
         values = {" 0b": [float("nan")] * 2}
-        (one,) = run_sync(score_apart(FakeLLM(score=score), self.questions(1)))
+        (one,) = run_sync(score_apart(FakeLLM(score=score), self.inquiries(1)))
         assert isinstance(one, LLMResponseError)
 
     def test_another_number_of_scores(self) -> None:
@@ -304,7 +303,7 @@ class TestTasks:
             async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
                 return Scores((-1.0,) * (len(pairs) - 1))
 
-        found = run_sync(score_apart(Short(), self.questions(2)))
+        found = run_sync(score_apart(Short(), self.inquiries(2)))
         assert all(isinstance(one, LLMError) and "gave 2 scores for 3" in str(one) for one in found)
 
 

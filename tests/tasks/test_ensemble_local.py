@@ -43,4 +43,4 @@ def test_each_example_alone_names_easy_photographs(gemma):
     answers = clf.classify([PHOTOS / "pizza" / "005.jpg", PHOTOS / "dolphin" / "005.jpg"])
     assert [one.label for one in answers] == ["pizza", "dolphin"]
     assert all(one.method == "channel" and one.probabilities[one.label] > 0.9 for one in answers)
-    assert len(clf.prompt_for(support[0]).shown) == 6
+    assert len({prompt.text for prompt, _ in clf.prompt_for(support[0]).pairs}) == 6

@@ -18,7 +18,6 @@ from icl_vision.llms import Budget, Meter, MeteredLLM
 from icl_vision.llms.word_tables import FILE, LEARNING, word_tables
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks import FewShotClassifier
-from icl_vision.tasks.planning import plan
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.likely import likely_words
 
@@ -139,7 +138,7 @@ def test_a_plan_counts_what_is_known_as_nothing(support, tokenizer, queries, mon
     llm, server = fake_local(monkeypatch)
 
     def planned(images):
-        return plan(FewShotClassifier(DryLLM(llm), tokenizer, k=3, progress=False).fit(*support), images)
+        return FewShotClassifier(DryLLM(llm), tokenizer, k=3, progress=False).fit(*support).plan(images)
 
     unlearnt, many = planned(queries[0][:1]), planned([queries[0][0]] * 20)
     assert unlearnt.usage.requests > 0

@@ -13,6 +13,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from icl_vision.asking import journal as journals
+from icl_vision.asking import many
 from icl_vision.contracts import Usage
 from icl_vision.errors import (
     BudgetExceededError,
@@ -29,8 +31,7 @@ from icl_vision.llms import Budget, CachedLLM, Meter, MeteredLLM, ResponseCache
 from icl_vision.llms.partial_scores import score_each
 from icl_vision.llms.wrappers.wrapped import WrappedLLM
 from icl_vision.tasks import FewShotClassifier, aclassify_many, classify_many
-from icl_vision.tasks import many as module
-from icl_vision.tasks.many import missing_in, run_config
+from icl_vision.tasks.many import missing_in
 
 
 @pytest.fixture
@@ -165,7 +166,7 @@ def test_the_same_image_twice_is_asked_once(fit, overlap_llm, picture, tmp_path)
 
 
 def test_lots_are_read_ahead_and_keep_the_order(fit, overlap_llm, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LOT", 5)
+    monkeypatch.setattr(many, "LOT", 5)
     clf = fit(overlap_llm())
     outcome = classify_many(clf, images, tmp_path / "run")
     assert [row["image"] for row in outcome.rows] == [*images] and outcome.answered == 12
@@ -174,7 +175,7 @@ def test_lots_are_read_ahead_and_keep_the_order(fit, overlap_llm, images, tmp_pa
 
 
 def test_a_budget_stops_the_run_and_keeps_what_is_answered(fit, overlap_llm, images, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "LOT", 6)
+    monkeypatch.setattr(many, "LOT", 6)
     meter = Meter(budget=Budget(requests=4))
     clf = fit(MeteredLLM(overlap_llm(scores_text=False), meter))
     with pytest.raises(BudgetExceededError, match="number 5; the budget is 4"):
@@ -205,7 +206,7 @@ def test_a_refusal_for_good_stops_the_run(fit, overlap_llm, images, tmp_path):
 
 
 def test_too_many_failures_in_a_row_stop_the_run(fit, overlap_llm, picture, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "FAILURES_IN_A_ROW", 5)
+    monkeypatch.setattr(journals, "FAILURES_IN_A_ROW", 5)
 
     def before(prompts):
         raise LLMUnavailableError("nobody there")
@@ -242,14 +243,14 @@ def test_another_configuration_is_refused(fit, overlap_llm, images, support, tok
         missing_in(tmp_path / "run", other, images)
     # What only says how to ask is no part of it.
     same = fit(overlap_llm(), ensemble=None, concurrency=2, batch_size=3, errors="return")
-    assert run_config(same) == run_config(clf)
+    assert same.run_config() == clf.run_config()
     assert classify_many(same, images, tmp_path / "run", resume=True).kept == 12
 
 
 def test_one_process_at_a_time(fit, overlap_llm, images, tmp_path):
     clf = fit(overlap_llm())
     with (
-        Run.open(tmp_path / "run", "classify", run_config(clf)),
+        Run.open(tmp_path / "run", "classify", clf.run_config()),
         pytest.raises(RunLockedError, match="another process"),
     ):
         classify_many(clf, images, tmp_path / "run", resume=True)

@@ -12,7 +12,6 @@ from icl_vision.llms.loop import run_sync
 from icl_vision.llms.tokens import count_tokens
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks import FewShotClassifier
-from icl_vision.tasks.planning import plan
 
 
 class Remote(BaseLLM):
@@ -42,7 +41,7 @@ class Remote(BaseLLM):
 def planned(support, tokenizer, queries):
     def make(llm, prices=None, images=None, **options):
         clf = FewShotClassifier(DryLLM(llm), tokenizer, k=3, progress=False, **options).fit(*support)
-        return plan(clf, queries[0] if images is None else images, prices), clf
+        return clf.plan(queries[0] if images is None else images, prices), clf
 
     return make
 
@@ -60,7 +59,7 @@ def test_what_a_writing_llm_would_be_sent(planned, queries):
     found, clf = planned(Remote())
     prompts, _ = total(clf, queries[0], estimated)
     room = clf._asker.room
-    assert (found.images, found.usage.requests, found.method) == (4, 4, "parse")
+    assert (found.queries, found.usage.requests, found.facts["method"]) == (4, 4, "parse")
     assert found.usage.prompt_tokens == prompts
     assert found.usage.completion_tokens == 4 * (room + 100)
     assert found.usage.cached_tokens == found.usage.cache_write_tokens == 0  # nothing is known of a cache
@@ -92,9 +91,9 @@ def test_the_fixed_part_is_read_from_the_cache_by_all_but_the_first(planned, que
 
 def test_a_scoring_llm_gets_a_request_for_every_label(planned):
     found, _ = planned(Remote(scores_text=True), ensemble=None)
-    assert (found.method, found.usage.requests, found.usage.completion_tokens) == ("channel", 4 * 3, 0)
+    assert (found.facts["method"], found.usage.requests, found.usage.completion_tokens) == ("channel", 4 * 3, 0)
     alone, _ = planned(Remote(scores_text=True), ensemble="examples")
-    assert (alone.method, alone.usage.requests) == ("channel", 4 * 6 * 3)  # queries, examples, words
+    assert (alone.facts["method"], alone.usage.requests) == ("channel", 4 * 6 * 3)  # queries, examples, words
     calibrated, _ = planned(Remote(scores_text=True), calibration="contextual", scoring="direct")
     assert calibrated.usage.requests == (4 + 3) * 3
 
@@ -121,7 +120,7 @@ def test_neighbours_have_a_prefix_each(planned):
 
 def test_images_that_cannot_be_asked_about(planned, queries, tmp_path):
     found, _ = planned(Remote(), images=[*queries[0], tmp_path / "gone.png"])
-    assert found.images == 4 and len(found.unusable) == 1 and "(1 unusable)" in str(found)
+    assert found.queries == 4 and len(found.unusable) == 1 and "(1 unusable)" in str(found)
     assert "gone.png" in str(found.unusable[0].error)
 
 
@@ -150,7 +149,7 @@ def test_a_dry_llm_never_answers(planned, support, tokenizer):
     clf.llm_ = Remote()
     clf.classes_ = []
     with pytest.raises(UsageError, match=r"fitted with llm=DryLLM"):
-        plan(clf, [])
+        clf.plan([])
 
 
 def llm_prompt():

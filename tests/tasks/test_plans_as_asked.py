@@ -19,7 +19,6 @@ from icl_vision.llms.word_tables import word_tables
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.denoise.denoiser import ImageDenoiser
-from icl_vision.tasks.planning import plan
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "llms"))
 sys.path.insert(0, str(Path(__file__).parents[1] / "drawing"))
@@ -67,7 +66,7 @@ def compare(support, tokenizer):
         def fit(asked):
             return FewShotClassifier(asked, tokenizer, k=3, progress=False, **options).fit(*support)
 
-        planned = plan(fit(DryLLM(llm)), images)
+        planned = fit(DryLLM(llm)).plan(images)
         meter = Meter()
         fit(MeteredLLM(llm, meter)).classify(images)
         return planned.usage.requests, meter.total()[0].requests
@@ -107,7 +106,7 @@ def test_what_is_learnt_of_the_examples_is_planned_once(compare, queries, monkey
 @needs_xllamacpp
 def test_learning_is_named_in_the_plan(support, queries, tokenizer, monkeypatch):
     llm, _ = fake_local(monkeypatch)
-    found = plan(FewShotClassifier(DryLLM(llm), tokenizer, k=3, progress=False).fit(*support), queries[0])
+    found = FewShotClassifier(DryLLM(llm), tokenizer, k=3, progress=False).fit(*support).plan(queries[0])
     assert found.learning == found.usage.requests == found.to_dict()["requests_of_learning"] > 0
     assert f"({found.learning} of them to learn the examples, once: they are kept)" in str(found)
 
@@ -260,6 +259,6 @@ def test_the_embedded_llm(options, model_cache):
         def fit(asked):
             return FewShotClassifier(asked, "words-photo", progress=False, **options).fit(support, labels)
 
-        planned = plan(fit(DryLLM(llm)), images).usage.requests
+        planned = fit(DryLLM(llm)).plan(images).usage.requests
         fit(MeteredLLM(llm, meter)).classify(images)
     assert planned == meter.total()[0].requests > 0

@@ -1,18 +1,16 @@
-"""The parts of a few-shot task by themselves: scheduling, bias, selection, progress."""
+"""The parts of a few-shot task by themselves: bias, verdicts, rungs, what fits the window."""
 
 from __future__ import annotations
 
-import asyncio
-import io
 import math
 import re
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from icl_vision.asking.inquiries import Inquiry, Reply
 from icl_vision.contracts import Profile, Prompt, Usage
 from icl_vision.errors import LLMResponseError, PromptTooLongError
 from icl_vision.llms.fake import FakeLLM
@@ -20,10 +18,8 @@ from icl_vision.llms.loop import run_sync
 from icl_vision.prompting import PromptSize
 from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.ensemble import pool
-from icl_vision.tasks.classify.scoring import Answer, Question, log_bias, log_softmax
+from icl_vision.tasks.classify.scoring import log_bias, log_softmax, written_label
 from icl_vision.tasks.classify.verdicts import verdict
-from icl_vision.tasks.progress import progress_bar
-from icl_vision.tasks.scheduling import fan_out
 
 finite = st.floats(-1000, 0)
 
@@ -69,77 +65,12 @@ def test_inputs_that_make_every_label_impossible_say_nothing():
 
 def test_an_image_whose_labels_are_all_impossible_is_not_classified():
     one = verdict(
-        Answer((-math.inf, -math.inf), "", Usage(2)), (("cat",),), "direct", ["a", "b"], unknown_is_error=False
+        Reply((-math.inf, -math.inf), usage=Usage(2)), (("cat",),), "direct", ["a", "b"], unknown_is_error=False
     )
     assert (one.label, one.probabilities, one.usage) == (None, None, Usage(2))
     assert isinstance(one.error, LLMResponseError) and "impossible (log-probability -inf): 'a', 'b'" in str(one.error)
-    one = verdict(Answer((-math.inf, -2.0), "", Usage()), (("cat",),), "direct", ["a", "b"], unknown_is_error=False)
+    one = verdict(Reply((-math.inf, -2.0)), (("cat",),), "direct", ["a", "b"], unknown_is_error=False)
     assert (one.label, one.probabilities, one.error) == ("b", {"a": 0.0, "b": 1.0}, None)
-
-
-def jobs(log, groups, fail=()):
-    async def job(group, place):
-        log.append(("start", group, place))
-        await asyncio.sleep(0)
-        log.append(("end", group, place))
-        if (group, place) in fail:
-            raise ValueError(f"{group}/{place}")
-        return group, place
-
-    return [[lambda g=g, p=p: job(g, p) for p in range(size)] for g, size in enumerate(groups)]
-
-
-async def test_fan_out_sends_the_first_of_each_group_alone():
-    log, finished = [], []
-    results = await fan_out(jobs(log, [4, 0, 3]), concurrency=2, keep_errors=False, done=lambda: finished.append(1))
-    assert results == [[(0, 0), (0, 1), (0, 2), (0, 3)], [], [(2, 0), (2, 1), (2, 2)]]
-    for group in (0, 2):
-        assert log.index(("end", group, 0)) < log.index(("start", group, 1))
-    running = most = 0
-    for what, *_ in log:
-        running += 1 if what == "start" else -1
-        most = max(most, running)
-    assert most == 2 and len(finished) == 7
-
-
-async def test_fan_out_keeps_errors_or_stops_at_the_first():
-    log = []
-    results = await fan_out(jobs(log, [3], fail={(0, 1)}), concurrency=1, keep_errors=True)
-    assert results[0][0] == (0, 0) and str(results[0][1]) == "0/1" and results[0][2] == (0, 2)
-    log = []
-    with pytest.raises(ValueError, match="0/0"):
-        await fan_out(jobs(log, [50], fail={(0, 0)}), concurrency=4, keep_errors=False)
-    assert len(log) == 2
-    assert len(asyncio.all_tasks()) == 1  # nothing is left running
-
-
-async def test_a_cancelled_fan_out_leaves_nothing_running():
-    async def slow():
-        await asyncio.sleep(60)
-
-    task = asyncio.create_task(fan_out([[slow] * 5, [slow] * 5], concurrency=4, keep_errors=True))
-    await asyncio.sleep(0.01)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert len(asyncio.all_tasks()) == 1
-
-
-class Terminal(io.StringIO):
-    def isatty(self):
-        return True
-
-
-@pytest.mark.parametrize(
-    ("stream", "wanted", "shown"),
-    [(io.StringIO, None, False), (Terminal, None, True), (Terminal, False, False), (io.StringIO, True, True)],
-)
-def test_a_bar_is_shown_at_a_terminal_or_when_asked_for(monkeypatch, stream, wanted, shown):
-    err = stream()
-    monkeypatch.setattr(sys, "stderr", err)
-    with progress_bar(3, "things", wanted) as done:
-        done(2)
-    assert ("things" in err.getvalue()) is shown
 
 
 def test_profiles_decide_the_rung():
@@ -165,12 +96,7 @@ def test_profiles_decide_the_rung():
 
 @pytest.mark.parametrize(("text", "method"), [(" cat", "constrained"), ("a cat, I think", "parse"), ("none", "parse")])
 def test_a_broken_restriction_is_not_called_constrained(text: str, method: str):
-    from icl_vision.contracts import Usage
-    from icl_vision.tasks.classify.scoring import Answer
-    from icl_vision.tasks.classify.verdicts import verdict
-
-    answer = Answer(None, text, Usage())
-    assert verdict(answer, (("w",),), "constrained", ["cat", "dog"], unknown_is_error=False).method == method
+    assert verdict(Reply(None, text), (("w",),), "constrained", ["cat", "dog"], unknown_is_error=False).method == method
 
 
 def test_a_class_is_the_mixture_of_its_examples():
@@ -199,26 +125,26 @@ class ArtLLM(FakeLLM):
 
 
 @given(st.lists(st.text(alphabet="#. \u732b", min_size=1, max_size=60), min_size=1, max_size=8), st.integers(20, 200))
-def test_no_question_is_sent_that_does_not_fit_the_window(texts, window):
+def test_no_inquiry_is_sent_that_does_not_fit_the_window(texts, window):
     """Whatever was counted before: what fits passes, what does not is refused."""
     llm = ArtLLM(window)
     asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0, 1)
     for text in texts:
-        question = Question("direct", ("a", "b"), ((Prompt("", "", text), " a"), (Prompt("", "", text), " \u732b b")))
+        inquiry = Inquiry(((Prompt("", "", text), " a"), (Prompt("", "", text), " \u732b b")))
         counts = [len(re.findall(r"(.)\1{0,15}|\n", text + label + "\n")) for label in (" a", " \u732b b")]
         if max(counts) > window:
             with pytest.raises(PromptTooLongError):
-                run_sync(asker.check_window(question))
+                run_sync(asker.check_window(inquiry))
         else:
-            run_sync(asker.check_window(question))
+            run_sync(asker.check_window(inquiry))
 
 
 def test_a_text_that_fits_by_its_bytes_is_not_counted():
     llm = ArtLLM(100)
     asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0, 1)
-    run_sync(asker.check_window(Question("direct", ("a", "b"), ((Prompt("", "", "x" * 90), " a"),))))
+    run_sync(asker.check_window(Inquiry(((Prompt("", "", "x" * 90), " a"),))))
     assert not llm.counted
-    run_sync(asker.check_window(Question("direct", ("a", "b"), ((Prompt("", "", "x" * 99), " a"),))))
+    run_sync(asker.check_window(Inquiry(((Prompt("", "", "x" * 99), " a"),))))
     assert len(llm.counted) == 1
 
 
@@ -226,5 +152,5 @@ def test_the_room_for_an_answer_is_that_of_the_label_with_the_most_tokens():
     llm = ArtLLM(1000)
     labels = ("aaaaaaaaaaaaaaaaaaaa", "abcabcabc")  # the longer one has fewer tokens
     asker = Asker(llm, "parse", labels, False, PromptSize(), 0, 1)
-    run_sync(asker.prepare(Question("parse", labels, ((Prompt("", "", "x"), ""),))))
+    run_sync(asker.prepare(Inquiry.written(Prompt("", "", "x"), written_label("parse", labels))))
     assert asker.room == 16 + 10

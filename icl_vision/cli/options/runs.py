@@ -200,14 +200,13 @@ class RunOptions:
     def show_plan(self, classifier: FewShotClassifier, images: Sequence[Path], *, as_json: bool) -> None:
         """Print what classifying would send; with --out and --resume only what is missing there."""
         from icl_vision.tasks.many import missing_in
-        from icl_vision.tasks.planning import plan
 
         known = 0
         missing: list[ImageSource] = [*images]
         if self.out is not None and self.resume:
             missing = missing_in(self.out, classifier, missing)
             known = len(images) - len(missing)
-        planned = plan(classifier, missing, self.price_table())
+        planned = classifier.plan(missing, self.price_table())
         if as_json:
             print_json(planned.to_dict() | {"already_answered": known})
             return

@@ -26,6 +26,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.asking.progress import progress_bar
 from icl_vision.errors import ImageError, UsageError
 from icl_vision.evaluation.few_shot.baselines import ROWS
 from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate, prompt_hash
@@ -49,7 +50,6 @@ from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.files.runs import Run, check_config, read_info, read_results, versions
 from icl_vision.llms.loop import Interruptible
 from icl_vision.probabilities.packaged import knows_llm
-from icl_vision.tasks.progress import progress_bar
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.asking.inquiries import TERMINATOR, Inquiry
 from icl_vision.errors import CapabilityError
 from icl_vision.evaluation.few_shot.baselines import Need, Row
 from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers, shares
@@ -26,7 +27,7 @@ from icl_vision.spelling import composed
 from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.classifier import FewShotClassifier
 from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
-from icl_vision.tasks.classify.scoring import TERMINATOR, Question, choose_method
+from icl_vision.tasks.classify.scoring import choose_method, written_label
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Completion, Tokenizer
@@ -192,7 +193,7 @@ def open_ended(task: Task, rows: Sequence[str]) -> Judged:
     prompts = [task.prepared.query(words=words) for words in task.query_words]
     for prompt, truth in zip(prompts, task.truths, strict=True):
         before = task.llm.calls
-        run_sync(asker.prepare(Question("parse", task.labels, ((prompt, ""),))))
+        run_sync(asker.prepare(Inquiry.written(prompt, written_label("parse", task.labels))))
         completion = task.llm.complete_sync(
             prompt,
             max_tokens=asker.room,
@@ -283,15 +284,15 @@ def _no_logprobs(llm: SharedAnswers) -> CapabilityError:
     return CapabilityError(f"{llm.profile.name!r} gives no log-probabilities of given text")
 
 
-def as_sent(question: Question) -> str:
-    """A question as text: the part that its prompts share once, then what is asked after it, a line for each.
+def as_sent(inquiry: Inquiry) -> str:
+    """An inquiry as text: the part that its prompts share once, then what is asked after it, a line for each.
 
     Prompts that share nothing (an ensemble's) stand one after the other, each with what was scored after it.
     """
     asked: dict[str, list[str]] = {}
-    for prompt, continuation in question.pairs:
+    for prompt, continuation in inquiry.pairs:
         asked.setdefault(prompt.text, []).append(continuation)
-    prefixes = {prompt.prefix for prompt, _ in question.pairs}
+    prefixes = {prompt.prefix for prompt, _ in inquiry.pairs}
     if len(prefixes) != 1:
         return "\n".join(text + " |".join(continuations) for text, continuations in asked.items())
     if len(asked) == 1:
@@ -299,5 +300,5 @@ def as_sent(question: Question) -> str:
         lines = [continuation for continuation in continuations if continuation]
     else:
         (shared,) = prefixes
-        lines = [prompt.query + continuation for prompt, continuation in question.pairs]
+        lines = [prompt.query + continuation for prompt, continuation in inquiry.pairs]
     return shared + ("" if not lines or shared.endswith("\n") else "\n") + "\n".join(lines)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.asking.journal import Failures
 from icl_vision.contracts import Usage
 from icl_vision.errors import BudgetExceededError, ImageError
 from icl_vision.forks import ForkLock
-from icl_vision.tasks.many import FAILURES_IN_A_ROW, is_final
 
 if TYPE_CHECKING:
     from icl_vision.files.runs import Run
@@ -42,7 +42,7 @@ class Keeper:
         self._done = done
         self._say = say
         self._missing = missing
-        self._failures = 0
+        self._failures = Failures((ImageError,))
         self._began = time.monotonic()
         self._told = False
         self._lock = ForkLock()
@@ -61,12 +61,11 @@ class Keeper:
                     return
                 self.failed += 1
                 self.problem = self.problem or f"{item}: {type(error).__name__}: {error}"
-                self._failures += not isinstance(error, ImageError)
-                if is_final(error) or self._failures >= FAILURES_IN_A_ROW:
+                if self._failures.end(error):
                     self.stopped = self.stopped or error
             else:
                 self.run.record(item, document)
-                self._failures = 0
+                self._failures.none()
                 self.asked += 1
             self._done(1)
             self._tell_time()

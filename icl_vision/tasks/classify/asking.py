@@ -1,7 +1,7 @@
-"""From words to weighed answers: one LLM, one method, many queries.
+"""From words to weighed replies: one LLM, one method, many queries.
 
-Knows: how queries of one support set are grouped, checked against the window, calibrated and sent.
-Refuses to know: images, label objects, what a user is told.
+Knows: what of a fitted classifier is put to the LLM about each query, what it learns beforehand, how its replies are
+weighed, what all of it would cost. Refuses to know: images, label objects, what a user is told.
 """
 
 from __future__ import annotations
@@ -11,23 +11,30 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.contracts import Prompt, ScoringMethod, TextLLM, Usage
-from icl_vision.errors import BudgetExceededError, CapabilityError, LLMError
-from icl_vision.llms.tokens import most_tokens
+from icl_vision.asking.groups import Group, ask, calls_of
+from icl_vision.asking.inquiries import Inquiry, Reply
+from icl_vision.asking.plan import Plan, count
+from icl_vision.asking.window import Window
+from icl_vision.contracts import Classification, Prompt, ScoringMethod, TextLLM, Usage
+from icl_vision.errors import BudgetExceededError, LLMError, PromptTooLongError
+from icl_vision.llms.cost import PriceTable
+from icl_vision.llms.loop import run_sync
 from icl_vision.llms.word_tables import learn, learns
+from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.prompting import PromptSize, check_tokens
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify import scoring
 from icl_vision.tasks.classify.ensemble import Ensemble
-from icl_vision.tasks.classify.scoring import Answer, Question, Shown
-from icl_vision.tasks.scheduling import fan_out
+from icl_vision.tasks.classify.scoring import Shown
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 QUERIES_PER_CALL = 4
 """Queries whose labels are scored in one call: enough for an adapter to batch, few enough for progress to show."""
@@ -38,32 +45,12 @@ QUERIES_PER_ENSEMBLE = 16
 words than for those of one (benchmarks/scoring_rules.py)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Bias:
-    """What a prompt alone says of each label (log, float64 [labels]), and what it cost to ask."""
+    """What a prompt alone says of each label (log, float64 [labels]), and what of asking for it is not booked yet."""
 
     values: npt.NDArray[np.float64]
-    usage: Usage
-
-
-Job = Callable[[], Awaitable[None]]
-
-Found = Callable[[int, int, Answer | Exception], Awaitable[None]]
-"""Told of one answer: number of its group, place in the group, and the answer."""
-
-
-@dataclass(slots=True)
-class _Group:
-    """Queries that share a prepared prompt, while they are asked. bias: None before (or without) calibration."""
-
-    number: int
-    prepared: Shown
-    texts: Sequence[str]
-    answers: list[Answer | Exception]
-    keep_errors: bool
-    done: Callable[[int], None]
-    found: Found | None
-    bias: Bias | Exception | None = None
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(slots=True)
@@ -89,59 +76,46 @@ class Asker:
     """Prompts of an ensemble that were asked once."""
     _learnt: set[str] = field(default_factory=set, repr=False)
     _unbooked: Usage = field(default_factory=Usage, repr=False)
-    """What learning took and no answer has been charged with yet."""
-    _bias: Bias | None = field(default=None, repr=False)
+    """What learning took and no reply has been charged with yet."""
+    _bias: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    """Of the shared prompt."""
     _room: int = 0
-    """Tokens kept free for an answer that the LLM writes."""
 
     @property
     def room(self) -> int:
         """Tokens kept free for an answer that the LLM writes; 0 where it writes none."""
         return self._room
 
-    def question(self, prepared: Shown, words: str) -> Question:
-        """What is sent about an image with these words."""
-        return scoring.make_question(self.method, prepared, self.labels, words)
+    def inquiry(self, prepared: Shown, words: str) -> Inquiry:
+        """What is put to the LLM about an image with these words."""
+        writing = scoring.written_label(self.method, self.labels, self._room, self.seed) if self._room else None
+        return scoring.make_inquiry(self.method, prepared, self.labels, words, writing)
 
-    async def prepare(self, largest: Question) -> None:
-        """Find out how long an answer may be, and refuse a support set that leaves no room for this question.
+    async def prepare(self, largest: Inquiry) -> None:
+        """Find out how long an answer may be, and refuse a support set that leaves no room for this inquiry.
 
         Raises:
             PromptTooLongError: as ``check_window``.
         """
         if self.method in ("constrained", "parse"):
             texts = [" " + composed(label) for label in self.labels]
-            tokens = await self._most_tokens(texts)
+            tokens = await Window(self.llm).most_counted(texts)
             longest = max(len(text.encode()) for text in texts)
             self._room = scoring.ANSWER_ROOM + (longest if tokens is None else tokens)
         await self.check_window(largest)
 
-    async def check_window(self, question: Question) -> None:
-        """Refuse a question that does not fit the LLM's window, before it is sent.
+    async def check_window(self, inquiry: Inquiry) -> None:
+        """Refuse an inquiry that does not fit the LLM's window, before it is sent.
 
         Raises:
             PromptTooLongError: it does not; the message names tokens, window and what shrinks the prompt.
         """
-        window = self.llm.profile.context_window
-        if window is None:
-            return
-        texts = {prompt.text + continuation + scoring.TERMINATOR for prompt, continuation in question.pairs}
-        doubtful = [text for text in texts if most_tokens(text) + self._room > window]
-        tokens = await self._most_tokens(doubtful) if doubtful else None
-        if tokens is not None:
-            check_tokens(tokens, window, reserve=self._room, size=self.size)
+        window = Window(self.llm)
+        excess = await window.excess(inquiry.texts, room=self._room)
+        if excess is not None:
+            check_tokens(excess[0], window.tokens, reserve=excess[1], size=self.size)
 
-    async def _most_tokens(self, texts: Sequence[str]) -> int | None:
-        """Tokens of the text that has the most of them; None where the LLM cannot count."""
-        most = 0
-        for text in sorted(texts, key=most_tokens, reverse=True):
-            if most_tokens(text) <= most:
-                break  # neither this one nor a shorter one can have more
-            tokens = await self._count(text)
-            if tokens is None:
-                return None
-            most = max(most, tokens)
-        return most
+    # What an LLM may learn beforehand.
 
     async def learn(self, done: Callable[[int], None]) -> Usage:
         """Have the LLM learn what the prompts of the shared ensemble say of ``words``; what it took.
@@ -170,17 +144,6 @@ class Asker:
         prompts = self.shared.prompts if isinstance(self.shared, Ensemble) else ()
         return [prompt for prompt in dict.fromkeys(prompts) if prompt.text in self._learnt]
 
-    def calls(self, prepared: Shown, queries: int) -> tuple[list[range], bool]:
-        """Which queries of a group are asked together, and whether the first of these calls is made before the
-        others."""
-        size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
-        # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
-        leads = self.llm.profile.prefix_cache
-        if isinstance(prepared, Ensemble):
-            size, leads = QUERIES_PER_ENSEMBLE, False  # short prompts, each its own: there is nothing to fill
-        edges = [0, *range(1 if leads else size, queries, size), queries]
-        return [range(start, end) for start, end in pairwise(edges) if start < end], leads
-
     async def _learn_what_pays(self, groups: Sequence[tuple[Shown, Sequence[str]]]) -> None:
         """Learn the prompts that would be asked twice: now, in several calls, or now and before.
 
@@ -207,13 +170,7 @@ class Asker:
             logger.info("nothing learnt beforehand: %s", error)
             return Usage()
 
-    async def _count(self, text: str) -> int | None:
-        """Tokens of a text; None where the LLM cannot count and will have to refuse a long prompt itself."""
-        try:
-            return await self.llm.count_tokens(text)
-        except CapabilityError as error:
-            logger.debug("prompt length unchecked: %s", error)
-            return None
+    # Asking, and what it would cost.
 
     async def ask(
         self,
@@ -221,94 +178,147 @@ class Asker:
         *,
         keep_errors: bool,
         done: Callable[[int], None],
-        found: Found | None = None,
-    ) -> list[list[Answer | Exception]]:
-        """Answers about images with these words, grouped by the prepared prompt they share; calibrated where asked for.
+        read: Callable[[int, int, Reply | Exception], Awaitable[T]],
+    ) -> list[list[T]]:
+        """Ask about images with these words, grouped by the prepared prompt they share; see ``asking.groups.ask``.
 
-        keep_errors: put an exception in its query's place; otherwise the first one is raised. done: told how many
-        queries were answered. found: awaited with each answer (or kept exception) as soon as there is one, before
-        anything else is asked in its stead; what it raises ends everything.
+        read: told of each reply, with log-probabilities by label, calibrated where that was asked for.
         """
-        answers: list[list[Answer | Exception]] = [[_unasked()] * len(texts) for _, texts in groups]
         if self.words and learns(self.llm):
             await self._learn_what_pays(groups)
-        jobs: list[list[Job]] = []
-        for number, (prepared, texts) in enumerate(groups):
-            calls, leads = self.calls(prepared, len(texts))
-            group = _Group(number, prepared, texts, answers[number], keep_errors, done, found)
-            chunks: list[Job] = [partial(self._answer_chunk, group, call.start, call.stop) for call in calls]
-            if self.calibrate and chunks:
-                jobs.append([partial(self._calibrate, group), *chunks])  # its answers need the bias: it leads anyway
-            else:
-                jobs.extend([chunks] if leads else [[chunk] for chunk in chunks])
-        # The jobs keep errors themselves: what leaves one is meant to end everything.
-        await fan_out(jobs, concurrency=self.concurrency, keep_errors=False)
-        return answers
+        biases = {
+            number: Bias(self._bias)
+            for number, (prepared, _) in enumerate(groups)
+            if self.calibrate and self._bias is not None and prepared is self.shared
+        }
 
-    async def _calibrate(self, group: _Group) -> None:
-        try:
-            group.bias = await self._bias_of(group.prepared)
-        except Exception as error:
-            if not group.keep_errors:
-                raise
-            group.bias = error
+        async def read_weighed(number: int, query: int, reply: Reply | Exception) -> T:
+            if isinstance(reply, Reply):
+                prepared, texts = groups[number]
+                reply = self._weighed(reply, prepared, texts[query], biases.get(number))
+            return await read(number, query, reply)
 
-    async def _answer_chunk(self, group: _Group, start: int, end: int) -> None:
-        """Ask about a group's images from ``start`` to ``end`` and put the answers in their places."""
-        if isinstance(group.bias, Exception):
-            # Nothing in this group can be answered without its bias.
-            answers: list[Answer | Exception] = [group.bias] * (end - start)
-        else:
-            answers = await self._answer(group.prepared, group.texts[start:end], group.keep_errors)
-        for place, answer in enumerate(answers, start):
-            if isinstance(group.bias, Bias) and not isinstance(answer, Exception) and answer.logprobs is not None:
-                # Inputs without content are one word: a bag of several words has the bias of each of them.
-                words = len(group.texts[place].split()) if isinstance(group.prepared, Ensemble) else 1
-                logprobs = tuple((np.asarray(answer.logprobs) - words * group.bias.values).tolist())
-                # What calibration cost is booked on the first that has an answer.
-                answer = replace(answer, logprobs=logprobs, usage=answer.usage + group.bias.usage)
-                group.bias = replace(group.bias, usage=Usage())
-            if self._unbooked.requests and not isinstance(answer, Exception):
-                answer = replace(answer, usage=answer.usage + self._unbooked)
-                self._unbooked = Usage()
-            group.answers[place] = answer
-            if group.found is not None:
-                await group.found(group.number, place, answer)
-        group.done(end - start)
+        return await ask(
+            self.llm,
+            [
+                self._group(
+                    prepared,
+                    len(texts),
+                    partial(self._inquiry_of, prepared, texts),
+                    partial(self._begin, biases, number, prepared),
+                )
+                for number, (prepared, texts) in enumerate(groups)
+            ],
+            concurrency=self.concurrency,
+            read=read_weighed,
+            keep_errors=keep_errors,
+            check=self.check_window,
+            done=done,
+        )
 
-    async def _answer(self, prepared: Shown, texts: Sequence[str], keep_errors: bool) -> list[Answer | Exception]:
-        try:
-            questions = [self.question(prepared, words) for words in texts]
-            for question in questions:
-                await self.check_window(question)
-            if self.method in ("channel", "direct"):
-                if keep_errors:
-                    return await scoring.score_apart(self.llm, questions)
-                return [*await scoring.score(self.llm, questions)]
-            (question,) = questions
-            return [await scoring.complete(self.llm, question, max_tokens=self._room, seed=self.seed)]
-        except Exception as error:
-            if not keep_errors:
-                raise
-            if len(texts) == 1:
-                return [error]
-            # One query of the call cannot be answered: the others must not pay for it.
-            alone = [await self._answer(prepared, [words], True) for words in texts]
-            return [answer for each in alone for answer in each]
+    def plan(
+        self,
+        llm: DryLLM,
+        groups: Sequence[tuple[Shown, Sequence[str]]],
+        unusable: Sequence[Classification] = (),
+        prices: PriceTable | None = None,
+    ) -> Plan:
+        """What ``ask`` about these groups would send.
 
-    async def _bias_of(self, prepared: Shown) -> Bias:
-        if prepared is self.shared and self._bias is not None:
-            return self._bias
-        questions = scoring.content_free_questions(self.method, prepared, self.labels)
-        for question in questions:
-            await self.check_window(question)
-        answers = await scoring.score(self.llm, questions)
-        spent = sum((answer.usage for answer in answers), Usage())
-        bias = Bias(scoring.log_bias([answer.logprobs or () for answer in answers]), spent)
+        llm: the one that would be asked. unusable: images that cannot be asked about, which the plan names.
+        """
+        lost = list(unusable)
+        fitting: list[tuple[Shown, list[Inquiry]]] = []
+        for prepared, texts in groups:
+            inquiries: list[Inquiry] = []
+            for text in texts:
+                inquiry = self.inquiry(prepared, text)
+                try:
+                    run_sync(self.check_window(inquiry))
+                except PromptTooLongError as error:
+                    lost.append(Classification(None, None, (), None, error=error))
+                    continue
+                inquiries.append(inquiry)
+            fitting.append((prepared, inquiries))
+        learning = []
+        if learns(llm) and self.words:
+            learning = self.pays([(prepared, len(inquiries)) for prepared, inquiries in fitting])
+        usage, learning_requests = count(
+            llm,
+            [self._group(prepared, len(inquiries), inquiries.__getitem__) for prepared, inquiries in fitting],
+            concurrency=self.concurrency,
+            learnt=self.learnt_at_fit(),
+            learning=learning,
+            words=self.words,
+        )
+        images = sum(len(inquiries) for _, inquiries in fitting)
+        table, name = prices or PriceTable(), llm.profile.name
+        remarks = {
+            "model": f"scoring: {self.method}",
+            "  of them cached": "estimate: what an earlier prompt began with",
+        }
+        if lost:
+            remarks["images"] = f"{len(lost)} unusable"
+        if learning_requests:
+            remarks["requests"] = f"{learning_requests:,} of them to learn the examples, once: they are kept"
+        return Plan(
+            model=name,
+            queries=images,
+            inquiries=images,
+            usage=usage,
+            exact=llm.exact,
+            counted_by=llm.how,
+            cost=table.cost(name, usage),
+            cost_uncached=table.cost(name, replace(usage, cached_tokens=0, cache_write_tokens=0)),
+            at_most=True,
+            learning=learning_requests,
+            unusable=tuple(lost),
+            facts={"method": str(self.method), "images": images, "unusable": len(lost)},
+            lines=(("images", f"{images:,}"),),
+            remarks=remarks,
+            subject="classifying",
+            advice="use fewer images, fewer shots= or a smaller k=",
+        )
+
+    def _group(
+        self,
+        prepared: Shown,
+        queries: int,
+        inquiry: Callable[[int], Inquiry],
+        begun: Callable[[Sequence[Reply]], None] = lambda replies: None,
+    ) -> Group:
+        """Queries that share a prepared prompt."""
+        size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
+        # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
+        leads = self.llm.profile.prefix_cache
+        if isinstance(prepared, Ensemble):
+            size, leads = QUERIES_PER_ENSEMBLE, False  # short prompts, each its own: there is nothing to fill
+        before: tuple[Inquiry, ...] = ()
+        if self.calibrate and not (prepared is self.shared and self._bias is not None):
+            before = scoring.content_free_inquiries(self.method, prepared, self.labels)
+        return Group(inquiry, calls_of(queries, size, leads=leads), leads, before, begun)
+
+    def _inquiry_of(self, prepared: Shown, texts: Sequence[str], query: int) -> Inquiry:
+        return self.inquiry(prepared, texts[query])
+
+    def _begin(self, biases: dict[int, Bias], number: int, prepared: Shown, replies: Sequence[Reply]) -> None:
+        """What came back of a group's inputs without content."""
+        rows = [scoring.of_labels(prepared, self.labels, reply.logprobs or ()) for reply in replies]
+        biases[number] = Bias(scoring.log_bias(rows), sum((reply.usage for reply in replies), Usage()))
         if prepared is self.shared:
-            self._bias = replace(bias, usage=Usage())  # paid for once
-        return bias
+            self._bias = biases[number].values  # paid for once
 
-
-def _unasked() -> Exception:
-    return RuntimeError("this question was never asked")
+    def _weighed(self, reply: Reply, prepared: Shown, text: str, bias: Bias | None) -> Reply:
+        """A reply with log-probabilities by label, less the prompt's bias."""
+        if reply.logprobs is not None:
+            logprobs = scoring.of_labels(prepared, self.labels, reply.logprobs)
+            if bias is not None:
+                # Inputs without content are one word: a bag of several words has the bias of each of them.
+                words = len(text.split()) if isinstance(prepared, Ensemble) else 1
+                logprobs = tuple((np.asarray(logprobs) - words * bias.values).tolist())
+                # What calibration cost is booked on the first that has an answer.
+                reply, bias.usage = replace(reply, usage=reply.usage + bias.usage), Usage()
+            reply = replace(reply, logprobs=logprobs)
+        if self._unbooked.requests:
+            reply, self._unbooked = replace(reply, usage=reply.usage + self._unbooked), Usage()
+        return reply

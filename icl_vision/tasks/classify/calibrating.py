@@ -34,8 +34,8 @@ from icl_vision.tokenizers.wrapping import fingerprint
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
+    from icl_vision.asking.many import Outcome
     from icl_vision.tasks.classify.classifier import FewShotClassifier
-    from icl_vision.tasks.many import Outcome
 
 logger = logging.getLogger(__name__)
 

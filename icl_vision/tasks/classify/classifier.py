@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import hashlib
 import os
 import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -17,12 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.asking.inquiries import Inquiry, Reply
+from icl_vision.asking.plan import Plan
+from icl_vision.asking.progress import progress_bar
 from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer, Usage
 from icl_vision.errors import CapabilityError, DroppedGuaranteeWarning, NotFittedError, UsageError
 from icl_vision.images import ImageSource, is_image_source
 from icl_vision.llms import connect
+from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.word_tables import learns
+from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import PromptSize
 from icl_vision.spelling import composed
@@ -43,14 +49,14 @@ from icl_vision.tasks.classify import selection as choosing
 from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.ensemble import Ensemble
 from icl_vision.tasks.classify.prompts import Example, PromptBuilder
-from icl_vision.tasks.classify.scoring import Answer, EnsembleOption, Question, Scoring, Shown
+from icl_vision.tasks.classify.scoring import EnsembleOption, Scoring, Shown
 from icl_vision.tasks.classify.selection import SupportExample
 from icl_vision.tasks.classify.verdicts import verdict
 from icl_vision.tasks.encoding import encode
 from icl_vision.tasks.folders import is_folder, read_classes
 from icl_vision.tasks.params import Parameters, hidden
-from icl_vision.tasks.progress import progress_bar
 from icl_vision.tokenizers.likely import likely_words
+from icl_vision.tokenizers.wrapping import fingerprint
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -65,12 +71,34 @@ Images = ImageSource | Iterable[ImageSource]
 
 
 @dataclass(slots=True)
-class Group:
-    """Images that share a prepared prompt: their places among the images asked about, and their words as text."""
+class Together:
+    """Images that share a prepared prompt: their numbers among those of a lot, and their words as text."""
 
     prepared: Shown
-    places: list[int] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Lot:
+    """Images that are asked about in one go: the words of each, or why there are none, and who shares a prompt."""
+
+    words: list[TokenPyramid | Exception]
+    together: list[Together]
+
+    @property
+    def inquiries(self) -> list[tuple[Shown, Sequence[str]]]:
+        """What ``Asker`` takes: prepared prompts with the texts of their queries."""
+        return [(group.prepared, group.texts) for group in self.together]
+
+    @property
+    def unusable(self) -> list[tuple[int, Classification]]:
+        """Images that have no words, by number, with the error that says why."""
+        return [
+            (number, Classification(None, None, (), None, error=words))
+            for number, words in enumerate(self.words)
+            if isinstance(words, Exception)
+        ]
 
 
 class FewShotClassifier(Parameters):
@@ -263,7 +291,7 @@ class FewShotClassifier(Parameters):
         if neighbours is None:
             asker.shared = prepared
         longest = max((example.text for example in examples), key=len)
-        run_sync(asker.prepare(asker.question(prepared, longest)))
+        run_sync(asker.prepare(asker.inquiry(prepared, longest)))
         self.llm_, self.tokenizer_, self.method_ = llm, tokenizer, method
         self.classes_, self.examples_, self.fit_usage_ = classes, examples, Usage()
         self.probability_map_ = calibrating.packaged_map(
@@ -302,15 +330,11 @@ class FewShotClassifier(Parameters):
             NotFittedError: before ``fit``.
             ImageError, LLMError, PromptTooLongError, UnknownAnswerError: unless ``errors="return"``.
         """
-        self._check_fitted()
-        words, groups = self._read(as_sources(images, single=True))
-        return run_sync(self._answer(words, groups))
+        return run_sync(self.ask(self.read(images)))
 
     async def aclassify(self, images: Images) -> list[Classification]:
         """``classify`` as a coroutine: images become words in a thread, questions run on the library's event loop."""
-        self._check_fitted()
-        words, groups = await asyncio.to_thread(lambda: self._read(as_sources(images, single=True)))
-        return await hop(self._answer(words, groups))
+        return await hop(self.ask(await asyncio.to_thread(self.read, images)))
 
     def predict_proba(self, images: Images) -> npt.NDArray[np.float64]:
         """Probabilities, float64 [N, classes], columns as ``classes_``; a row of NaN for an image that failed.
@@ -353,8 +377,8 @@ class FewShotClassifier(Parameters):
                 there; None keeps them in memory only.
             resume: go on with the run in ``out``: what has an answer there is not asked again.
 
-        What it will ask is told beforehand by ``icl_vision.tasks.planning.plan_calibration``; a budget is the LLM's, as
-        ever (``connect(..., meter=...)``).
+        What it will ask is told beforehand by ``plan_calibration``; a budget is the LLM's, as ever
+        (``connect(..., meter=...)``).
 
         Raises:
             NotFittedError: before ``fit``. CapabilityError: the scoring in use gives no probabilities.
@@ -427,11 +451,11 @@ class FewShotClassifier(Parameters):
         (pyramid,) = self.tokenizer_.encode([image], self._fitted["k"])
         return [list(layer) for layer in _layers(pyramid)]
 
-    def prompt_for(self, image: ImageSource) -> Question:
+    def prompt_for(self, image: ImageSource) -> Inquiry:
         """What would be sent to the LLM about this image; ``print`` shows it. Nothing is sent."""
         self._check_fitted()
         (pyramid,) = self.tokenizer_.encode([image], self._fitted["k"])
-        return self._asker.question(self._prepared_for(pyramid), self.tokenizer_.to_text(pyramid))
+        return self._asker.inquiry(self._prepared_for(pyramid), self.tokenizer_.to_text(pyramid))
 
     def as_tool(
         self,
@@ -463,6 +487,161 @@ class FewShotClassifier(Parameters):
 
         self._check_fitted()
         return classifier_tool(self, name, description, images=images, root=root, allow_paths=allow_paths)
+
+    # For runs over many images, and what they would cost.
+
+    def read(self, images: Images) -> Lot:
+        """Everything that happens before the LLM is asked: the words of each image, and which share a prompt.
+
+        For runs and plans; ``classify`` does this, then ``ask``.
+
+        Raises:
+            NotFittedError: before ``fit``. ImageError: an image that cannot be used, unless ``errors="return"``.
+        """
+        self._check_fitted()
+        sources = as_sources(images, single=True)
+        with progress_bar(len(sources), "words", self.progress) as done:
+            words = encode(
+                self.tokenizer_,
+                sources,
+                self._fitted["k"],
+                batch_size=self.batch_size,
+                keep_errors=self.errors == "return",
+                done=done,
+            )
+        groups: dict[str, Together] = {}
+        for number, pyramid in enumerate(words):
+            if not isinstance(pyramid, Exception):
+                prepared = self._prepared_for(pyramid)
+                # By what is sent, so that images for which "nearest" chose the same examples share a prefix after all.
+                group = groups.setdefault(prepared.context, Together(prepared))
+                group.numbers.append(number)
+                group.texts.append(self.tokenizer_.to_text(pyramid))
+        return Lot(words, [*groups.values()])
+
+    async def ask(
+        self, lot: Lot, on_result: Callable[[int, Classification], Awaitable[None]] | None = None
+    ) -> list[Classification]:
+        """Ask about images that were read; for runs, see ``read``. To be awaited on the library's event loop.
+
+        on_result: awaited with each image's number and result as soon as it is known, before anything else is asked in
+            its stead; what it raises ends everything.
+
+        Raises:
+            LLMError, PromptTooLongError, UnknownAnswerError: unless ``errors="return"``.
+        """
+        self._check_fitted()
+        keep_errors, on_unknown = self.errors == "return", self.on_unknown
+        labels, calibration = self._asker.labels, self._calibration()
+        spelled = [str(label) for label in self.classes_]
+        # What the prompts name in composed characters, as the user spelled it.
+        own = dict(zip(labels, spelled, strict=True)) if list(labels) != spelled else None
+        results = [Classification(None, None, (), None) for _ in lot.words]
+
+        async def keep(number: int, result: Classification) -> None:
+            results[number] = result
+            if on_result is not None:
+                await on_result(number, result)
+
+        async def judge(group: int, query: int, reply: Reply | Exception) -> None:
+            number = lot.together[group].numbers[query]
+            pyramid = lot.words[number]
+            assert not isinstance(pyramid, Exception)  # it would be in no group
+            known = on_unknown == "raise"
+            result = verdict(
+                reply, _layers(pyramid), self.method_, labels, unknown_is_error=known, calibration=calibration
+            )
+            if own is not None:
+                result = replace(
+                    result,
+                    label=None if result.label is None else own[result.label],
+                    probabilities=result.probabilities
+                    and {own[label]: share for label, share in result.probabilities.items()},
+                )
+            await keep(number, result)
+            if result.error is not None and not keep_errors:
+                raise result.error  # now: what is still to be asked would be paid for and thrown away
+
+        for number, result in lot.unusable:
+            await keep(number, result)
+        with progress_bar(len(lot.words) - len(lot.unusable), "answers", self.progress) as done:
+            await self._asker.ask(lot.inquiries, keep_errors=keep_errors, done=done, read=judge)
+        return results
+
+    def plan(self, images: Images, prices: PriceTable | None = None) -> Plan:
+        """What ``classify`` would send and cost, call by call, without asking anything; and ``fit``, where that had the
+        LLM learn the examples.
+
+        Tokens are estimated, and on the high side: every answer is taken to be as long as it may be.
+
+        Args:
+            images: to be asked about, as by ``classify``. Those that cannot be are in ``Plan.unusable``.
+            prices: of models, by name; None knows none.
+
+        Raises:
+            NotFittedError: before ``fit``.
+            UsageError: this was fitted with another LLM than a ``DryLLM``; that nothing can be asked by mistake.
+        """
+        self._check_fitted()
+        llm = self.llm_
+        if not isinstance(llm, DryLLM):
+            raise UsageError(f"a plan needs a classifier fitted with llm=DryLLM(connect(...)); got {llm!r}")
+        llm.begin()
+        lot = self.quietly().read(images)
+        if self.tokenizer_.vocabulary is not None:
+            llm.whole = frozenset(self.tokenizer_.vocabulary)
+        return self._asker.plan(llm, lot.inquiries, [result for _, result in lot.unusable], prices)
+
+    def plan_calibration(
+        self, images: Iterable[ImageSource], labels: Iterable[Label], prices: PriceTable | None = None
+    ) -> Plan:
+        """What ``calibrate_probabilities(images, labels)`` would send and cost; it refuses what that would refuse.
+
+        Raises:
+            UsageError, CapabilityError, ImageError: as ``calibrate_probabilities``, and as ``plan``.
+        """
+        self._check_fitted()
+        sources, _ = calibrating.check_images(self, images, labels)
+        return self.plan(sources, prices)
+
+    def run_config(self) -> dict[str, Any]:
+        """What decides the answers of this fitted classifier, as plain JSON: a run goes on only with the same.
+
+        Raises:
+            NotFittedError: before ``fit``.
+        """
+        self._check_fitted()
+        options, asker, calibration = self._fitted, self._asker, self._calibration()
+        prepared = asker.shared or self._prepared_of(choosing.first_of_each(self.examples_, options["shots"]))
+        examples = [[example.label, example.text] for example in self.examples_]
+        # A prompt with everything in it: template, induction, order, repeats.
+        prompt = str(asker.inquiry(prepared, self.examples_[0].text))
+        return {
+            "llm": str(getattr(self.llm_, "identity", self.llm_.profile.name)),
+            "tokenizer": {"name": self.tokenizer_.name, "hash": fingerprint(self.tokenizer_)},
+            "k": options["k"],
+            "method": asker.method,
+            "calibration": options["calibration"],
+            "selection": options["selection"],
+            "shots": options["shots"],
+            "on_unknown": self.on_unknown,
+            "order_seed": options["order_seed"],
+            "labels": list(asker.labels),
+            "examples": hashlib.sha256(repr(examples).encode()).hexdigest(),
+            "prompt": hashlib.sha256(prompt.encode()).hexdigest(),
+            # Only where a map is in use: raw answers are those of version 0.1.0, whose runs can be gone on with.
+            **(
+                {}
+                if calibration is None
+                else {"probabilities": f"calibrated, temperature {calibration.temperature:.6g}"}
+            ),
+        }
+
+    @property
+    def at_once(self) -> int:
+        """Requests that may be in flight together, as it was fitted."""
+        self._check_fitted()
+        return self._asker.concurrency
 
     # Keeping it.
 
@@ -595,27 +774,6 @@ class FewShotClassifier(Parameters):
     def _own_label(self, one: Classification) -> Label | None:
         return None if one.label is None else self.classes_[[str(label) for label in self.classes_].index(one.label)]
 
-    def _read(self, sources: Sequence[ImageSource]) -> tuple[list[TokenPyramid | Exception], list[Group]]:
-        """Everything that happens before the LLM is asked: words of each image, and the questions by prompt."""
-        with progress_bar(len(sources), "words", self.progress) as done:
-            words = encode(
-                self.tokenizer_,
-                sources,
-                self._fitted["k"],
-                batch_size=self.batch_size,
-                keep_errors=self.errors == "return",
-                done=done,
-            )
-        groups: dict[str, Group] = {}
-        for place, one in enumerate(words):
-            if not isinstance(one, Exception):
-                prepared = self._prepared_for(one)
-                # By what is sent, so that images for which "nearest" chose the same examples share a prefix after all.
-                group = groups.setdefault(prepared.context, Group(prepared))
-                group.places.append(place)
-                group.texts.append(self.tokenizer_.to_text(one))
-        return words, [*groups.values()]
-
     def _prepared_of(self, examples: Sequence[SupportExample]) -> Shown:
         alone = ladder.choose_ensemble(self._fitted["ensemble"], self.method_, self.llm_.profile)
         return _prepare(self._builder, examples, self._asker.labels, alone=alone)
@@ -625,53 +783,6 @@ class FewShotClassifier(Parameters):
             return self._prepared_of(self._neighbours.of(pyramid, self._fitted["shots"]))
         assert self._asker.shared is not None  # all share one unless selection="nearest"
         return self._asker.shared
-
-    async def _answer(
-        self,
-        words: Sequence[TokenPyramid | Exception],
-        groups: list[Group],
-        *,
-        found: Callable[[int, Classification], Awaitable[None]] | None = None,
-    ) -> list[Classification]:
-        """found: awaited, on the library's event loop, with each image's place and result as soon as it is known."""
-        keep_errors = self.errors == "return"
-        results = [Classification(None, None, (), None) for _ in words]
-
-        async def keep(place: int, result: Classification) -> None:
-            results[place] = result
-            if found is not None:
-                await found(place, result)
-
-        async def judge(group: int, number: int, answer: Answer | Exception) -> None:
-            place = groups[group].places[number]
-            pyramid = words[place]
-            assert not isinstance(pyramid, Exception)  # it would be in no group
-            known = on_unknown == "raise"
-            result = verdict(
-                answer, _layers(pyramid), self.method_, labels, unknown_is_error=known, calibration=calibration
-            )
-            if own is not None:
-                result = replace(
-                    result,
-                    label=None if result.label is None else own[result.label],
-                    probabilities=result.probabilities
-                    and {own[label]: share for label, share in result.probabilities.items()},
-                )
-            await keep(place, result)
-            if result.error is not None and not keep_errors:
-                raise result.error  # now: what is still to be asked would be paid for and thrown away
-
-        on_unknown, labels, calibration = self.on_unknown, self._asker.labels, self._calibration()
-        spelled = [str(label) for label in self.classes_]
-        # What the prompts name in composed characters, as the user spelled it.
-        own = dict(zip(labels, spelled, strict=True)) if list(labels) != spelled else None
-        for place, one in enumerate(words):
-            if isinstance(one, Exception):
-                await keep(place, Classification(None, None, (), None, error=one))
-        questions = [(group.prepared, group.texts) for group in groups]
-        with progress_bar(sum(len(group.places) for group in groups), "answers", self.progress) as done:
-            await self._asker.ask(questions, keep_errors=keep_errors, done=done, found=judge)
-        return results
 
 
 def _prepare(

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icl_vision.asking.journal import FAILURES_IN_A_ROW
 from icl_vision.contracts import Profile, Usage
 from icl_vision.errors import (
     BudgetExceededError,
@@ -43,7 +44,6 @@ from icl_vision.llms.fake import FakeLLM
 from icl_vision.probabilities import reliability
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tasks import FewShotClassifier
-from icl_vision.tasks.many import FAILURES_IN_A_ROW
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.viz.benchmark.page import write_report
 from icl_vision.vocabulary import Vocabulary

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from icl_vision.asking.inquiries import Inquiry
 from icl_vision.contracts import Prompt
 from icl_vision.errors import CapabilityError, PromptTooLongError, TemplateError
 from icl_vision.evaluation.few_shot import scorers
@@ -16,7 +17,6 @@ from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers, UnaskedLLM
 from icl_vision.evaluation.kit.metrics import normalised_match, strict_match
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.tasks.classify.scoring import Question
 from icl_vision.tokenizers import ImageTokenizer
 
 
@@ -159,14 +159,14 @@ def test_repeats_and_induction_reach_the_prompt(task: Any) -> None:
     assert "output is one of" in sent(Setting(2, 1)) and "output is one of" not in sent(Setting(2, 1, 0, False))
 
 
-def test_a_question_is_shown_with_its_shared_part_once() -> None:
+def test_an_inquiry_is_shown_with_its_shared_part_once() -> None:
     channel = [(Prompt("", "a: x", f"{label}:"), " y") for label in "ab"]
-    assert scorers.as_sent(Question("channel", ("a", "b"), tuple(channel))) == "a: x\na: y\nb: y"
+    assert scorers.as_sent(Inquiry(tuple(channel))) == "a: x\na: y\nb: y"
     direct = [(Prompt("i", "c", "q"), f" {label}") for label in "ab"]
-    assert scorers.as_sent(Question("direct", ("a", "b"), tuple(direct))) == "i\nc\nq\n a\n b"
-    assert scorers.as_sent(Question("parse", ("a", "b"), ((Prompt("i", "c", "q"), ""),))) == "i\nc\nq"
+    assert scorers.as_sent(Inquiry(tuple(direct))) == "i\nc\nq\n a\n b"
+    assert scorers.as_sent(Inquiry(((Prompt("i", "c", "q"), ""),))) == "i\nc\nq"
     apart = [(Prompt("", f"{label}: x", f"{label}:"), word) for label in "ab" for word in (" y", " z")]
-    assert scorers.as_sent(Question("channel", ("a", "b"), tuple(apart))) == "a: x\na: y | z\nb: x\nb: y | z"
+    assert scorers.as_sent(Inquiry(tuple(apart), "")) == "a: x\na: y | z\nb: x\nb: y | z"
 
 
 def test_an_llm_that_is_not_asked_counts_what_it_would_be(task: Any) -> None:

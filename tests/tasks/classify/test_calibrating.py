@@ -28,7 +28,6 @@ from icl_vision.probabilities.packaged import Grid, MapFolder, Situation, find_m
 from icl_vision.tasks import classify_many
 from icl_vision.tasks.classify.calibrating import LEAST_IMAGES, content_of, prompt_digest
 from icl_vision.tasks.classify.prompts import PromptBuilder
-from icl_vision.tasks.planning import plan, plan_calibration
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.wrapping import WrappedTokenizer, fingerprint
 
@@ -260,10 +259,10 @@ def test_a_bad_image_is_named_and_nothing_changes(clf, held_out, tmp_path):
 
 def test_a_plan_says_what_it_would_ask(overlap_llm, tokenizer, support, held_out):
     dry = FewShotClassifier(DryLLM(overlap_llm()), tokenizer, 3).fit(*support)
-    planned = plan_calibration(dry, *held_out)
-    assert planned.images == 60 and planned.usage == plan(dry, held_out[0]).usage
+    planned = dry.plan_calibration(*held_out)
+    assert planned.queries == 60 and planned.usage == dry.plan(held_out[0]).usage
     with pytest.raises(UsageError, match="different images or more"):
-        plan_calibration(dry, held_out[0][:3], held_out[1][:3])
+        dry.plan_calibration(held_out[0][:3], held_out[1][:3])
 
 
 def test_a_budget_stops_it_and_a_run_folder_keeps_what_was_answered(

@@ -134,12 +134,12 @@ def test_words_of_and_prompt_for_explain(make, picture):
     clf = make(scoring="direct")
     words = clf.words_of(picture("blue"))
     assert len(words) == 1 and set(words[0]) == {"ocean", "river", "sky"}
-    question = clf.prompt_for(picture("blue"))
-    assert [continuation for _, continuation in question.pairs] == [" leafy", " warm", " wet"]
-    assert f"Input: {' '.join(words[0])}\nOutput:" in str(question) and "-> ' wet', scored" in str(question)
+    inquiry = clf.prompt_for(picture("blue"))
+    assert [continuation for _, continuation in inquiry.pairs] == [" leafy", " warm", " wet"]
+    assert f"Input: {' '.join(words[0])}\nOutput:" in str(inquiry) and "-> ' wet', scored" in str(inquiry)
     assert clf.llm_.asked == []  # nothing was sent
     clf.predict([picture("blue")])
-    assert clf.llm_.asked == [list(question.pairs)]
+    assert clf.llm_.asked == [list(inquiry.pairs)]
     assert "(the LLM writes)" in str(make(scoring="parse").prompt_for(picture("blue")))
 
 
@@ -249,15 +249,16 @@ def test_examples_stand_alone_where_words_are_cheap_or_where_asked_for(make, pic
 
 def test_every_example_alone_and_every_word_by_itself(make, picture):
     clf = make()
-    question = clf.prompt_for(picture("red"))
-    prompts = list(dict.fromkeys(prompt.text for prompt, _ in question.pairs))
+    inquiry = clf.prompt_for(picture("red"))
+    prompts = list(dict.fromkeys(prompt.text for prompt, _ in inquiry.pairs))
     assert len(prompts) == 6 and all(len(text.splitlines()) == 2 for text in prompts)
     words = clf.words_of(picture("red"))[0]
-    assert question.pairs == tuple((prompt, f" {word}") for prompt, _ in question.pairs[::3] for word in words)
-    assert question.shown == ("warm", "leafy", "wet", "wet", "warm", "leafy") and question.terminator == ""
-    assert str(question).count(", scored") == 18
+    assert inquiry.pairs == tuple((prompt, f" {word}") for prompt, _ in inquiry.pairs[::3] for word in words)
+    assert [text.splitlines()[-1] for text in prompts] == ["warm:", "leafy:", "wet:", "wet:", "warm:", "leafy:"]
+    assert inquiry.terminator == ""
+    assert str(inquiry).count(", scored") == 18
     clf.predict([picture("red")])
-    assert clf.llm_.asked == [list(question.pairs)]
+    assert clf.llm_.asked == [list(inquiry.pairs)]
     repeated = make(repeats=2).prompt_for(picture("red")).pairs[0][0]
     assert len(set(repeated.context.splitlines())) == 1 and len(repeated.context.splitlines()) == 3
 

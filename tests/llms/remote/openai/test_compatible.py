@@ -25,7 +25,6 @@ from icl_vision.errors import (
 from icl_vision.llms import Meter
 from icl_vision.llms.remote.openai.compatible import PROBE, PROBE_ENDS
 from icl_vision.llms.wrappers.dry import DryLLM
-from icl_vision.tasks.planning import plan
 
 
 class Server:
@@ -246,7 +245,7 @@ def test_a_dry_run_asks_nothing(server, llm_of):
     images = [np.full((8, 8), value, dtype=np.uint8) for value in (10, 250)]
     llm = DryLLM(llm_of(echo=True))
     clf = FewShotClassifier(llm, "ascii", k=None, scoring="channel").fit(images, ["dark", "light"])
-    plan(clf, images)
+    clf.plan(images)
     assert server.requests == []
 
 
