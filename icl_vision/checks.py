@@ -24,7 +24,7 @@ def count(
     name: str,
     value: object,
     *,
-    least: int = ...,
+    least: int | None = ...,
     most: int | None = ...,
     of: str = ...,
     none: None = ...,
@@ -37,7 +37,7 @@ def count(
     name: str,
     value: object,
     *,
-    least: int = ...,
+    least: int | None = ...,
     most: int | None = ...,
     of: str = ...,
     none: str,
@@ -49,7 +49,7 @@ def count(
     name: str,
     value: object,
     *,
-    least: int = 1,
+    least: int | None = 1,
     most: int | None = None,
     of: str = "",
     none: str | None = None,
@@ -60,7 +60,7 @@ def count(
     Args:
         name: what the caller's argument is called, for the message.
         value: what was given.
-        least, most: the range, both included; ``most=None`` has no upper end.
+        least, most: the range, both included; None has no end there.
         of: what is counted, for the message ("words": "must be a whole number of 1 or more words").
         none: what None means, where None is allowed ("the whole layer").
         error: the class of error raised.
@@ -71,10 +71,10 @@ def count(
     if value is None and none is not None:
         return None
     whole = as_whole(value)
-    if whole is None or whole < least or (most is not None and whole > most):
-        span = f"of {least:,} or more" if most is None else f"from {least:,} to {most:,}"
+    if whole is None or (least is not None and whole < least) or (most is not None and whole > most):
+        span = "" if least is None else f" of {least:,} or more" if most is None else f" from {least:,} to {most:,}"
         unit = f" {of}" if of else ""
-        raise error(f"{name} must be a whole number {span}{unit}{_or_none(none)}; got {shown(value)}")
+        raise error(f"{name} must be a whole number{span}{unit}{_or_none(none)}; got {shown(value)}")
     return whole
 
 

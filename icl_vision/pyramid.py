@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision import checks
 from icl_vision.errors import PyramidError, VocabularyError
 
 if TYPE_CHECKING:
@@ -37,16 +37,6 @@ _FORMAT = 1
 _LAST_CODE_POINT = 0x10FFFF
 _MOST_LAYERS = 256  # far beyond any picture's, and so few that a damaged file cannot keep anybody busy
 _MOST_CELLS = 2**22
-
-
-def _whole_number(value: object, what: str) -> int:
-    """``value`` as an int; bools, floats and strings are refused with ``what`` in the message."""
-    if isinstance(value, bool | np.bool_):
-        raise PyramidError(f"{what} must be a whole number; got {value!r}")
-    try:
-        return operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        raise PyramidError(f"{what} must be a whole number; got {value!r}") from None
 
 
 def _short(value: object, limit: int = 60) -> str:
@@ -74,7 +64,7 @@ def _keys(document: object, what: str, *names: str) -> Mapping[str, Any]:
 def _grid(value: object, what: str) -> tuple[int, ...]:
     """``value`` as a tuple of two (rows, columns) or three (frames, rows, columns) sizes of 1 or more."""
     given = _sequence(value, f"{what} must be (rows, columns) or (frames, rows, columns)")
-    sizes = tuple(_whole_number(size, f"each size of {what}") for size in given)
+    sizes = tuple(checks.count(f"each size of {what}", size, least=None, error=PyramidError) for size in given)
     if len(sizes) not in (2, 3) or min(sizes) < 1:
         raise PyramidError(f"{what} must be two or three sizes of 1 or more; got {_short(sizes)}")
     return sizes
@@ -149,7 +139,7 @@ class PyramidLayout:
         Raises:
             PyramidError: ``k`` is none of ``cumulative``; the message lists them.
         """
-        k = _whole_number(k, "k")
+        k = checks.count("k", k, least=None, error=PyramidError)
         if k not in self.cumulative:
             allowed = ", ".join(map(str, self.cumulative))
             raise PyramidError(f"k={k} words do not fill whole layers of this pyramid; k must be one of {allowed}")
@@ -205,7 +195,7 @@ class PyramidLayout:
         return tuple(frozenset(self.positions(layer)) for layer in range(1, len(self) + 1))
 
     def _layer(self, layer: int, what: str = "layer") -> int:
-        number = _whole_number(layer, what)
+        number = checks.count(what, layer, least=None, error=PyramidError)
         if not 1 <= number <= len(self):
             raise PyramidError(f"{what}={number} is out of range; this pyramid has layers 1 to {len(self)}")
         return number

@@ -26,6 +26,7 @@ def test_what_is_no_whole_number_of_one_or_more_is_refused(value: object) -> Non
     [
         ({"least": 0}, "k must be a whole number of 0 or more; got -1"),
         ({"most": 20}, "k must be a whole number from 1 to 20; got -1"),
+        ({"least": 0, "most": 3}, "k must be a whole number from 0 to 3; got -1"),
         ({"of": "words"}, "k must be a whole number of 1 or more words; got -1"),
         ({"none": "every word"}, "k must be a whole number of 1 or more, or None (every word); got -1"),
     ],
@@ -34,6 +35,12 @@ def test_a_refusal_says_what_would_do(options: dict[str, object], message: str) 
     with pytest.raises(UsageError) as caught:
         checks.count("k", -1, **options)  # type: ignore[call-overload]  # each row has its own options
     assert str(caught.value) == message
+
+
+def test_without_a_range_any_whole_number_will_do() -> None:
+    assert checks.count("order_seed", -7, least=None) == -7
+    with pytest.raises(UsageError, match="^order_seed must be a whole number; got 1.5"):
+        checks.count("order_seed", 1.5, least=None)
 
 
 def test_both_ends_of_a_range_belong_to_it() -> None:

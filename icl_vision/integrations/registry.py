@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.forks import ForkLock
 from icl_vision.images import ImageSource, is_image_source
@@ -113,8 +114,7 @@ class ImageAccess:
         if images is not None and not isinstance(images, Mapping):
             kind = type(images).__name__
             raise UsageError(f"images must be an ImageRegistry or a mapping of ids to images; got {kind}")
-        if not isinstance(allow_paths, bool):
-            raise UsageError(f"allow_paths must be True or False; got {allow_paths!r}")
+        checks.flag("allow_paths", allow_paths)
         if root is not None and not isinstance(root, str | os.PathLike):
             raise UsageError(f"root must be a folder; got a {type(root).__name__}")
         folder = None if root is None else Path(root).expanduser().resolve()

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 
 Source = Literal["packaged", "own"]
@@ -42,11 +43,7 @@ class ProbabilityMap:
     measured: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        good = isinstance(self.temperature, int | float) and not isinstance(self.temperature, bool)
-        if not good or not LEAST <= self.temperature <= MOST:
-            raise UsageError(
-                f"the temperature of a probability map must lie between {LEAST} and {MOST}; got {self.temperature!r}"
-            )
+        checks.number("the temperature of a probability map", self.temperature, least=LEAST, most=MOST)
 
     def __call__(self, scores: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """Probabilities [labels] of one answer's scores [labels]; -inf stays impossible, all -inf is uniform."""
@@ -74,8 +71,8 @@ class ProbabilityMap:
             note, measured = document.get("note", ""), document.get("measured", {})
         except (KeyError, TypeError, AttributeError) as error:
             raise UsageError(f"not a probability map: {error!r} while reading its fields") from error
-        whole = isinstance(n, int) and not isinstance(n, bool) and n >= 0
-        if source not in ("packaged", "own") or not whole or not isinstance(note, str):
+        counted = checks.as_whole(n)
+        if source not in ("packaged", "own") or counted is None or counted < 0 or not isinstance(note, str):
             raise UsageError(f"not a probability map: source={source!r}, n={n!r}, note={note!r}")
         if not isinstance(measured, Mapping):
             raise UsageError(f"not a probability map: 'measured' is {measured!r}")

@@ -45,7 +45,7 @@ def test_a_temperature_of_one_is_the_raw_probability_and_more_is_less_sure(score
 
 @pytest.mark.parametrize("temperature", [0, -1, 0.01, 1e6, math.nan, math.inf, True, "3"])
 def test_a_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(UsageError, match=r"between 0\.05 and 200"):
+    with pytest.raises(UsageError, match=r"a number from 0\.05 to 200; got"):
         ProbabilityMap(temperature)
 
 

@@ -109,13 +109,11 @@ class PromptBuilder:
         order_seed: int | None = 0,
         max_chars: int = MAX_RENDERED_CHARS,
     ) -> None:
-        if order_seed is not None and checks.as_whole(order_seed) is None:
-            raise UsageError(f"order_seed must be a whole number or None; got {order_seed!r}")
         checks.flag("induction", induction)
         self.folder = folder
         self.induction = induction
         self.repeats = checks.count("repeats", repeats, least=0, most=MAX_REPEATS)
-        self.order_seed = order_seed
+        self.order_seed = checks.count("order_seed", order_seed, least=None, none="the order in which they are given")
         self.max_chars = checks.count("max_chars", max_chars)
         self._others: tuple[str, ...] | None = None
         self.template = load_template(find_template(template, folder), (CLASSIFICATION,))
