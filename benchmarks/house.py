@@ -4,11 +4,11 @@
     python benchmarks/house.py --tree ../before --out FILE.json        (another one, then this one, by the same rule)
 
 - folders: Python files and their lines at a folder's own level, and files of any kind there.
-- trips: predict, generate, denoise and ``eval few-shot``, each with an LLM that is none and small inputs, made once to
-  have everything loaded and once more with other inputs to be counted. ``sys.setprofile`` in every thread: ``modules``
-  of ours that are entered, and ``crossings``, calls from one module of ours into another (through whatever foreign code
-  lies between); ``back`` are the crossings into a module that was entered before. A coroutine or generator counts where
-  it begins, not where it goes on. Each trip is a process of its own.
+- trips: predict, generate, denoise and ``eval few-shot``, each with an LLM that is none and small inputs, and two steps
+  of training; made once to have everything loaded and once more with other inputs to be counted. ``sys.setprofile`` in
+  every thread: ``modules`` of ours that are entered, and ``crossings``, calls from one module of ours into another
+  (through whatever foreign code lies between); ``back`` are the crossings into a module that was entered before. A
+  coroutine or generator counts where it begins, not where it goes on. Each trip is a process of its own.
 - arguments: of what a user makes most.
 - repeated: runs of six lines or more that stand in several places, as pylint's duplicate-code counts them (comments,
   docstrings, imports and signatures left out). pylint is no dependency: install it anywhere and say where it is
@@ -178,11 +178,31 @@ def eval_few_shot() -> Trip:
     return trip
 
 
+def train() -> Trip:
+    """Two steps of a small net on eight photographs of two classes, whose names guide it."""
+    from icl_vision.training import load_config, train
+
+    small = ["steps=2", "batch=2", "data.validation=2", "data.load_size=34", "log.every=1", "log.images=2"]
+    small += ["model.side=32", "model.filters=8", "model.multipliers=[1,2]", "model.grids=[1,2,4,16]"]
+    small += ["guide={kind: labels, names: [camera, chair]}", "devices.accelerator=cpu"]
+
+    def trip(number: int) -> None:
+        with tempfile.TemporaryDirectory(prefix="icl-vision-house-") as folder:
+            for photograph in photographs(3, 4)[0][4:]:
+                (Path(folder) / "data" / photograph.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.copy(photograph, Path(folder) / "data" / photograph.parent.name)
+            config = load_config("spae-scratch-64", [*small, f"seed={number}"], data=Path(folder) / "data")
+            train(config, Path(folder) / "run", progress=False)
+
+    return trip
+
+
 TRIPS: dict[str, Callable[[], Trip]] = {
     "predict": predict,
     "generate": generate,
     "denoise": denoise,
     "eval few-shot": eval_few_shot,
+    "train": train,
 }
 
 

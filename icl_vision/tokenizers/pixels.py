@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from icl_vision import checks
 from icl_vision.errors import ArtefactDamagedError
 
 FILTERS = {
@@ -43,16 +44,12 @@ class Preprocessing:
     margin: int = 0
 
     def __post_init__(self) -> None:
-        whole = all(
-            isinstance(side, int) and not isinstance(side, bool) for side in (self.size, self.short, self.margin)
-        )
-        if not whole or not 1 <= self.size <= _MAX_SIDE:
-            raise ArtefactDamagedError(f"preprocessing: size must be 1 to {_MAX_SIDE}; got {self.size!r}")
-        if self.resize not in ("squash", "crop"):
-            raise ArtefactDamagedError(f"preprocessing: resize must be 'squash' or 'crop'; got {self.resize!r}")
-        if not isinstance(self.filter, str) or self.filter not in FILTERS:
-            known = ", ".join(FILTERS)
-            raise ArtefactDamagedError(f"preprocessing: filter must be one of {known}; got {self.filter!r}")
+        damaged = ArtefactDamagedError
+        checks.count("preprocessing: size", self.size, most=_MAX_SIDE, error=damaged)
+        checks.count("preprocessing: short", self.short, least=0, error=damaged)
+        checks.count("preprocessing: margin", self.margin, least=0, error=damaged)
+        checks.choice("preprocessing: resize", self.resize, ("squash", "crop"), error=damaged)
+        checks.choice("preprocessing: filter", self.filter, tuple(FILTERS), error=damaged)
         if self.resize == "crop" and not self.size <= self.short <= _MAX_SIDE:
             raise ArtefactDamagedError(
                 f"preprocessing: a crop of {self.size} needs short, the scaled short side, of {self.size} "
