@@ -11,7 +11,7 @@ import errno
 import importlib
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
@@ -49,6 +49,21 @@ def _drop_output() -> None:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")
 
 
+@contextlib.contextmanager
+def _storage_told() -> Iterator[None]:
+    """A disk or stream that takes or gives nothing is an error of one line, not a traceback."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno == errno.EPIPE:  # `| head`: click ends quietly
+            raise
+        where = "what was to be printed" if error.filename is None else repr(os.fsdecode(error.filename))
+        _drop_output()
+        raise click.ClickException(
+            f"StorageError: {where} cannot be read or written: {error.strerror or error}"
+        ) from error
+
+
 class LazyGroup(click.Group):
     """A click group that imports a command's module when the command is looked up.
 
@@ -58,6 +73,10 @@ class LazyGroup(click.Group):
     def __init__(self, *args: Any, members: Mapping[str, tuple[str, str]], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.members = members
+
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        with _storage_told():  # the group's own --help and --version are printed while it reads its arguments
+            return super().make_context(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(self.members)
@@ -77,7 +96,8 @@ class LazyGroup(click.Group):
         name = next(iter([*ctx._protected_args, *ctx.args]), "")
         command = self.get_command(ctx, name)
         try:
-            return super().invoke(ctx)
+            with _storage_told():
+                return super().invoke(ctx)
         except IclVisionError as error:
             text = str(error)
             if command is not None:
@@ -87,14 +107,6 @@ class LazyGroup(click.Group):
             # That a kind of StorageError is an OSError too is for programs; people get the name that the docs have.
             kind = StorageError if isinstance(error, UnwritableError) else type(error)
             raise click.ClickException(f"{kind.__name__}: {text}") from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:  # `| head`: click ends quietly
-                raise
-            where = "what was to be printed" if error.filename is None else repr(os.fsdecode(error.filename))
-            _drop_output()
-            raise click.ClickException(
-                f"StorageError: {where} cannot be read or written: {error.strerror or error}"
-            ) from error
         except ValueError as error:
             if "null byte" not in str(error) and "null character" not in str(error):
                 raise

@@ -125,9 +125,10 @@ def test_a_disk_that_fills_up_meanwhile(work: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
-def test_output_that_nothing_takes_any_more() -> None:
+@pytest.mark.parametrize("arguments", [("models", "list"), ("--help",), ("--version",), ("eval", "--help")])
+def test_output_that_nothing_takes_any_more(arguments: tuple[str, ...]) -> None:
     with open("/dev/full", "w") as full:
-        command = [sys.executable, "-c", "from icl_vision.cli import main; main()", "models", "list"]
+        command = [sys.executable, "-c", "from icl_vision.cli import main; main()", *arguments]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
