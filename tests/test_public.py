@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import ast
 import importlib
+import itertools
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,56 @@ def test_all_is_sorted_and_every_name_is_there():
     for name in icl_vision.__all__:
         assert getattr(icl_vision, name) is not None
     assert set(icl_vision.__all__) <= set(dir(icl_vision))
+
+
+LISTING = sorted(path for path in PACKAGE.rglob("*.py") if "\n__all__ = [" in path.read_text(encoding="utf-8"))
+
+
+def listed(path: Path) -> str:
+    """A module's name from its path."""
+    return ".".join(("icl_vision", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__")
+
+
+@pytest.mark.parametrize("path", LISTING, ids=listed)
+def test_a_package_lists_its_public_names(path: Path):
+    module, tree = importlib.import_module(listed(path)), ast.parse(path.read_text(encoding="utf-8"))
+    names = module.__all__
+    kind = {name: 0 if name.isupper() else 1 if name[0].isupper() else 2 for name in names}
+    assert names == sorted(dict.fromkeys(names), key=lambda name: (kind[name], name)) or names == sorted(names)
+    # What a package imports from its own modules, for its users or for type checkers, it offers.
+    offered = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("icl_vision.")
+        for alias in node.names
+    }
+    if path.name == "__init__.py":
+        modules = {name for name in names if isinstance(getattr(module, name), types.ModuleType)}
+        assert {name for name in offered if not name.startswith("_")} == set(names) - {"__version__"} - modules
+    for name in names:
+        assert getattr(module, name) is not None
+
+
+def explained(folder: Path) -> set[str]:
+    """Constants and other names of a folder's modules that have a text below them."""
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        body = ast.parse(path.read_text(encoding="utf-8")).body
+        for node, following in itertools.pairwise(body):
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+                names |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return names
+
+
+@pytest.mark.parametrize("path", LISTING, ids=listed)
+def test_every_public_name_says_what_it_is(path: Path):
+    module, constants = importlib.import_module(listed(path)), explained(path.parent)
+    for name in set(module.__all__) - {"__version__", "errors"}:  # the version, and a module
+        value = getattr(module, name)
+        own = value.__dict__.get("__doc__") if isinstance(value, type) else getattr(value, "__doc__", None)
+        plain = isinstance(value, int | str | tuple | frozenset) or not (isinstance(value, type) or callable(value))
+        assert (not plain and own) or name in constants, f"{listed(path)}.{name} has no docstring, nor a text below it"
 
 
 def test_all_holds_every_public_name():

@@ -53,7 +53,10 @@ ImageSource = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO
 """What ``load_image`` takes."""
 
 MAX_PIXELS: Final = 50_000_000
+"""The largest image that is opened, unless ``max_pixels`` says otherwise."""
+
 MAX_BYTES: Final = 256 * 1024 * 1024
+"""The largest file that is read, unless ``max_bytes`` says otherwise."""
 
 # Format -> (signature, Pillow's reader). The readers are called directly, not through PIL.Image.open: that applies
 # PIL.Image.MAX_IMAGE_PIXELS, a process-wide setting of the user's which we neither trust nor change. MPO (phone
