@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from icl_vision.pyramid import PyramidLayout
 
 Fill = Literal["finest", "zeros"]
+"""What a position takes that fewer layers leave without a word: the finest owner there is, or nothing."""
 
 
 class LayerPlaces(nn.Module):
