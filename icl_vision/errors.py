@@ -8,7 +8,7 @@ too, so generic handlers keep working.
 
     IclVisionError
     ├── UsageError (ValueError)            an argument has a value that cannot work
-    │   ├── NotFittedError                 predict/save before fit
+    │   ├── NotFittedError (AttributeError)  predict/save before fit, or an attribute that fit makes
     │   └── UntrustedNameError             a file names something that only its reader may
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
     ├── PluginError                        another package's LLM provider or tokenizer cannot be loaded or used
@@ -132,8 +132,8 @@ class UsageError(IclVisionError, ValueError):
     """An argument has a value that cannot work; the message says which would."""
 
 
-class NotFittedError(UsageError):
-    """A method that needs a fitted object was called before ``fit``."""
+class NotFittedError(UsageError, AttributeError):
+    """A method or attribute that needs a fitted object was used before ``fit``."""
 
 
 class UntrustedNameError(UsageError):

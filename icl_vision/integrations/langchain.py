@@ -34,7 +34,7 @@ from icl_vision.errors import (
 )
 from icl_vision.images import ImageSource
 from icl_vision.integrations.registry import ImageAccess, ImageRegistry
-from icl_vision.tasks.draw.checks import TEXT_CHARACTERS
+from icl_vision.tasks.draw.examples import TEXT_CHARACTERS
 
 try:
     from langchain_core.runnables import RunnableLambda
@@ -72,8 +72,8 @@ _IMAGE_PROBLEMS: tuple[tuple[type[ImageError], str], ...] = (
 class Classifier(Protocol):
     """What ``classifier_tool`` needs of a classifier: ``FewShotClassifier`` has it."""
 
-    classes_: Any
-
+    @property
+    def classes_(self) -> Any: ...
     def classify(self, images: Any) -> list[Classification]: ...
     async def aclassify(self, images: Any) -> list[Classification]: ...
 
@@ -81,8 +81,8 @@ class Classifier(Protocol):
 class Generator(Protocol):
     """What ``generator_tool`` needs of one that draws: ``ImageGenerator`` has it."""
 
-    texts_: list[str]
-
+    @property
+    def texts_(self) -> list[str]: ...
     def generate(self, queries: Any) -> list[Any]: ...
     async def agenerate(self, queries: Any) -> list[Any]: ...
 

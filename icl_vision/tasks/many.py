@@ -24,7 +24,8 @@ from icl_vision.spelling import composed
 from icl_vision.tokenizers.words_cache import digest_of
 
 if TYPE_CHECKING:
-    from icl_vision.tasks.classify.classifier import FewShotClassifier, Lot
+    from icl_vision.tasks.classify.classifier import FewShotClassifier
+    from icl_vision.tasks.classify.fitted import Lot
 
 COMMAND = "classify"
 

@@ -53,8 +53,8 @@ def test_after_fit_an_image_takes_no_request_and_has_the_same_probabilities(make
         asked = [clf.classify([image])[0] for image in queries[0]]
         asked = [clf.classify([image])[0] for image in queries[0]]
     clf, server = make()
-    examples = len(clf._asker.shared.prompts)
-    distinct = len({prompt.text for prompt in clf._asker.shared.prompts})
+    examples = len(clf.fitted.asker.shared.prompts)
+    distinct = len({prompt.text for prompt in clf.fitted.asker.shared.prompts})
     assert clf.fit_usage_.requests == len(server.requests) == LEARNING * distinct <= LEARNING * examples
     learnt = [clf.classify([image])[0] for image in queries[0]]
     assert len(server.requests) == LEARNING * distinct
@@ -69,7 +69,7 @@ def test_after_fit_an_image_takes_no_request_and_has_the_same_probabilities(make
 @needs_xllamacpp
 def test_the_words_of_the_vocabulary_are_those_that_are_learnt(make):
     clf, _ = make()
-    assert set(clf._asker.words) == set(clf.tokenizer_.vocabulary)
+    assert set(clf.fitted.asker.words) == set(clf.tokenizer_.vocabulary)
 
 
 @needs_xllamacpp
@@ -90,7 +90,7 @@ def test_a_loaded_classifier_learns_when_it_is_asked_again(make, queries, tmp_pa
     assert not server.requests
     image = queries[0][0]
     first, second, third = (loaded.classify([image])[0] for _ in range(3))
-    distinct = len({prompt.text for prompt in clf._asker.shared.prompts})
+    distinct = len({prompt.text for prompt in clf.fitted.asker.shared.prompts})
     assert first.usage.requests > 0
     assert second.usage.requests == LEARNING * distinct  # what learning took is booked where it was spent
     assert third.usage == Usage()
@@ -103,7 +103,7 @@ def test_many_images_at_once_are_worth_learning_for(make, queries):
         clf, server = make()
     images = [queries[0][0]] * 20
     results = clf.classify(images)
-    distinct = len({prompt.text for prompt in clf._asker.shared.prompts})
+    distinct = len({prompt.text for prompt in clf.fitted.asker.shared.prompts})
     assert len(server.requests) == LEARNING * distinct == sum(one.usage.requests for one in results)
     assert len({tuple(one.probabilities.values()) for one in results}) == 1
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ import pytest
 from grey_pictures import GreyTokenizer
 from PIL import Image
 
-from icl_vision.errors import IclVisionError, LabelError, UsageError
+from icl_vision.errors import IclVisionError, LabelError, NotFittedError, UsageError
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.tasks import FewShotClassifier
+from icl_vision.tasks.base import CALL_OPTIONS
 from icl_vision.tasks.denoise.denoiser import ImageDenoiser
 from icl_vision.tasks.draw.generator import ImageGenerator
 
@@ -96,38 +99,148 @@ def test_two_spellings_of_one_label_are_refused() -> None:
         task(FewShotClassifier).fit(pictures(2), ["caf\u00e9", "cafe\u0301"])
 
 
-CHANGES: dict[str, Any] = {
-    "llm": "nothing", "tokenizer": "nothing", "k": 1, "shots": 1, "repeats": 3, "induction": False,
-    "selection": "random", "scoring": "parse", "ensemble": None, "calibration": "contextual",
-    "order_seed": 9, "template": "nothing",
-    "templates": "nowhere", "concurrency": 1,
+# What is changed after fit --------------------------------------------------------------------------------------------
+
+CHANGES: dict[type, dict[str, Any]] = {
+    FewShotClassifier: {
+        "llm": "nothing", "tokenizer": "nothing", "k": 1, "shots": 1, "repeats": 3, "induction": False,
+        "selection": "random", "scoring": "parse", "ensemble": None, "calibration": "contextual", "order_seed": 9,
+        "template": "nothing", "templates": "nowhere",
+    },
+    ImageGenerator: {
+        "llm": "nothing", "tokenizer": "nothing", "shots": 1, "passes": "par", "stride": 2, "upper": 2,
+        "allowed": "layer", "temperature": 0.5, "guidance": 1.0, "best_of": 2, "longest_run": 2, "template": "nothing",
+        "templates": "nowhere", "induction": True, "constrain": "never", "asks": 1, "fill": True, "seed": 3,
+    },
+    ImageDenoiser: {
+        "llm": "nothing", "tokenizer": "nothing", "task": "rotation", "protocol": "paper", "layers": 1, "stride": 1,
+        "window": "all", "refine": "none", "context": 2, "corruption": (0.1, 0.1), "keep_known": False,
+        "allowed": "vocabulary", "own": False, "align": False, "degrade": False, "guidance": 3.0, "temperature": 0.5,
+        "longest_run": 1, "most_uses": 1, "constrain": "never", "seed": 5,
+    },
 }  # fmt: skip
+"""Every parameter of the snapshot, at another value than its default: most would change what is asked, or stop it."""
+
+SETTINGS = [
+    (FewShotClassifier, {}),
+    (FewShotClassifier, {"selection": "nearest", "shots": 1, "k": 5}),
+    (FewShotClassifier, {"scoring": "direct", "repeats": 1}),
+    (ImageGenerator, {}),
+    (ImageGenerator, {"passes": "two-stage", "stride": [1, 2, 4], "guidance": 2.0}),
+    (ImageDenoiser, {}),
+    (ImageDenoiser, {"protocol": "paper"}),
+]
+
+
+def fitted(one: Any) -> Any:
+    if isinstance(one, ImageDenoiser):
+        return one.fit(pictures(5))
+    return one.fit(pictures(6), ["aa", "bb", "cc"] * 2)
+
+
+def said(one: Any, path: Path) -> tuple[Any, ...]:
+    """Everything that a fitted task does with what it was fitted with."""
+    one.save(path)
+    query = pictures(8)[6]
+    if isinstance(one, FewShotClassifier):
+        answers: Any = [result.to_dict() for result in one.classify(query)], str(one), one.words_of(query)
+        answers += (str(one.prompt_for(query)), one.classes_, one.examples_, one.method_)
+    elif isinstance(one, ImageGenerator):
+        drawn = one.generate("aa")
+        answers = (
+            [one_drawn.to_dict() for one_drawn in drawn],
+            one.plan("bb").to_dict(),
+            one.prompt_for("cc"),
+            one.texts_,
+        )
+    else:
+        restored = one.denoise(query)
+        answers = [result.to_dict() for result in restored], one.plan(query).to_dict(), one.leaking, one.parts_
+    return (answers, path.read_text(), [(call.prompt, call.settings) for call in one.llm_.calls])
+
+
+def scored(prompt: Any, continuation: str) -> float:
+    return -(1.0 + len(prompt.text + continuation) % 13)
+
+
+@pytest.mark.parametrize(("kind", "options"), SETTINGS)
+def test_a_fitted_task_goes_on_as_it_was_fitted(tmp_path: Path, kind: type, options: dict[str, Any]) -> None:
+    before = None
+    for change in ({}, *({name: value} for name, value in CHANGES[kind].items()), CHANGES[kind]):
+        told = dict(options) | ({"stride": list(options["stride"])} if "stride" in options else {})
+        one = fitted(task(kind, llm=FakeLLM(score=scored, constraint="logit_bias"), **told))
+        one.set_params(**change)
+        if isinstance(told.get("stride"), list):
+            told["stride"].append(9)  # nor does what was handed in reach into it
+        after = said(one, tmp_path / "task.json")
+        assert before is None or after == before, change
+        before = after
+        assert {name: one.get_params()[name] for name in change} == change  # told, and waiting for the next fit
+
+
+def test_every_parameter_is_of_the_snapshot_or_of_a_call() -> None:
+    for kind, changes in CHANGES.items():
+        assert set(changes) == set(kind._defaults()) - set(CALL_OPTIONS)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"selection": "nearest", "shots": 1, "k": 5}, {"scoring": "direct", "repeats": 1}]
-)
-def test_a_fitted_classifier_goes_on_as_it_was_fitted(tmp_path: Path, options: dict[str, Any]) -> None:
-    shown, made = pictures(6), []
-    for change in (None, *CHANGES, "all"):
-        llm = FakeLLM(score=lambda prompt, continuation: -(1.0 + len(prompt.text + continuation) % 13))
-        clf = FewShotClassifier(llm, GreyTokenizer(), **options).fit(shown, ["a", "b", "c"] * 2)
-        if change is not None:
-            clf.set_params(**(CHANGES if change == "all" else {change: CHANGES[change]}))
-        clf.save(tmp_path / "clf.json")
-        found = clf.classify(pictures(8)[6:])
-        made.append(
-            (
-                str(clf),
-                str(clf.prompt_for(shown[0])),
-                found,
-                (tmp_path / "clf.json").read_text(),
-                clf.words_of(shown[0]),
-            )
-        )
-        sent = [(call.prompt, call.settings) for call in llm.calls]
-        made[-1] = (*made[-1], sent)
-    assert all(one == made[0] for one in made[1:])
+    ("kind", "name"),
+    [(FewShotClassifier, "classes_"), (FewShotClassifier, "examples_"), (ImageGenerator, "pairs_"),
+     (ImageGenerator, "texts_"), (ImageDenoiser, "pairs_")],
+)  # fmt: skip
+def test_what_fit_found_out_is_not_changed_from_outside(kind: type, name: str) -> None:
+    with pytest.raises(NotFittedError, match="not fitted yet; call fit"):
+        getattr(task(kind), name)
+    assert not hasattr(task(kind), name)
+    one = fitted(task(kind))
+    kept = getattr(one, name)
+    assert kept
+    with pytest.raises(AttributeError):
+        setattr(one, name, [])
+    getattr(one, name).clear()
+    assert getattr(one, name) == kept
+    with pytest.raises(AttributeError):
+        one.fitted.kept = None
+    with pytest.raises(TypeError):
+        one.fitted.params["llm"] = "another"
+
+
+def test_what_is_changed_after_fit_holds_from_the_next_fit_on() -> None:
+    generator = fitted(task(ImageGenerator)).set_params(shots=1)
+    assert len(generator.pairs_) == 6 and len(fitted(generator).pairs_) == 3
+    denoiser = fitted(task(ImageDenoiser)).set_params(context=2)
+    assert len(denoiser.pairs_) == 4 and len(fitted(denoiser).pairs_) == 2
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_options_of_a_call_are_read_and_checked_at_each_call(kind: type, tmp_path: Path) -> None:
+    wrong = {
+        "errors": "hide", "on_unknown": "guess", "probabilities": "sure", "batch_size": 0, "concurrency": 0,
+        "progress": "yes", "max_tokens": 0, "budget": 5, "prices": 5,
+    }  # fmt: skip
+    assert set(wrong) == set(CALL_OPTIONS)
+    for name in set(wrong) & set(kind._defaults()):  # type: ignore[attr-defined]
+        one = fitted(task(kind)).set_params(**{name: wrong[name]})
+        with pytest.raises(UsageError, match=name):
+            said(one, tmp_path / "task.json")
+        assert not (tmp_path / "task.json").exists()
+    one = fitted(task(kind)).set_params(errors="return")
+    one.save(tmp_path / "task.json")
+    assert kind.load(tmp_path / "task.json", llm=FakeLLM(), tokenizer=GreyTokenizer()).errors == "return"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_fitted_task_is_copied_and_pickled_as_it_was_fitted(kind: type) -> None:
+    one = task(kind, llm="fake", **({"constrain": "never", "fill": True} if kind is ImageGenerator else {}))
+    one = fitted(one).set_params(tokenizer="nothing", seed=9) if kind is not FewShotClassifier else fitted(one)
+    twins = [copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))]  # noqa: S301 - our own bytes
+    for twin in twins:
+        assert twin.get_params() | {"tokenizer": 0} == one.get_params() | {"tokenizer": 0}
+        assert twin.fitted.kept == one.fitted.kept
+        assert dict(twin.fitted.params) | {"tokenizer": 0} == dict(one.fitted.params) | {"tokenizer": 0}
+    assert twins[1].llm_ is one.llm_ and twins[2].llm_ is not one.llm_
+    fresh = one.__sklearn_clone__()
+    assert fresh.get_params() == one.get_params() and not fresh.__sklearn_is_fitted__() and one.__sklearn_is_fitted__()
 
 
 def test_what_each_call_of_a_classifier_reads_is_checked_then() -> None:
@@ -141,32 +254,3 @@ def test_what_each_call_of_a_classifier_reads_is_checked_then() -> None:
         again = task(FewShotClassifier).fit(pictures(4), ["aa", "bb"] * 2).set_params(**wrong)
         with pytest.raises(UsageError, match=next(iter(wrong))):
             again.predict(pictures(1))
-
-
-GENERATOR_CHANGES: dict[str, Any] = {
-    "llm": "nothing", "tokenizer": "nothing", "shots": 1, "passes": "par", "stride": 2, "upper": 2, "allowed": "layer",
-    "temperature": 0.5, "guidance": 1.0, "best_of": 2, "longest_run": 2, "template": "nothing", "templates": "nowhere",
-    "induction": True, "constrain": "never", "asks": 1, "fill": True, "seed": 3,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("change", GENERATOR_CHANGES)
-def test_a_generator_changed_after_fit_mixes_nothing(change: str, tmp_path: Path) -> None:
-    generator = task(ImageGenerator).fit(pictures(4), ["aa", "bb"] * 2)
-    kept = generator.pairs_, generator.texts_
-    generator.set_params(**{change: GENERATOR_CHANGES[change]})
-    uses = [
-        lambda: generator.generate("aa"),
-        lambda: generator("aa"),
-        lambda: generator.plan("aa"),
-        lambda: generator.prompt_for("aa"),
-        lambda: generator.save(tmp_path / "x.json"),
-        lambda: next(generator.stream("aa")),
-    ]
-    for use in uses:
-        with pytest.raises(UsageError, match="set_params changed this ImageGenerator after fit; call fit again"):
-            use()
-    assert (generator.pairs_, generator.texts_) == kept and not (tmp_path / "x.json").exists()
-    back = task(ImageGenerator)._defaults()[change]
-    if change not in ("llm", "tokenizer"):
-        assert generator.set_params(**{change: back}).plan("aa").queries == 1  # as it was: nothing is mixed

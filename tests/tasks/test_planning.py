@@ -58,7 +58,7 @@ def estimated(text):
 def test_what_a_writing_llm_would_be_sent(planned, queries):
     found, clf = planned(Remote())
     prompts, _ = total(clf, queries[0], estimated)
-    room = clf._asker.room
+    room = clf.fitted.asker.room
     assert (found.queries, found.usage.requests, found.facts["method"]) == (4, 4, "parse")
     assert found.usage.prompt_tokens == prompts
     assert found.usage.completion_tokens == 4 * (room + 100)
@@ -145,9 +145,7 @@ def test_a_dry_llm_never_answers(planned, support, tokenizer):
     for ask in (llm.complete("x"), llm.score([(llm_prompt(), " y")])):
         with pytest.raises(UsageError, match="'somewhere:model' is only planned with here and is never asked"):
             run_sync(ask)
-    clf = FewShotClassifier(Remote(), tokenizer, k=3)
-    clf.llm_ = Remote()
-    clf.classes_ = []
+    clf = FewShotClassifier(Remote(), tokenizer, k=3).fit(*support)
     with pytest.raises(UsageError, match=r"fitted with llm=DryLLM"):
         clf.plan([])
 

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from icl_vision import FewShotClassifier, ImageGenerator
+from icl_vision import FewShotClassifier, ImageDenoiser, ImageGenerator
 from icl_vision.errors import StorageError, TemplateError, UntrustedNameError, UsageError
 from icl_vision.files.trust import Reader, is_llm_alone, llm_leads_to
 from icl_vision.llms import FakeLLM
@@ -36,7 +36,14 @@ def generator(**options):
     return ImageGenerator(FakeLLM(), "spae-digits-32", **options).fit(tokenizer.encode(pictures), ["dark", "light"])
 
 
-TASKS = {FewShotClassifier: classifier, ImageGenerator: generator}
+def denoiser(**options):
+    pictures = [np.full((32, 32), value, np.uint8) for value in (0, 90, 255)]
+    return ImageDenoiser(FakeLLM(), "spae-digits-32", context=2, **options).fit(pictures)
+
+
+TASKS = {FewShotClassifier: classifier, ImageGenerator: generator, ImageDenoiser: denoiser}
+TEMPLATED = [FewShotClassifier, ImageGenerator]
+"""Tasks that take a folder of templates."""
 
 
 @pytest.fixture(params=list(TASKS), ids=lambda kind: kind.__name__)
@@ -61,8 +68,7 @@ def test_an_llm_elsewhere_is_the_readers_to_name(kind, spec, tmp_path, monkeypat
     task.save(tmp_path / "task.json")
     edited(tmp_path / "task.json", with_llm(spec))
     connected = []
-    module = kind.__module__
-    monkeypatch.setattr(f"{module}.connect", lambda given: connected.append(given) or FakeLLM())
+    monkeypatch.setattr("icl_vision.tasks.base.connect", lambda given: connected.append(given) or FakeLLM())
     with pytest.raises(UntrustedNameError, match=r"names the LLM .*pass llm=\.\.\. .*or trust=True"):
         kind.load(tmp_path / "task.json")
     assert not connected
@@ -76,7 +82,7 @@ def test_an_llm_elsewhere_is_the_readers_to_name(kind, spec, tmp_path, monkeypat
 def test_packaged_and_provider_names_need_nothing(kind, spec, tmp_path, monkeypatch):
     TASKS[kind]().save(tmp_path / "task.json")
     edited(tmp_path / "task.json", with_llm(spec))
-    monkeypatch.setattr(f"{kind.__module__}.connect", lambda given: FakeLLM())
+    monkeypatch.setattr("icl_vision.tasks.base.connect", lambda given: FakeLLM())
     assert kind.load(tmp_path / "task.json").llm == spec
 
 
@@ -142,6 +148,7 @@ def templates(tmp_path):
     return folder
 
 
+@pytest.mark.parametrize("kind", TEMPLATED)
 def test_templates_are_kept_by_what_they_say(kind, tmp_path, templates):
     TASKS[kind](templates=templates).save(tmp_path / "task.json")
     options = {"llm": FakeLLM()}
@@ -170,11 +177,33 @@ def test_a_twin_that_comes_or_changes_counts_too(tmp_path, templates):
 
 def test_a_packaged_template_of_another_version_is_refused(kind, tmp_path):
     TASKS[kind]().save(tmp_path / "task.json")
-    name = kind().template
+    name = kind().template if kind in TEMPLATED else "refinement"
+    assert name in json.loads((tmp_path / "task.json").read_text())["templates"]
     edited(tmp_path / "task.json", lambda document: document["templates"].update({name: "0" * 64}))
-    with pytest.raises(TemplateError, match="than the packaged templates have now"):
+    with pytest.raises(TemplateError, match=f"text of the template {name} than the packaged templates have now"):
         kind.load(tmp_path / "task.json", llm=FakeLLM())
-    kind.load(tmp_path / "task.json", llm=FakeLLM(), templates=packaged_folder())
+    if kind in TEMPLATED:
+        kind.load(tmp_path / "task.json", llm=FakeLLM(), templates=packaged_folder())
+    else:
+        with pytest.raises(UsageError, match="ImageDenoiser takes no folder of templates"):
+            kind.load(tmp_path / "task.json", llm=FakeLLM(), templates=packaged_folder())
+
+
+@pytest.mark.parametrize("other", TASKS)
+def test_a_file_of_another_task_is_refused_and_says_whose_it_is(kind, other, tmp_path):
+    TASKS[other]().save(tmp_path / "task.json")
+    if other is kind:
+        return
+    with pytest.raises(StorageError, match=rf"is no saved \w+: it holds what {other.__name__}\.load reads; use that"):
+        kind.load(tmp_path / "task.json", llm=FakeLLM())
+
+
+def test_a_document_needs_no_file(kind):
+    document = json.loads(json.dumps(TASKS[kind]().to_document()))
+    assert kind.from_document(document, llm=FakeLLM()).to_document()["examples"] == document["examples"]
+    for wrong in ({}, [], None, document | {"format_version": 2}):
+        with pytest.raises(StorageError, match="'the (file|document)'"):
+            kind.from_document(wrong, llm=FakeLLM())
 
 
 def test_a_file_without_hashes_is_taken_with_the_templates_there_are(kind, tmp_path):

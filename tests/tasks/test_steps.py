@@ -128,7 +128,7 @@ class ArtLLM(FakeLLM):
 def test_no_inquiry_is_sent_that_does_not_fit_the_window(texts, window):
     """Whatever was counted before: what fits passes, what does not is refused."""
     llm = ArtLLM(window)
-    asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0, 1)
+    asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0)
     for text in texts:
         inquiry = Inquiry(((Prompt("", "", text), " a"), (Prompt("", "", text), " \u732b b")))
         counts = [len(re.findall(r"(.)\1{0,15}|\n", text + label + "\n")) for label in (" a", " \u732b b")]
@@ -141,7 +141,7 @@ def test_no_inquiry_is_sent_that_does_not_fit_the_window(texts, window):
 
 def test_a_text_that_fits_by_its_bytes_is_not_counted():
     llm = ArtLLM(100)
-    asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0, 1)
+    asker = Asker(llm, "direct", ("a", "b"), False, PromptSize(), 0)
     run_sync(asker.check_window(Inquiry(((Prompt("", "", "x" * 90), " a"),))))
     assert not llm.counted
     run_sync(asker.check_window(Inquiry(((Prompt("", "", "x" * 99), " a"),))))
@@ -151,6 +151,6 @@ def test_a_text_that_fits_by_its_bytes_is_not_counted():
 def test_the_room_for_an_answer_is_that_of_the_label_with_the_most_tokens():
     llm = ArtLLM(1000)
     labels = ("aaaaaaaaaaaaaaaaaaaa", "abcabcabc")  # the longer one has fewer tokens
-    asker = Asker(llm, "parse", labels, False, PromptSize(), 0, 1)
+    asker = Asker(llm, "parse", labels, False, PromptSize(), 0)
     run_sync(asker.prepare(Inquiry.written(Prompt("", "", "x"), written_label("parse", labels))))
     assert asker.room == 16 + 10

@@ -37,7 +37,21 @@ if TYPE_CHECKING:
     from icl_vision.files.runs import Run
 
 LLM_ROW, CEILING, INPUT, KNOWN, ALIGNED = "llm", "ceiling", "corrupted input", "nearest known word", "aligned words"
-CONTROLS: dict[str, dict[str, Any]] = {"single pass": {"single_pass": True}, "shuffled words": {"shuffled": True}}
+
+
+class SinglePass(ImageDenoiser):
+    """A control: everything of the first stage in one answer."""
+
+    _single_pass = True
+
+
+class ShuffledWords(ImageDenoiser):
+    """A control: the words of each example's target in random order within their layer."""
+
+    _shuffled = True
+
+
+CONTROLS: dict[str, type[ImageDenoiser]] = {"single pass": SinglePass, "shuffled words": ShuffledWords}
 METRICS = {"psnr": True, "ssim": True, "lpips": False}
 """Each metric, and whether higher is better."""
 SMALLEST_LPIPS = 31
@@ -197,15 +211,14 @@ class DenoisingEvaluation:
 
     def _denoiser(self, cell: Cell) -> tuple[ImageDenoiser, list[Puzzle]]:
         """The denoiser of a cell, and its puzzles: degraded and turned into words once a task."""
-        control = CONTROLS.get(cell.row, {})
-        key = f"{cell.task}/{sorted(control)}/{cell.stride}"
+        kind = CONTROLS.get(cell.row, ImageDenoiser)
+        key = f"{cell.task}/{kind.__name__}/{cell.stride}"
         if key not in self._fitted:
-            denoiser = ImageDenoiser(task=cell.task, stride=cell.stride, **{**self.settings, "errors": "return"})
+            denoiser = kind(task=cell.task, stride=cell.stride, **{**self.settings, "errors": "return"})
             # One tokenizer and one LLM for all.
             first = next(iter(self._fitted.values()), None)
             if first is not None:
                 denoiser.set_params(tokenizer=first[0].tokenizer_, llm=first[0].llm_)
-            denoiser.set_params(**control)
             denoiser.fit([picture.image for picture in self.context])
             same = next((found[1] for name, found in self._fitted.items() if name.split("/")[0] == cell.task), None)
             puzzles = same or denoiser.puzzles(

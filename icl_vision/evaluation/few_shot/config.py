@@ -17,7 +17,6 @@ from icl_vision.evaluation.few_shot.controls.controls import CONTROLS
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
 from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting
 from icl_vision.llms.tokens import how_counted
-from icl_vision.tasks.checks import check_options
 from icl_vision.tasks.classify.classifier import FewShotClassifier
 from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 
@@ -81,7 +80,7 @@ class BenchmarkConfig:
                     f"{name!r} is no option of the classifier that a benchmark leaves open; those are "
                     f"{', '.join(open_options())}"
                 )
-        check_options(FewShotClassifier(k=self.k, **self.options).get_params())
+        FewShotClassifier(k=self.k, **self.options).check()
 
     @property
     def classifier(self) -> dict[str, Any]:

@@ -188,7 +188,7 @@ def open_ended(task: Task, rows: Sequence[str]) -> Judged:
     """
     choose_method("parse", task.llm.profile, task.builder, len(task.labels))  # a channel template writes no labels
     seed = int(task.options.get("order_seed") or 0) % 2**31
-    asker = Asker(task.llm, "parse", task.labels, False, task.size, seed, 1)
+    asker = Asker(task.llm, "parse", task.labels, False, task.size, seed)
     results: dict[str, list[RowResult]] = {row: [] for row in rows}
     prompts = [task.prepared.query(words=words) for words in task.query_words]
     for prompt, truth in zip(prompts, task.truths, strict=True):

@@ -69,7 +69,6 @@ class Asker:
     calibrate: bool
     size: PromptSize
     seed: int
-    concurrency: int
     shared: Shown | None = None
     words: tuple[str, ...] = ()
     _used: set[str] = field(default_factory=set, repr=False)
@@ -176,6 +175,7 @@ class Asker:
         self,
         groups: Sequence[tuple[Shown, Sequence[str]]],
         *,
+        concurrency: int,
         keep_errors: bool,
         done: Callable[[int], None],
         read: Callable[[int, int, Reply | Exception], Awaitable[T]],
@@ -209,7 +209,7 @@ class Asker:
                 )
                 for number, (prepared, texts) in enumerate(groups)
             ],
-            concurrency=self.concurrency,
+            concurrency=concurrency,
             read=read_weighed,
             keep_errors=keep_errors,
             check=self.check_window,
@@ -222,6 +222,8 @@ class Asker:
         groups: Sequence[tuple[Shown, Sequence[str]]],
         unusable: Sequence[Classification] = (),
         prices: PriceTable | None = None,
+        *,
+        concurrency: int,
     ) -> Plan:
         """What ``ask`` about these groups would send.
 
@@ -246,7 +248,7 @@ class Asker:
         usage, learning_requests = count(
             llm,
             [self._group(prepared, len(inquiries), inquiries.__getitem__) for prepared, inquiries in fitting],
-            concurrency=self.concurrency,
+            concurrency=concurrency,
             learnt=self.learnt_at_fit(),
             learning=learning,
             words=self.words,

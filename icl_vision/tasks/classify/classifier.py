@@ -7,13 +7,11 @@ Refuses to know: how any one step works.
 from __future__ import annotations
 
 import asyncio
-import copy
 import hashlib
 import os
-import warnings
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -21,47 +19,43 @@ import numpy.typing as npt
 from icl_vision.asking.inquiries import Inquiry, Reply
 from icl_vision.asking.plan import Plan
 from icl_vision.asking.progress import progress_bar
+from icl_vision.checks import choice, count, flag
 from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer, Usage
-from icl_vision.errors import CapabilityError, DroppedGuaranteeWarning, NotFittedError, UsageError
+from icl_vision.errors import CapabilityError, UsageError
 from icl_vision.images import ImageSource, is_image_source
-from icl_vision.llms import connect
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.word_tables import learns
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.probabilities import ProbabilityMap
-from icl_vision.prompting import PromptSize
 from icl_vision.spelling import composed
+from icl_vision.tasks.base import Task
 from icl_vision.tasks.checks import (
     Label,
     as_labels,
     as_sources,
-    check_choice,
-    check_count,
-    check_flag,
-    check_options,
+    check_folder,
+    check_name,
     check_support,
     sorted_classes,
 )
 from icl_vision.tasks.classify import calibrating
-from icl_vision.tasks.classify import scoring as ladder
-from icl_vision.tasks.classify import selection as choosing
-from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.ensemble import Ensemble
-from icl_vision.tasks.classify.prompts import Example, PromptBuilder
-from icl_vision.tasks.classify.scoring import EnsembleOption, Scoring, Shown
-from icl_vision.tasks.classify.selection import SupportExample
+from icl_vision.tasks.classify.fitted import FittedClassifier, Lot, builder_of
+from icl_vision.tasks.classify.prompts import CHANNEL, Example
+from icl_vision.tasks.classify.scoring import EnsembleOption, Scoring
+from icl_vision.tasks.classify.selection import Support, SupportExample
 from icl_vision.tasks.classify.verdicts import verdict
 from icl_vision.tasks.encoding import encode
 from icl_vision.tasks.folders import is_folder, read_classes
-from icl_vision.tasks.params import Parameters, hidden
-from icl_vision.tokenizers.likely import likely_words
-from icl_vision.tokenizers.wrapping import fingerprint
+from icl_vision.tasks.saving import SavedForm
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.integrations.langchain import TaskTool
     from icl_vision.pyramid import TokenPyramid
+
+SCORINGS = get_args(Scoring)
 
 MOST_NAMED = 8
 """Classes that a printed classifier names."""
@@ -70,38 +64,7 @@ Selection = Literal["all", "random", "nearest"]
 Images = ImageSource | Iterable[ImageSource]
 
 
-@dataclass(slots=True)
-class Together:
-    """Images that share a prepared prompt: their numbers among those of a lot, and their words as text."""
-
-    prepared: Shown
-    numbers: list[int] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class Lot:
-    """Images that are asked about in one go: the words of each, or why there are none, and who shares a prompt."""
-
-    words: list[TokenPyramid | Exception]
-    together: list[Together]
-
-    @property
-    def inquiries(self) -> list[tuple[Shown, Sequence[str]]]:
-        """What ``Asker`` takes: prepared prompts with the texts of their queries."""
-        return [(group.prepared, group.texts) for group in self.together]
-
-    @property
-    def unusable(self) -> list[tuple[int, Classification]]:
-        """Images that have no words, by number, with the error that says why."""
-        return [
-            (number, Classification(None, None, (), None, error=words))
-            for number, words in enumerate(self.words)
-            if isinstance(words, Exception)
-        ]
-
-
-class FewShotClassifier(Parameters):
+class FewShotClassifier(Task[FittedClassifier]):
     """Classifies images by showing an LLM a few labelled examples, all as words.
 
     Args:
@@ -139,8 +102,9 @@ class FewShotClassifier(Parameters):
         concurrency: requests to the LLM at the same time.
         progress: show a progress bar on stderr; None only at a terminal.
 
-    The constructor only stores; ``fit`` checks. What ``set_params`` changes afterwards holds from the next ``fit`` on,
-    but for ``on_unknown``, ``errors``, ``probabilities``, ``batch_size`` and ``progress``, which each call reads.
+    The constructor only stores; ``fit`` checks. What is changed afterwards holds from the next ``fit`` on, but for
+    ``on_unknown``, ``errors``, ``probabilities``, ``batch_size``, ``concurrency`` and ``progress``, which each call
+    reads.
 
     Attributes after ``fit``: ``classes_`` (list of labels, sorted),
     ``examples_`` (the support set as words), ``llm_``, ``tokenizer_``, ``method_`` (the rung in use),
@@ -155,13 +119,14 @@ class FewShotClassifier(Parameters):
     ['cat']
     """
 
-    classes_: list[Label]
-    examples_: list[SupportExample]
-    llm_: TextLLM
-    tokenizer_: Tokenizer
-    method_: ScoringMethod
-    probability_map_: ProbabilityMap | None
-    fit_usage_: Usage
+    form = SavedForm(
+        "icl_vision.FewShotClassifier",
+        1,
+        {"classes": list, "examples": list},
+        "classifier",
+        otherwise="not be comparable",
+    )
+    twin = CHANNEL
 
     def __init__(
         self,
@@ -225,7 +190,7 @@ class FewShotClassifier(Parameters):
             CapabilityError, TemplateError: ``scoring`` asks what the LLM or the template does not offer.
             PromptTooLongError: the examples do not fit the LLM's window.
         """
-        check_options(self.get_params())
+        self.check()
         if labels is None:
             if not is_folder(images):
                 raise UsageError("fit needs labels, one for each image; only a folder of class folders goes without")
@@ -237,7 +202,7 @@ class FewShotClassifier(Parameters):
         tokenizer = self._connect_tokenizer()
         llm = self._connect_llm()
         # Before any image is opened: labels, template and scoring may already be wrong.
-        builder, _ = self._plan(llm, [str(one) for one in classes])
+        builder, _ = builder_of(self.get_params(), llm, [str(label) for label in classes])
         texts = [composed(str(label)) for label in classes]
         builder.prepare([Example("word", text) for text in texts], texts)
         known = [calibrating.known_content(source) for source in sources]
@@ -249,63 +214,58 @@ class FewShotClassifier(Parameters):
             for pyramid, label, (digest, _) in zip(pyramids, names, known, strict=True)
             if not isinstance(pyramid, Exception)  # none is: errors were not kept
         ]
-        self._finish(llm, tokenizer, classes, examples)
-        prompts = self._asker.shared.prompts if isinstance(self._asker.shared, Ensemble) else ()
+        self._fitted = fitted = self._assembled(llm, tokenizer, Support(tuple(classes), tuple(examples)))
+        prompts = fitted.asker.shared.prompts if isinstance(fitted.asker.shared, Ensemble) else ()
         with progress_bar(len(prompts) if learns(llm) else 0, "examples", self.progress) as done:
-            self.fit_usage_ = run_sync(self._asker.learn(done))
+            self._fitted = replace(fitted, usage=run_sync(fitted.asker.learn(done)))
         return self
 
-    def _finish(self, llm: TextLLM, tokenizer: Tokenizer, classes: list[Label], examples: list[SupportExample]) -> None:
-        """Build what ``predict`` needs; attributes change only when all went well."""
-        builder, method = self._plan(llm, [str(one) for one in classes])
-        if self.scoring == "auto" and method == "direct" and (lost := builder.lost_channel()) is not None:
-            warnings.warn(lost, DroppedGuaranteeWarning, stacklevel=3)
-        texts = tuple(composed(str(label)) for label in classes)
-        asker = Asker(
-            llm=llm,
-            method=method,
-            labels=texts,
-            calibrate=self.calibration is not None,
-            size=PromptSize(self.shots, self.k, self.repeats, self.selection),
-            seed=int(self.order_seed or 0) % 2**31,
-            concurrency=self.concurrency,
-            words=tuple(
-                dict.fromkeys(map(composed, likely_words(tokenizer, self.k, (example.text for example in examples))))
-            )
-            if ladder.choose_ensemble(self.ensemble, method, llm.profile) and getattr(llm, "learns_words", False)
-            else (),
-        )
-        neighbours = None
-        if self.selection == "nearest":
-            assert self.shots is not None  # check_options saw to it
-            codebook = None if tokenizer.vocabulary is None else tokenizer.codebook
-            neighbours = choosing.Neighbours(examples, codebook)
-            # The largest prompt that could ever be asked is the one to measure.
-            chosen = choosing.longest_of_each(examples, self.shots)
-        elif self.selection == "random" and self.shots is not None:
-            chosen = choosing.random_of_each(examples, self.shots, self.order_seed)
-        else:
-            chosen = choosing.first_of_each(examples, self.shots)
-        alone = ladder.choose_ensemble(self.ensemble, method, llm.profile)
-        prepared = _prepare(builder, chosen, texts, alone=alone)
-        if neighbours is None:
-            asker.shared = prepared
-        longest = max((example.text for example in examples), key=len)
-        run_sync(asker.prepare(asker.inquiry(prepared, longest)))
-        self.llm_, self.tokenizer_, self.method_ = llm, tokenizer, method
-        self.classes_, self.examples_, self.fit_usage_ = classes, examples, Usage()
-        self.probability_map_ = calibrating.packaged_map(
-            llm,
-            tokenizer,
-            builder,
-            chosen,
-            method=method,
-            ensemble=alone,
-            contextual=self.calibration is not None,
-            selection=self.selection,
-        )
-        # What set_params changes afterwards must not reach into a fitted state: words of one k, queries of another.
-        self._builder, self._asker, self._neighbours, self._fitted = builder, asker, neighbours, self.get_params()
+    def _check(self) -> None:
+        count("k", self.k, none="the tokenizer's default")
+        count("shots", self.shots, none="all examples")
+        count("repeats", self.repeats, least=0)
+        flag("induction", self.induction)
+        choice("selection", self.selection, ("all", "random", "nearest"))
+        choice("scoring", self.scoring, SCORINGS)
+        choice("ensemble", self.ensemble, (None, "auto", "examples"))
+        choice("calibration", self.calibration, (None, "contextual"))
+        count("order_seed", self.order_seed, least=0, none="the order given")
+        check_name("template", self.template, "a prompt template")
+        check_folder("templates", self.templates)
+        if self.selection == "nearest" and self.shots is None:
+            raise UsageError("selection='nearest' needs `shots`, the number of examples of each class; got None")
+
+    def _check_call_options(self) -> None:
+        count("concurrency", self.concurrency)  # None, which leaves it to the LLM elsewhere, says nothing here
+        super()._check_call_options()
+
+    def _assembled(self, llm: TextLLM, tokenizer: Tokenizer, kept: Support) -> FittedClassifier:
+        return FittedClassifier.of(self._params_now(), llm, tokenizer, kept)
+
+    @property
+    def classes_(self) -> list[Label]:
+        """The labels, sorted."""
+        return list(self.fitted.kept.classes)
+
+    @property
+    def examples_(self) -> list[SupportExample]:
+        """The support set as words, in the order given."""
+        return list(self.fitted.kept.examples)
+
+    @property
+    def method_(self) -> ScoringMethod:
+        """The rung of the ladder in use."""
+        return self.fitted.method
+
+    @property
+    def probability_map_(self) -> ProbabilityMap | None:
+        """What calibrates probabilities; None where nothing does."""
+        return self.fitted.probability_map
+
+    @property
+    def fit_usage_(self) -> Usage:
+        """What ``fit`` asked."""
+        return self.fitted.usage
 
     # What is asked of a fitted classifier.
 
@@ -315,11 +275,11 @@ class FewShotClassifier(Parameters):
         Args:
             images: a sequence of images; one image counts as a list of one.
         """
-        return [self._own_label(one) for one in self.classify(images)]
+        return [self._own_label(result) for result in self.classify(images)]
 
     async def apredict(self, images: Images) -> list[Label | None]:
         """``predict`` as a coroutine."""
-        return [self._own_label(one) for one in await self.aclassify(images)]
+        return [self._own_label(result) for result in await self.aclassify(images)]
 
     def classify(self, images: Images) -> list[Classification]:
         """``predict`` with everything known about each answer: probabilities, words, method, raw text, usage, error.
@@ -342,18 +302,17 @@ class FewShotClassifier(Parameters):
         Raises:
             CapabilityError: the scoring in use gives no probabilities.
         """
-        self._check_fitted()
+        classes = len(self.ready().kept.classes)
         if self.method_ not in ("channel", "direct"):
             raise CapabilityError(
                 f"scoring by {self.method_!r} gives no probabilities; use an LLM that scores text (local does) with "
                 "scoring='auto', 'direct' or 'channel'"
             )
-        table = np.full((0, len(self.classes_)), np.nan)
         rows = [
-            [np.nan] * len(self.classes_) if one.probabilities is None else list(one.probabilities.values())
-            for one in self.classify(images)
+            [np.nan] * classes if result.probabilities is None else list(result.probabilities.values())
+            for result in self.classify(images)
         ]
-        return np.asarray(rows, dtype=np.float64) if rows else table
+        return np.asarray(rows, dtype=np.float64).reshape(len(rows), classes)
 
     def calibrate_probabilities(
         self,
@@ -387,7 +346,7 @@ class FewShotClassifier(Parameters):
             ImageError, LLMError: an image or question that fails; the map stays as it was, and with ``out`` what was
                 answered is kept.
         """
-        self._check_fitted()
+        fitted = self.ready()
         sources, truths = calibrating.check_images(self, images, labels)
         twin = calibrating.raw_twin(self)
         if out is None:
@@ -396,7 +355,8 @@ class FewShotClassifier(Parameters):
             from icl_vision.tasks.many import classify_many
 
             shares = calibrating.shares_in(classify_many(twin, sources, out, resume=resume, progress=self.progress))
-        self.probability_map_ = calibrating.map_of(shares, truths, self.llm_)
+        own = calibrating.map_of(shares, truths, fitted.llm)
+        self._fitted = replace(fitted, kept=replace(fitted.kept, own_map=own), probability_map=own)
         return self
 
     async def acalibrate_probabilities(
@@ -419,7 +379,7 @@ class FewShotClassifier(Parameters):
                 f"{counted(len(sources), 'image')} and {counted(len(expected), 'label')}"
             )
         # Truths may be spelled in other characters than those of ``fit`` (names of folders are, on some file systems).
-        own = {_spelling(label): label for label in self.classes_} if hasattr(self, "classes_") else {}
+        own = {_spelling(label): label for label in self.classes_} if self._fitted is not None else {}
         wanted = [own.get(_spelling(label), label) for label in expected]
         return float(np.mean([got == want for got, want in zip(self.predict(sources), wanted, strict=True)]))
 
@@ -429,13 +389,14 @@ class FewShotClassifier(Parameters):
         return labels[0] if is_image_source(images) else labels
 
     def __str__(self) -> str:
-        if not hasattr(self, "classes_"):
+        if self._fitted is None:
             return f"{self!r}, not fitted: call fit(images, labels), or fit(folder) with a sub-folder for each class"
-        names = ", ".join(str(label) for label in self.classes_[:MOST_NAMED])
-        more = f" and {len(self.classes_) - MOST_NAMED} more" if len(self.classes_) > MOST_NAMED else ""
-        k = "" if self._fitted["k"] is None else f", k={self._fitted['k']}"
+        classes, words = self.classes_, self._fitted.params["k"]
+        names = ", ".join(str(label) for label in classes[:MOST_NAMED])
+        more = f" and {len(classes) - MOST_NAMED} more" if len(classes) > MOST_NAMED else ""
+        k = "" if words is None else f", k={words}"
         return (
-            f"{type(self).__name__} of {counted(len(self.classes_), 'class', 'classes')} ({names}{more}) from "
+            f"{type(self).__name__} of {counted(len(classes), 'class', 'classes')} ({names}{more}) from "
             f"{counted(len(self.examples_), 'example')}: words of {self.tokenizer_.name}{k}, read by "
             f"{self.llm_.profile.name}, scoring {self.method_}"
         )
@@ -447,15 +408,17 @@ class FewShotClassifier(Parameters):
 
     def words_of(self, image: ImageSource) -> list[list[str]]:
         """The words of one image, a list per layer."""
-        self._check_fitted()
-        (pyramid,) = self.tokenizer_.encode([image], self._fitted["k"])
-        return [list(layer) for layer in _layers(pyramid)]
+        return [list(layer) for layer in _layers(self._pyramid_of(image))]
 
     def prompt_for(self, image: ImageSource) -> Inquiry:
         """What would be sent to the LLM about this image; ``print`` shows it. Nothing is sent."""
-        self._check_fitted()
-        (pyramid,) = self.tokenizer_.encode([image], self._fitted["k"])
-        return self._asker.inquiry(self._prepared_for(pyramid), self.tokenizer_.to_text(pyramid))
+        pyramid, fitted = self._pyramid_of(image), self.fitted
+        return fitted.asker.inquiry(fitted.shown_for(pyramid), fitted.tokenizer.to_text(pyramid))
+
+    def _pyramid_of(self, image: ImageSource) -> TokenPyramid:
+        fitted = self.ready()
+        (pyramid,) = fitted.tokenizer.encode([image], fitted.params["k"])
+        return pyramid
 
     def as_tool(
         self,
@@ -485,8 +448,33 @@ class FewShotClassifier(Parameters):
         """
         from icl_vision.integrations.langchain import classifier_tool
 
-        self._check_fitted()
+        self.ready()
         return classifier_tool(self, name, description, images=images, root=root, allow_paths=allow_paths)
+
+    # Keeping it: how is ``Task``'s, what is here.
+
+    def to_document(self) -> dict[str, Any]:
+        """What ``save`` writes, as plain JSON.
+
+        Raises:
+            NotFittedError: before ``fit``.
+        """
+        document, used = super().to_document(), self.fitted.builder.template
+        # As the template in use was when the classifier was fitted, whatever its file says by now.
+        document["templates"][used.info.name] = hashlib.sha256(used.source.encode()).hexdigest()
+        return document
+
+    def _kept_to_dict(self) -> dict[str, Any]:
+        return self.fitted.kept.to_dict()
+
+    @classmethod
+    def _kept_from_dict(cls, document: Mapping[str, Any], tokenizer: Tokenizer) -> Support:
+        return Support.from_dict(document, tokenizer)
+
+    @classmethod
+    def _params_of(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        # Files of version 0.1.0 know nothing of calibrated probabilities and go on giving the numbers they gave.
+        return {"probabilities": "raw", **params}
 
     # For runs over many images, and what they would cost.
 
@@ -498,26 +486,18 @@ class FewShotClassifier(Parameters):
         Raises:
             NotFittedError: before ``fit``. ImageError: an image that cannot be used, unless ``errors="return"``.
         """
-        self._check_fitted()
+        fitted = self.ready()
         sources = as_sources(images, single=True)
         with progress_bar(len(sources), "words", self.progress) as done:
             words = encode(
-                self.tokenizer_,
+                fitted.tokenizer,
                 sources,
-                self._fitted["k"],
+                fitted.params["k"],
                 batch_size=self.batch_size,
                 keep_errors=self.errors == "return",
                 done=done,
             )
-        groups: dict[str, Together] = {}
-        for number, pyramid in enumerate(words):
-            if not isinstance(pyramid, Exception):
-                prepared = self._prepared_for(pyramid)
-                # By what is sent, so that images for which "nearest" chose the same examples share a prefix after all.
-                group = groups.setdefault(prepared.context, Together(prepared))
-                group.numbers.append(number)
-                group.texts.append(self.tokenizer_.to_text(pyramid))
-        return Lot(words, [*groups.values()])
+        return fitted.lot(words)
 
     async def ask(
         self, lot: Lot, on_result: Callable[[int, Classification], Awaitable[None]] | None = None
@@ -530,10 +510,10 @@ class FewShotClassifier(Parameters):
         Raises:
             LLMError, PromptTooLongError, UnknownAnswerError: unless ``errors="return"``.
         """
-        self._check_fitted()
+        fitted = self.ready()
         keep_errors, on_unknown = self.errors == "return", self.on_unknown
-        labels, calibration = self._asker.labels, self._calibration()
-        spelled = [str(label) for label in self.classes_]
+        labels, calibration = fitted.asker.labels, self._map_in_use()
+        spelled = [str(label) for label in fitted.kept.classes]
         # What the prompts name in composed characters, as the user spelled it.
         own = dict(zip(labels, spelled, strict=True)) if list(labels) != spelled else None
         results = [Classification(None, None, (), None) for _ in lot.words]
@@ -549,7 +529,7 @@ class FewShotClassifier(Parameters):
             assert not isinstance(pyramid, Exception)  # it would be in no group
             known = on_unknown == "raise"
             result = verdict(
-                reply, _layers(pyramid), self.method_, labels, unknown_is_error=known, calibration=calibration
+                reply, _layers(pyramid), fitted.method, labels, unknown_is_error=known, calibration=calibration
             )
             if own is not None:
                 result = replace(
@@ -565,7 +545,9 @@ class FewShotClassifier(Parameters):
         for number, result in lot.unusable:
             await keep(number, result)
         with progress_bar(len(lot.words) - len(lot.unusable), "answers", self.progress) as done:
-            await self._asker.ask(lot.inquiries, keep_errors=keep_errors, done=done, read=judge)
+            await fitted.asker.ask(
+                lot.inquiries, concurrency=self.concurrency, keep_errors=keep_errors, done=done, read=judge
+            )
         return results
 
     def plan(self, images: Images, prices: PriceTable | None = None) -> Plan:
@@ -582,15 +564,16 @@ class FewShotClassifier(Parameters):
             NotFittedError: before ``fit``.
             UsageError: this was fitted with another LLM than a ``DryLLM``; that nothing can be asked by mistake.
         """
-        self._check_fitted()
-        llm = self.llm_
+        fitted = self.ready()
+        llm = fitted.llm
         if not isinstance(llm, DryLLM):
             raise UsageError(f"a plan needs a classifier fitted with llm=DryLLM(connect(...)); got {llm!r}")
         llm.begin()
         lot = self.quietly().read(images)
-        if self.tokenizer_.vocabulary is not None:
-            llm.whole = frozenset(self.tokenizer_.vocabulary)
-        return self._asker.plan(llm, lot.inquiries, [result for _, result in lot.unusable], prices)
+        if fitted.tokenizer.vocabulary is not None:
+            llm.whole = frozenset(fitted.tokenizer.vocabulary)
+        unusable = [result for _, result in lot.unusable]
+        return fitted.asker.plan(llm, lot.inquiries, unusable, prices, concurrency=self.concurrency)
 
     def plan_calibration(
         self, images: Iterable[ImageSource], labels: Iterable[Label], prices: PriceTable | None = None
@@ -600,7 +583,7 @@ class FewShotClassifier(Parameters):
         Raises:
             UsageError, CapabilityError, ImageError: as ``calibrate_probabilities``, and as ``plan``.
         """
-        self._check_fitted()
+        self.ready()
         sources, _ = calibrating.check_images(self, images, labels)
         return self.plan(sources, prices)
 
@@ -610,187 +593,21 @@ class FewShotClassifier(Parameters):
         Raises:
             NotFittedError: before ``fit``.
         """
-        self._check_fitted()
-        options, asker, calibration = self._fitted, self._asker, self._calibration()
-        prepared = asker.shared or self._prepared_of(choosing.first_of_each(self.examples_, options["shots"]))
-        examples = [[example.label, example.text] for example in self.examples_]
-        # A prompt with everything in it: template, induction, order, repeats.
-        prompt = str(asker.inquiry(prepared, self.examples_[0].text))
-        return {
-            "llm": str(getattr(self.llm_, "identity", self.llm_.profile.name)),
-            "tokenizer": {"name": self.tokenizer_.name, "hash": fingerprint(self.tokenizer_)},
-            "k": options["k"],
-            "method": asker.method,
-            "calibration": options["calibration"],
-            "selection": options["selection"],
-            "shots": options["shots"],
-            "on_unknown": self.on_unknown,
-            "order_seed": options["order_seed"],
-            "labels": list(asker.labels),
-            "examples": hashlib.sha256(repr(examples).encode()).hexdigest(),
-            "prompt": hashlib.sha256(prompt.encode()).hexdigest(),
-            # Only where a map is in use: raw answers are those of version 0.1.0, whose runs can be gone on with.
-            **(
-                {}
-                if calibration is None
-                else {"probabilities": f"calibrated, temperature {calibration.temperature:.6g}"}
-            ),
-        }
+        return self.ready().run_config(self._map_in_use(), on_unknown=self.on_unknown)
 
     @property
     def at_once(self) -> int:
-        """Requests that may be in flight together, as it was fitted."""
-        self._check_fitted()
-        return self._asker.concurrency
+        """Requests that may be in flight together."""
+        self.ready()
+        return self.concurrency
 
-    # Keeping it.
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the options, classes and words to a JSON file (no images, no keys), whole or not at all.
-
-        An LLM or tokenizer given as an object is written by its name; see ``load``.
-
-        Raises:
-            NotFittedError: before ``fit``. StorageError: the file cannot be written.
-        """
-        from icl_vision.tasks.classify.saving import save
-
-        self._check_fitted()
-        save(self, path)
-
-    @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        llm: str | TextLLM | None = None,
-        tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
-        templates: str | os.PathLike[str] | None = None,
-        trust: bool = False,
-    ) -> Self:
-        """The classifier that ``save`` wrote, fitted.
-
-        Args:
-            llm, tokenizer: used instead of those written; needed where they were objects that a name cannot bring back.
-            templates: a folder of templates, used instead of the one written, whatever its texts say.
-            trust: follow the file's names wherever they lead. Without it only packaged things, ``openai:MODEL`` and
-                ``anthropic:MODEL`` are taken from the file; a server, a LangChain model, a path or a hub id is yours
-                to pass, since a file from somebody else could name any.
-
-        Raises:
-            UntrustedNameError: the file names something that leads elsewhere.
-            TemplateError: a template says something else than when the file was saved.
-            StorageError: no such file, damaged, or of a version this library does not read.
-            ArtefactError: the tokenizer is not the one that made the words (by hash).
-        """
-        from icl_vision.tasks.classify.saving import load
-
-        return load(cls, path, llm=llm, tokenizer=tokenizer, templates=templates, trust=trust)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """For pickle (joblib, processes): options, classes and words; connections and sessions are made anew."""
-        if not hasattr(self, "classes_"):
-            return super().__getstate__()
-        kept = ("classes_", "examples_", "probability_map_", "_fitted")
-        state: dict[str, Any] = hidden(self.get_params() | {name: getattr(self, name) for name in kept})
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        if "_fitted" in state:
-            # As it was fitted, not as set_params may have left it since.
-            self.__dict__.update(state["_fitted"])
-            self._finish(self._connect_llm(), self._connect_tokenizer(), self.classes_, self.examples_)
-            self.__dict__.update({name: state[name] for name in self._fitted})
-            self.probability_map_ = state["probability_map_"]
-
-    def __copy__(self) -> Self:
-        twin = type(self).__new__(type(self))
-        twin.__dict__.update(self.__dict__)
-        return twin
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        # An LLM and a tokenizer are shared, as by scikit-learn's clone; nothing fitted is ever changed in place.
-        return self.__copy__()
-
-    # Steps.
-
-    def quietly(self) -> Self:
-        """The same classifier, fitted as it is, that returns errors in place and shows no progress of its own."""
-        twin = copy.copy(self)
-        twin.errors, twin.progress = "return", False
-        return twin
-
-    def _connect_llm(self) -> TextLLM:
-        return connect(self.llm)
-
-    def _connect_tokenizer(self) -> Tokenizer:
-        if isinstance(self.tokenizer, str | os.PathLike):
-            from icl_vision.tokenizers import ImageTokenizer
-
-            return ImageTokenizer.from_pretrained(os.fspath(self.tokenizer))
-        # Not isinstance(..., Tokenizer): that would look at every property, and a codebook may be slow to load.
-        if isinstance(self.tokenizer, type) or not all(
-            callable(getattr(self.tokenizer, name, None)) for name in ("encode", "to_text")
-        ):
-            raise UsageError(
-                f"tokenizer must be a name, a folder or an ImageTokenizer; got {type(self.tokenizer).__name__}"
-            )
-        return self.tokenizer
-
-    def _plan(self, llm: TextLLM, labels: Sequence[str]) -> tuple[PromptBuilder, ScoringMethod]:
-        builder = PromptBuilder(
-            self.template,
-            folder=self.templates,
-            induction=self.induction,
-            repeats=int(self.repeats),
-            order_seed=None if self.order_seed is None else int(self.order_seed),
-        )
-        method = ladder.choose_method(self.scoring, llm.profile, builder, labels)
-        if self.calibration is not None and method not in ("channel", "direct"):
-            raise CapabilityError(
-                f"calibration={self.calibration!r} needs log-probabilities, but scoring is {method!r} "
-                f"with the LLM {llm.profile.name!r}; use calibration=None, or an LLM that scores text (local does)"
-            )
-        ladder.choose_ensemble(
-            self.ensemble, method, llm.profile
-        )  # raises, before any image is opened, where it cannot be had
-        return (builder.channel() if method == "channel" else builder), method
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "classes_"):
-            raise NotFittedError(f"this {type(self).__name__} is not fitted yet; call fit(images, labels) first")
-        # What a call reads anew; everything else is as it was fitted, whatever set_params says since.
-        check_choice("on_unknown", self.on_unknown, ("abstain", "raise"))
-        check_choice("errors", self.errors, ("raise", "return"))
-        check_count("batch_size", self.batch_size, least=1)
-        check_flag("progress", self.progress, none=True)
-
-    def _calibration(self) -> ProbabilityMap | None:
+    def _map_in_use(self) -> ProbabilityMap | None:
         """What makes probabilities of scores in this call; None leaves them raw."""
-        check_choice("probabilities", self.probabilities, ("calibrated", "raw"))
-        return self.probability_map_ if self.probabilities == "calibrated" else None
+        return self.fitted.probability_map if self.probabilities == "calibrated" else None
 
-    def _own_label(self, one: Classification) -> Label | None:
-        return None if one.label is None else self.classes_[[str(label) for label in self.classes_].index(one.label)]
-
-    def _prepared_of(self, examples: Sequence[SupportExample]) -> Shown:
-        alone = ladder.choose_ensemble(self._fitted["ensemble"], self.method_, self.llm_.profile)
-        return _prepare(self._builder, examples, self._asker.labels, alone=alone)
-
-    def _prepared_for(self, pyramid: TokenPyramid) -> Shown:
-        if self._neighbours is not None:
-            return self._prepared_of(self._neighbours.of(pyramid, self._fitted["shots"]))
-        assert self._asker.shared is not None  # all share one unless selection="nearest"
-        return self._asker.shared
-
-
-def _prepare(
-    builder: PromptBuilder, examples: Sequence[SupportExample], labels: Sequence[str], *, alone: bool
-) -> Shown:
-    """All examples in one prompt, or each alone in its own."""
-    shown = [Example(one.text, labels[one.label]) for one in examples]
-    return Ensemble.of(builder, shown, labels) if alone else builder.prepare(shown, labels)
+    def _own_label(self, result: Classification) -> Label | None:
+        classes = self.fitted.kept.classes
+        return None if result.label is None else classes[[str(label) for label in classes].index(result.label)]
 
 
 def _spelling(label: Label) -> Label:

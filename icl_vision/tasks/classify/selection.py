@@ -1,6 +1,6 @@
-"""Which labelled examples go into the prompt.
+"""The labelled examples of a classifier, and which of them go into the prompt.
 
-Knows: words of examples, how many a class may have, which are near a query.
+Knows: words of examples, their plain form, how many a class may have, which are near a query.
 Refuses to know: prompts and LLMs.
 
 Three ways: "all" (the first ``shots`` of each class, in the order given), "random" (a seeded draw of ``shots`` of each
@@ -11,15 +11,18 @@ the query's). Every class keeps its place in all of them: an LLM cannot answer a
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import chain, repeat
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from icl_vision.pyramid import TokenPyramid
+from icl_vision.contracts import Tokenizer
+from icl_vision.probabilities import ProbabilityMap
+from icl_vision.pyramid import TokenPyramid
+from icl_vision.tasks.checks import Label, as_labels
 
 Codebook = npt.NDArray[np.float32]
 
@@ -37,26 +40,73 @@ class SupportExample:
     digest: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What a classifier keeps of its fit. classes: the labels, sorted. examples: in the order given. own_map: fitted to
+    the user's own images, None without."""
+
+    classes: tuple[Label, ...]
+    examples: tuple[SupportExample, ...]
+    own_map: ProbabilityMap | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form."""
+        return {
+            "classes": list(self.classes),
+            "examples": [
+                {"label": self.classes[example.label], "text": example.text, "words": example.pyramid.to_dict()}
+                for example in self.examples
+            ],
+            # What the examples' pictures show, as hashes: none of them may calibrate probabilities.
+            "pictures": [example.digest for example in self.examples],
+            **({} if self.own_map is None else {"probabilities": self.own_map.to_dict()}),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], tokenizer: Tokenizer) -> Support:
+        """The way back; files of version 0.1.0 say nothing of pictures and probabilities.
+
+        Raises:
+            UsageError, PyramidError, VocabularyError, KeyError, TypeError, ValueError: a damaged document.
+        """
+        classes = as_labels(document["classes"])
+        pictures = document.get("pictures", [])
+        if not isinstance(pictures, list) or not all(isinstance(digest, str | None) for digest in pictures):
+            raise ValueError(f"'pictures' is {pictures!r:.80}")
+        examples = []
+        for entry, digest in zip(document["examples"], chain(pictures, repeat(None)), strict=False):
+            pyramid = TokenPyramid.from_dict(entry["words"], tokenizer.vocabulary)
+            # The text is written for people who read the file; what counts are the ids.
+            examples.append(SupportExample(pyramid, tokenizer.to_text(pyramid), classes.index(entry["label"]), digest))
+        shown = {example.label for example in examples}
+        missing = [label for number, label in enumerate(classes) if number not in shown]
+        if len(classes) < 2 or len(set(classes)) < len(classes) or missing:
+            raise ValueError(f"classes {classes!r} without examples: {missing!r}")
+        own_map = ProbabilityMap.from_dict(document["probabilities"]) if "probabilities" in document else None
+        return cls(tuple(classes), tuple(examples), own_map)
+
+
 def _by_class(examples: Sequence[SupportExample]) -> dict[int, list[int]]:
-    places: dict[int, list[int]] = {}
-    for place, example in enumerate(examples):
-        places.setdefault(example.label, []).append(place)
-    return places
+    """The indices of each class's examples."""
+    by_class: dict[int, list[int]] = {}
+    for index, example in enumerate(examples):
+        by_class.setdefault(example.label, []).append(index)
+    return by_class
 
 
 def first_of_each(examples: Sequence[SupportExample], shots: int | None) -> list[SupportExample]:
     """The first ``shots`` examples of every class (None: all), in the order given."""
-    kept = {place for places in _by_class(examples).values() for place in places[:shots]}
-    return [example for place, example in enumerate(examples) if place in kept]
+    chosen = {index for indices in _by_class(examples).values() for index in indices[:shots]}
+    return [example for index, example in enumerate(examples) if index in chosen]
 
 
 def random_of_each(examples: Sequence[SupportExample], shots: int, seed: int | None) -> list[SupportExample]:
     """A draw of ``shots`` examples of every class (all of a smaller one), in the order given; same seed, same draw."""
-    kept: set[int] = set()
-    for label, places in sorted(_by_class(examples).items()):
+    chosen: set[int] = set()
+    for label, indices in sorted(_by_class(examples).items()):
         # One generator per class: adding examples to one class leaves the draw of the others as it was.
-        kept.update(random.Random(f"{seed}/{label}").sample(places, min(shots, len(places))))
-    return [example for place, example in enumerate(examples) if place in kept]
+        chosen.update(random.Random(f"{seed}/{label}").sample(indices, min(shots, len(indices))))
+    return [example for index, example in enumerate(examples) if index in chosen]
 
 
 class Neighbours:
@@ -72,9 +122,9 @@ class Neighbours:
         self._codebook = codebook
         # Once, not for every query.
         self._vectors = (
-            None if codebook is None else np.stack([_mean_vector(one.pyramid, codebook) for one in examples])
+            None if codebook is None else np.stack([_mean_vector(example.pyramid, codebook) for example in examples])
         )
-        self._words = [set(one.pyramid.words()) for one in examples]
+        self._words = [set(example.pyramid.words()) for example in examples]
 
     def of(self, query: TokenPyramid, shots: int) -> list[SupportExample]:
         """The closest ``shots`` of each class, in the order given. Ties go to the example given first."""
@@ -83,18 +133,18 @@ class Neighbours:
         else:
             words = set(query.words())
             closeness = [_jaccard(words, known) for known in self._words]
-        kept: set[int] = set()
-        for places in self._classes:
-            kept.update(sorted(places, key=lambda place: (-closeness[place], place))[:shots])
-        return [example for place, example in enumerate(self._examples) if place in kept]
+        chosen: set[int] = set()
+        for indices in self._classes:
+            chosen.update(sorted(indices, key=lambda index: (-closeness[index], index))[:shots])
+        return [example for index, example in enumerate(self._examples) if index in chosen]
 
 
 def longest_of_each(examples: Sequence[SupportExample], shots: int) -> list[SupportExample]:
     """The ``shots`` examples of every class with the longest texts: the largest prompt "nearest" could ever build."""
-    kept: set[int] = set()
-    for places in _by_class(examples).values():
-        kept.update(sorted(places, key=lambda place: (-len(examples[place].text), place))[:shots])
-    return [example for place, example in enumerate(examples) if place in kept]
+    chosen: set[int] = set()
+    for indices in _by_class(examples).values():
+        chosen.update(sorted(indices, key=lambda index: (-len(examples[index].text), index))[:shots])
+    return [example for index, example in enumerate(examples) if index in chosen]
 
 
 def _mean_vector(pyramid: TokenPyramid, codebook: Codebook) -> npt.NDArray[np.float32]:
@@ -105,5 +155,5 @@ def _mean_vector(pyramid: TokenPyramid, codebook: Codebook) -> npt.NDArray[np.fl
     return unit
 
 
-def _jaccard(one: set[str], other: set[str]) -> float:
-    return len(one & other) / max(1, len(one | other))
+def _jaccard(words: set[str], others: set[str]) -> float:
+    return len(words & others) / max(1, len(words | others))

@@ -9,13 +9,14 @@ Knows: pictures of examples, grids of words. Refuses to know: tasks, LLMs. It ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.checks import as_whole
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.denoise.tasks import Pixels
 
@@ -61,6 +62,25 @@ class Alignment:
                         if agreement > highest * (1 + 1e-6):
                             best, highest = one, agreement
         return best
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Alignment:
+        """The alignment that ``dataclasses.asdict`` wrote.
+
+        Raises:
+            KeyError, TypeError, ValueError: a damaged document.
+        """
+        alignment = cls(**document)
+        whole = all(as_whole(value) is not None for value in (alignment.turns, alignment.down, alignment.right))
+        if (
+            not isinstance(alignment.mirrored, bool)
+            or not whole
+            or alignment.turns not in range(4)
+            or alignment.down not in EIGHTHS
+            or alignment.right not in EIGHTHS
+        ):
+            raise ValueError(f"no alignment: {document!r:.80}")
+        return alignment
 
     def undo(self, condition: TokenPyramid) -> TokenPyramid:
         """A condition's words at the places of the intact picture; for those that left the picture, the nearest ones.

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from icl_vision.checks import choice, count, flag, number
 from icl_vision.codebook import Codebook
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.corruption import PAPER_RATES, check_rates
@@ -22,26 +23,66 @@ from icl_vision.drawing.drawing import Drawing, Pair
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.stages import Allowed, Decoding
 from icl_vision.drawing.work import SegmentDrawn
-from icl_vision.errors import NotFittedError, UsageError
+from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource
-from icl_vision.llms import Budget, connect
+from icl_vision.llms import Budget
 from icl_vision.llms.loop import hop, run_sync
-from icl_vision.tasks.checks import as_sources, check_choice, check_count, check_flag, check_number
+from icl_vision.prompting import template_hashes
+from icl_vision.pyramid import TokenPyramid
+from icl_vision.tasks.base import Fitted, Task
+from icl_vision.tasks.checks import as_sources
 from icl_vision.tasks.denoise.alignment import Alignment
 from icl_vision.tasks.denoise.defaults import Defaults
 from icl_vision.tasks.denoise.plan import DenoisingPlan, DenoisingStages, Refine, decided_by, denoising_stages
-from icl_vision.tasks.denoise.puzzles import Puzzle, PuzzleMaker, number_of, pixels_and_sizes, pixels_of
+from icl_vision.tasks.denoise.puzzles import (
+    Context,
+    Puzzle,
+    PuzzleMaker,
+    digest_of,
+    number_of,
+    pixels_and_sizes,
+    pixels_of,
+)
 from icl_vision.tasks.denoise.results import DenoisedImage
 from icl_vision.tasks.denoise.tasks import DenoisingTask, find_task
-from icl_vision.tasks.draw.checks import drawing_tokenizer
-from icl_vision.tasks.params import Parameters
+from icl_vision.tasks.saving import SavedForm
 from icl_vision.tokenizers.wrapping import whole
 
 Protocol = Literal["leak-free", "paper"]
 PROTOCOLS = ("leak-free", "paper")
+TEMPLATES = ("progressive", "refinement")
+"""Those that its stages ask with."""
 
 
-class ImageDenoiser(Parameters):
+@dataclass(frozen=True, kw_only=True)
+class FittedDenoiser(Fitted):
+    """What an ``ImageDenoiser`` was fitted with. parts: how words are asked for. maker: makes puzzles and examples."""
+
+    kept: Context
+    parts: DenoisingStages
+    maker: PuzzleMaker
+
+    @property
+    def leaking(self) -> bool:
+        """Whether the examples hold the answer."""
+        return bool(self.params["protocol"] == "paper")
+
+    def pairs_for(self, puzzle: Puzzle) -> list[Pair]:
+        """The examples that a puzzle is shown, in order."""
+        return self.maker.leaking_pairs(puzzle, self.params["context"]) if self.leaking else list(self.kept.pairs)
+
+    def shared(self, puzzles: Sequence[Puzzle]) -> list[tuple[list[Pair], list[Puzzle]]]:
+        """Puzzles by the examples they share."""
+        if not self.leaking:
+            return [(list(self.kept.pairs), list(puzzles))]
+        return [(self.pairs_for(puzzle), [puzzle]) for puzzle in puzzles]
+
+    def decided(self, puzzle: Puzzle) -> tuple[str, ...]:
+        """By layer, whose words a puzzle's are."""
+        return decided_by(self.parts, puzzle.query, len(self.tokenizer.layout))
+
+
+class ImageDenoiser(Task[FittedDenoiser]):
     """Restores pictures by showing an LLM degraded and intact ones, all as words.
 
     Args:
@@ -80,18 +121,28 @@ class ImageDenoiser(Parameters):
         concurrency: requests at the same time; None leaves it to the LLM.
         errors: a picture whose words cannot be read: "raise", or "return" it with its ``error``.
         seed: of corruption, draws and sampling.
-        single_pass: ask for all words of the first stage at once (the baseline that the papers report to fail).
-        shuffled: a control: each layer of every example's target in random order.
 
-    The constructor only stores; ``fit`` checks. After ``fit``: ``task_``, ``tokenizer_``, ``llm_``, ``parts_``,
-    ``alignment_``.
+    The constructor only stores; ``fit`` checks. What is changed afterwards holds from the next ``fit`` on, but for
+    ``concurrency``, ``errors`` and ``max_tokens``, which each call reads.
+
+    After ``fit``: ``pairs_``, ``task_``, ``tokenizer_``, ``llm_``, ``parts_``, ``alignment_``.
     """
 
-    task_: DenoisingTask
-    tokenizer_: Tokenizer
-    llm_: TextLLM
-    parts_: DenoisingStages
-    alignment_: Alignment
+    form = SavedForm(
+        "icl_vision.ImageDenoiser",
+        1,
+        {"examples": list, "pictures": list, "alignment": dict},
+        "denoiser",
+        otherwise="restore something else",
+    )
+    how_to_fit = "fit(context_images), without images for protocol='paper',"
+    decodes = True
+
+    # Controls, which are no way to restore: what is measured sets them in a class of its own.
+    _single_pass: ClassVar[bool] = False
+    """Ask for all words of the first stage at once (the baseline that the papers report to fail)."""
+    _shuffled: ClassVar[bool] = False
+    """Put each layer of every example's target in random order."""
 
     def __init__(
         self,
@@ -120,8 +171,6 @@ class ImageDenoiser(Parameters):
         concurrency: int | None = None,
         errors: Literal["raise", "return"] = "raise",
         seed: int = 0,
-        single_pass: bool = False,
-        shuffled: bool = False,
     ) -> None:
         self.llm = llm
         self.tokenizer = tokenizer
@@ -147,8 +196,6 @@ class ImageDenoiser(Parameters):
         self.concurrency = concurrency
         self.errors = errors
         self.seed = seed
-        self.single_pass = single_pass
-        self.shuffled = shuffled
 
     # The context.
 
@@ -163,14 +210,49 @@ class ImageDenoiser(Parameters):
             ImageError: a picture that cannot be used.
             ArtefactNotFoundError, LLMSpecError: no such tokenizer or LLM.
         """
-        task = self._check()
+        self.check()
         sources = as_sources(images, single=False)
-        tokenizer, llm = drawing_tokenizer(self.tokenizer), connect(self.llm)
-        chosen = self._chosen(task, tokenizer, llm)
-        parts = denoising_stages(
+        llm, tokenizer = self._connect_llm(), self._connect_tokenizer()
+        parts = self._parts(llm, tokenizer)
+        context = Context()
+        if self.protocol != "paper":
+            pictures = pixels_of(tokenizer, self._drawn(sources))
+            alignment, task = Alignment(), find_task(self.task)
+            square = all(rows == columns for rows, columns in tokenizer.layout.grids)
+            if self.align and square and not self._keeps(task):
+                alignment = Alignment.of([task.degrade(picture) for picture in pictures], pictures)
+            pairs = self._maker(tokenizer, parts, alignment).leak_free_pairs(pictures)
+            context = Context(tuple(pairs), tuple(map(digest_of, pictures)), alignment)
+        self._fitted = self._assembled(llm, tokenizer, context)
+        return self
+
+    def _assembled(self, llm: TextLLM, tokenizer: Tokenizer, kept: Context) -> FittedDenoiser:
+        parts = self._parts(llm, tokenizer)
+        wanted = parts.layout, tokenizer.layout.truncate(parts.layers) if parts.whole else tokenizer.layout
+        for pair in kept.pairs:
+            assert isinstance(pair.condition, TokenPyramid)
+            if (pair.target.layout, pair.condition.layout) != wanted:
+                raise UsageError(
+                    f"the examples' words ({pair.condition.layout}, {pair.target.layout}) are not those that these "
+                    f"options ask for ({wanted[1]}, {wanted[0]})"
+                )
+        if not kept.pairs and self.protocol != "paper":
+            raise UsageError("leak-free denoising needs context images; there are none")
+        return FittedDenoiser(
+            params=self._params_now(),
+            llm=llm,
+            tokenizer=tokenizer,
+            kept=kept,
+            parts=parts,
+            maker=self._maker(tokenizer, parts, kept.alignment),
+        )
+
+    def _parts(self, llm: TextLLM, tokenizer: Tokenizer) -> DenoisingStages:
+        chosen = self._chosen(tokenizer, llm)
+        return denoising_stages(
             tokenizer.layout,
             layers=self.layers,
-            stride=self.stride,
+            stride=None if self.stride is None else int(self.stride),
             window=self.window,
             refine=chosen.refine,
             allowed=chosen.allowed,
@@ -181,23 +263,43 @@ class ImageDenoiser(Parameters):
                 guidance=chosen.guidance,
                 most_uses=chosen.most_uses,
             ),
-            single_pass=self.single_pass,
+            single_pass=self._single_pass,
         )
-        self._pictures = pixels_of(tokenizer, [] if self.leaking else self._drawn(sources))
-        self.alignment_ = Alignment()
-        square = all(rows == columns for rows, columns in tokenizer.layout.grids)
-        if self.align and square and not self._keeps(task):
-            self.alignment_ = Alignment.of([task.degrade(picture) for picture in self._pictures], self._pictures)
-        self.llm_, self.task_, self.tokenizer_, self.parts_ = llm, task, tokenizer, parts
-        self._pairs = self._maker.leak_free_pairs(self._pictures)
-        self._fitted = self.get_params()
-        return self
+
+    def _maker(self, tokenizer: Tokenizer, parts: DenoisingStages, alignment: Alignment) -> PuzzleMaker:
+        task = find_task(self.task)
+        return PuzzleMaker(
+            task,
+            tokenizer,
+            parts,
+            corruption=check_rates(self.corruption),
+            alignment=alignment,
+            keep_known=self._keeps(task),
+            own=self.own,
+            degrade=self.degrade,
+            shuffled=self._shuffled,
+            seed=self.seed,
+        )
 
     @property
     def pairs_(self) -> list[Pair]:
         """The leak-free examples, in the order shown; their corruption falls."""
-        self._check_fitted()
-        return list(self._pairs)
+        return list(self.fitted.kept.pairs)
+
+    @property
+    def task_(self) -> DenoisingTask:
+        """What is undone."""
+        return self.fitted.maker.task
+
+    @property
+    def parts_(self) -> DenoisingStages:
+        """What is decoded how."""
+        return self.fitted.parts
+
+    @property
+    def alignment_(self) -> Alignment:
+        """How the task moves pictures, as learned from the context."""
+        return self.fitted.kept.alignment
 
     # Restoring.
 
@@ -210,10 +312,10 @@ class ImageDenoiser(Parameters):
             NotFittedError, ImageError.
             UsageError: names that do not fit, or a picture that is in the context too (leak-free).
         """
-        self._check_fitted()
-        found = pixels_and_sizes(self.tokenizer_, as_sources(images, single=True))
-        pictures, sizes = [pixels for pixels, _ in found], [size for _, size in found]
-        return self._maker.puzzles(pictures, names, self._pictures, sizes)
+        fitted = self.ready()
+        measured = pixels_and_sizes(fitted.tokenizer, as_sources(images, single=True))
+        pictures, sizes = [pixels for pixels, _ in measured], [size for _, size in measured]
+        return fitted.maker.puzzles(pictures, names, fitted.kept.pictures, sizes)
 
     def plan(self, images: ImageSource | Iterable[ImageSource], names: Sequence[str] | None = None) -> DenoisingPlan:
         """What ``denoise`` would send and cost, and who decides which words; nothing is asked.
@@ -227,10 +329,16 @@ class ImageDenoiser(Parameters):
         """``plan`` of puzzles that are made already."""
         if not puzzles:
             raise UsageError("there is nothing to restore: give at least one image")
-        decoder = self._decoder()
-        parts = tuple(decoder.plan(pairs, [one.query for one in some]) for pairs, some in self._jobs(puzzles))
-        decided = decided_by(self.parts_, puzzles[0].query, len(self.tokenizer_.layout))
-        return DenoisingPlan(self.task_.name, self.protocol, self.leaking, parts, decided, self.max_tokens)
+        fitted, decoder = self.ready(), self._decoder()
+        parts = tuple(decoder.plan(pairs, [puzzle.query for puzzle in some]) for pairs, some in fitted.shared(puzzles))
+        return DenoisingPlan(
+            fitted.maker.task.name,
+            fitted.params["protocol"],
+            fitted.leaking,
+            parts,
+            fitted.decided(puzzles[0]),
+            self.max_tokens,
+        )
 
     def denoise(
         self,
@@ -277,55 +385,45 @@ class ImageDenoiser(Parameters):
         watch: Callable[[SegmentDrawn], object] | None = None,
     ) -> list[DenoisedImage]:
         """``denoise`` of puzzles that are made already. watch: called after every segment, for a progress bar."""
-        self._check_fitted()
+        self.ready()
         return run_sync(self._denoise(puzzles, out, resume, watch))
 
     @property
     def leaking(self) -> bool:
-        """Whether the context holds the answer."""
-        return self.protocol == "paper"
+        """Whether the context holds the answer: as fitted, and before that, as it is set."""
+        return self.protocol == "paper" if self._fitted is None else self._fitted.leaking
 
     def pairs_for(self, puzzle: Puzzle) -> list[Pair]:
         """The examples that a puzzle is shown, in order."""
-        if not self.leaking:
-            return list(self._pairs)
-        return self._maker.leaking_pairs(puzzle, self.context or 1)
+        return self.fitted.pairs_for(puzzle)
+
+    # Keeping it: how is ``Task``'s, what is here.
+
+    def _kept_to_dict(self) -> dict[str, Any]:
+        return self.fitted.kept.to_dict()
+
+    @classmethod
+    def _kept_from_dict(cls, document: Mapping[str, Any], tokenizer: Tokenizer) -> Context:
+        return Context.from_dict(document, tokenizer)
+
+    @classmethod
+    def _template_hashes(cls, params: Mapping[str, Any]) -> dict[str, str]:
+        return {name: digest for template in TEMPLATES for name, digest in template_hashes(template).items()}
 
     # Steps.
 
-    @property
-    def _maker(self) -> PuzzleMaker:
-        return PuzzleMaker(
-            self.task_,
-            self.tokenizer_,
-            self.parts_,
-            corruption=check_rates(self.corruption),
-            alignment=self.alignment_,
-            keep_known=self._keeps(self.task_),
-            own=self.own,
-            degrade=self.degrade,
-            shuffled=self.shuffled,
-            seed=self.seed,
-        )
-
-    def _check(self) -> DenoisingTask:
+    def _check(self) -> None:
         task = find_task(self.task)
-        check_choice("protocol", self.protocol, PROTOCOLS)
-        check_choice("errors", self.errors, ("raise", "return"))
-        check_count("context", self.context, least=1, none="all context images")
-        check_count("seed", self.seed, least=0)
-        if self.stride is not None and not (type(self.stride) is int and self.stride >= 1):
-            raise UsageError(f"stride must be 1 or more words, or None for rows; got {self.stride!r}")
-        check_count("concurrency", self.concurrency, least=1, none="as many as the LLM bears")
-        check_number("temperature", self.temperature)
-        check_number("guidance", self.guidance, none="as the task needs")
-        check_count("max_tokens", self.max_tokens, least=1, none="no limit")
-        check_flag("keep_known", self.keep_known, none=True)
-        check_flag("own", self.own)
-        check_flag("align", self.align)
-        check_flag("degrade", self.degrade)
-        check_flag("single_pass", self.single_pass)
-        check_flag("shuffled", self.shuffled)
+        choice("protocol", self.protocol, PROTOCOLS)
+        count("context", self.context, none="all context images")
+        count("seed", self.seed, least=0)
+        count("stride", self.stride, of="words", none="rows")
+        number("temperature", self.temperature)
+        number("guidance", self.guidance, none="as the task needs")
+        flag("keep_known", self.keep_known, none=True)
+        flag("own", self.own)
+        flag("align", self.align)
+        flag("degrade", self.degrade)
         check_rates(self.corruption)
         if self.protocol == "paper" and (not self.degrade or self.context is None):
             raise UsageError(
@@ -336,20 +434,19 @@ class ImageDenoiser(Parameters):
             raise UsageError("allowed='own' allows nothing but the condition's own words, which own=False forbids")
         if task.in_words and not self.degrade:
             raise UsageError("task='reconstruction' adds noise to words; images cannot hold it already (degrade=False)")
-        return task
 
-    def _chosen(self, task: DenoisingTask, tokenizer: Tokenizer, llm: TextLLM) -> Defaults:
+    def _chosen(self, tokenizer: Tokenizer, llm: TextLLM) -> Defaults:
         """What was asked for, and what to do where nothing was."""
-        found = Defaults.of(
-            task,
+        defaults = Defaults.of(
+            find_task(self.task),
             words=0 if tokenizer.vocabulary is None else len(tokenizer.vocabulary),
             own=self.own,
-            leaking=self.leaking,
+            leaking=self.protocol == "paper",
             whole=self.window == "all",
             scores=llm.profile.scores_text and self.constrain != "never",
         )
         asked = {name: getattr(self, name) for name in ("allowed", "refine", "guidance", "most_uses")}
-        return replace(found, **{name: value for name, value in asked.items() if value is not None})
+        return replace(defaults, **{name: value for name, value in asked.items() if value is not None})
 
     def _keeps(self, task: DenoisingTask) -> bool:
         return task.keep_known if self.keep_known is None else self.keep_known
@@ -364,24 +461,18 @@ class ImageDenoiser(Parameters):
                 f"context={wanted} examples were asked for and {len(sources)} images given; give more, or set "
                 f"context={len(sources)}"
             )
-        places = np.random.default_rng([self.seed, 1]).permutation(len(sources))[:wanted]
-        return [sources[place] for place in sorted(places.tolist())]
-
-    def _jobs(self, puzzles: Sequence[Puzzle]) -> list[tuple[list[Pair], list[Puzzle]]]:
-        """Puzzles that share their examples."""
-        if not self.leaking:
-            return [(list(self._pairs), list(puzzles))]
-        return [(self.pairs_for(puzzle), [puzzle]) for puzzle in puzzles]
+        drawn = np.random.default_rng([self.seed, 1]).permutation(len(sources))[:wanted]
+        return [sources[index] for index in sorted(drawn.tolist())]
 
     def _decoder(self) -> ProgressiveDecoder:
-        tokenizer = self.tokenizer_
-        book = None
+        fitted = self.fitted
+        tokenizer, book = fitted.tokenizer, None
         if tokenizer.codebook is not None and tokenizer.vocabulary is not None:
             book = Codebook(tokenizer.vocabulary, tokenizer.codebook, name=tokenizer.name)
         return ProgressiveDecoder(
-            self.llm_,
-            self.parts_.stages,
-            constrain=self.constrain,
+            fitted.llm,
+            fitted.parts.stages,
+            constrain=fitted.params["constrain"],
             codebook=book,
             concurrency=self.concurrency,
             errors=self.errors,
@@ -397,25 +488,25 @@ class ImageDenoiser(Parameters):
     ) -> list[DenoisedImage]:
         if not puzzles:
             return []
-        decoder = await asyncio.to_thread(self._planned, puzzles, resume)
+        fitted, decoder = self.fitted, await asyncio.to_thread(self._planned, puzzles, resume)
         if out is not None and resume:
             # Before the first request: with protocol "paper" every picture has a folder of its own, and pictures that
             # are not asked for now have used some of the budget too.
             await asyncio.to_thread(decoder.count_spent, out, "words*")
-        drawings: list[tuple[Puzzle, Drawing]] = []
-        for pairs, some in await asyncio.to_thread(self._jobs, puzzles):
-            queries = [one.query for one in some]
+        drawn: list[tuple[Puzzle, Drawing]] = []
+        for pairs, some in await asyncio.to_thread(fitted.shared, puzzles):
+            queries = [puzzle.query for puzzle in some]
             if out is None:
-                found = await decoder.decode(pairs, queries, on_segment=watch)
+                drawings = await decoder.decode(pairs, queries, on_segment=watch)
             else:
-                folder = Path(out) / ("words" if not self.leaking else f"words-{number_of(some[0].name):08x}")
+                folder = Path(out) / (f"words-{number_of(some[0].name):08x}" if fitted.leaking else "words")
                 run = await asyncio.to_thread(decoder.open_run, folder, pairs, resume=resume)
                 try:
-                    found = await decoder.decode(pairs, queries, run=run, on_segment=watch)
+                    drawings = await decoder.decode(pairs, queries, run=run, on_segment=watch)
                 finally:
                     await asyncio.shield(asyncio.to_thread(run.close))
-            drawings += zip(some, found, strict=True)
-        return await asyncio.to_thread(self._finish, drawings)
+            drawn += zip(some, drawings, strict=True)
+        return await asyncio.to_thread(lambda: [self._restored(fitted, *entry) for entry in drawn])
 
     def _planned(self, puzzles: Sequence[Puzzle], resume: bool) -> ProgressiveDecoder:
         """What draws, once the plan is known to keep to its limit."""
@@ -423,40 +514,21 @@ class ImageDenoiser(Parameters):
             self.plan_of(puzzles).check()
         return self._decoder()
 
-    def _finish(self, drawings: Sequence[tuple[Puzzle, Drawing]]) -> list[DenoisedImage]:
-        """Decode what has all its words."""
-        layers = len(self.tokenizer_.layout)
-        done = []
-        for puzzle, drawing in drawings:
-            decided = decided_by(self.parts_, puzzle.query, layers)
-            one = DenoisedImage(
-                puzzle,
-                self.task_.name,
-                self.protocol,
-                None,
-                None,
-                drawing,
-                decided,
-                self.leaking,
-                drawing.error,
-                whole(self.tokenizer_).preprocessing,
-            )
-            if drawing.error is None:
-                pyramid = drawing.pyramid
-                decoded = self.tokenizer_.decode([pyramid])[0]
-                one = replace(one, decoded=decoded, pyramid=pyramid)
-            done.append(one)
-        return done
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "parts_"):
-            raise NotFittedError("call fit(context_images) first (without images for protocol='paper')")
-        changed = [
-            name
-            for name, value in self.get_params().items()
-            if name not in ("max_tokens", "errors", "concurrency")
-            and value is not self._fitted[name]
-            and value != self._fitted[name]
-        ]
-        if changed:
-            raise UsageError(f"set_params changed {', '.join(changed)} of this ImageDenoiser after fit; call fit again")
+    def _restored(self, fitted: FittedDenoiser, puzzle: Puzzle, drawing: Drawing) -> DenoisedImage:
+        """The picture of a drawing that has all its words, or its error."""
+        restored = DenoisedImage(
+            puzzle,
+            fitted.maker.task.name,
+            fitted.params["protocol"],
+            None,
+            None,
+            drawing,
+            fitted.decided(puzzle),
+            fitted.leaking,
+            drawing.error,
+            whole(fitted.tokenizer).preprocessing,
+        )
+        if drawing.error is not None:
+            return restored
+        pyramid = drawing.pyramid
+        return replace(restored, decoded=fitted.tokenizer.decode([pyramid])[0], pyramid=pyramid)

@@ -6,9 +6,11 @@ results.
 
 from __future__ import annotations
 
+import hashlib
 import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -42,12 +44,47 @@ class Puzzle:
 
 
 @dataclass(frozen=True, slots=True)
+class Context:
+    """What a denoiser keeps of its fit. pairs: the leak-free examples as they are shown, in order. pictures: of each
+    context picture a digest of its pixels, so that none is asked for. alignment: learned from them."""
+
+    pairs: tuple[Pair, ...] = ()
+    pictures: tuple[str, ...] = ()
+    alignment: Alignment = field(default_factory=Alignment)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form: words and digests, no pixels."""
+        examples = []
+        for pair in self.pairs:
+            assert isinstance(pair.condition, TokenPyramid)
+            examples.append({"condition": pair.condition.to_dict(), "words": pair.target.to_dict()})
+        return {"examples": examples, "pictures": list(self.pictures), "alignment": asdict(self.alignment)}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], tokenizer: Tokenizer) -> Context:
+        """The way back.
+
+        Raises:
+            PyramidError, VocabularyError, KeyError, TypeError, ValueError: a damaged document.
+        """
+
+        def words(entry: Mapping[str, Any]) -> TokenPyramid:
+            return TokenPyramid.from_dict(entry, tokenizer.vocabulary)
+
+        pairs = tuple(Pair(words(entry["condition"]), words(entry["words"])) for entry in document["examples"])
+        pictures = tuple(document["pictures"])
+        if len(pictures) != len(pairs) or not all(isinstance(digest, str) for digest in pictures):
+            raise ValueError(f"{len(pairs)} examples need as many digests of pictures; got {list(pictures)!r:.80}")
+        return cls(pairs, pictures, Alignment.from_dict(document["alignment"]))
+
+
+@dataclass(frozen=True, slots=True)
 class PuzzleMaker:
     """Makes puzzles and their examples; the same for the same values, whatever else is made.
 
     task, tokenizer, parts: what is done, by which words, decoded how. corruption: rates of the first and the last
     example. alignment: what the degradation moves, undone wherever a condition's words are shown. keep_known, own,
-    degrade, shuffled, seed: as for ``ImageDenoiser``.
+    degrade, seed: as for ``ImageDenoiser``. shuffled: a control, each layer of every example's target in random order.
     """
 
     task: DenoisingTask
@@ -65,14 +102,14 @@ class PuzzleMaker:
         self,
         pictures: Sequence[Pixels],
         names: Sequence[str] | None,
-        context: Sequence[Pixels],
+        context: Sequence[str],
         sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[Puzzle]:
         """One puzzle for each picture.
 
         Args:
             names: one for each; None numbers them.
-            context: pictures of the prompts, none of which may be asked for.
+            context: digests of the pictures of the prompts, none of which may be asked for.
             sizes: what each photograph measured, (width, height), before the tokenizer took it.
 
         Raises:
@@ -84,7 +121,7 @@ class PuzzleMaker:
         if not pictures:
             return []
         for name, picture in zip(names, pictures, strict=True):
-            if any(np.array_equal(picture, other) for other in context):
+            if digest_of(picture) in context:
                 raise UsageError(
                     f"image {name!r} is also a context image: its answer would stand in the prompt; take it out of the "
                     "context"
@@ -186,6 +223,11 @@ def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> li
         except IclVisionError as error:
             raise type(error)(f"images[{place}]: {error}") from error
     return found
+
+
+def digest_of(picture: Pixels) -> str:
+    """Hex sha256 of a picture's shape and pixels."""
+    return hashlib.sha256(repr(picture.shape).encode() + np.ascontiguousarray(picture).tobytes()).hexdigest()
 
 
 def number_of(name: str) -> int:

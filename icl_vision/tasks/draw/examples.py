@@ -1,4 +1,5 @@
-"""Pictures with their texts to draw from: the packaged digits, or a folder of one's own; and which of them are shown.
+"""Pictures with their texts to draw from: the packaged digits, or a folder of one's own; which are shown, and which
+texts may be asked for.
 
 Knows: folders, captions, balance over the texts given. Refuses to know: words, prompts, LLMs, what is asked for: the
 examples of a prompt are chosen before any query is known.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,9 @@ MOST_BYTES = 16 * 1024 * 1024
 """Of captions.jsonl: a hundred thousand pictures and more."""
 TEXT = "an image of {}"
 """The papers' preamble."""
+
+TEXT_CHARACTERS = 300
+"""A longer text is refused: long enough for a sentence, and every example shows its text once for each segment."""
 
 _PACKAGED = Path(__file__).parents[2] / "artefacts" / "examples"
 _NUMBER = re.compile(r"[\s_-]*\d*$")
@@ -121,6 +125,31 @@ def _captioned(folder: Path) -> list[Captioned]:
     if not found:
         raise UsageError(f"{str(file)!r} names no pictures")
     return found
+
+
+def as_texts(texts: object) -> list[str]:
+    """The texts as a list, stripped.
+
+    Raises:
+        UsageError: not a sequence, none, or something else than one line of at most ``TEXT_CHARACTERS`` among them.
+    """
+    if isinstance(texts, str | bytes | Mapping) or not isinstance(texts, Iterable):
+        raise UsageError(f"texts must be a sequence of strings; got a value of type {type(texts).__name__}")
+    given = list(texts)
+    for index, text in enumerate(given):
+        if not isinstance(text, str) or not text.strip():
+            raise UsageError(f"a text must be a string that is not empty; texts[{index}] is {text!r}")
+        if len(text.strip().splitlines()) > 1:
+            # A second line would read as an example.
+            raise UsageError(f"a text must be one line; texts[{index}] is {text[:80]!r}")
+        characters = len(composed(text.strip()))
+        if characters > TEXT_CHARACTERS:
+            raise UsageError(
+                f"a text may have {TEXT_CHARACTERS} characters; texts[{index}] has {characters}: {text[:80]!r}"
+            )
+    if not given:
+        raise UsageError("there is nothing to draw: give at least one text")
+    return [text.strip() for text in given]
 
 
 def choose(texts: Sequence[str], shots: int | None, seed: int) -> list[int]:

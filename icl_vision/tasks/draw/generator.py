@@ -8,38 +8,31 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from icl_vision.checks import as_real, count, flag, number
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.drawing import Pair, Query, plurality
 from icl_vision.drawing.planning import DrawingPlan
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.segments import Strides
-from icl_vision.drawing.stages import Allowed, Decoding
-from icl_vision.errors import NotFittedError, UsageError
+from icl_vision.drawing.stages import Allowed, Decoding, Stage
+from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.images import ImageSource
-from icl_vision.llms import Budget, connect
+from icl_vision.llms import Budget
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.spelling import composed
-from icl_vision.tasks.checks import (
-    as_sources,
-    check_choice,
-    check_count,
-    check_flag,
-    check_folder,
-    check_kind,
-    check_name,
-    check_number,
-)
-from icl_vision.tasks.draw.checks import as_texts, drawing_tokenizer, is_list_of_pyramids
-from icl_vision.tasks.draw.examples import choose
+from icl_vision.tasks.base import Fitted, Task
+from icl_vision.tasks.checks import as_sources, check_folder, check_name
+from icl_vision.tasks.draw.examples import as_texts, choose
 from icl_vision.tasks.draw.results import GeneratedImage, Preview
 from icl_vision.tasks.draw.session import DrawingSession, close, next_of
 from icl_vision.tasks.draw.stages import TEMPLATE, Passes, drawing_stages
-from icl_vision.tasks.params import Parameters
+from icl_vision.tasks.saving import SavedForm
 
 if TYPE_CHECKING:
     from icl_vision.integrations.langchain import TaskTool
@@ -49,7 +42,17 @@ GUIDANCE = 2.0
 with 1, 95% with 1.5 to 3, 90% with 5; sampled at 0.5, 85% of 400, 93, 95, 93 and 88%."""
 
 
-class ImageGenerator(Parameters):
+@dataclass(frozen=True, kw_only=True)
+class FittedGenerator(Fitted):
+    """What an ``ImageGenerator`` was fitted with. kept: the examples shown, in order. stages: how words are asked for.
+    filling: for previews, a word for each place that has none yet."""
+
+    kept: tuple[Pair, ...]
+    stages: tuple[Stage, ...]
+    filling: tuple[str, ...]
+
+
+class ImageGenerator(Task[FittedGenerator]):
     """Draws pictures from texts by showing an LLM a few pictures with their texts, as words.
 
     Args:
@@ -74,19 +77,19 @@ class ImageGenerator(Parameters):
         errors: a picture whose words cannot be read: "raise", or "return" it with its ``error``.
         budget, prices: limits for one call of ``generate``, and what models cost.
 
-    The constructor only stores; ``fit`` checks, and what is changed after it asks for another ``fit``.
+    The constructor only stores; ``fit`` checks. What is changed afterwards holds from the next ``fit`` on, but for
+    ``concurrency``, ``errors``, ``budget`` and ``prices``, which each call reads.
 
-    After ``fit``: ``pairs_`` (the examples shown, in order), ``texts_``
-    (their distinct texts, sorted), ``llm_``, ``tokenizer_``.
+    After ``fit``: ``pairs_`` (the examples shown, in order), ``texts_`` (their distinct texts, sorted), ``llm_``,
+    ``tokenizer_``.
 
     >>> generator = ImageGenerator().fit(images, texts)  # doctest: +SKIP
     >>> generator.generate(["an image of 3"])[0].image.save("three.png")  # doctest: +SKIP
     """
 
-    pairs_: list[Pair]
-    texts_: list[str]
-    llm_: TextLLM
-    tokenizer_: Tokenizer
+    form = SavedForm("icl_vision.ImageGenerator", 1, {"examples": list}, "generator", otherwise="draw something else")
+    how_to_fit = "fit(images, texts)"
+    decodes = True
 
     def __init__(
         self,
@@ -152,44 +155,81 @@ class ImageGenerator(Parameters):
             CapabilityError: the LLM cannot do what was asked for.
             ArtefactNotFoundError, LLMSpecError: no such tokenizer or LLM.
         """
-        self._check()
-        sources = list(images) if is_list_of_pyramids(images) else as_sources(images, single=False)
+        self.check()
+        sources = as_sources(images, single=False)
+        words = [source for source in sources if isinstance(source, TokenPyramid)]
         names = as_texts(texts)
         if len(sources) != len(names) or not sources:
             raise UsageError(
                 f"give one text for each example, and at least one example; got {len(sources)} images and "
                 f"{len(names)} texts"
             )
+        if words and len(words) != len(sources):
+            raise UsageError("examples must be all pictures or all words (TokenPyramid); got both")
         chosen = choose(names, self.shots, self.seed)
         tokenizer = self._connect_tokenizer()
-        some = [sources[place] for place in chosen]
         pyramids = (
-            [one for one in some if isinstance(one, TokenPyramid)]
-            if isinstance(sources[0], TokenPyramid)
-            else tokenizer.encode([one for one in some if not isinstance(one, TokenPyramid)])
+            [words[index] for index in chosen] if words else tokenizer.encode([sources[index] for index in chosen])
         )
-        if len(pyramids) != len(some):
-            raise UsageError("examples must be all pictures or all words (TokenPyramid); got both")
-        self._finish(
-            [Pair(names[place], pyramid) for place, pyramid in zip(chosen, pyramids, strict=True)],
-            tokenizer,
-            self._connect_llm(),
-        )
+        pairs = tuple(Pair(names[index], pyramid) for index, pyramid in zip(chosen, pyramids, strict=True))
+        self._fitted = self._assembled(self._connect_llm(), tokenizer, pairs)
         return self
 
-    def _finish(self, pairs: list[Pair], tokenizer: Tokenizer, llm: TextLLM) -> None:
-        layout = pairs[0].target.layout
-        if layout != tokenizer.layout or pairs[0].target.vocabulary != tokenizer.vocabulary:
+    def _check(self) -> None:
+        count("shots", self.shots, none="all examples")
+        count("upper", self.upper)
+        count("seed", self.seed, least=0)
+        flag("induction", self.induction, none=True)
+        number("temperature", self.temperature)
+        if not (isinstance(self.guidance, str) and self.guidance == "auto") and as_real(self.guidance) is None:
+            raise UsageError(f"guidance must be 'auto' or a number of 0 or more; got {self.guidance!r}")
+        check_name("template", self.template, "a segment template")
+        check_folder("templates", self.templates)
+
+    def _assembled(self, llm: TextLLM, tokenizer: Tokenizer, kept: tuple[Pair, ...]) -> FittedGenerator:
+        layout = kept[0].target.layout
+        if layout != tokenizer.layout or kept[0].target.vocabulary != tokenizer.vocabulary:
             raise UsageError(
                 f"the examples' words ({layout}) are not those of the tokenizer {tokenizer.name!r} ({tokenizer.layout})"
             )
-        self._decoder(layout, llm).plan(pairs, [Query(str(pairs[0].condition))])  # refuses what cannot work
-        self.pairs_, self.tokenizer_, self.llm_ = pairs, tokenizer, llm
-        # Each in the spelling in which it was given first.
-        texts = {composed(text): text for text in reversed([str(pair.condition) for pair in pairs])}
-        self.texts_ = [texts[one] for one in sorted(texts)]
-        self._filling = plurality([pair.target for pair in pairs])
-        self._fitted = self.get_params()
+        stages = drawing_stages(
+            layout,
+            passes=self.passes,
+            stride=self.stride,
+            upper=self.upper,
+            allowed=self.allowed,
+            decoding=Decoding(
+                self.temperature, self.seed, self.longest_run, best_of=self.best_of, guidance=self._guidance(llm)
+            ),
+            template=self.template,
+            induction=llm.profile.api != "completions" if self.induction is None else self.induction,
+        )
+        fitted = FittedGenerator(
+            params=self._params_now(),
+            llm=llm,
+            tokenizer=tokenizer,
+            kept=kept,
+            stages=stages,
+            filling=tuple(plurality([pair.target for pair in kept])),
+        )
+        self._decoder(fitted).plan(list(kept), [Query(str(kept[0].condition))])  # refuses what cannot work
+        return fitted
+
+    def _guidance(self, llm: TextLLM) -> float:
+        if self.guidance != "auto":
+            return float(self.guidance)
+        return GUIDANCE if llm.profile.scores_text and self.constrain != "never" else 1.0
+
+    @property
+    def pairs_(self) -> list[Pair]:
+        """The examples shown, in order."""
+        return list(self.fitted.kept)
+
+    @property
+    def texts_(self) -> list[str]:
+        """The examples' distinct texts, sorted, each in the spelling in which it was given first."""
+        texts = {composed(text): text for text in reversed([str(pair.condition) for pair in self.fitted.kept])}
+        return [texts[text] for text in sorted(texts)]
 
     # Drawing.
 
@@ -275,17 +315,17 @@ class ImageGenerator(Parameters):
 
     def plan(self, queries: str | Iterable[str], n: int = 1, *, run: Run | None = None) -> DrawingPlan:
         """What ``generate`` would send and cost; nothing is asked. run: open; what it has does not count."""
-        found = self._queries(queries, n)
-        return self._own_decoder().plan(self.pairs_, found, run=run)
+        asked, fitted = self._queries(queries, n), self.fitted
+        return self._decoder(fitted).plan(list(fitted.kept), asked, run=run)
 
     def prompt_for(self, text: str, segment: int = 1) -> str:
         """The prompt of one segment (from 1) of a text; words that are not there yet are the first example's."""
         (query,) = self._queries(text, 1)
-        return self._own_decoder().prompt(self.pairs_, query, segment).text
+        return self._decoder(self.fitted).prompt(self.pairs_, query, segment).text
 
     def __call__(self, queries: str | Iterable[str]) -> Any:
         """The image of one text, or a list of images for several."""
-        images = [one.image for one in self.generate(queries)]
+        images = [drawn.image for drawn in self.generate(queries)]
         return images[0] if isinstance(queries, str) else images
 
     def as_tool(
@@ -308,121 +348,48 @@ class ImageGenerator(Parameters):
         """
         from icl_vision.integrations.langchain import generator_tool
 
-        self._check_fitted()
+        self.ready()
         return generator_tool(self, name, description, images=images)
 
-    # Keeping it.
+    # Keeping it: how is ``Task``'s, what is here.
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the options and the examples' words to a JSON file (no images, no keys), whole or not at all.
-
-        Raises:
-            NotFittedError: before ``fit``. StorageError: the file cannot be written.
-        """
-        from icl_vision.tasks.draw.saving import save
-
-        self._check_fitted()
-        save(self, path)
+    def _kept_to_dict(self) -> dict[str, Any]:
+        return {
+            "examples": [{"text": str(pair.condition), "words": pair.target.to_dict()} for pair in self.fitted.kept]
+        }
 
     @classmethod
-    def load(
-        cls,
-        path: str | os.PathLike[str],
-        *,
-        llm: str | TextLLM | None = None,
-        tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
-        templates: str | os.PathLike[str] | None = None,
-        trust: bool = False,
-    ) -> Self:
-        """The generator that ``save`` wrote, fitted.
-
-        Args:
-            llm, tokenizer: used instead of those written; needed where they were objects that a name cannot bring back.
-            templates: a folder of templates, used instead of the one written, whatever its texts say.
-            trust: follow the file's names wherever they lead. Without it only packaged things, ``openai:MODEL`` and
-                ``anthropic:MODEL`` are taken from the file; a server, a LangChain model, a path or a hub id is yours
-                to pass, since a file from somebody else could name any.
-
-        Raises:
-            UntrustedNameError: the file names something that leads elsewhere.
-            TemplateError: a template says something else than when the file was saved.
-            StorageError: no such file, damaged, or of a version this library does not read.
-            ArtefactError: the tokenizer is not the one that made the words (by hash).
-        """
-        from icl_vision.tasks.draw.saving import load
-
-        return load(cls, path, llm=llm, tokenizer=tokenizer, templates=templates, trust=trust)
+    def _kept_from_dict(cls, document: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[Pair, ...]:
+        pairs = tuple(
+            Pair(str(example["text"]), TokenPyramid.from_dict(example["words"], tokenizer.vocabulary))
+            for example in document["examples"]
+        )
+        if not pairs:
+            raise ValueError("no examples")
+        return pairs
 
     # Steps.
 
-    def _check(self) -> None:
-        check_count("shots", self.shots, least=1, none="all examples")
-        check_count("upper", self.upper, least=1)
-        check_count("seed", self.seed, least=0)
-        check_flag("induction", self.induction, none=True)
-        check_choice("errors", self.errors, ("raise", "return"))
-        check_number("temperature", self.temperature)
-        check_number("guidance", self.guidance, auto=True)
-        check_count("concurrency", self.concurrency, least=1, none="as many as the LLM bears")
-        check_name("template", self.template, "a segment template")
-        check_folder("templates", self.templates)
-        check_kind("budget", self.budget, Budget, "Budget(requests=100)")
-        check_kind("prices", self.prices, PriceTable, "PriceTable.load('prices.yaml')")
-
-    def _decoder(self, layout: Any, llm: TextLLM) -> ProgressiveDecoder:
-        stages = drawing_stages(
-            layout,
-            passes=self.passes,
-            stride=self.stride,
-            upper=self.upper,
-            allowed=self.allowed,
-            decoding=Decoding(
-                self.temperature, self.seed, self.longest_run, best_of=self.best_of, guidance=self._guidance(llm)
-            ),
-            template=self.template,
-            induction=llm.profile.api != "completions" if self.induction is None else self.induction,
-        )
+    def _decoder(self, fitted: FittedGenerator) -> ProgressiveDecoder:
+        params = fitted.params
         return ProgressiveDecoder(
-            llm,
-            stages,
-            constrain=self.constrain,
-            asks=self.asks,
-            fill=self.fill,
-            templates=self.templates,
+            fitted.llm,
+            fitted.stages,
+            constrain=params["constrain"],
+            asks=params["asks"],
+            fill=params["fill"],
+            templates=params["templates"],
             concurrency=self.concurrency,
             errors=self.errors,
             budget=self.budget,
             prices=self.prices,
         )
 
-    def _connect_llm(self) -> TextLLM:
-        return connect(self.llm)
-
-    def _connect_tokenizer(self) -> Tokenizer:
-        return drawing_tokenizer(self.tokenizer)
-
-    def _guidance(self, llm: TextLLM) -> float:
-        if self.guidance == "auto":
-            return GUIDANCE if llm.profile.scores_text and self.constrain != "never" else 1.0
-        if isinstance(self.guidance, bool) or not isinstance(self.guidance, int | float):
-            raise UsageError(f"guidance must be 'auto' or a number of 0 or more; got {self.guidance!r}")
-        return float(self.guidance)
-
-    def _own_decoder(self) -> ProgressiveDecoder:
-        self._check_fitted()
-        return self._decoder(self.tokenizer_.layout, self.llm_)
-
-    def _check_fitted(self) -> None:
-        if not hasattr(self, "pairs_"):
-            raise NotFittedError("this ImageGenerator is not fitted yet; call fit(images, texts) first")
-        if self.get_params() != self._fitted:
-            raise UsageError("set_params changed this ImageGenerator after fit; call fit again")
-
     def _queries(self, queries: str | Iterable[str], n: int) -> list[Query]:
         """What is asked of the decoder; named by text, so that a picture depends on no other query."""
-        self._check_fitted()
-        check_count("n", n, least=1)
-        if n > 1 and not self.temperature:
+        temperature = self.ready().params["temperature"]
+        count("n", n)
+        if n > 1 and not temperature:
             raise UsageError(f"n={n} pictures of one text need a temperature above 0, else all are the same; try 0.5")
         texts = as_texts([queries] if isinstance(queries, str) else queries)
         same = [composed(text) for text in texts]
@@ -432,4 +399,5 @@ class ImageGenerator(Parameters):
         return [Query(text, name=f"{text} #{number}") for text in texts for number in range(1, n + 1)]
 
     def _session(self, queries: list[Query]) -> DrawingSession:
-        return DrawingSession(self._own_decoder(), self.tokenizer_, self.pairs_, queries, self._filling)
+        fitted = self.fitted
+        return DrawingSession(self._decoder(fitted), fitted.tokenizer, list(fitted.kept), queries, fitted.filling)

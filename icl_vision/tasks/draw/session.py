@@ -15,7 +15,6 @@ from icl_vision.contracts import Tokenizer
 from icl_vision.drawing.drawing import Drawing, Pair, Query
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.work import SegmentDrawn
-from icl_vision.tasks.draw.checks import named
 from icl_vision.tasks.draw.results import GeneratedImage, Preview
 
 
@@ -76,6 +75,11 @@ class DrawingSession:
             else:
                 found.append(GeneratedImage(text, number, None, None, one, one.error))
         return found
+
+
+def named(query: Query) -> tuple[str, int]:
+    """The text and the number that a query's name holds."""
+    return str(query.condition), int(query.name.rpartition("#")[2])
 
 
 async def next_of(steps: AsyncGenerator[Preview]) -> Preview:

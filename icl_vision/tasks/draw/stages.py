@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
+from icl_vision.checks import choice
 from icl_vision.drawing.segments import Near, Strides
 from icl_vision.drawing.stages import Allowed, Decoding, Stage
 from icl_vision.pyramid import PyramidLayout
-from icl_vision.tasks.checks import check_choice
 
 Passes = Literal["par", "near", "pnar", "two-stage", "single"]
 PASSES: tuple[str, ...] = get_args(Passes)
@@ -41,7 +41,7 @@ def drawing_stages(
     Raises:
         UsageError: an unknown name.
     """
-    check_choice("passes", passes, PASSES)
+    choice("passes", passes, PASSES)
     common = {
         "allowed": allowed,
         "template": template,

@@ -340,12 +340,14 @@ def test_a_file_of_the_first_version_goes_on_giving_its_numbers(
 
 
 def test_copies_and_pickles_keep_it(held_out, picture, queries):
-    images = [picture("red"), picture("blue")]
-    clf = FewShotClassifier("fake", "ascii", None).fit(images, ["a", "b"])
-    clf.probability_map_ = ProbabilityMap(7.0)
-    assert copy.deepcopy(clf).probability_map_ == ProbabilityMap(7.0)
+    clf = FewShotClassifier("fake", "ascii", None).fit([picture("red"), picture("blue")], ["a", "b"])
+    images, labels = held_out
+    clf.calibrate_probabilities(images, [("a", "b")[number % 2] for number, _ in enumerate(labels)])
+    own = clf.probability_map_
+    assert own is not None and own.source == "own"
+    assert copy.deepcopy(clf).probability_map_ == own
     again = pickle.loads(pickle.dumps(clf))  # noqa: S301  (its own)
-    assert again.probability_map_ == ProbabilityMap(7.0)
+    assert again.probability_map_ == own
     assert [one.calibrated for one in again.classify(queries[0])] == [True] * 4
 
 

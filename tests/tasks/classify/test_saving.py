@@ -61,8 +61,8 @@ def test_the_file_holds_words_and_no_keys(saved, support, overlap_llm, tokenizer
     document = json.loads(text)
     assert document["format_version"] == 1 and document["examples"][0]["text"] == "brick cherry apple"
     assert len(text) < 20_000
-    clf = FewShotClassifier(overlap_llm(), tokenizer, 3).fit(*support)
-    clf._fitted["llm"] = "openai-compatible:m@https://user:secret@host/v1?api_key=secret"
+    spec = "openai-compatible:m@https://user:secret@host/v1?api_key=secret"
+    clf = FewShotClassifier(spec, tokenizer, 3, scoring="parse").fit(*support)
     clf.save(tmp_path / "clf.json")
     text = (tmp_path / "clf.json").read_text()
     assert "secret" not in text and "openai-compatible:m@https://host/v1" in text

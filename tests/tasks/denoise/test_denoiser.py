@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,13 +16,16 @@ from icl_vision.contracts import Scores
 from icl_vision.drawing import Pair
 from icl_vision.errors import (
     AnswerRefusedError,
+    ArtefactError,
     BudgetExceededError,
     CapabilityError,
     ImageNotFoundError,
     NotFittedError,
     RunMismatchError,
+    StorageError,
     UsageError,
 )
+from icl_vision.evaluation.denoising.evaluation import ShuffledWords
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tasks.denoise.denoiser import ImageDenoiser
@@ -120,7 +124,8 @@ def test_the_context_is_drawn_by_the_seed_and_shuffled_words_are_a_control() -> 
     targets = [pair.target for pair in fitted(seed=1).pairs_]
     assert targets == [pair.target for pair in fitted(seed=1).pairs_]
     assert any(targets != [pair.target for pair in fitted(seed=seed).pairs_] for seed in range(2, 6))
-    mixed = [pair.target for pair in fitted(seed=1, shuffled=True).pairs_]
+    control = ShuffledWords(FakeLLM(), GreyTokenizer(), "outpainting", context=4, seed=1).fit(pictures(6))
+    mixed = [pair.target for pair in control.pairs_]
     assert mixed != targets
     assert [sorted(one.words(3)) for one in mixed] == [sorted(one.words(3)) for one in targets]
 
@@ -371,7 +376,7 @@ def test_a_digits_layers_are_all_decided_with_the_condition() -> None:
         ({"protocol": "leaky"}, "protocol must be one of 'leak-free', 'paper'; got 'leaky'"),
         ({"layers": 4}, "layers must be 1 to 3"),
         ({"layers": 0}, "layers must be 1 to 3"),
-        ({"stride": 0}, "stride must be 1 or more words, or None for rows; got 0"),
+        ({"stride": 0}, "stride must be a whole number of 1 or more words, or None \\(rows\\); got 0"),
         ({"window": "far"}, "window must be one of near, all; got 'far'"),
         ({"refine": "twice"}, "refine must be one of agnostic, task, none; got 'twice'"),
         ({"layers": 2, "refine": "task", "window": "all"}, "refine='task' needs window='near'"),
@@ -406,7 +411,7 @@ def test_other_bad_input() -> None:
         fitted().plan([])
     with pytest.raises(UsageError, match="the tokenizer 'ascii' cannot decode words into pictures"):
         ImageDenoiser(FakeLLM(), "ascii").fit(pictures(6))
-    with pytest.raises(UsageError, match="tokenizer must be a name, a folder or a tokenizer; got float"):
+    with pytest.raises(UsageError, match="tokenizer must be a name, a folder or an ImageTokenizer; got float"):
         ImageDenoiser(FakeLLM(), 3.5).fit(pictures(6))  # type: ignore[arg-type]
 
 
@@ -420,12 +425,82 @@ def test_examples_are_pairs() -> None:
     assert all(isinstance(pair, Pair) for pair in fitted().pairs_)
 
 
-def test_what_is_changed_after_fit_is_not_mixed_with_what_was_fitted() -> None:
+# Keeping it -----------------------------------------------------------------------------------------------------------
+
+SAVED: list[dict[str, Any]] = [
+    {},
+    {"task": "rotation", "context": None},
+    {"task": "reconstruction", "window": "all", "layers": 2, "corruption": [0.4, 0.1]},
+    {"task": "translation", "align": False, "refine": "task", "layers": 2, "stride": np.int64(2)},
+    {"task": "inpainting", "protocol": "paper", "context": 3},
+    {"task": "deblurring", "degrade": False, "keep_known": False, "guidance": 2.0},
+]
+
+
+@pytest.mark.parametrize("options", SAVED)
+def test_saved_and_loaded_it_restores_the_same_pictures(options: dict[str, Any], tmp_path: Path) -> None:
+    one = denoiser(**options).fit([] if options.get("protocol") == "paper" else pictures(6))
+    one.save(tmp_path / "denoiser.json")
+    again = ImageDenoiser.load(
+        tmp_path / "denoiser.json", llm=FakeLLM(constraint="logit_bias"), tokenizer=GreyTokenizer()
+    )
+    for before, after in zip(one.denoise(QUERIES), again.denoise(QUERIES), strict=True):
+        assert after.to_dict() == before.to_dict()
+        assert before.image is not None and after.image is not None
+        assert np.array_equal(np.asarray(before.image), np.asarray(after.image))
+    assert [call.prompt for call in again.llm_.calls] == [call.prompt for call in one.llm_.calls]  # type: ignore[attr-defined]
+    assert (again.pairs_, again.alignment_, again.parts_) == (one.pairs_, one.alignment_, one.parts_)
+    again.save(tmp_path / "again.json")
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "denoiser.json").read_text()
+
+
+def test_a_run_goes_on_with_the_loaded_one(tmp_path: Path) -> None:
     one = fitted()
-    before = [result.pyramid for result in one.denoise(QUERIES)]
-    one.set_params(max_tokens=10**9, errors="return", concurrency=2)
-    assert [result.pyramid for result in one.denoise(QUERIES)] == before
-    one.set_params(seed=5)
-    with pytest.raises(UsageError, match="set_params changed seed of this ImageDenoiser after fit; call fit again"):
-        one.denoise(QUERIES)
-    assert one.fit(pictures(6)).denoise(QUERIES)
+    one.save(tmp_path / "denoiser.json")
+    before = one.denoise(QUERIES, out=tmp_path / "run")
+    again = ImageDenoiser.load(
+        tmp_path / "denoiser.json", llm=FakeLLM(constraint="logit_bias"), tokenizer=GreyTokenizer()
+    )
+    after = again.denoise(QUERIES, out=tmp_path / "run", resume=True)
+    assert [result.pyramid for result in after] == [result.pyramid for result in before]
+    assert not again.llm_.calls  # type: ignore[attr-defined]
+
+
+def test_a_loaded_one_knows_its_context_pictures_though_it_has_none(tmp_path: Path) -> None:
+    one = fitted(context=None)
+    one.save(tmp_path / "denoiser.json")
+    assert (tmp_path / "denoiser.json").stat().st_size < 20_000
+    again = ImageDenoiser.load(tmp_path / "denoiser.json", llm=FakeLLM(), tokenizer=GreyTokenizer())
+    with pytest.raises(UsageError, match="image 'b' is also a context image"):
+        again.puzzles([QUERIES[0], pictures(6)[2]], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        (lambda d: d.update(format="x"), StorageError, "'format' is not"),
+        (lambda d: d.pop("examples"), StorageError, "'examples' is missing or is no list"),
+        (lambda d: d.pop("pictures"), StorageError, "'pictures' is missing or is no list"),
+        (lambda d: d.update(alignment=[]), StorageError, "'alignment' is missing or is no object"),
+        (lambda d: d["alignment"].update(turns=4), StorageError, "no alignment"),
+        (lambda d: d["alignment"].update(down=True), StorageError, "no alignment"),
+        (lambda d: d["alignment"].update(up=1), StorageError, "TypeError"),
+        (lambda d: d.update(pictures=d["pictures"][1:]), StorageError, "as many digests"),
+        (lambda d: d["params"].update(task="sharpening"), StorageError, "task must be one of"),
+        (lambda d: d["params"].update(seed="x"), StorageError, "seed must be a whole number"),
+        (lambda d: d["params"].update(errors="hide"), StorageError, "errors must be one of"),
+        (lambda d: d["params"].update(single_pass=True), StorageError, "no parameter 'single_pass'"),
+        (lambda d: d["examples"][0].pop("condition"), StorageError, "KeyError: 'condition'"),
+        (lambda d: d["examples"].append("word"), StorageError, "TypeError"),
+        (lambda d: d["examples"][0]["words"].update(ids=[[[99]]]), StorageError, "PyramidError"),
+        (lambda d: (d["examples"].clear(), d["pictures"].clear()), UsageError, "needs context images; there are none"),
+        (lambda d: d["params"].update(layers=1, refine="none"), UsageError, "are not those that these options ask for"),
+        (lambda d: d["tokenizer"].update(hash="0" * 64), ArtefactError, "its words would restore something else"),
+    ],
+)
+def test_files_that_cannot_be_loaded(change: Any, kind: Any, message: str, tmp_path: Path) -> None:
+    document = json.loads(json.dumps(fitted().to_document()))
+    change(document)
+    (tmp_path / "denoiser.json").write_text(json.dumps(document))
+    with pytest.raises(kind, match=message):
+        ImageDenoiser.load(tmp_path / "denoiser.json", llm=FakeLLM(), tokenizer=GreyTokenizer())

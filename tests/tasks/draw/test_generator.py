@@ -278,7 +278,7 @@ def test_arguments_that_cannot_work(options: Any, said: str) -> None:
         ImageGenerator(**{"llm": drawing_llm(), "shots": 2, **options}).fit(*examples())
 
 
-def test_examples_and_queries_that_cannot_be_used(make: Any) -> None:
+def test_examples_and_queries_that_cannot_be_used(make: Any, tokenizer: ImageTokenizer) -> None:
     images, texts = examples()
     generator = ImageGenerator(drawing_llm())
     with pytest.raises(NotFittedError, match="fit"):
@@ -296,8 +296,9 @@ def test_examples_and_queries_that_cannot_be_used(make: Any) -> None:
         fitted.generate(["a", "a"])
     with pytest.raises(UsageError, match="nothing to draw"):
         fitted.generate([])
-    with pytest.raises(UsageError, match="call fit again"):
-        fitted.set_params(stride=2).generate("a")
+    mixed = [tokenizer.encode(images[:1])[0], *images[1:]]
+    with pytest.raises(UsageError, match="all pictures or all words"):
+        generator.fit(mixed, texts)
 
 
 def test_a_call_gives_images(make: Any) -> None:

@@ -60,9 +60,7 @@ class Variant:
             return self
         return replace(self, setup=replace(self.setup, llm=UnaskedLLM(self.setup.llm)))
 
-    def ask(
-        self, task: Task, number: int, llm_of: Callable[[TextLLM], SharedAnswers], scorer: str
-    ) -> list[RowResult]:
+    def ask(self, task: Task, number: int, llm_of: Callable[[TextLLM], SharedAnswers], scorer: str) -> list[RowResult]:
         """What the LLM says of each query once the control has altered the task.
 
         Args:
