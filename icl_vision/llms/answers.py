@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from icl_vision.contracts import Completion, Profile, Usage
 from icl_vision.errors import LLMNoAnswerError, UsageError
+from icl_vision.llms.checked_scores import is_logprob
 from icl_vision.llms.remote.redaction import quote
 
 REASONING_ROOM = 4096
@@ -64,12 +65,17 @@ _ENDINGS: dict[str, Ending] = {
 }
 
 
+Written = tuple[tuple[bytes, float], ...]
+"""The tokens of an answer, each with its log-probability."""
+
+
 @dataclass(frozen=True, slots=True)
 class Said:
     """What one answer of a provider says, taken out of its JSON.
 
     finish: the provider's own word, None where it gives none. refusal: its text, where there is one apart. thoughts:
-    there is reasoning beside the text. tools: a tool was called. stopped: the stop string that it says it met.
+    there is reasoning beside the text. tools: a tool was called. stopped: the stop string that it says it met. written:
+    the text's tokens, where they were asked for.
     """
 
     text: str
@@ -79,6 +85,7 @@ class Said:
     thoughts: bool = False
     tools: bool = False
     stopped: object = None
+    written: Written = ()
 
 
 def ending(word: str | None) -> Ending:
@@ -230,10 +237,54 @@ def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
     return text[start:end], bool(places)
 
 
-def cut(answer: Completion, stops: Sequence[str]) -> Completion:
-    """The answer up to the first stop string; see ``cut_at_stop``."""
+def cut(answer: Completion, stops: Sequence[str], said: Said | None = None) -> Completion:
+    """The answer up to the first stop string; see ``cut_at_stop``.
+
+    said: what ``read`` made the answer of; where that tells its tokens, their log-probability goes into the answer.
+    """
     text, ended = cut_at_stop(answer.text, stops)
-    return replace(answer, text=text, finish_reason="stop" if ended else answer.finish_reason)
+    logprob = None if said is None else _logprob_of(text, answer.text, said)
+    return replace(answer, text=text, finish_reason="stop" if ended else answer.finish_reason, logprob=logprob)
+
+
+def tokens_told(entries: object) -> Written:
+    """The tokens in a list of entries as OpenAI's endpoints and llama.cpp have them; none where one cannot be read."""
+    tokens: list[tuple[bytes, float]] = []
+    for entry in entries if isinstance(entries, list) else ():
+        token, raw, logprob = (
+            map(entry.get, ("token", "bytes", "logprob")) if isinstance(entry, Mapping) else (None,) * 3
+        )
+        if not is_logprob(logprob):
+            return ()
+        # A token may be a part of a character, which only its bytes show.
+        if isinstance(raw, list) and all(isinstance(byte, int) and 0 <= byte < 256 for byte in raw):
+            tokens.append((bytes(raw), float(logprob)))
+        elif isinstance(token, str):
+            tokens.append((token.encode("utf-8", "surrogatepass"), float(logprob)))
+        else:
+            return ()
+    return tuple(tokens)
+
+
+def _logprob_of(text: str, answer: str, said: Said) -> float | None:
+    """How likely ``text`` is, a piece of the ``answer`` in what was said: the sum over the tokens that it is made of.
+
+    A token that reaches out of it counts whole. None where the tokens are not known, or are not those of the text.
+    """
+    whole = b"".join(token for token, _ in said.written)
+    before = whole.find(said.text.encode("utf-8", "surrogatepass"))
+    # The answer is the end of what was said, behind the thoughts.
+    at, inside = said.text.rfind(answer), answer.find(text)
+    if not text or not whole or min(before, at, inside) < 0:
+        return None
+    start = before + len(said.text[: at + inside].encode("utf-8", "surrogatepass"))
+    end = start + len(text.encode("utf-8", "surrogatepass"))
+    total, place = 0.0, 0
+    for token, logprob in said.written:
+        if place < end and place + len(token) > start:
+            total += logprob
+        place += len(token)
+    return min(total, 0.0)
 
 
 # ---- thoughts ----

@@ -5,18 +5,21 @@ Knows: the TextLLM contract. Refuses to know: any provider.
 An adapter writes ``_complete`` and, where it can, ``_score`` and
 ``_count_tokens``. These always run on the background loop (``llms.loop``), so an
 adapter needs no locks of its own and its clients may be shared by all threads.
+
+What a user asks is checked once, by the outermost LLM: one around another hands it on by ``completed``, ``scored``,
+``learnt`` and ``shared``, which go straight to the inner LLM's own coroutine.
 """
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NotRequired, TypedDict, TypeVar, Unpack, cast
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
+from icl_vision import checks
+from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
 from icl_vision.llms.allowed_forms import composed_constraint, respelled
 from icl_vision.llms.checked_scores import checked_logprobs, is_logprob
@@ -27,6 +30,27 @@ MAX_PROMPT_CHARACTERS = 4_000_000
 """A longer prompt is a mistake for every LLM of today and would only cost memory."""
 
 Self = TypeVar("Self", bound="BaseLLM")
+
+
+class Settings(TypedDict):
+    """How an answer is to be written, checked: the keyword arguments of ``_complete``.
+
+    logprobs: there only where it is asked for, of an LLM that says in its profile that it takes it.
+    """
+
+    max_tokens: int
+    stop: tuple[str, ...]
+    temperature: float
+    seed: int | None
+    constraint: Constraint | None
+    logprobs: NotRequired[bool]
+
+
+def document_of(settings: Settings) -> dict[str, Any]:
+    """The settings in their JSON-ready form: what goes into keys, and reads the same in every version."""
+    constraint = settings["constraint"]
+    form = None if constraint is None else constraint.to_list()
+    return {**settings, "stop": list(settings["stop"]), "constraint": form}
 
 
 class BaseLLM(ABC):
@@ -59,7 +83,9 @@ class BaseLLM(ABC):
         temperature: float,
         seed: int | None,
         constraint: Constraint | None,
-    ) -> Completion: ...
+    ) -> Completion:
+        """The answer. An LLM whose profile has ``logprobs`` takes ``logprobs: bool = False`` besides, and fills
+        ``Completion.logprob`` where it is true; it is never true together with a constraint."""
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         raise CapabilityError(f"{self.profile.name!r} gives no log-probabilities of a given text")
@@ -87,6 +113,7 @@ class BaseLLM(ABC):
         temperature: float = 0.0,
         seed: int | None = None,
         constraint: Constraint | None = None,
+        logprobs: bool = False,
     ) -> Completion:
         """The LLM's continuation of (or answer to) a prompt.
 
@@ -98,6 +125,9 @@ class BaseLLM(ABC):
             seed: for sampling, where the profile says a seed is honoured.
             constraint: what the answer may consist of, where the profile names a kind; an allowed string comes back
                 as it is spelled there, in whichever characters the LLM writes it.
+            logprobs: have ``Completion.logprob`` say how likely the text is, where the profile has ``logprobs`` and
+                nothing constrains the answer; elsewhere it is None. Asked with it and without it are two questions for
+                caches and recordings.
 
         Raises:
             UsageError: an argument that cannot work.
@@ -107,19 +137,13 @@ class BaseLLM(ABC):
             LLMError: the LLM could not answer.
         """
         prompt = check_prompt(prompt)
-        stops = check_settings(
+        settings = check_settings(
             self.profile, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
         )
-        answer = await hop(
-            self._complete(
-                prompt,
-                max_tokens=max_tokens,
-                stop=stops,
-                temperature=float(temperature),
-                seed=seed,
-                constraint=None if constraint is None else composed_constraint(constraint),
-            )
-        )
+        checks.flag("logprobs", logprobs)
+        if logprobs and self.profile.logprobs and constraint is None:
+            settings["logprobs"] = True
+        answer = await hop(self._complete(prompt, **cast(dict[str, Any], settings)))
         return answer if constraint is None else respelled(answer, constraint)
 
     async def score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str = "\n") -> Scores:
@@ -139,13 +163,20 @@ class BaseLLM(ABC):
         checked = _check_pairs(pairs)
         if not isinstance(terminator, str):
             raise UsageError(f"terminator must be a string; got {terminator!r}")
-        scores = await hop(self._score(checked, terminator=terminator))
+        return await hop(self._checked_scores(checked, terminator))
+
+    async def _checked_scores(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
+        scores = await self._score(pairs, terminator=terminator)
         try:
-            logprobs = checked_logprobs(scores, len(checked), self.profile.name)
+            logprobs = checked_logprobs(scores, len(pairs), self.profile.name)
         except LLMResponseError as error:
             # Of another number of scores nobody knows which is whose.
-            whole = len(scores.logprobs) == len(checked)
-            good = {place: one for place, one in enumerate(scores.logprobs) if whole and is_logprob(one, scores.method)}
+            whole = len(scores.logprobs) == len(pairs)
+            good = {
+                index: logprob
+                for index, logprob in enumerate(scores.logprobs)
+                if whole and is_logprob(logprob, scores.method)
+            }
             attach(error, PartialScores(good, scores.usage, scores.method))
             raise
         return scores if logprobs == scores.logprobs else replace(scores, logprobs=logprobs)
@@ -174,7 +205,7 @@ class BaseLLM(ABC):
         Raises:
             UsageError, CapabilityError, PromptTooLongError, LLMError: as ``score``.
         """
-        checked = _check_pairs([(check_prompt(prompt), " " + word) for word in words])
+        checked = _check_pairs([(prompt, " " + word) for word in words])
         return await hop(self._share_words(checked[0][0], [continuation[1:] for _, continuation in checked]))
 
     @property
@@ -216,11 +247,18 @@ class BaseLLM(ABC):
         temperature: float = 0.0,
         seed: int | None = None,
         constraint: Constraint | None = None,
+        logprobs: bool = False,
     ) -> Completion:
         """``complete`` for code that does not await."""
         return run_sync(
             self.complete(
-                prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
+                prompt,
+                max_tokens=max_tokens,
+                stop=stop,
+                temperature=temperature,
+                seed=seed,
+                constraint=constraint,
+                logprobs=logprobs,
             )
         )
 
@@ -271,6 +309,46 @@ def _nobody(count: int) -> None:
     """Whom nobody listens to."""
 
 
+# ---- one LLM asking another: what it was asked itself has been checked, on the background loop ----
+
+
+def _takes_checked(llm: TextLLM, method: str) -> bool:
+    """Whether nothing but the checks of this module stands between a public method and the LLM's own coroutine."""
+    return isinstance(llm, BaseLLM) and getattr(getattr(llm, method), "__func__", None) is getattr(BaseLLM, method)
+
+
+async def completed(llm: TextLLM, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
+    """What ``llm.complete`` answers to a request that is checked already."""
+    handed = cast(dict[str, Any], settings)
+    if _takes_checked(llm, "complete"):
+        return await cast(BaseLLM, llm)._complete(prompt, **handed)
+    return await llm.complete(prompt, **handed)
+
+
+async def scored(llm: TextLLM, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
+    """What ``llm.score`` answers to pairs that are checked already."""
+    if _takes_checked(llm, "score"):
+        return await cast(BaseLLM, llm)._checked_scores(pairs, terminator)
+    return await llm.score(pairs, terminator=terminator)
+
+
+async def shared(llm: BaseLLM, prompt: Prompt, words: Sequence[str]) -> Scores:
+    """What ``llm.share_words`` answers to words that are checked already."""
+    if _takes_checked(llm, "share_words"):
+        return await llm._share_words(prompt, words)
+    return await llm.share_words(prompt, words)
+
+
+async def learnt(llm: BaseLLM, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
+    """What ``llm.learn_words`` does with words that are checked already."""
+    if _takes_checked(llm, "learn_words"):
+        return await llm._learn_words(prompts, words, done)
+    return await llm.learn_words(prompts, words, done=done)
+
+
+# ---- checks ----
+
+
 def check_prompt(prompt: Prompt | str) -> Prompt:
     """A prompt fit to be sent, or UsageError."""
     if not isinstance(prompt, (Prompt, str)):
@@ -296,18 +374,19 @@ def check_settings(
     temperature: float,
     seed: int | None,
     constraint: Constraint | None,
-) -> tuple[str, ...]:
-    """The stop strings as a tuple, or UsageError (CapabilityError) where a setting of ``complete`` cannot work."""
-    _check_int("max_tokens", max_tokens, 1)
-    stops = _check_stop(stop)
-    if isinstance(temperature, bool) or not isinstance(temperature, (int, float)):
-        raise UsageError(f"temperature must be a number, 0 or more; got {temperature!r}")
-    if not (math.isfinite(temperature) and temperature >= 0):
-        raise UsageError(f"temperature must be 0 or more and finite; got {temperature!r}")
-    if seed is not None:
-        _check_int("seed", seed, 0)
-        if seed >= 2**31:
-            raise UsageError(f"seed must be below 2**31; got {seed}")
+) -> Settings:
+    """The settings of ``complete`` in the form that adapters are given.
+
+    Raises:
+        UsageError, CapabilityError: one that cannot work.
+    """
+    settings: Settings = {
+        "max_tokens": checks.count("max_tokens", max_tokens),
+        "stop": _check_stop(stop),
+        "temperature": checks.number("temperature", temperature, least=0),
+        "seed": checks.count("seed", seed, least=0, most=2**31 - 1, none="any"),
+        "constraint": None,
+    }
     if constraint is not None:
         if not isinstance(constraint, Constraint):
             raise UsageError(f"constraint must be an icl_vision Constraint or None; got {type(constraint).__name__}")
@@ -315,7 +394,8 @@ def check_settings(
             raise CapabilityError(
                 f"{profile.name!r} cannot restrict its answers; leave constraint out and parse the answer"
             )
-    return stops
+        settings["constraint"] = composed_constraint(constraint)
+    return settings
 
 
 def _check_text(what: str, text: str) -> None:
@@ -329,32 +409,30 @@ def _check_text(what: str, text: str) -> None:
         ) from None
 
 
-def _check_int(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise UsageError(f"{name} must be a whole number, {least} or more; got {value!r}")
-
-
 def _check_stop(stop: Sequence[str]) -> tuple[str, ...]:
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
-    for one in stops:
-        if not isinstance(one, str) or not one:
-            raise UsageError(f"every stop must be a string that is not empty; got {one!r}")
-        _check_text("a stop string", one)
+    for text in stops:
+        if not isinstance(text, str) or not text:
+            raise UsageError(f"every stop must be a string that is not empty; got {text!r}")
+        _check_text("a stop string", text)
     return stops
 
 
-def _check_pairs(pairs: Sequence[tuple[Prompt, str]]) -> list[tuple[Prompt, str]]:
-    checked = []
-    for place, pair in enumerate(pairs):
+def _check_pairs(pairs: Sequence[tuple[Prompt | str, str]]) -> list[tuple[Prompt, str]]:
+    checked: list[tuple[Prompt, str]] = []
+    last: object = checked  # no prompt yet
+    for index, pair in enumerate(pairs):
         if not (isinstance(pair, (tuple, list)) and len(pair) == 2):
-            raise UsageError(f"score needs (prompt, continuation) pairs; item {place} is {pair!r}")
+            raise UsageError(f"score needs (prompt, continuation) pairs; item {index} is {pair!r}")
         prompt, continuation = pair
         if not isinstance(continuation, str) or not continuation:
             raise UsageError(
-                f"the continuation of item {place} must be a string that is not empty; got {continuation!r}"
+                f"the continuation of item {index} must be a string that is not empty; got {continuation!r}"
             )
-        _check_text(f"the continuation of item {place}", continuation)
-        checked.append((check_prompt(prompt), continuation))
+        _check_text(f"the continuation of item {index}", continuation)
+        # The labels of one image come after one another, with the same prompt.
+        checked.append((checked[-1][0] if prompt is last else check_prompt(prompt), continuation))
+        last = prompt
     if not checked:
         raise UsageError("score needs at least one (prompt, continuation) pair; got none")
     return checked

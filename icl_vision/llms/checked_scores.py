@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeGuard
 
 from icl_vision.contracts import Scores
 from icl_vision.errors import LLMResponseError
@@ -32,11 +33,16 @@ def checked_logprobs(scores: Scores, count: int, name: str) -> tuple[float, ...]
     return tuple(min(value, 0.0) for value in scores.logprobs)
 
 
-def is_logprob(value: object, method: str = "") -> bool:
+def is_logprob(value: object, method: str = "") -> TypeGuard[float]:
     """Whether a value can be a log-probability: finite and not above 0, or -inf where the ``method`` can give it."""
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value) or value > ROUNDING:
         return False
     return math.isfinite(value) or method not in _FINITE
+
+
+def known_logprob(value: object) -> float | None:
+    """The log-probability that a stored value is, None for anything else: what is not known is no reason to fail."""
+    return min(float(value), 0.0) if is_logprob(value) else None
 
 
 def all_impossible(logprobs: Sequence[float]) -> bool:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
-from icl_vision.errors import CapabilityError, LLMResponseError, PromptTooLongError, UsageError
+from icl_vision.errors import CapabilityError, LLMResponseError, PromptTooLongError
 from icl_vision.llms.answers import cut_at_stop
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.local.forced_requests import START, ForcedTokens
@@ -53,6 +54,7 @@ class FakeLLM(BaseLLM):
         context_window: tokens, counted as words and marks; a longer prompt raises PromptTooLongError.
         api: endpoint it claims to answer on.
         name: in its profile.
+        logprobs: tell, where asked, how likely an answer is: what ``score`` says of it as it stands.
 
     ``calls`` holds every request so far, a FakeCall each.
     """
@@ -69,9 +71,9 @@ class FakeLLM(BaseLLM):
         context_window: int | None = None,
         api: Literal["completions", "chat"] = "completions",
         name: str = "fake",
+        logprobs: bool = False,
     ) -> None:
-        if context_window is not None and context_window < 1:
-            raise UsageError(f"context_window must be 1 or more; got {context_window}")
+        context_window = checks.count("context_window", context_window, of="tokens", none="no limit")
         self.calls: list[FakeCall] = []
         self._answers: str | Callable[[str], str] | None = None
         self._queue: Iterator[str | Exception] | None = None
@@ -90,6 +92,7 @@ class FakeLLM(BaseLLM):
             constraint=constraint,
             seed=True,
             prefix_cache=False,
+            logprobs=logprobs,
         )
 
     @property
@@ -105,6 +108,7 @@ class FakeLLM(BaseLLM):
         temperature: float,
         seed: int | None,
         constraint: Constraint | None,
+        logprobs: bool = False,
     ) -> Completion:
         settings = {
             "max_tokens": max_tokens,
@@ -113,6 +117,8 @@ class FakeLLM(BaseLLM):
             "seed": seed,
             "constraint": constraint,
         }
+        if logprobs:
+            settings["logprobs"] = True
         self.calls.append(FakeCall("complete", prompt, settings))
         spent = self._check_fits(prompt.text)
         text = self._answer(prompt, constraint)
@@ -121,7 +127,8 @@ class FakeLLM(BaseLLM):
         pieces = list(_pieces(text))
         if len(pieces) > max_tokens:
             text, reason = text[: pieces[max_tokens - 1].end()], "length"
-        return Completion(text, reason, Usage(1, spent, 0, min(len(pieces), max_tokens)))
+        logprob = min(0.0, float(self._score_of(prompt, text))) if logprobs else None
+        return Completion(text, reason, Usage(1, spent, 0, min(len(pieces), max_tokens)), {}, logprob)
 
     def _answer(self, prompt: Prompt, constraint: Constraint | None) -> str:
         if self._queue is not None:

@@ -23,12 +23,14 @@ _EFFORT_OFF = {"reasoning": "optional", "least_reasoning": "none", "temperature"
 _ALWAYS = {"reasoning": "always", "temperature": False}
 _RESPONSES = {"api": "responses", "seed": False}
 
-# Sampling parameters, "up to 4" stop strings, a best-effort seed in Chat Completions [sdk].
+# Sampling parameters, "up to 4" stop strings, log-probabilities of the tokens written, a best-effort seed in Chat
+# Completions [sdk].
 _PLAIN = {
     "reasoning": "never",
     "temperature": True,
     "seed": True,
     "stop_strings": 4,
+    "logprobs": True,
     "batch": True,
 }
 # "Supported schemas" of OpenAI's guide to structured outputs: 1,000 enum values; 120,000 characters of names and enum
@@ -71,7 +73,7 @@ OPENAI: tuple[Rule, ...] = (
     ("openai:chatgpt-4o*", {"constraint": None}),
     ("openai:gpt-4.1*", _SCHEMA | {"context_window": 1_047_576, "tokenizer": "o200k_base"}),
     # Search models take no sampling parameters and answer from the web.
-    ("openai:gpt-4o*search*", {"temperature": False, "seed": False, "stop_strings": 0}),
+    ("openai:gpt-4o*search*", {"temperature": False, "seed": False, "stop_strings": 0, "logprobs": False}),
     # The o-series always reasons, at low at the least [pai]; stop "not supported with o3 and o4-mini" [sdk].
     *(
         (

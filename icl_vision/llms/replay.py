@@ -18,13 +18,14 @@ import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
-from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
+from icl_vision.contracts import Completion, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMResponseError, StorageError, UsageError
 from icl_vision.files.reading import MOST_WEIGHTS, checked_path, loads, read_text
 from icl_vision.llms.answers import check
-from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.base import BaseLLM, Settings, completed, document_of, scored
+from icl_vision.llms.checked_scores import known_logprob
 from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrappers.wrapped import WrappedLLM
@@ -72,27 +73,22 @@ class RecordingLLM(WrappedLLM):
         else:
             self._append(header)
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
-        answer = await self.llm.complete(
-            prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
-        )
-        request = _completion_request(prompt, max_tokens, stop, temperature, seed, constraint)
-        written = {"text": answer.text, "finish_reason": answer.finish_reason, "usage": answer.usage.to_dict()}
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
+        answer = await completed(self.llm, prompt, **settings)
+        request = _completion_request(prompt, settings)
+        written: dict[str, Any] = {
+            "text": answer.text,
+            "finish_reason": answer.finish_reason,
+            "usage": answer.usage.to_dict(),
+        }
+        if answer.logprob is not None:
+            written["logprob"] = answer.logprob
         await self._thread.run(self._append, {"request": request, "answer": written})
         return answer
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         try:
-            scores = await self.llm.score(pairs, terminator=terminator)
+            scores = await scored(self.llm, pairs, terminator=terminator)
         except Exception as error:
             partial = take(error)  # what came back before it is recorded all the same
             await self._thread.run(
@@ -100,8 +96,8 @@ class RecordingLLM(WrappedLLM):
             )
             attach(error, partial)
             raise
-        scored = dict(enumerate(scores.logprobs))
-        await self._thread.run(self._append_scores, pairs, scored, scores.usage, scores.method, terminator)
+        logprobs = dict(enumerate(scores.logprobs))
+        await self._thread.run(self._append_scores, pairs, logprobs, scores.usage, scores.method, terminator)
         return scores
 
     def _append_scores(
@@ -160,20 +156,12 @@ class ReplayLLM(BaseLLM):
     def profile(self) -> Profile:
         return self._profile
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
-        answer = self._next(_completion_request(prompt, max_tokens, stop, temperature, seed, constraint))
-        found = Completion(str(answer["text"]), str(answer["finish_reason"]), Usage(**answer["usage"]))
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
+        answer = self._next(_completion_request(prompt, settings))
+        usage, logprob = Usage(**answer["usage"]), known_logprob(answer.get("logprob"))
+        recorded = Completion(str(answer["text"]), str(answer["finish_reason"]), usage, {}, logprob)
         # Version 0.1.0 recorded what was no answer, too: it is the same error now as from the LLM itself.
-        return check(found, self._profile.name)
+        return check(recorded, self._profile.name)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         answers = [self._next(_score_request(prompt, text, terminator)) for prompt, text in pairs]
@@ -196,23 +184,9 @@ class ReplayLLM(BaseLLM):
         return answers.pop(0) if len(answers) > 1 else answers[0]
 
 
-def _completion_request(
-    prompt: Prompt,
-    max_tokens: int,
-    stop: tuple[str, ...],
-    temperature: float,
-    seed: int | None,
-    constraint: Constraint | None,
-) -> dict[str, Any]:
-    return {
-        "kind": "complete",
-        "prompt": [prompt.instruction, prompt.context, prompt.query],
-        "max_tokens": max_tokens,
-        "stop": list(stop),
-        "temperature": temperature,
-        "seed": seed,
-        "constraint": None if constraint is None else constraint.to_list(),
-    }
+def _completion_request(prompt: Prompt, settings: Settings) -> dict[str, Any]:
+    asked = [prompt.instruction, prompt.context, prompt.query]
+    return {"kind": "complete", "prompt": asked, **document_of(settings)}
 
 
 def _score_request(prompt: Prompt, continuation: str, terminator: str) -> dict[str, Any]:

@@ -215,10 +215,10 @@ async def check_bad_arguments(llm: TextLLM) -> None:
     for arguments, message in (
         ({"prompt": ""}, "the prompt is empty"),
         ({"prompt": 3}, "a string or an icl_vision Prompt; got int"),
-        ({"prompt": "a", "max_tokens": 0}, "max_tokens must be a whole number, 1 or more; got 0"),
-        ({"prompt": "a", "temperature": -1}, "temperature must be 0 or more"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens must be a whole number of 1 or more; got 0"),
+        ({"prompt": "a", "temperature": -1}, "temperature must be a number of 0 or more"),
         ({"prompt": "a", "stop": [""]}, "every stop must be a string that is not empty"),
-        ({"prompt": "a", "seed": -1}, "seed must be a whole number, 0 or more"),
+        ({"prompt": "a", "seed": -1}, "seed must be a whole number from 0"),
     ):
         with pytest.raises(UsageError, match=message):
             await llm.complete(**arguments)

@@ -16,7 +16,7 @@ from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Usage
 from icl_vision.errors import LLMNoAnswerError, LLMStatusError, UsageError
 from icl_vision.llms import FakeLLM, answers, register_profile
 from icl_vision.llms.answers import Said, cut_at_stop, ending, may_be_kept, sent_stops, without_thoughts
-from icl_vision.llms.batch.folder import Settings
+from icl_vision.llms.batch.folder import RequestSettings
 
 NAMES = ("openai-chat", "openai-responses", "anthropic", "compatible-chat", "compatible-completions", "langchain")
 WIRES = [one for one in ADAPTERS if one.name in NAMES]
@@ -360,7 +360,7 @@ def test_answers_of_a_batch_keep_the_same_rules(name):
     from icl_vision.llms.batch.llm import _provider
 
     adapter = next(one for one in ADAPTERS if one.name == name)
-    settings = Settings(16, ("\n",), 0.0, None, None)
+    settings = RequestSettings(16, ("\n",), 0.0, None, None)
     with LoopbackServer(adapter.provider()) as server, adapter.llm(server) as llm:
         provider = _provider(llm, quick())
         assert provider.completion(said(name, "<think>hm</think>\n\npizza\nx"), settings).text == "pizza"

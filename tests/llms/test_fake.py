@@ -71,7 +71,7 @@ def test_scores_by_a_function_and_without():
 def test_window():
     with pytest.raises(PromptTooLongError, match="the prompt has 5 tokens but the LLM's window holds 4"):
         FakeLLM("a", context_window=4).complete_sync("one two three four five")
-    with pytest.raises(UsageError, match="context_window must be 1 or more; got 0"):
+    with pytest.raises(UsageError, match="context_window must be a whole number of 1 or more tokens, or None .*got 0"):
         FakeLLM(context_window=0)
 
 

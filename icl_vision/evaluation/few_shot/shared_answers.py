@@ -8,15 +8,16 @@ Also here: an LLM that answers nothing but says what it would have been sent, fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Unpack
 
-from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
+from icl_vision.contracts import Completion, Prompt, Scores, TextLLM, Usage
+from icl_vision.llms.base import Settings, completed, scored
 from icl_vision.llms.local.forced_requests import START
 from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.llms.wrappers.wrapped import WrappedLLM
-
-Settings = tuple[int, tuple[str, ...], float, int | None, Constraint | None]
 
 
 def shares(total: int, parts: int) -> list[int]:
@@ -38,28 +39,17 @@ class SharedAnswers(WrappedLLM):
         self.asked = 0
         self.usage = Usage()
         self._scores: dict[tuple[str, str, str], float] = {}
-        self._completions: dict[tuple[str, Settings], Completion] = {}
+        self._completions: dict[tuple[Any, ...], Completion] = {}
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
         self.calls += 1
-        key = (prompt.text, (max_tokens, tuple(stop), temperature, seed, constraint))
+        key = (prompt.text, tuple(settings.values()))
         known = self._completions.get(key)
         if known is None:
-            known = await self.llm.complete(
-                prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
-            )
+            known = await completed(self.llm, prompt, **settings)
             self.asked += 1
             self.usage += known.usage
-            self._completions[key] = Completion(known.text, known.finish_reason)  # what it cost is booked once
+            self._completions[key] = replace(known, usage=Usage(), raw={})  # what it cost is booked once
         return known
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
@@ -69,7 +59,7 @@ class SharedAnswers(WrappedLLM):
         usage, method = Usage(), "shared"
         if new:
             try:
-                scores = await self.llm.score(list(new.values()), terminator=terminator)
+                scores = await scored(self.llm, list(new.values()), terminator=terminator)
             except Exception as error:
                 self._keep(list(new), take(error))
                 there = {index: self._scores[key] for index, key in enumerate(keys) if key in self._scores}
@@ -109,19 +99,12 @@ class UnaskedLLM(DryLLM):
         """Take no fixed part for known any more: what comes next is another episode."""
         self._fixed.clear()
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
         tokens = await self._thread.run(self._completed, prompt)
         # (An empty one would be no answer.)
-        return Completion("-", "stop", Usage(1, tokens, 0, self.most_tokens(max_tokens, constraint)))
+        return Completion(
+            "-", "stop", Usage(1, tokens, 0, self.most_tokens(settings["max_tokens"], settings["constraint"]))
+        )
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         usage = await self._thread.run(self._all_scored, pairs, terminator)

@@ -35,6 +35,7 @@ from icl_vision.files.runs import Run
 from icl_vision.files.storage import atomic_path
 from icl_vision.forks import ForkLock
 from icl_vision.llms.answers import may_be_kept
+from icl_vision.llms.checked_scores import known_logprob
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ STATES = ("intent", "submitted", "collected", "failed")
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class RequestSettings:
     """How an answer is decoded: the keyword arguments of ``complete``."""
 
     max_tokens: int
@@ -51,19 +52,21 @@ class Settings:
     temperature: float
     seed: int | None
     constraint: Constraint | None
+    logprobs: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {
+        """JSON-ready form. ``logprobs`` stands in it only where asked for: other keys are what they always were."""
+        form = {
             "max_tokens": self.max_tokens,
             "stop": list(self.stop),
             "temperature": self.temperature,
             "seed": self.seed,
             "constraint": None if self.constraint is None else self.constraint.to_list(),
         }
+        return form | {"logprobs": True} if self.logprobs else form
 
     @classmethod
-    def from_dict(cls, document: Mapping[str, Any]) -> Settings:
+    def from_dict(cls, document: Mapping[str, Any]) -> RequestSettings:
         """The settings of ``to_dict``. Raises KeyError, TypeError or ValueError on anything else."""
         allowed = document["constraint"]
         return cls(
@@ -72,6 +75,7 @@ class Settings:
             document["temperature"],
             document["seed"],
             None if allowed is None else Constraint.from_list(allowed),
+            bool(document.get("logprobs", False)),
         )
 
 
@@ -81,7 +85,7 @@ class Request:
 
     key: str
     body: Mapping[str, Any]
-    settings: Settings
+    settings: RequestSettings
 
 
 @dataclass(slots=True, eq=False)
@@ -183,7 +187,7 @@ class BatchFolder:
     def add(self, requests: Sequence[Request]) -> Batch:
         """A new batch with its requests file; nothing is journalled yet."""
         name = secrets.token_hex(8)
-        known: dict[Settings, int] = {}
+        known: dict[RequestSettings, int] = {}
         lines: list[str] = []
         for request in requests:
             if request.settings not in known:
@@ -250,11 +254,11 @@ class BatchFolder:
             raise self._damaged(batch, f"cannot be read: {error.strerror}") from error
         if hashlib.sha256(content).hexdigest() != batch.digest:
             raise self._damaged(batch, "is not the file that was written")
-        settings: list[Settings] = []
+        settings: list[RequestSettings] = []
         for raw in content.splitlines():
             line = json.loads(raw)
             if "settings" in line:
-                settings.append(Settings.from_dict(line["settings"]))
+                settings.append(RequestSettings.from_dict(line["settings"]))
             else:
                 yield Request(line["key"], line["body"], settings[line["with"]])
 
@@ -279,7 +283,8 @@ class BatchFolder:
         answer = line["answer"]
         if not may_be_kept(answer["text"], answer["finish_reason"]):
             return None  # kept by version 0.1.0: nothing was answered, so it may be asked again
-        return Completion(answer["text"], answer["finish_reason"], Usage(**answer["usage"]), answer["raw"])
+        usage, logprob = Usage(**answer["usage"]), known_logprob(answer.get("logprob"))
+        return Completion(answer["text"], answer["finish_reason"], usage, answer["raw"], logprob)
 
     def error(self, key: str) -> IclVisionError | None:
         """How a request failed that has no answer."""
@@ -381,12 +386,13 @@ def _write(target: Path, content: bytes) -> None:
 
 
 def _answer_document(answer: Completion) -> dict[str, Any]:
-    return {
+    document = {
         "text": answer.text,
         "finish_reason": answer.finish_reason,
         "usage": answer.usage.to_dict(),
         "raw": dict(answer.raw),
     }
+    return document if answer.logprob is None else document | {"logprob": answer.logprob}
 
 
 def _error_document(error: IclVisionError) -> dict[str, Any]:

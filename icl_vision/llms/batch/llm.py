@@ -21,7 +21,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Unpack
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import (
@@ -30,10 +30,10 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
-from icl_vision.llms.allowed_forms import composed_constraint, respelled
-from icl_vision.llms.base import check_prompt, check_settings
+from icl_vision.llms.allowed_forms import respelled
+from icl_vision.llms.base import Settings, check_prompt, check_settings
 from icl_vision.llms.batch.courier import Courier
-from icl_vision.llms.batch.folder import Batch, BatchFolder, Request, Settings, rebuilt
+from icl_vision.llms.batch.folder import Batch, BatchFolder, Request, RequestSettings, rebuilt
 from icl_vision.llms.batch.provider import Outcome, Provider
 from icl_vision.llms.connecting import connect
 from icl_vision.llms.loop import OwnThread, hop, run_sync
@@ -159,11 +159,10 @@ class BatchLLM(WrappedLLM):
         ``collect``. Raises what ``complete`` raises where a batch could not be submitted.
         """
         checked = [check_prompt(prompt) for prompt in prompts]
-        stops = check_settings(
+        settings = check_settings(
             self.profile, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
         )
-        form = None if constraint is None else composed_constraint(constraint)
-        keys = await hop(self._submit(checked, Settings(max_tokens, stops, float(temperature), seed, form)))
+        keys = await hop(self._submit(checked, RequestSettings(**settings)))
         if constraint is not None:
             self._spellings.update(dict.fromkeys(keys, constraint))
         return keys
@@ -205,18 +204,9 @@ class BatchLLM(WrappedLLM):
 
     # ---- callers ----
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
         folder = await self._open()
-        request = self._request(prompt, Settings(max_tokens, stop, temperature, seed, constraint))
+        request = self._request(prompt, RequestSettings(**settings))
         stored = await self._stored(folder, request.key)
         if stored is not None:
             return replace(stored, usage=Usage())
@@ -244,7 +234,7 @@ class BatchLLM(WrappedLLM):
             f"{self.llm.profile.name!r} gives no log-probabilities of a given text through its batch endpoint"
         )
 
-    async def _submit(self, prompts: Sequence[Prompt], settings: Settings) -> tuple[str, ...]:
+    async def _submit(self, prompts: Sequence[Prompt], settings: RequestSettings) -> tuple[str, ...]:
         folder = await self._open()
         requests = [self._request(prompt, settings) for prompt in prompts]
         for prompt, request in zip(prompts, requests, strict=True):
@@ -289,7 +279,7 @@ class BatchLLM(WrappedLLM):
                 return found
         return None
 
-    def _request(self, prompt: Prompt, settings: Settings) -> Request:
+    def _request(self, prompt: Prompt, settings: RequestSettings) -> Request:
         document = [
             FORMAT,
             self.identity,

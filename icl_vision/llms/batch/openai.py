@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Container, Mapping, Sequence
 from typing import Any
 
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError
-from icl_vision.llms.batch.folder import Batch, Settings
+from icl_vision.llms.batch.folder import Batch, RequestSettings
 from icl_vision.llms.batch.provider import DAY, Outcome, Progress, Provider, Search, lines_of, mapping
 from icl_vision.llms.remote.errors.sdk_errors import error_detail
 from icl_vision.llms.remote.redaction import quote
@@ -110,7 +110,7 @@ class OpenAIBatches(Provider):
                 async for line in lines:
                     yield line
 
-    def outcome(self, line: Mapping[str, Any], settings: Settings) -> Outcome:
+    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Outcome:
         response = mapping(line.get("response"))
         status = response.get("status_code")
         if status == 200:

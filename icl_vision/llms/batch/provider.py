@@ -16,7 +16,7 @@ from typing import Any, ClassVar, TypeVar
 
 from icl_vision.contracts import Completion, Prompt
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMUnavailableError
-from icl_vision.llms.batch.folder import Batch, Request, Settings
+from icl_vision.llms.batch.folder import Batch, Request, RequestSettings
 from icl_vision.llms.remote.guarded_http import MOST_BYTES, in_pieces
 from icl_vision.llms.remote.redaction import quote
 from icl_vision.llms.remote.resilience import Resilience
@@ -97,7 +97,7 @@ class Provider(ABC):
         """The lines of what came back, in any order."""
 
     @abstractmethod
-    def outcome(self, line: Mapping[str, Any], settings: Settings) -> Outcome:
+    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Outcome:
         """What a line of the results says."""
 
     @abstractmethod
@@ -106,7 +106,7 @@ class Provider(ABC):
 
     # ---- for BatchLLM ----
 
-    def body(self, prompt: Prompt, settings: Settings) -> dict[str, Any]:
+    def body(self, prompt: Prompt, settings: RequestSettings) -> dict[str, Any]:
         """A request as the endpoint takes it: plain JSON."""
         params = self.llm.request_params(
             prompt,
@@ -115,6 +115,7 @@ class Provider(ABC):
             temperature=settings.temperature,
             seed=settings.seed,
             constraint=settings.constraint,
+            logprobs=settings.logprobs,
         )
         extra = params.pop("extra_body", None)  # the SDKs' name for fields they do not know
         return params | dict(extra or {})
@@ -225,7 +226,7 @@ class Provider(ABC):
         """What must not show in a message."""
         return self.llm.secrets()
 
-    def completion(self, answer: Any, settings: Settings) -> Outcome:
+    def completion(self, answer: Any, settings: RequestSettings) -> Outcome:
         """The provider's answer to one request, read by the LLM's own adapter."""
         try:
             self.llm.check_answer(answer, "")

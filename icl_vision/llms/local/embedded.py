@@ -133,6 +133,7 @@ class LocalLLM(BaseLLM):
             prefix_cache=not deterministic,
             scores_bags=scores,
             embedded=True,
+            logprobs=True,
             reasoning="optional" if chat and info is not None and "<think>" in (info.chat_template or "") else "never",
         )
         self._reasoning_room = answers.reasoning_room_of(reasoning_room, self._profile)
@@ -205,6 +206,7 @@ class LocalLLM(BaseLLM):
         temperature: float,
         seed: int | None,
         constraint: Constraint | None,
+        logprobs: bool = False,
     ) -> Completion:
         server = await self._ready()
         # The length is known where the restriction counts tokens; a grammar ends by itself.
@@ -227,6 +229,10 @@ class LocalLLM(BaseLLM):
         }
         if seed is not None:
             document["seed"] = seed
+        if logprobs:
+            # Of the likeliest token at each place, and with it of the one that was written.
+            document["n_probs"] = 1
+            document["response_fields"].append("completion_probabilities")
         if constraint is not None and constraint.places and known:
             self._check_fits(len(tokens), constraint.count)
             answered = await write_places(server, document, constraint.places[:max_tokens], known, lift=LIFT)
@@ -235,8 +241,9 @@ class LocalLLM(BaseLLM):
         answer, spent = await self._written(server, document, tokens)
         limited = answer.get("stop_type") == "limit" and answer.get("tokens_predicted") != length
         met = answer.get("stopping_word") if answer.get("stop_type") == "word" else None
-        said = Said(str(answer["content"]), "length" if limited else "stop", spent, stopped=met)
-        return answers.cut(answers.read(said, self.profile.name, answer, stops=stop), stop)
+        written = answers.tokens_told(answer.get("completion_probabilities"))
+        said = Said(str(answer["content"]), "length" if limited else "stop", spent, stopped=met, written=written)
+        return answers.cut(answers.read(said, self.profile.name, answer, stops=stop), stop, said)
 
     async def _written(
         self, server: LlamaServer, document: dict[str, Any], tokens: list[int]

@@ -111,6 +111,7 @@ class AnthropicLLM(RemoteLLM):
         temperature: float,
         seed: int | None,
         constraint: Constraint | None,
+        logprobs: bool = False,
     ) -> dict[str, Any]:
         if constraint is not None:
             check_constraint(constraint, self.profile)

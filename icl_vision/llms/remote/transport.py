@@ -35,7 +35,7 @@ from icl_vision.errors import (
 )
 from icl_vision.llms import answers
 from icl_vision.llms.answers import Said
-from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.base import BaseLLM, Settings
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.remote.errors.provider_errors import error_in
 from icl_vision.llms.remote.errors.sdk_errors import Translator
@@ -271,6 +271,7 @@ class RemoteLLM(BaseLLM):
         temperature: float,
         seed: int | None,
         constraint: Constraint | None,
+        logprobs: bool = False,
     ) -> dict[str, Any]:
         """One request as keyword arguments of the SDK's method; JSON values only."""
 
@@ -294,21 +295,11 @@ class RemoteLLM(BaseLLM):
 
     # ---- one request ----
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
-        params = self.request_params(
-            prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
-        )
-        answer = await self._post(params, prompt, self.most_tokens(max_tokens, constraint))
-        return self.completion_of(answer, stop=stop, constraint=constraint)
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
+        constraint = settings["constraint"]
+        params = self.request_params(prompt, **settings)
+        answer = await self._post(params, prompt, self.most_tokens(settings["max_tokens"], constraint))
+        return self.completion_of(answer, stop=settings["stop"], constraint=constraint)
 
     async def _post(self, params: dict[str, Any], prompt: Prompt, most: int) -> dict[str, Any]:
         """The JSON object that the provider answers with. most: tokens it may write, for the limiter's budget."""
@@ -473,6 +464,8 @@ class RemoteLLM(BaseLLM):
     ) -> Completion:
         """The answer as the contract has it: plain text, cut at the stop strings, or what the constraint allows.
 
+        Its log-probability is there where the answer tells those of its tokens.
+
         Raises:
             LLMNoAnswerError: nothing was answered; see ``answers.read``.
         """
@@ -488,7 +481,7 @@ class RemoteLLM(BaseLLM):
                     "max_tokens"
                 )
             self._dropped("constraint", "it answered with something else than what was allowed")
-        return answers.cut(answer, stop)
+        return answers.cut(answer, stop, said)
 
 
 @functools.lru_cache(maxsize=64)

@@ -24,14 +24,15 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Unpack
 
-from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
+from icl_vision.contracts import Completion, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import DroppedGuaranteeWarning, StorageError, UsageError
 from icl_vision.files.rows import JsonRows
 from icl_vision.files.storage import cache_dir
 from icl_vision.llms.answers import may_be_kept
-from icl_vision.llms.checked_scores import is_logprob
+from icl_vision.llms.base import Settings, completed, document_of, scored
+from icl_vision.llms.checked_scores import is_logprob, known_logprob
 from icl_vision.llms.loop import OwnThread
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.wrappers.wrapped import WrappedLLM, unknown_to_caches
@@ -123,44 +124,21 @@ class CachedLLM(WrappedLLM):
     def __repr__(self) -> str:
         return f"CachedLLM({self.llm!r}, hits={self.cache.hits}, misses={self.cache.misses})"
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: Sequence[str],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
-        key = await self._key_of(
-            "complete",
-            prompt,
-            {
-                "max_tokens": max_tokens,
-                "stop": list(stop),
-                "temperature": temperature,
-                "seed": seed,
-                "constraint": None if constraint is None else constraint.to_list(),
-            },
-        )
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
+        key = await self._key_of("complete", prompt, document_of(settings))
         spent = Usage()
 
         async def ask() -> dict[str, Any]:
             nonlocal spent
-            answer = await self.llm.complete(
-                prompt,
-                max_tokens=max_tokens,
-                stop=stop,
-                temperature=temperature,
-                seed=seed,
-                constraint=constraint,
-            )
+            answer = await completed(self.llm, prompt, **settings)
             spent = answer.usage
-            return {"text": answer.text, "finish_reason": answer.finish_reason, "usage": answer.usage.to_dict()}
+            body = {"text": answer.text, "finish_reason": answer.finish_reason, "usage": answer.usage.to_dict()}
+            return body if answer.logprob is None else body | {"logprob": answer.logprob}
 
         body = await self._cached(key, ask)
-        return Completion(str(body["text"]), str(body["finish_reason"]), spent, {})
+        # No logprob in rows of before it was kept.
+        logprob = known_logprob(body.get("logprob"))
+        return Completion(str(body["text"]), str(body["finish_reason"]), spent, {}, logprob)
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:
         mode = self._mode()
@@ -181,7 +159,7 @@ class CachedLLM(WrappedLLM):
         usage, method = Usage(), "cached"
         if missing:
             try:
-                scores = await self.llm.score(list(missing.values()), terminator=terminator)
+                scores = await scored(self.llm, list(missing.values()), terminator=terminator)
             except Exception as error:
                 # What came back before it is paid for: kept here, and handed on with what was known already.
                 partial = take(error)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Callable, Container, Iterable, Sequence
+from typing import Unpack
 
-from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
+from icl_vision.contracts import Completion, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import UsageError
+from icl_vision.llms.base import Settings
 from icl_vision.llms.local.forced_requests import START, ForcedTokens
 from icl_vision.llms.local.scoring import SIBLINGS
 from icl_vision.llms.tokens import TokenCount, count_tokens, estimated_pieces
@@ -123,16 +125,7 @@ class DryLLM(WrappedLLM):
     def _count(self, text: str) -> TokenCount:
         return count_tokens(text, self.profile.name, encoding=self.profile.tokenizer)
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
         raise self._not_asked()
 
     async def _score(self, pairs: Sequence[tuple[Prompt, str]], *, terminator: str) -> Scores:

@@ -9,7 +9,7 @@ import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Unpack
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import (
@@ -22,7 +22,7 @@ from icl_vision.errors import (
     UsageError,
 )
 from icl_vision.forks import ForkLock
-from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.base import BaseLLM, Settings, completed, scored
 from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.remote.errors.foreign_errors import failure_of
 from icl_vision.llms.remote.resilience import QUOTA_CODES, is_retryable
@@ -83,20 +83,9 @@ class FallbackLLM(BaseLLM):
         with self._lock:
             return dict(self._answered)
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
         async def ask(llm: TextLLM) -> Completion:
-            return await llm.complete(
-                prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
-            )
+            return await completed(llm, prompt, **settings)
 
         answer, name = await self._first(ask)
         return replace(answer, raw={**answer.raw, "answered_by": name})
@@ -111,7 +100,7 @@ class FallbackLLM(BaseLLM):
         async def ask(llm: TextLLM) -> Scores:
             nonlocal lost
             try:
-                return await llm.score(pairs, terminator=terminator)
+                return await scored(llm, pairs, terminator=terminator)
             except Exception as error:
                 # Scores of this one and of another, put together from a cache, could not be compared; but it has its
                 # price, whoever answers in the end.

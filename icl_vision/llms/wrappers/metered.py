@@ -18,9 +18,11 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from typing import Unpack, cast
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMNoAnswerError, UsageError
+from icl_vision.llms.base import BaseLLM, Settings, completed, scored, shared
 from icl_vision.llms.cost import Meter
 from icl_vision.llms.partial_scores import attach, take
 from icl_vision.llms.remote.attempts import Account, account, may_be_billed
@@ -50,25 +52,16 @@ class MeteredLLM(WrappedLLM):
         self.meter = meter
         self.name = name or llm.profile.name
 
-    async def _complete(
-        self,
-        prompt: Prompt,
-        *,
-        max_tokens: int,
-        stop: tuple[str, ...],
-        temperature: float,
-        seed: int | None,
-        constraint: Constraint | None,
-    ) -> Completion:
+    async def _complete(self, prompt: Prompt, **settings: Unpack[Settings]) -> Completion:
         # Counting a long prompt takes milliseconds, and the first time a tokenizer has to be read.
-        estimate = await asyncio.to_thread(self.estimate, prompt, max_tokens=max_tokens, constraint=constraint)
+        estimate = await asyncio.to_thread(
+            self.estimate, prompt, max_tokens=settings["max_tokens"], constraint=settings["constraint"]
+        )
         self.meter.reserve(self.name, estimate)
         spent = estimate
         with account() as tried:
             try:
-                answer = await self.llm.complete(
-                    prompt, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
-                )
+                answer = await completed(self.llm, prompt, **settings)
                 spent = answer.usage + _times(estimate, tried.unsure)
                 return answer
             except BaseException as error:
@@ -87,7 +80,7 @@ class MeteredLLM(WrappedLLM):
         spent = estimate
         with account() as tried:
             try:
-                scores = await self.llm.score(pairs, terminator=terminator)
+                scores = await scored(self.llm, pairs, terminator=terminator)
                 spent = scores.usage + _times(one, tried.unsure)
                 return scores
             except BaseException as error:
@@ -133,7 +126,7 @@ class MeteredLLM(WrappedLLM):
         spent = estimate
         with account() as tried:
             try:
-                scores: Scores = await self.llm.share_words(prompt, words)  # type: ignore[attr-defined]  # it says so
+                scores = await shared(cast(BaseLLM, self.llm), prompt, words)  # it says that it tells them
                 spent = scores.usage + _times(estimate, tried.unsure)
                 return scores
             except BaseException as error:

@@ -7,10 +7,10 @@ an LLM is wrapped.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from icl_vision.contracts import Constraint, Profile, Prompt, TextLLM, Usage
-from icl_vision.llms.base import BaseLLM
+from icl_vision.llms.base import BaseLLM, learnt
 from icl_vision.llms.local.forced_requests import Lead
 
 if TYPE_CHECKING:
@@ -79,8 +79,7 @@ class WrappedLLM(BaseLLM):
     async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
         if not self.learns_words:
             return Usage()
-        spent: Usage = await self.llm.learn_words(prompts, words, done=done)  # type: ignore[attr-defined]  # it says it has it
-        return spent
+        return await learnt(cast(BaseLLM, self.llm), prompts, words, done)  # it says that it learns them
 
     async def _count_tokens(self, text: str) -> int:
         return await self.llm.count_tokens(text)

@@ -137,6 +137,15 @@ class TestGemma:
         assert usage.requests == 1 and 0 < usage.completion_tokens <= 12
         assert usage.prompt_tokens - usage.cached_tokens == 1, "the whole prompt but one token comes from the cache"
 
+    def test_the_logprob_of_an_answer_is_what_scoring_it_says(self, gemma):
+        prompt = Prompt("", LINES, "guitar:")
+        plain = gemma.complete_sync(prompt, max_tokens=12, stop="\n")
+        answer = gemma.complete_sync(prompt, max_tokens=12, stop="\n", logprobs=True)
+        assert (answer.text, plain.logprob) == (plain.text, None)
+        assert answer.logprob == pytest.approx(
+            gemma.score_sync([(prompt, answer.text)], terminator="").logprobs[0], abs=0.05
+        )
+
     def test_length(self, gemma):
         answer = gemma.complete_sync("One two three four", max_tokens=2)
         assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 2)

@@ -10,7 +10,7 @@ from typing import Any
 
 from icl_vision.contracts import Usage
 from icl_vision.errors import LLMResponseError
-from icl_vision.llms.answers import Said, ending
+from icl_vision.llms.answers import Said, Written, ending, tokens_told
 
 _THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details", "reasoning_text", "thinking", "thinking_blocks")
 """Fields of a message in which servers put what a model thought."""
@@ -39,6 +39,7 @@ def read_chat(answer: Mapping[str, Any], name: str) -> Said:
         thoughts=thoughts or thought(message) or _reasoned(answer),
         tools=bool(message.get("tool_calls") or message.get("function_call")),
         stopped=choice.get("stop_reason"),  # vLLM names the stop string it met
+        written=_written(choice.get("logprobs")),
     )
 
 
@@ -54,7 +55,17 @@ def read_completion(answer: Mapping[str, Any], name: str) -> Said:
         chat_usage(answer),
         thoughts=thought(choice) or _reasoned(answer),
         stopped=choice.get("stop_reason"),
+        written=_written(choice.get("logprobs")),
     )
+
+
+def _written(logprobs: object) -> Written:
+    """The tokens of a choice's ``logprobs``: a list of entries, or plain completions' lists of tokens and numbers."""
+    told = mapping(logprobs)
+    tokens, values = told.get("tokens"), told.get("token_logprobs")
+    if isinstance(tokens, list) and isinstance(values, list) and len(tokens) == len(values):
+        return tokens_told([{"token": token, "logprob": value} for token, value in zip(tokens, values, strict=True)])
+    return tokens_told(told.get("content"))
 
 
 def text_of(content: object) -> tuple[str | None, bool, str]:
@@ -134,11 +145,15 @@ def read_response(answer: Mapping[str, Any], name: str) -> Said:
     kinds = [str(item.get("type")) for item in items]
     texts: list[str] = []
     refusals: list[str] = []
+    tokens: list[tuple[bytes, float]] = []
     thoughts = "reasoning" in kinds
     for item in items:
         if item.get("type") == "message":
-            text, also, refusal = text_of(item.get("content"))
+            content = item.get("content")
+            text, also, refusal = text_of(content)
             texts.append(text or "")
+            for part in content if isinstance(content, list) else ():
+                tokens += tokens_told(mapping(part).get("logprobs"))
             refusals.append(refusal)
             thoughts = thoughts or also
     usage = mapping(answer.get("usage"))
@@ -154,7 +169,7 @@ def read_response(answer: Mapping[str, Any], name: str) -> Said:
     status = answer.get("status")
     finish = str(reason) if reason else str(status) if isinstance(status, str) and status != "completed" else None
     tools = any(kind.endswith("_call") for kind in kinds)
-    return Said("".join(texts), finish, spent, "".join(refusals), thoughts, tools)
+    return Said("".join(texts), finish, spent, "".join(refusals), thoughts, tools, written=tuple(tokens))
 
 
 def mapping(value: object) -> Mapping[str, Any]:

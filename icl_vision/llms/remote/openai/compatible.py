@@ -156,6 +156,7 @@ class OpenAICompatibleLLM(RemoteLLM):
         temperature: float,
         seed: int | None,
         constraint: Constraint | None,
+        logprobs: bool = False,
     ) -> dict[str, Any]:
         """One request, for ``/completions`` where it has a ``prompt`` and for ``/chat/completions`` otherwise."""
         params: dict[str, Any] = {"model": self.model}
@@ -179,6 +180,9 @@ class OpenAICompatibleLLM(RemoteLLM):
         else:
             messages = [{"role": "system", "content": prompt.instruction}] if prompt.instruction else []
             params["messages"] = [*messages, {"role": "user", "content": replace(prompt, instruction="").text}]
+        if logprobs:
+            # A switch of the one endpoint; of the other, how many tokens are told at each place (the written one is).
+            params["logprobs"] = 1 if self.profile.api == "completions" else True
         return params | ({"extra_body": extra} if extra else {})
 
     async def _send(self, client: Any, params: dict[str, Any]) -> bytes:

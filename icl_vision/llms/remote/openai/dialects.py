@@ -31,7 +31,13 @@ def facts(dialect: str, endpoint: str) -> dict[str, Any]:
         raise UsageError(f"dialect must be one of {', '.join(map(repr, get_args(Dialect)))}; got {dialect!r}")
     if dialect in ("vllm", "vllm-0.11"):
         # vLLM caches prefixes by itself (automatic prefix caching, on by default).
-        return {"constraint": "choice", "stop_strings": 64, "prefix_cache": True, "prompt_cache": "automatic"}
+        return {
+            "constraint": "choice",
+            "stop_strings": 64,
+            "prefix_cache": True,
+            "prompt_cache": "automatic",
+            "logprobs": True,
+        }
     if dialect == "llama.cpp":
         return {
             "scores_text": endpoint == "completions",  # token by token, see llama_remote
@@ -41,6 +47,7 @@ def facts(dialect: str, endpoint: str) -> dict[str, Any]:
             "stop_strings": 64,
             "prefix_cache": True,
             "prompt_cache": "automatic",
+            "logprobs": True,
         }
     if dialect == "ollama":
         return {"constraint": "json_schema"} if endpoint == "chat" else {}

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Unpack
 
+from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Prompt
 from icl_vision.errors import UsageError
 from icl_vision.llms.answers import REASONING_ROOM, sent_stops
@@ -68,8 +69,7 @@ class OpenAILLM(RemoteLLM):
                 f"api for {model!r} must be 'auto', 'chat' or 'responses'; got {api!r}. For plain completions use "
                 "'openai-compatible:MODEL@https://api.openai.com/v1'"
             )
-        if isinstance(reasoning_room, bool) or not isinstance(reasoning_room, int) or reasoning_room < 0:
-            raise UsageError(f"reasoning_room must be a whole number, 0 or more; got {reasoning_room!r}")
+        reasoning_room = checks.count("reasoning_room", reasoning_room, least=0, of="tokens")
         profile = profile_for(f"openai:{model}")
         if api != "auto":
             profile = replace(profile, api=api)
@@ -83,6 +83,8 @@ class OpenAILLM(RemoteLLM):
             profile.reasoning == "optional" and self._effort not in (None, "none")
         )
         self._reasoning_room = reasoning_room
+        if self._reasons:
+            profile = replace(profile, logprobs=False)  # refused, like every sampling parameter
         super().__init__(
             profile,
             model,
@@ -118,6 +120,7 @@ class OpenAILLM(RemoteLLM):
         temperature: float,
         seed: int | None,
         constraint: Constraint | None,
+        logprobs: bool = False,
     ) -> dict[str, Any]:
         if constraint is not None:
             check_constraint(constraint, self.profile)
@@ -125,8 +128,11 @@ class OpenAILLM(RemoteLLM):
         seed = self._kept_seed(seed)
         fields = self._shared_fields(prompt, temperature)
         if self.profile.api == "responses":
-            return fields | self._response_fields(prompt, most, constraint)
-        return fields | self._chat_fields(prompt, most, stop, seed, constraint)
+            told = {"include": ["message.output_text.logprobs"]} if logprobs else {}
+            return fields | self._response_fields(prompt, most, constraint) | told
+        return (
+            fields | self._chat_fields(prompt, most, stop, seed, constraint) | ({"logprobs": True} if logprobs else {})
+        )
 
     async def _send(self, client: Any, params: dict[str, Any]) -> bytes:
         return await send(client, "/responses" if self.profile.api == "responses" else "/chat/completions", params)

@@ -98,6 +98,39 @@ CHAT = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "do
 PROMPT = Prompt("Be brief.", "a: b", "c:")
 
 
+ENTRIES = {"content": [{"token": "do", "logprob": -1.0}, {"token": "g", "bytes": [103], "logprob": -0.5}]}
+LISTS = {"tokens": [" do", "g", "\n"], "token_logprobs": [-1.0, -0.5, -4.0], "text_offset": [0, 3, 4]}
+
+
+@pytest.mark.parametrize(
+    ("api", "field", "answer"),
+    [
+        ("chat", True, {"message": {"content": "dog"}, "logprobs": ENTRIES}),
+        ("completions", 1, {"text": " dog\n", "logprobs": LISTS}),
+        # llama.cpp answers both endpoints in the form of the one.
+        ("completions", 1, {"text": "dog", "logprobs": ENTRIES}),
+    ],
+)
+def test_the_logprob_of_an_answer(server, llm_of, api, field, answer):
+    server.replies = [{"choices": [{"index": 0, "finish_reason": "stop", **answer}]}]
+    llm = llm_of(api=api, dialect="vllm")
+    assert llm.profile.logprobs and not llm_of(api=api).profile.logprobs
+    found = llm.complete_sync(PROMPT, stop="\n", logprobs=True)
+    assert (found.text.strip(), found.logprob) == ("dog", -1.5)
+    assert llm.complete_sync(PROMPT, stop="\n").text == found.text
+    asked, plain = (body for _, _, body in server.requests)
+    assert asked == plain | {"logprobs": field} and "logprobs" not in plain
+
+
+@pytest.mark.parametrize(
+    "logprobs", [None, [], {"content": None}, {"content": [{"token": "dog"}]}, {"tokens": ["dog"]}]
+)
+def test_a_server_that_tells_no_logprobs_costs_no_answer(server, llm_of, logprobs):
+    server.replies = [{"choices": [{"message": {"content": "dog"}, "finish_reason": "stop", "logprobs": logprobs}]}]
+    answer = llm_of(api="chat", dialect="vllm").complete_sync(PROMPT, logprobs=True)
+    assert (answer.text, answer.logprob) == ("dog", None)
+
+
 def test_completions(server, llm_of):
     server.replies = [TEXT]
     llm = llm_of(api="completions")

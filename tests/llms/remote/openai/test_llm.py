@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
 
 import pytest
@@ -24,6 +25,7 @@ from icl_vision.errors import (
 from icl_vision.llms import OpenAILLM
 from icl_vision.llms.remote.structured import answer_from_json, constraint_schema
 
+TOKENS = "message.output_text.logprobs"
 LONG = Prompt("Name the animal.", "\n".join(f"word{number} fur tail: cat" for number in range(400)), "bark:")
 
 
@@ -275,6 +277,28 @@ def test_a_dropped_seed_warns_once_and_a_dropped_temperature_never(chat, respons
             llm.complete_sync(PROMPT, temperature=1.5)
 
 
+@pytest.mark.parametrize(("api", "field"), [("chat", ("logprobs", True)), ("responses", ("include", [TOKENS]))])
+def test_the_logprob_of_an_answer_is_asked_for_by_a_field_more(chat, responses, llm_of, api, field):
+    server = chat if api == "chat" else responses
+    llm = llm_of(server, "gpt-4o-mini", api=api)
+    assert llm.profile.logprobs
+    plain, asked = llm.complete_sync(PROMPT), llm.complete_sync(PROMPT, logprobs=True)
+    assert (plain.text, plain.logprob) == (asked.text, None)
+    assert asked.logprob == -0.5 * math.ceil(len(asked.text.encode()) / 4)
+    bodies = [request.body for request in server.requests]
+    assert bodies[1] == bodies[0] | dict([field]) and field[0] not in bodies[0]
+
+
+def test_models_that_may_refuse_it_are_not_asked_for_logprobs(chat, llm_of):
+    for model in ("o3", "gpt-5", "gpt-5.1", "gpt-4o-search-preview", "gpt-99"):
+        llm = llm_of(chat, model)
+        assert not llm.profile.logprobs
+        assert llm.complete_sync(PROMPT, logprobs=True).logprob is None
+    constrained = llm_of(chat, "gpt-4o-mini").complete_sync(PROMPT, logprobs=True, constraint=Constraint(LABELS))
+    assert constrained.logprob is None
+    assert not any("logprobs" in request.body for request in chat.requests)
+
+
 def test_usage_includes_what_was_cached(chat, llm_of):
     chat.faults.append(chat_answer("dog"))
     answer = llm_of(chat, "gpt-4o-mini").complete_sync(PROMPT)
@@ -347,7 +371,7 @@ def test_a_window_the_provider_does_not_name(chat, llm_of):
         ({"attempts": 0}, "attempts must be 1 or more; got 0"),
         ({"attempt_timeout": 0}, "attempt_timeout must be more than 0"),
         ({"concurrency": 0}, "concurrency must be a whole number, 1 or more; got 0"),
-        ({"reasoning_room": -1}, "reasoning_room must be a whole number, 0 or more"),
+        ({"reasoning_room": -1}, "reasoning_room must be a whole number of 0 or more tokens; got -1"),
         ({"context_window": 0}, "context_window must be a whole number, 1 or more"),
         ({"extra_body": [1]}, "extra_body must be a mapping of JSON fields; got list"),
         ({"attempts": 2, "resilience": quick()}, "resilience= says all that attempts say"),
