@@ -11,6 +11,8 @@ schemas, requests tried again, and what the response cache already holds.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections import Counter
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -69,6 +71,25 @@ class Plan:
     remarks: Mapping[str, str] = field(default_factory=dict)
     subject: str = "this"
     advice: str = "use fewer queries or examples"
+
+    @classmethod
+    def together(cls, parts: Sequence[Plan]) -> Plan:
+        """The plan of several parts of one task, asked of one LLM; what it tells beside the numbers is the first's."""
+        first = parts[0]
+        return replace(
+            first,
+            queries=sum(part.queries for part in parts),
+            inquiries=sum(part.inquiries for part in parts),
+            usage=sum((part.usage for part in parts), Usage()),
+            exact=all(part.exact for part in parts),
+            cost=functools.reduce(operator.add, (part.cost for part in parts)),
+            learning=sum(part.learning for part in parts),
+            longest_prompt=max(
+                (part.longest_prompt for part in parts if part.longest_prompt is not None), default=None
+            ),
+            unusable=tuple(result for part in parts for result in part.unusable),
+            passes=tuple(pass_ for part in parts for pass_ in part.passes),
+        )
 
     @property
     def tokens(self) -> int:

@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from icl_vision.contracts import TextLLM
 from icl_vision.errors import CapabilityError
 from icl_vision.llms.tokens import most_tokens
 
 logger = logging.getLogger(__name__)
+
+
+class Excess(NamedTuple):
+    """What does not fit: tokens of the longest text, those kept free for an answer, and those of the window."""
+
+    tokens: int
+    room: int
+    window: int
 
 
 class Window:
@@ -28,10 +37,8 @@ class Window:
         """Tokens that the LLM can read and write in one request; None where that is not known."""
         return self._llm.profile.context_window
 
-    async def excess(
-        self, texts: Iterable[str], *, room: int = 0, answers: Sequence[str] = ()
-    ) -> tuple[int, int] | None:
-        """What does not fit: tokens of the longest text, and those kept for an answer. None where all fit.
+    async def excess(self, texts: Iterable[str], *, room: int = 0, answers: Sequence[str] = ()) -> Excess | None:
+        """What does not fit; None where all of it does.
 
         Also None where nothing is known: an LLM of unknown window, or one that cannot count and will have to refuse a
         long prompt itself.
@@ -54,7 +61,7 @@ class Window:
                 return None
             room = counted
         tokens = await self.most_counted([text for text in texts if most_tokens(text) + room > window])
-        return None if tokens is None or tokens + room <= window else (tokens, room)
+        return None if tokens is None or tokens + room <= window else Excess(tokens, room, window)
 
     async def most_counted(self, texts: Iterable[str], known: dict[str, int] | None = None) -> int | None:
         """Tokens of the text that has the most of them, which need not be the longest; None where the LLM cannot count.

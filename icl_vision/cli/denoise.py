@@ -142,8 +142,7 @@ def command(
     say(str(plan), quiet=quiet)
     if denoiser.leaking:
         say(f"LEAKING: {LEAK}", quiet=quiet)
-    segments = sum(len(part.passes) * part.queries for part in plan.parts)
-    with kept(out, quiet=quiet), segment_bar(segments, quiet) as done:
+    with kept(out, quiet=quiet), segment_bar(plan.inquiries, quiet) as done:
         results = denoiser.solve(puzzles, out=out, resume=resume, watch=lambda _: done())
     rows = [_written(one, out, path) for one, path in zip(results, targets, strict=True)]
     document = {"plan": plan.to_dict(), "leaking": LEAK if denoiser.leaking else "", "images": rows}

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from icl_vision.drawing.answering import Candidate
     from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer, plurality
-    from icl_vision.drawing.planning import DrawingPlan
     from icl_vision.drawing.progressive import ProgressiveDecoder
     from icl_vision.drawing.repair import Change, WordSet, read_words
     from icl_vision.drawing.segments import Near
@@ -21,7 +20,6 @@ __all__ = [
     "Change",
     "Decoding",
     "Drawing",
-    "DrawingPlan",
     "Near",
     "Pair",
     "ProgressiveDecoder",
@@ -44,7 +42,6 @@ _HOMES = {
     "Change": "repair",
     "Decoding": "stages",
     "Drawing": "drawing",
-    "DrawingPlan": "planning",
     "Near": "segments",
     "Pair": "drawing",
     "ProgressiveDecoder": "progressive",

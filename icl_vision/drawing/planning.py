@@ -12,20 +12,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import Any
 
+from icl_vision.asking.plan import Plan
 from icl_vision.contracts import Constraint, TextLLM, Usage
 from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
 from icl_vision.drawing.stages import Decoding
-from icl_vision.errors import BudgetExceededError
-from icl_vision.llms.cost import Budget, Cost, PriceTable
-from icl_vision.llms.tokens import how_counted
+from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.llms.wrappers.wrapped import llama_lead, places_apart
 
-LOCAL_PROMPT_SPEED = 120.0
-LOCAL_ANSWER_SPEED = 20.0
-"""Tokens a second of the embedded LLM on two cores: prompts 90 to 220 and answers 5 to 36 were measured."""
+ADVICE = "use fewer queries or examples, a larger stride, fewer layers, or a smaller window (given=Near())"
+REMARKS = {
+    "requests": "more where an answer has to be asked for again, fewer where words are alike",
+    "  of them cached": "estimate: the fixed part of all but each pass's first",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,96 +43,6 @@ class PassPlan:
     longest_prompt: int
 
 
-@dataclass(frozen=True, slots=True)
-class DrawingPlan:
-    """What drawing would send.
-
-    passes: one by one. queries: to be drawn. waves: how often the LLM must be waited for, at any concurrency. usage:
-    requests and tokens expected; ``cached_tokens`` is the part that a prefix cache would serve. cost: of that usage.
-    exact, counted_by: whether the model's own tokenizer counted.
-    """
-
-    model: str
-    passes: tuple[PassPlan, ...]
-    queries: int
-    waves: int
-    usage: Usage
-    exact: bool
-    counted_by: str
-    cost: Cost
-
-    @property
-    def longest_prompt(self) -> int:
-        """Tokens of the longest prompt."""
-        return max((pass_.longest_prompt for pass_ in self.passes), default=0)
-
-    def seconds(
-        self, prompt_speed: float = LOCAL_PROMPT_SPEED, answer_speed: float = LOCAL_ANSWER_SPEED, latency: float = 0.0
-    ) -> float:
-        """Time one after the other: tokens not in the cache, tokens written, latency of each request.
-
-        prompt_speed, answer_speed: tokens a second; the defaults are the embedded LLM's on two cores. latency: seconds.
-        """
-        fresh = self.usage.prompt_tokens - self.usage.cached_tokens
-        return fresh / prompt_speed + self.usage.completion_tokens / answer_speed + latency * self.usage.requests
-
-    def check(self, budget: Budget, spent: Usage | None = None, paid: Cost | None = None) -> None:
-        """Refuse a plan that cannot keep to a budget even if nothing has to be asked again.
-
-        Args:
-            spent, paid: what was used before, in an earlier part of the same run.
-
-        Raises:
-            BudgetExceededError: naming the limit.
-        """
-        usage = self.usage + (spent or Usage())
-        tokens = usage.prompt_tokens + usage.completion_tokens
-        for what, needed, limit in (("requests", usage.requests, budget.requests), ("tokens", tokens, budget.tokens)):
-            if limit is not None and needed > limit:
-                raise BudgetExceededError(
-                    f"drawing needs about {needed:,} {what}, the budget is {limit:,}: use fewer queries or examples, a "
-                    "larger stride, fewer layers, or a smaller window (given=Near())"
-                )
-        if budget.cost is not None:
-            cost = self.cost + (paid or Cost(0.0))
-            if cost.amount is None or cost.amount > budget.cost:
-                raise BudgetExceededError(f"drawing costs about {cost}, the budget is {budget.cost}")
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form; an unknown cost is null beside its reason."""
-        return {
-            "model": self.model,
-            "queries": self.queries,
-            "passes": len(self.passes),
-            "waves": self.waves,
-            "requests": self.usage.requests,
-            "prompt_tokens": self.usage.prompt_tokens,
-            "cached_tokens_estimate": self.usage.cached_tokens,
-            "completion_tokens_estimate": self.usage.completion_tokens,
-            "longest_prompt": self.longest_prompt,
-            "tokens_exact": self.exact,
-            "tokens_counted_by": self.counted_by,
-            "cost_estimate": self.cost.to_dict(),
-        }
-
-    def __str__(self) -> str:
-        usage = self.usage
-        cost = str(self.cost) if self.cost.amount is None else f"about {self.cost}"
-        how = how_counted(self.exact, self.counted_by)
-        return "\n".join([
-            f"model               {self.model}",
-            f"pictures            {self.queries:,}",
-            f"segments            {len(self.passes):,} a picture, in {self.waves:,} waves",
-            f"requests            {usage.requests:,} (more where an answer has to be asked for again, fewer where "
-            "words are alike)",
-            f"prompt tokens       {usage.prompt_tokens:,} ({how})",
-            f"  of them cached    {usage.cached_tokens:,} (estimate: the fixed part of all but each pass's first)",
-            f"longest prompt      {self.longest_prompt:,} tokens",
-            f"completion tokens   {usage.completion_tokens:,}",
-            f"cost                {cost}",
-        ])  # fmt: skip
-
-
 def plan_of(
     prompts: SegmentPrompts,
     llm: TextLLM,
@@ -142,8 +52,8 @@ def plan_of(
     scored: bool = True,
     prices: PriceTable | None = None,
     done: Callable[[str], bool] = lambda item: False,
-) -> DrawingPlan:
-    """The plan of all passes.
+) -> Plan:
+    """The plan of all passes; ``Plan.passes`` holds a ``PassPlan`` for each.
 
     Args:
         llm: who would be asked; it is not.
@@ -164,6 +74,7 @@ def plan_of(
     usage = Usage()
     passes: list[PassPlan] = []
     drawn: set[int] = set()
+    inquiries = 0
     for pass_ in prompts.passes:
         asked = [
             number
@@ -171,6 +82,7 @@ def plan_of(
             if prompts.wanted(pass_, query) and not done(item_of(query, pass_))
         ]
         drawn.update(asked)
+        inquiries += len(asked)
         best_of = prompts.stages[pass_.stage].decoding.best_of
         fixed, longest, used = 0, 0, Usage()
         guided: set[tuple[str, tuple[str, ...]]] = set()  # distributions that are asked for, once each
@@ -220,15 +132,25 @@ def plan_of(
                 longest_prompt=longest,
             )
         )
-    return DrawingPlan(
+    waves = len({pass_.wave for pass_ in passes if pass_.requests})
+    return Plan(
         model=profile.name,
-        passes=tuple(passes),
         queries=len(drawn),
-        waves=len({pass_.wave for pass_ in passes if pass_.requests}),
+        inquiries=inquiries,
         usage=usage,
         exact=dry.exact,
         counted_by=dry.how,
         cost=(prices or PriceTable()).cost(profile.name, usage),
+        longest_prompt=max((pass_.longest_prompt for pass_ in passes), default=0),
+        passes=tuple(passes),
+        facts={"queries": len(drawn), "passes": len(passes), "waves": waves},
+        lines=(
+            ("pictures", f"{len(drawn):,}"),
+            ("segments", f"{len(passes):,} a picture, in {waves:,} waves"),
+        ),
+        remarks=REMARKS,
+        subject="drawing",
+        advice=ADVICE,
     )
 
 

@@ -26,25 +26,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision import checks
+from icl_vision.asking.plan import Plan
+from icl_vision.asking.scheduling import Job, run_jobs
+from icl_vision.asking.window import Window
 from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
 from icl_vision.drawing.answering import Constrain, Score, SegmentAsker, SegmentInquiry
 from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer
 from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
-from icl_vision.drawing.planning import DrawingPlan, plan_of
-from icl_vision.drawing.scheduling import Job, in_order
+from icl_vision.drawing.planning import plan_of
 from icl_vision.drawing.stages import Stage
 from icl_vision.drawing.work import SegmentDrawn, Work
 from icl_vision.errors import (
     AnswerRefusedError,
     BudgetExceededError,
-    CapabilityError,
     PromptTooLongError,
     UsageError,
 )
 from icl_vision.files.runs import Run, read_usage
 from icl_vision.llms.cost import Budget, Meter, PriceTable
 from icl_vision.llms.loop import OwnThread, run_sync
-from icl_vision.llms.tokens import most_tokens
 from icl_vision.llms.wrappers.metered import MeteredLLM
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ class ProgressiveDecoder:
         # Metering counts every prompt's tokens before it is sent; without a limit nobody needs that.
         self._meter = None if budget is None else Meter(self.prices, budget)
         self._counted: set[Path] = set()
-        self._counts: dict[str, int] = {}
         self.llm = llm if self._meter is None else MeteredLLM(llm, self._meter)
+        self._window = Window(self.llm)
         self._asker = SegmentAsker(self.llm, constrain=constrain, asks=asks, score=score)
         for stage in self.stages:
             self._asker.check(stage.decoding)
@@ -127,7 +127,7 @@ class ProgressiveDecoder:
         *,
         stage_pairs: Mapping[int, Sequence[Pair]] | None = None,
         run: Run | None = None,
-    ) -> DrawingPlan:
+    ) -> Plan:
         """What ``decode`` with these arguments would send and cost; nothing is asked."""
         return self._plan(self._prompts(pairs, queries, stage_pairs), run)
 
@@ -279,7 +279,7 @@ class ProgressiveDecoder:
             codebook=self.codebook,
         )
 
-    def _plan(self, prompts: SegmentPrompts, run: Run | None) -> DrawingPlan:
+    def _plan(self, prompts: SegmentPrompts, run: Run | None) -> Plan:
         done = (lambda item: item in run.done) if run is not None else (lambda item: False)
         return plan_of(
             prompts,
@@ -325,7 +325,9 @@ class ProgressiveDecoder:
                 passes = work.prompts.passes
                 for wave in range(max(pass_.wave for pass_ in passes) + 1):
                     groups = [self._jobs(work, pass_, segments) for pass_ in passes if pass_.wave == wave]
-                    await in_order(groups, concurrency=self.concurrency, lead=self.llm.profile.prefix_cache)
+                    # An LLM that holds one prefix must not read it anew for every query.
+                    lead = self.llm.profile.prefix_cache
+                    await run_jobs(groups, concurrency=self.concurrency, lead=lead, order="in turn")
             finally:
                 segments.put_nowait(None)
 
@@ -374,7 +376,7 @@ class ProgressiveDecoder:
         except Exception as caught:
             error = caught
         if error is not None:
-            await work.write_error(item, error, Usage() if answer is None else answer.usage)
+            await work.journal.record_error(item, error, Usage() if answer is None else answer.usage)
             canvas.error = canvas.error or error  # the first says why it was given up
             if answer is not None:
                 canvas.answers[pass_.number] = answer
@@ -383,54 +385,28 @@ class ProgressiveDecoder:
         else:
             assert answer is not None
             # On disk before anything is built upon it.
-            await work.write(item, answer)
+            await work.journal.record(item, answer.to_dict())
             work.put(number, pass_, answer)
         segments.put_nowait(SegmentDrawn(number, pass_.number, work.drawing(number)))
 
     async def _check_window(self, prompts: SegmentPrompts) -> None:
         """Refuse prompts that do not fit before anything is asked, as far as they are known: words that are still to be
         drawn are the first example's there, and each prompt is looked at again when they are (``_check_inquiry``)."""
-        context_window = self.llm.profile.context_window
-        if context_window is None:
-            return
-        for texts, words in await asyncio.to_thread(_texts, prompts):
-            await self._check_fits(texts, words, context_window)
+        if self._window.tokens is not None:
+            for texts, words in await asyncio.to_thread(_texts, prompts):
+                await self._check_fits(texts, words)
 
     async def _check_inquiry(self, prompts: SegmentPrompts, pass_: Pass, inquiry: SegmentInquiry) -> None:
         """Refuse a prompt that does not fit, with the words that were drawn in it, before it is sent."""
-        context_window = self.llm.profile.context_window
-        if context_window is None:
-            return
-        asked = [inquiry.prompt.text] if inquiry.against is None else [inquiry.prompt.text, inquiry.against.text]
-        words = await asyncio.to_thread(prompts.example_words, pass_)
-        await self._check_fits(asked, words, context_window)
+        if self._window.tokens is not None:
+            texts = [inquiry.prompt.text] if inquiry.against is None else [inquiry.prompt.text, inquiry.against.text]
+            await self._check_fits(texts, await asyncio.to_thread(prompts.example_words, pass_))
 
-    async def _check_fits(self, texts: Sequence[str], words: Sequence[str], context_window: int) -> None:
+    async def _check_fits(self, texts: Sequence[str], words: Sequence[str]) -> None:
         """Raise PromptTooLongError where the prompt with the most tokens and the longest of the words do not fit."""
-        if max(map(most_tokens, texts)) + max(map(most_tokens, words)) <= context_window:
-            return  # whatever they are written in
-        room = await self._most_counted(words)
-        tokens = None if room is None else await self._most_counted(texts)
-        if room is not None and tokens is not None and tokens + room > context_window:
-            raise PromptTooLongError(tokens + room, context_window, SHORTER)
-
-    async def _most_counted(self, texts: Sequence[str]) -> int | None:
-        """Tokens of the text that has the most of them, which need not be the longest; None where the LLM cannot count
-        and will have to refuse a long prompt by itself."""
-        most = 0
-        for text in sorted(dict.fromkeys(texts), key=most_tokens, reverse=True):
-            if most_tokens(text) <= most:
-                break  # neither this one nor a shorter one can have more
-            known = self._counts.get(text)
-            if known is None:
-                try:
-                    known = await self.llm.count_tokens(text)
-                except CapabilityError:
-                    return None
-                if len(text) < 4096:  # answers, which are asked for again and again
-                    self._counts[text] = known
-            most = max(most, known)
-        return most
+        excess = await self._window.excess(texts, answers=words)
+        if excess is not None:
+            raise PromptTooLongError(excess.tokens + excess.room, excess.window, SHORTER)
 
 
 def _texts(prompts: SegmentPrompts) -> list[tuple[list[str], list[str]]]:

@@ -1,17 +1,13 @@
-"""Pictures while they are drawn, and the journal that keeps every segment.
+"""Pictures while they are drawn, and what a run folder has of them.
 
-Knows: which segments have their words, run folders. Refuses to know: LLMs, prompts, the order of passes.
+Knows: which segments have their words, what is in the journal. Refuses to know: LLMs, prompts, the order of passes.
 """
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import partial
 
-from icl_vision.contracts import Usage
+from icl_vision.asking.journal import Journal
 from icl_vision.drawing.answering import SegmentInquiry
 from icl_vision.drawing.drawing import Drawing, SegmentAnswer
 from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
@@ -49,9 +45,7 @@ class Work:
     def __init__(self, prompts: SegmentPrompts, run: Run | None) -> None:
         self.prompts = prompts
         self.canvases = [Canvas(prompts.canvas(query)) for query in prompts.queries]
-        self._run = run
-        # One thread writes the journal, in order, so that its fsync does not hold up the event loop.
-        self._writer = None if run is None else concurrent.futures.ThreadPoolExecutor(1, "icl-vision-journal")
+        self.journal = Journal(run)
         # Prompts are put together by one thread, since what they are made of is looked up once and kept.
         self._builder = OwnThread("icl-vision-prompts")
         self._restored: list[tuple[int, Pass]] = []
@@ -93,24 +87,9 @@ class Work:
             SegmentDrawn(number, pass_.number, self.drawing(number), restored=True) for number, pass_ in self._restored
         ]
 
-    async def write(self, item: str, answer: SegmentAnswer) -> None:
-        """Journal an answer; returns when it is on disk."""
-        if self._run is not None:
-            await self._journal(partial(self._run.record, item, answer.to_dict()))
-
-    async def write_error(self, item: str, error: Exception, usage: Usage) -> None:
-        """Journal a failure and what it cost, to be asked again on resume."""
-        if self._run is not None:
-            await self._journal(partial(self._run.record_error, item, error, usage))
-
-    async def _journal(self, write: Callable[[], None]) -> None:
-        # Shielded: an answer that was paid for is written down even if another one ends the work right now.
-        await asyncio.shield(asyncio.get_running_loop().run_in_executor(self._writer, write))
-
     def close(self) -> None:
         """Wait until everything is written."""
-        if self._writer is not None:
-            self._writer.shutdown(wait=True)
+        self.journal.close()
 
     def _restore(self, run: Run) -> None:
         items = {

@@ -27,7 +27,6 @@ from icl_vision.drawing import (
     two_stage,
 )
 from icl_vision.drawing.drawing import Drawing
-from icl_vision.drawing.scheduling import in_order
 from icl_vision.errors import (
     AnswerRefusedError,
     BudgetExceededError,
@@ -209,46 +208,6 @@ async def test_independent_segments_run_side_by_side():
     waits = Slow(0.001)
     await ProgressiveDecoder(waits, par(1), concurrency=16).decode(pairs(), [THREE])
     assert waits.most == 1
-
-
-async def test_groups_come_in_order_and_lead():
-    log: list[str] = []
-
-    def job(name: str, error: bool = False):
-        async def run() -> None:
-            log.append("+" + name)
-            await asyncio.sleep(0)
-            if error:
-                raise ValueError(name)
-            log.append("-" + name)
-
-        return run
-
-    groups = [[job(f"{group}{place}") for place in range(3)] for group in "ab"]
-    await in_order(groups, concurrency=1, lead=True)
-    assert [one for one in log if one[0] == "+"] == ["+a0", "+a1", "+a2", "+b0", "+b1", "+b2"]
-    log.clear()
-    await in_order(groups, concurrency=8, lead=True)
-    assert sorted(log[:2]) == ["+a0", "+b0"]
-    assert log.index("-a0") < log.index("+a1") and log.index("-b0") < log.index("+b1")
-    log.clear()
-    with pytest.raises(ValueError, match="bad"):
-        await in_order([[job("bad", True), job("later")], []], concurrency=1, lead=False)
-    assert "+later" not in log
-    await in_order([], concurrency=3, lead=True)
-    started: list[str] = []
-
-    def sudden(name: str, error: bool = False):
-        async def run() -> None:
-            started.append(name)
-            if error:
-                raise ValueError(name)
-
-        return run
-
-    with pytest.raises(ValueError, match="bad"):
-        await in_order([[sudden("bad", True), sudden("later"), sudden("last")]], concurrency=3, lead=False)
-    assert started == ["bad"]
 
 
 # ---- streaming ----

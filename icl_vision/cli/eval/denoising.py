@@ -166,7 +166,7 @@ def command(
     for name, why in notes.items():
         say(f"{name}: {why}", quiet=quiet)
     plans = evaluation.plan()
-    tokens, seconds = sum(plan.tokens for _, plan in plans), sum(plan.seconds for _, plan in plans)
+    tokens, seconds = sum(plan.tokens for _, plan in plans), sum(plan.seconds() for _, plan in plans)
     if dry_run:
         rows = [{"row": cell.item, **plan.to_dict()} for cell, plan in plans]
         total = {"tokens": tokens, "seconds_estimate_local": round(seconds, 1), "max_tokens": max_tokens}
@@ -261,11 +261,10 @@ def _planned(plans: list[Any], tokens: int, seconds: float) -> str:
     for cell, plan in plans:
         lines.append(
             f"{cell.item:<36}{plan.usage.requests:>9,}{plan.tokens:>12,}{plan.usage.cached_tokens:>12,}"
-            f"{plan.seconds:>9,.0f}"
+            f"{plan.seconds():>9,.0f}"
         )
     lines.append(f"{'together':<36}{'':>9}{tokens:>12,}{'':>12}{seconds:>9,.0f}")
-    decided = plans[0][1] if plans else None
-    return "\n".join([*lines, *(decided.decided if decided else ())])
+    return "\n".join([*lines, *(plans[0][1].facts["decided"] if plans else ())])
 
 
 def table(results: dict[str, Any]) -> str:

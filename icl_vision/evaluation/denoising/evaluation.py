@@ -134,7 +134,7 @@ class DenoisingEvaluation:
         return found
 
     def plan(self) -> list[tuple[Cell, Any]]:
-        """A ``DenoisingPlan`` for each cell that asks an LLM."""
+        """A ``Plan`` for each cell that asks an LLM."""
         found = []
         for cell in self.cells():
             if cell.asks:

@@ -109,10 +109,9 @@ class Asker:
         Raises:
             PromptTooLongError: it does not; the message names tokens, window and what shrinks the prompt.
         """
-        window = Window(self.llm)
-        excess = await window.excess(inquiry.texts, room=self._room)
+        excess = await Window(self.llm).excess(inquiry.texts, room=self._room)
         if excess is not None:
-            check_tokens(excess[0], window.tokens, reserve=excess[1], size=self.size)
+            check_tokens(excess.tokens, excess.window, reserve=excess.room, size=self.size)
 
     # What an LLM may learn beforehand.
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
+from icl_vision.asking.plan import Plan
 from icl_vision.checks import choice, count, flag, number
 from icl_vision.codebook import Codebook
 from icl_vision.contracts import TextLLM, Tokenizer
@@ -33,7 +34,7 @@ from icl_vision.tasks.base import Fitted, Task
 from icl_vision.tasks.checks import as_sources
 from icl_vision.tasks.denoise.alignment import Alignment
 from icl_vision.tasks.denoise.defaults import Defaults
-from icl_vision.tasks.denoise.plan import DenoisingPlan, DenoisingStages, Refine, decided_by, denoising_stages
+from icl_vision.tasks.denoise.plan import DenoisingStages, Refine, decided_by, denoising_plan, denoising_stages
 from icl_vision.tasks.denoise.puzzles import (
     Context,
     Puzzle,
@@ -317,7 +318,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
         pictures, sizes = [pixels for pixels, _ in measured], [size for _, size in measured]
         return fitted.maker.puzzles(pictures, names, fitted.kept.pictures, sizes)
 
-    def plan(self, images: ImageSource | Iterable[ImageSource], names: Sequence[str] | None = None) -> DenoisingPlan:
+    def plan(self, images: ImageSource | Iterable[ImageSource], names: Sequence[str] | None = None) -> Plan:
         """What ``denoise`` would send and cost, and who decides which words; nothing is asked.
 
         Raises:
@@ -325,19 +326,18 @@ class ImageDenoiser(Task[FittedDenoiser]):
         """
         return self.plan_of(self.puzzles(images, names))
 
-    def plan_of(self, puzzles: Sequence[Puzzle]) -> DenoisingPlan:
+    def plan_of(self, puzzles: Sequence[Puzzle]) -> Plan:
         """``plan`` of puzzles that are made already."""
         if not puzzles:
             raise UsageError("there is nothing to restore: give at least one image")
         fitted, decoder = self.ready(), self._decoder()
-        parts = tuple(decoder.plan(pairs, [puzzle.query for puzzle in some]) for pairs, some in fitted.shared(puzzles))
-        return DenoisingPlan(
-            fitted.maker.task.name,
-            fitted.params["protocol"],
-            fitted.leaking,
-            parts,
-            fitted.decided(puzzles[0]),
-            self.max_tokens,
+        return denoising_plan(
+            [decoder.plan(pairs, [puzzle.query for puzzle in some]) for pairs, some in fitted.shared(puzzles)],
+            task=fitted.maker.task.name,
+            protocol=fitted.params["protocol"],
+            leaking=fitted.leaking,
+            decided=fitted.decided(puzzles[0]),
+            max_tokens=self.max_tokens,
         )
 
     def denoise(
@@ -511,7 +511,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
     def _planned(self, puzzles: Sequence[Puzzle], resume: bool) -> ProgressiveDecoder:
         """What draws, once the plan is known to keep to its limit."""
         if self.max_tokens is not None and not resume:
-            self.plan_of(puzzles).check()
+            self.plan_of(puzzles).check(Budget(tokens=self.max_tokens))
         return self._decoder()
 
     def _restored(self, fitted: FittedDenoiser, puzzle: Puzzle, drawing: Drawing) -> DenoisedImage:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from icl_vision.contracts import Usage
+from icl_vision.asking.plan import Plan
 from icl_vision.drawing.drawing import Query
-from icl_vision.drawing.planning import DrawingPlan
 from icl_vision.drawing.segments import Near, first_place
 from icl_vision.drawing.stages import Allowed, Decoding, Stage
-from icl_vision.errors import BudgetExceededError, UsageError
+from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 from icl_vision.wording import counted
 
@@ -136,75 +135,45 @@ def decided_by(parts: DenoisingStages, query: Query, layers: int) -> tuple[str, 
     return tuple(lines)
 
 
-@dataclass(frozen=True, slots=True)
-class DenoisingPlan:
-    """What restoring would send. parts: one for each context (the papers' protocol has one a picture). decided: by
-    layer, for the first picture. leaking: whether the context holds the answer."""
+def denoising_plan(
+    parts: Sequence[Plan],
+    *,
+    task: str,
+    protocol: str,
+    leaking: bool,
+    decided: tuple[str, ...],
+    max_tokens: int | None,
+) -> Plan:
+    """What restoring would send.
 
-    task: str
-    protocol: str
-    leaking: bool
-    parts: tuple[DrawingPlan, ...]
-    decided: tuple[str, ...]
-    max_tokens: int | None = None
-
-    @property
-    def usage(self) -> Usage:
-        """Requests and tokens expected."""
-        return sum((part.usage for part in self.parts), Usage())
-
-    @property
-    def tokens(self) -> int:
-        """Prompt and completion tokens expected, cached ones included."""
-        return self.usage.prompt_tokens + self.usage.completion_tokens
-
-    @property
-    def seconds(self) -> float:
-        """At the embedded LLM's speed on two cores."""
-        return sum(part.seconds() for part in self.parts)
-
-    def check(self) -> None:
-        """Refuse a plan over its budget.
-
-        Raises:
-            BudgetExceededError: naming both numbers.
-        """
-        if self.max_tokens is not None and self.tokens > self.max_tokens:
-            raise BudgetExceededError(
-                f"{self.task} needs about {self.tokens:,} tokens, the budget is {self.max_tokens:,}: use fewer images "
-                "or context images, a larger stride, fewer layers, or refine='none'"
-            )
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready form."""
-        return {
-            "task": self.task,
-            "protocol": self.protocol,
-            "leaking": self.leaking,
-            "requests": self.usage.requests,
-            "prompt_tokens": self.usage.prompt_tokens,
-            "cached_tokens_estimate": self.usage.cached_tokens,
-            "completion_tokens_estimate": self.usage.completion_tokens,
-            "longest_prompt": max((part.longest_prompt for part in self.parts), default=0),
-            "seconds_estimate_local": round(self.seconds, 1),
-            "max_tokens": self.max_tokens,
-            "decided": list(self.decided),
-        }
-
-    def __str__(self) -> str:
-        usage = self.usage
-        pictures = sum(part.queries for part in self.parts)
-        budget = "no limit" if self.max_tokens is None else f"{self.max_tokens:,}"
-        protocol = f"{self.protocol} (LEAKING: the context holds the answer)" if self.leaking else self.protocol
-        lines = [
-            f"task                {self.task}, {counted(pictures, 'picture')} to restore",
-            f"protocol            {protocol}",
-            f"requests            {usage.requests:,}",
-            f"tokens              {self.tokens:,} (budget: {budget}), {usage.cached_tokens:,} of them cached",
-            f"time                about {self.seconds:,.0f} s with the embedded LLM on two cores",
-            *self.decided,
-        ]
-        return "\n".join(lines)
+    Args:
+        parts: one for each context (the papers' protocol has one a picture), one at least.
+        leaking: whether the context holds the answer.
+        decided: by layer, for the first picture, as ``decided_by`` says it.
+        max_tokens: the limit that is told with it.
+    """
+    whole = Plan.together(parts)
+    limit = "no limit" if max_tokens is None else f"{max_tokens:,}"
+    return replace(
+        whole,
+        facts={
+            "task": task,
+            "protocol": protocol,
+            "leaking": leaking,
+            "seconds_estimate_local": round(whole.seconds(), 1),
+            "max_tokens": max_tokens,
+            "decided": list(decided),
+        },
+        lines=(
+            ("task", f"{task}, {counted(whole.queries, 'picture')} to restore"),
+            ("protocol", f"{protocol} (LEAKING: the context holds the answer)" if leaking else protocol),
+            ("tokens", f"{whole.tokens:,} (budget: {limit})"),
+            ("time", f"about {whole.seconds():,.0f} s with the embedded LLM on two cores"),
+        ),
+        notes=decided,
+        subject=task,
+        advice="use fewer images or context images, a larger stride, fewer layers, or refine='none'",
+    )
 
 
 def _upper(layout: PyramidLayout) -> int:

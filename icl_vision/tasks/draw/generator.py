@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from icl_vision.asking.plan import Plan
 from icl_vision.checks import as_real, count, flag, number
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.drawing import Pair, Query, plurality
-from icl_vision.drawing.planning import DrawingPlan
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.segments import Strides
 from icl_vision.drawing.stages import Allowed, Decoding, Stage
@@ -313,7 +313,7 @@ class ImageGenerator(Task[FittedGenerator]):
         finally:
             await hop(close(steps))
 
-    def plan(self, queries: str | Iterable[str], n: int = 1, *, run: Run | None = None) -> DrawingPlan:
+    def plan(self, queries: str | Iterable[str], n: int = 1, *, run: Run | None = None) -> Plan:
         """What ``generate`` would send and cost; nothing is asked. run: open; what it has does not count."""
         asked, fitted = self._queries(queries, n), self.fitted
         return self._decoder(fitted).plan(list(fitted.kept), asked, run=run)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from grey_pictures import LAYOUT, SIDE, GreyTokenizer, pictures
 
-from icl_vision.contracts import Scores
+from icl_vision.contracts import Scores, Usage
 from icl_vision.drawing import Pair
 from icl_vision.errors import (
     AnswerRefusedError,
@@ -109,7 +109,9 @@ def test_the_papers_examples_are_corrupted_copies_of_the_answer_and_it_says_so()
     assert [differing(pair.target, puzzle.target_words) for pair in pairs] == [10, 8, 6, 4]
     assert all(pair.condition == puzzle.condition for pair in pairs)
     plan = one.plan(QUERIES)
-    assert plan.leaking and "LEAKING" in str(plan) and len(plan.parts) == 3
+    assert plan.facts["leaking"] and "LEAKING" in str(plan)
+    alone = [one.plan([query]) for query in QUERIES]  # each picture has a context of its own
+    assert plan.queries == 3 and plan.usage == sum((part.usage for part in alone), Usage())
     result = one.denoise(QUERIES[:1])[0]
     assert result.leaking and result.to_dict()["leaking"]
 
@@ -209,6 +211,7 @@ def test_the_plan_counts_what_is_asked() -> None:
     assert not llm.calls
     results = one.denoise(QUERIES)
     assert plan.usage.requests == sum(result.usage.requests for result in results)
+    assert plan.inquiries == sum(len(result.drawing.answers) for result in results)
     assert "3 pictures to restore" in str(plan) and plan.to_dict()["decided"]
 
 
