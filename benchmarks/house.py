@@ -2,6 +2,7 @@
 
     python benchmarks/house.py                                         (this checkout)
     python benchmarks/house.py --tree ../before --out FILE.json        (another one, then this one, by the same rule)
+    python benchmarks/house.py --rooms predict                         (one trip, room by room, as docs/architecture.md)
 
 - folders: Python files and their lines at a folder's own level, and files of any kind there.
 - trips: predict, generate, denoise and ``eval few-shot``, each with an LLM that is none and small inputs, and two steps
@@ -218,6 +219,23 @@ def count_trip(name: str) -> dict[str, Any]:
     return counting.report()
 
 
+def rooms(name: str) -> str:
+    """One trip as a list in Markdown: a line a module in the order of their first entry, what each says it is, and the
+    leaves (modules that lie in no folder) in one line at the end. The trips in docs/architecture.md are made of it."""
+    lines, leaves = [], []
+    for module in count_trip(name)["rooms"]:
+        path = Path(str(importlib.import_module(module).__file__))
+        where = (
+            f"{module.removeprefix(PACKAGE).lstrip('.').replace('.', '/')}{'/__init__' * (path.stem == '__init__')}.py"
+        )
+        about = (importlib.import_module(module).__doc__ or "").partition("\n")[0]
+        if "/" in where:
+            lines.append(f"{len(lines) + 1}. `{where}`: {about[:1].lower()}{about[1:].rstrip('.')}")
+        else:
+            leaves.append(f"`{where}`")
+    return "\n".join([*lines, f"\nand the leaves {', '.join(sorted(leaves))}."])
+
+
 # Arguments and repetitions --------------------------------------------------------------------------------------------
 
 
@@ -329,8 +347,12 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout, measured first")
     parser.add_argument("--pylint", default=shutil.which("pylint"), help="the program (default: the one on PATH)")
     parser.add_argument("--out", help="JSON file; default: only the table is printed")
+    parser.add_argument("--rooms", choices=sorted(TRIPS), help="print one trip of this checkout as a list, and no more")
     parser.add_argument("--inside", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.rooms:
+        print(rooms(options.rooms))
+        return
     if options.inside:
         found = arguments() if options.inside == "arguments" else count_trip(options.inside)
         print(json.dumps(found))
