@@ -119,7 +119,7 @@ def command(
         task,
         protocol=protocol,  # type: ignore[arg-type]
         layers=layers,
-        stride=stride,
+        stride=stride or "rows",
         window=window,  # type: ignore[arg-type]
         refine=refine,  # type: ignore[arg-type]
         context=examples,

@@ -28,7 +28,7 @@ from icl_vision.drawing.drawing import (
 )
 from icl_vision.drawing.prompts import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
 from icl_vision.drawing.repair import WordSet
-from icl_vision.drawing.segments import Segment, first_place, layer_of, shown_places, split
+from icl_vision.drawing.segments import Segment, first_place, layer_of, shown_places, split, strides_of
 from icl_vision.drawing.stages import Stage
 from icl_vision.errors import UsageError
 from icl_vision.llms.tokens import ESTIMATE_ERROR, count_tokens
@@ -59,10 +59,11 @@ class Pass:
 
 
 def resolve(stages: Sequence[Stage], layout: PyramidLayout) -> tuple[Stage, ...]:
-    """The stages with their layers as numbers: None is all layers, a last layer of -1 the pyramid's last.
+    """The stages with their layers and rows as numbers: layers of None are all, a last layer of -1 is the pyramid's
+    last, a stride of "rows" or None is one for each layer.
 
     Raises:
-        UsageError: no stages, layers that there are not, or that two stages decode.
+        UsageError: no stages, layers that there are not, or that two stages decode, or a stride that does not fit.
     """
     if isinstance(stages, Stage) or not stages:
         raise UsageError("stages must be a sequence of at least one Stage, as par(), pnar() or two_stage() give it")
@@ -77,7 +78,10 @@ def resolve(stages: Sequence[Stage], layout: PyramidLayout) -> tuple[Stage, ...]
                 f"in order and do not overlap (the one before ends at {end})"
             )
         end = last
-        resolved.append(replace(stage, layers=(first, last)))
+        stride = stage.stride
+        if not isinstance(stride, int) and stride != "all":
+            stride = strides_of(layout, stride, (first, last))
+        resolved.append(replace(stage, layers=(first, last), stride=stride))
     return tuple(resolved)
 
 

@@ -19,8 +19,11 @@ from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 
-Strides = int | Sequence[int | None] | None
-"""Words of a segment: one number for all layers, one for each layer (None: the whole layer), or None: no end at all."""
+Stride = int | Literal["rows"] | None
+"""Words of a segment on one layer: a number, "rows" for a row of the layer's grid, None for the whole layer."""
+Strides = Stride | Literal["all"] | Sequence[Stride]
+"""Words of a segment: a stride for all layers, one for each in a sequence, or "all": everything in one segment, across
+layers (the infinite stride)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,37 @@ def layer_of(layout: PyramidLayout, place: int) -> int:
     return bisect_right(layout.cumulative, place) + 1
 
 
+def strides_of(
+    layout: PyramidLayout, stride: Strides, layers: tuple[int, int]
+) -> tuple[int | None, ...] | Literal["all"]:
+    """One stride for each of some layers, rows as their number of words; "all" where nothing ends.
+
+    Args:
+        layers: the first and the last, from 1.
+
+    Raises:
+        UsageError: a stride below 1, or as many strides as there are no layers.
+    """
+    if stride == "all":
+        return "all"
+    first, last = layers
+    each = stride if isinstance(stride, Sequence) and not isinstance(stride, str) else [stride] * (last - first + 1)
+    if len(each) != last - first + 1:
+        raise UsageError(
+            f"give one stride for each of the {last - first + 1} layers {first} to {last}; got {list(each)}"
+        )
+    words = (layout.grids[layer - 1][-1] if of == "rows" else of for layer, of in enumerate(each, start=first))
+    return tuple(
+        checks.count(f"the stride of layer {layer}", count, of="words, or 'rows'", none="the whole layer")
+        for layer, count in enumerate(words, start=first)
+    )
+
+
 def split(layout: PyramidLayout, stride: Strides, layers: tuple[int, int] | None = None) -> tuple[Segment, ...]:
     """The segments of some layers, in order; together they hold each of their places exactly once.
 
-    A segment never crosses from one layer to the next, so the last of a layer may be shorter; only ``stride=None``,
-    the infinite stride, takes all layers in one segment (the single pass of eq. 10).
+    A segment never crosses from one layer to the next, so the last of a layer may be shorter; only ``stride="all"``
+    takes all layers in one segment (the single pass of eq. 10).
 
     Args:
         stride: words of a segment; see ``Strides``.
@@ -93,19 +122,15 @@ def split(layout: PyramidLayout, stride: Strides, layers: tuple[int, int] | None
         raise UsageError(
             f"layers must be the first and the last, 1 <= first <= last <= {len(layout)}; got {first}, {last}"
         )
-    start, stop = first_place(layout, first), first_place(layout, last + 1)
-    if stride is None:
-        return (Segment(start, stop, first),)
-    strides = [stride] * (last - first + 1) if isinstance(stride, int) else list(stride)
-    if len(strides) != last - first + 1:
-        raise UsageError(f"give one stride for each of the {last - first + 1} layers {first} to {last}; got {strides}")
+    strides = strides_of(layout, stride, (first, last))
+    if strides == "all":
+        return (Segment(first_place(layout, first), first_place(layout, last + 1), first),)
     segments: list[Segment] = []
     for layer, words in enumerate(strides, start=first):
         begin, end = first_place(layout, layer), first_place(layout, layer + 1)
-        if words is not None and (isinstance(words, bool) or not isinstance(words, int) or words < 1):
-            raise UsageError(f"a stride must be 1 or more words, or None for no end; got {words!r} for layer {layer}")
-        words = words or end - begin
-        segments.extend(Segment(place, min(place + words, end), layer) for place in range(begin, end, words))
+        segments.extend(
+            Segment(place, min(place + (words or end), end), layer) for place in range(begin, end, words or end)
+        )
     return tuple(segments)
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from icl_vision.drawing.passes import passes_of, resolve
 from icl_vision.drawing.segments import Near, layer_of, parents, shown_places, split
-from icl_vision.drawing.stages import Decoding, Stage, par, pnar, single_pass, two_stage
+from icl_vision.drawing.stages import Decoding, Stage, par, pnar, single_pass, stages_of, two_stage
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 
@@ -28,22 +28,22 @@ givens = st.sampled_from(["all", "none", "layers", Near(), Near(3)])
 def test_segments_hold_every_place_exactly_once(layout, data):
     first = data.draw(st.integers(1, len(layout)))
     last = data.draw(st.integers(first, len(layout)))
-    stride = data.draw(
-        st.one_of(
-            st.none(),
-            st.integers(1, 70),
-            st.lists(st.one_of(st.none(), st.integers(1, 9)), min_size=last - first + 1, max_size=last - first + 1),
-        )
-    )
+    of_a_layer = st.one_of(st.none(), st.just("rows"), st.integers(1, 70))
+    size = last - first + 1
+    stride = data.draw(st.one_of(st.just("all"), of_a_layer, st.lists(of_a_layer, min_size=size, max_size=size)))
     segments = split(layout, stride, (first, last))
     places = [place for one in segments for place in one.places]
     begin, end = (0, *layout.cumulative)[first - 1], layout.cumulative[last - 1]
     assert places == list(range(begin, end))
-    if stride is None:
+    if stride == "all":
         assert len(segments) == 1
     else:
         assert all(len({layer_of(layout, place) for place in one.places}) == 1 for one in segments)
     assert all(one.layer == layer_of(layout, one.start) for one in segments)
+    if stride is None:
+        assert [len(one) for one in segments] == list(layout.counts[first - 1 : last])
+    if stride == "rows":
+        assert all(len(one) == layout.grids[one.layer - 1][1] for one in segments)
     if isinstance(stride, int):
         assert all(1 <= len(one) <= stride for one in segments)
 
@@ -102,7 +102,8 @@ def test_waves_say_what_can_run_side_by_side():
 
     assert waves(pnar(4)) == [0] * 10
     assert waves(par(4)) == list(range(10))
-    assert waves(par(stride=None)) == [0]
+    assert waves(par(stride="all")) == [0]
+    assert waves(par(stride=None)) == [0, 1, 2, 3]
     assert waves(single_pass()) == [0]
     assert waves([Stage(stride=4, given=Near())]) == [0, 1, 2, 2, 2, 2, 3, 3, 3, 3]
     assert waves(two_stage(2, 2, 8)) == [0, 1, 2, 3, 3, 3, 3]
@@ -123,12 +124,49 @@ def test_two_stages_are_those_of_the_paper():
         assert (
             Stage(**{**stage.to_dict(), "given": stage.given, "decoding": stage.decoding}).to_dict() == stage.to_dict()
         )
+    assert [stage.stride for stage in two_stage(2, 4)] == [4, 4]
+    assert [stage.stride for stage in two_stage(2, 4, None)] == [4, None]
+    assert [stage.stride for stage in two_stage(2, (1, 2), "rows")] == [(1, 2), "rows"]
+
+
+def test_one_maker_of_stages_by_name() -> None:
+    assert stages_of("par", stride=3) == par(3) and stages_of("pnar", stride=3) == pnar(3)
+    assert stages_of("near", stride=3) == (Stage(stride=3, given=Near()),)
+    assert stages_of("single", stride=3) == single_pass() == (Stage(stride="all", given="none"),)
+    assert stages_of("two-stage", stride=3, upper=2) == two_stage(2, 3)
+    first, second = stages_of("two-stage", stride=(1, 2, 4, 8), upper=2, template="mine", allowed="layer")
+    assert (first.stride, second.stride, second.condition) == ((1, 2), (4, 8), "none")  # divided between the stages
+    assert {first.template, second.template} == {"mine"} and {first.allowed, second.allowed} == {"layer"}
+    refined = stages_of(
+        "near", stride=(1, 2), upper=2, refining={"stride": "rows", "given": "all", "condition": "same"}
+    )
+    assert [(stage.layers, stage.stride, stage.given, stage.condition) for stage in refined] == [
+        ((1, 2), (1, 2), Near(), "all"), ((3, -1), "rows", "all", "same"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stride", "written"),
+    [(4, 4), ((1, None, 16, "rows"), [1, None, 16, 4]), (None, [None] * 4), ("rows", [1, 2, 4, 4]), ("all", None)],
+)
+def test_runs_of_older_versions_are_known_by_the_same_stages(stride, written):
+    """0.1.0 wrote whole layers as a null each, rows as numbers, and null where everything is one segment."""
+    (stage,) = resolve([Stage(stride=stride)], DIGITS)
+    assert stage.to_dict()["stride"] == written
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: split(SMALL, 0), "a stride must be 1 or more words, or None for no end; got 0 for layer 1"),
+        (
+            lambda: split(SMALL, 0),
+            r"the stride of layer 1 must be a whole number of 1 or more words, or 'rows', or None \(the whole layer\); "
+            "got 0",
+        ),
+        (lambda: split(SMALL, [1, "all"]), "the stride of layer 2 must be a whole number .*; got 'all'"),
+        (lambda: Stage(stride="columns"), "stride must be a number of words, 'rows', None .*; got 'columns'"),
+        (lambda: Stage(stride=0.5), "stride must be a number of words.*; got 0.5"),
+        (lambda: stages_of("up"), "passes must be one of 'par', 'near', 'pnar', 'two-stage', 'single'; got 'up'"),
         (lambda: split(SMALL, [1, 2, 3]), r"one stride for each of the 2 layers 1 to 2; got \[1, 2, 3\]"),
         (lambda: split(SMALL, 1, (2, 3)), "1 <= first <= last <= 2; got 2, 3"),
         (lambda: layer_of(SMALL, 5), "place 5 lies outside this pyramid, whose places are 0 to 4"),

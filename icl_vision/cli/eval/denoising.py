@@ -25,17 +25,18 @@ from icl_vision.errors import BudgetExceededError, IclVisionError, UsageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
+    from icl_vision.drawing.segments import Stride
     from icl_vision.evaluation.denoising.evaluation import DenoisingEvaluation
     from icl_vision.evaluation.kit.pictures import Picture
 
 
-def _strides(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[int | None, ...]:
-    found: list[int | None] = []
+def _strides(context: click.Context, option: click.Parameter, values: tuple[str, ...]) -> tuple[Stride, ...]:
+    strides: list[Stride] = []
     for value in values:
         if value != "rows" and not (value.isdecimal() and int(value) > 0):
             raise click.BadParameter(f"{value!r} is neither a number of words nor 'rows'")
-        found.append(None if value == "rows" else int(value))
-    return tuple(dict.fromkeys(found))
+        strides.append("rows" if value == "rows" else int(value))
+    return tuple(dict.fromkeys(strides))
 
 
 @click.command("denoising")
@@ -107,7 +108,7 @@ def command(
     context: Path | None,
     tasks: tuple[str, ...],
     n: int,
-    strides: tuple[int | None, ...],
+    strides: tuple[Stride, ...],
     controls: tuple[str, ...],
     lpips: bool,
     out: Path,
@@ -187,7 +188,7 @@ def command(
         "shown": [one.name for one in shown],
         "restored": [one.name for one in restored],
         "tasks": list(evaluation.tasks),
-        "strides": ["rows" if stride is None else stride for stride in strides],
+        "strides": list(strides),
         "controls": list(evaluation.controls),
         "lpips": evaluation.perceptual is not None,
     }

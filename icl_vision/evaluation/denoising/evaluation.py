@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_vision.contracts import Usage
+from icl_vision.drawing.segments import Stride
 from icl_vision.errors import PromptTooLongError, UsageError
 from icl_vision.evaluation.denoising.baselines import BASELINES, Task
 from icl_vision.evaluation.kit.image_metrics import WINDOW, psnr, ssim
@@ -64,11 +65,11 @@ Perceptual = Callable[[Pixels, Pixels], Any]
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One thing to be measured: a row of a task, for the LLM's rows at a stride (None: rows of the grid)."""
+    """One thing to be measured: a row of a task, for the LLM's rows at a stride."""
 
     task: str
     row: str
-    stride: int | None = None
+    stride: Stride = "rows"
 
     @property
     def item(self) -> str:
@@ -77,7 +78,7 @@ class Cell:
 
     @property
     def stride_name(self) -> str:
-        return "rows" if self.stride is None else str(self.stride)
+        return "layer" if self.stride is None else str(self.stride)
 
     @property
     def asks(self) -> bool:
@@ -91,7 +92,7 @@ class DenoisingEvaluation:
 
     Args:
         settings: arguments of ``ImageDenoiser``, all but task, stride and max_tokens.
-        tasks, strides: what is measured; a stride of None is a row of the grid.
+        tasks, strides: what is measured; a stride as for ``ImageDenoiser``.
         controls: names of ``CONTROLS`` to measure too, at the first stride.
         context, pictures: for the prompts, and to restore; no picture in both.
         perceptual: LPIPS, or None.
@@ -105,7 +106,7 @@ class DenoisingEvaluation:
     tasks: Sequence[str]
     context: Sequence[Picture]
     pictures: Sequence[Picture]
-    strides: Sequence[int | None] = (None,)
+    strides: Sequence[Stride] = ("rows",)
     controls: Sequence[str] = tuple(CONTROLS)
     perceptual: Perceptual | None = None
     max_tokens: int | None = None

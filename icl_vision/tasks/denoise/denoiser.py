@@ -22,6 +22,7 @@ from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.corruption import PAPER_RATES, check_rates
 from icl_vision.drawing.drawing import Drawing, Pair
 from icl_vision.drawing.progressive import ProgressiveDecoder
+from icl_vision.drawing.segments import Stride
 from icl_vision.drawing.stages import Allowed, Decoding
 from icl_vision.drawing.work import SegmentDrawn
 from icl_vision.errors import UsageError
@@ -34,7 +35,14 @@ from icl_vision.tasks.base import Fitted, Task
 from icl_vision.tasks.checks import as_sources
 from icl_vision.tasks.denoise.alignment import Alignment
 from icl_vision.tasks.denoise.defaults import Defaults
-from icl_vision.tasks.denoise.plan import DenoisingStages, Refine, decided_by, denoising_plan, denoising_stages
+from icl_vision.tasks.denoise.plan import (
+    DenoisingStages,
+    Refine,
+    check_stride,
+    decided_by,
+    denoising_plan,
+    denoising_stages,
+)
 from icl_vision.tasks.denoise.puzzles import (
     Context,
     Puzzle,
@@ -93,7 +101,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
         protocol: "leak-free" shows other pictures. "paper" shows corrupted copies of the query's own target, so that
             the answer stands in the prompt; results carry ``leaking=True``.
         layers: that the LLM decides with the condition; None for those of the first 85 words. See ``refine``.
-        stride: words asked for at a time there; None for a row of the layer's grid.
+        stride: words asked for at a time there; "rows" for a row of the layer's grid, None for a whole layer.
         window: what those prompts show: "near" or "all"; see ``denoising_stages``.
         refine: the deeper layers: "agnostic", "task" or "none"; see ``denoising_stages``. For None, here and below, see
             ``denoise.defaults``.
@@ -153,7 +161,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
         *,
         protocol: Protocol = "leak-free",
         layers: int | None = None,
-        stride: int | None = None,
+        stride: Stride = "rows",
         window: Literal["near", "all"] = "near",
         refine: Refine | None = None,
         context: int | None = 10,
@@ -253,7 +261,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
         return denoising_stages(
             tokenizer.layout,
             layers=self.layers,
-            stride=None if self.stride is None else int(self.stride),
+            stride=self.stride,
             window=self.window,
             refine=chosen.refine,
             allowed=chosen.allowed,
@@ -417,7 +425,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
         choice("protocol", self.protocol, PROTOCOLS)
         count("context", self.context, none="all context images")
         count("seed", self.seed, least=0)
-        count("stride", self.stride, of="words", none="rows")
+        check_stride(self.stride)
         number("temperature", self.temperature)
         number("guidance", self.guidance, none="as the task needs")
         flag("keep_known", self.keep_known, none=True)

@@ -12,10 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from icl_vision import checks
 from icl_vision.asking.plan import Plan
 from icl_vision.drawing.drawing import Query
-from icl_vision.drawing.segments import Near, first_place
-from icl_vision.drawing.stages import Allowed, Decoding, Stage
+from icl_vision.drawing.passes import resolve
+from icl_vision.drawing.segments import Near, Stride, first_place
+from icl_vision.drawing.stages import Allowed, Decoding, Stage, stages_of
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 from icl_vision.wording import counted
@@ -44,7 +46,7 @@ def denoising_stages(
     layout: PyramidLayout,
     *,
     layers: int | None = None,
-    stride: int | None = None,
+    stride: Stride = "rows",
     window: str = "near",
     refine: Refine = "agnostic",
     allowed: Allowed = "place",
@@ -56,7 +58,8 @@ def denoising_stages(
     Args:
         layout: of the tokenizer's whole pyramid, two axes.
         layers: that stage 1 decides; None for as many as hold ``UPPER_WORDS`` words or fewer.
-        stride: words of a segment of stage 1; None for one row of the layer's grid. Stage 2 always takes rows.
+        stride: words of a segment of stage 1, "rows" for one row of the layer's grid, None for a whole layer. Stage 2
+            always takes rows.
         window: "near" shows stage 1 the condition's words at the segment's own places, the coarser words over it and
             the row before it; "all" the whole condition and every word before. Near is cheaper, and the embedded LLM
             restores better with it.
@@ -72,15 +75,12 @@ def denoising_stages(
     """
     if len(layout.finest) != 2:
         raise UsageError(f"denoising is for pictures; this layout has frames: {layout}")
-    if refine not in REFINE:
-        raise UsageError(f"refine must be one of {', '.join(REFINE)}; got {refine!r}")
-    if window not in WINDOWS:
-        raise UsageError(f"window must be one of {', '.join(WINDOWS)}; got {window!r}")
-    upper = _upper(layout) if layers is None else layers
-    if isinstance(upper, bool) or not isinstance(upper, int) or not 1 <= upper <= len(layout):
-        raise UsageError(f"layers must be 1 to {len(layout)}, the layers that the LLM decides first; got {layers!r}")
-    if stride is not None and (isinstance(stride, bool) or not isinstance(stride, int) or stride < 1):
-        raise UsageError(f"stride must be 1 or more words, or None for rows; got {stride!r}")
+    checks.choice("refine", refine, REFINE)
+    checks.choice("window", window, WINDOWS)
+    none = "as many as hold 85 words"
+    upper = checks.count("layers", layers, most=len(layout), of="layers that the LLM decides first", none=none)
+    upper = upper or _upper(layout)
+    stride = check_stride(stride)
     refine = "none" if upper == len(layout) else refine
     decoded = layout.truncate(upper) if refine == "none" else layout
     whole = window == "all"
@@ -90,27 +90,35 @@ def denoising_stages(
     # One answer for all layers: a limit to a word's uses on one of them would be a limit on all.
     first_decoding = replace(decoding, most_uses=None) if single_pass else decoding
     rows = [grid[1] for grid in layout.grids]
-    first = Stage(
-        layers=(1, upper),
-        stride=None if single_pass else ([stride] * upper if stride else rows[:upper]),
-        given="none" if single_pass else ("all" if whole else Near(last=max(rows[:upper]))),
+    stages = stages_of(
+        "single" if single_pass else "par" if whole else "near",
+        # One for each layer, as the settings of older runs have it.
+        stride=[stride] * upper if isinstance(stride, int) else stride,
+        upper=upper,
+        refining=None
+        if refine == "none"
+        else {
+            "stride": "rows",
+            "given": Near(last=max(rows[upper:])),
+            "condition": "none" if refine == "agnostic" else "same",
+            "template": "refinement" if refine == "agnostic" else "progressive",
+            # One set for a whole row is one request; a set for each of its places would be as many requests as words.
+            "allowed": "layer" if allowed == "place" else allowed,
+            "decoding": decoding,
+        },
+        **({} if whole or single_pass else {"given": Near(last=max(rows[:upper]))}),
         condition="all" if whole else "same",
         allowed=allowed,
         decoding=first_decoding,
     )
-    if refine == "none":
-        return DenoisingStages((first,), upper, refine, whole, decoded)
-    second = Stage(
-        layers=(upper + 1, len(layout)),
-        stride=rows[upper:],
-        given=Near(last=max(rows[upper:])),
-        condition="none" if refine == "agnostic" else "same",
-        template="refinement" if refine == "agnostic" else "progressive",
-        # One set for a whole row is one request; a set for each of its places would be as many requests as words.
-        allowed="layer" if allowed == "place" else allowed,
-        decoding=decoding,
-    )
-    return DenoisingStages((first, second), upper, refine, whole, decoded)
+    return DenoisingStages(resolve(stages, decoded), upper, refine, whole, decoded)
+
+
+def check_stride(stride: object) -> Stride:
+    """The stride, if ``denoising_stages`` takes it; else a UsageError."""
+    if isinstance(stride, str) and stride == "rows":
+        return "rows"
+    return checks.count("stride", stride, of="words, or 'rows'", none="the whole layer")
 
 
 def decided_by(parts: DenoisingStages, query: Query, layers: int) -> tuple[str, ...]:

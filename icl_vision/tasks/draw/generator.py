@@ -17,7 +17,7 @@ from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.drawing import Pair, Query, plurality
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.segments import Strides
-from icl_vision.drawing.stages import Allowed, Decoding, Stage
+from icl_vision.drawing.stages import Allowed, Decoding, Passes, Stage, stages_of
 from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.images import ImageSource
@@ -31,11 +31,12 @@ from icl_vision.tasks.checks import as_sources, check_folder, check_name
 from icl_vision.tasks.draw.examples import as_texts, choose
 from icl_vision.tasks.draw.results import GeneratedImage, Preview
 from icl_vision.tasks.draw.session import DrawingSession, close, next_of
-from icl_vision.tasks.draw.stages import TEMPLATE, Passes, drawing_stages
 from icl_vision.tasks.saving import SavedForm
 
 if TYPE_CHECKING:
     from icl_vision.integrations.langchain import TaskTool
+
+TEMPLATE = "text_to_image"
 
 GUIDANCE = 2.0
 """Weight of what the text changes, where it can be had. In trials on other draws, greedy: 75% of 20 digits read right
@@ -59,7 +60,7 @@ class ImageGenerator(Task[FittedGenerator]):
         llm: what draws: a ``connect`` string ("local", "openai-compatible:MODEL@URL" ...) or any ``TextLLM``.
         tokenizer: one that decodes: a name or folder, as for ``ImageTokenizer.from_pretrained``, or a tokenizer.
         shots: so many examples of each text are shown, drawn by ``seed`` before any query is known; None shows all.
-        passes, stride, upper: see ``generation_stages.drawing_stages``. stride=None takes whole layers.
+        passes, stride, upper: see ``icl_vision.drawing.stages.stages_of``; a stride of None takes whole layers.
         allowed: words that may be answered: those the examples have at that "place" (whatever their text), on that
             "layer", anywhere ("context"), or the whole "vocabulary".
         temperature: 0 takes the likeliest words, so that a text always gives the same picture.
@@ -192,9 +193,8 @@ class ImageGenerator(Task[FittedGenerator]):
             raise UsageError(
                 f"the examples' words ({layout}) are not those of the tokenizer {tokenizer.name!r} ({tokenizer.layout})"
             )
-        stages = drawing_stages(
-            layout,
-            passes=self.passes,
+        stages = stages_of(
+            "par" if self.passes == "two-stage" and len(layout) == 1 else self.passes,
             stride=self.stride,
             upper=self.upper,
             allowed=self.allowed,

@@ -369,6 +369,16 @@ def test_a_digits_layers_are_all_decided_with_the_condition() -> None:
     assert denoising_stages(PHOTO, layers=2, window="all").stages[0].condition == "all"
 
 
+def test_a_segment_is_a_row_or_so_many_words_or_a_whole_layer() -> None:
+    def strides(**settings: Any) -> list[Any]:
+        return [stage.to_dict()["stride"] for stage in denoising_stages(PHOTO, **settings).stages]
+
+    assert strides() == [[1, 2, 4, 8], [16, 16]]
+    assert strides(stride=2, refine="none") == [[2, 2, 2, 2]]
+    assert strides(stride=None, layers=2) == [[None, None], [4, 8, 16, 16]]
+    assert strides(single_pass=True, refine="task") == [None, [16, 16]]
+
+
 # Bad input ------------------------------------------------------------------------------------------------------------
 
 
@@ -377,11 +387,15 @@ def test_a_digits_layers_are_all_decided_with_the_condition() -> None:
     [
         ({"task": "sharpening"}, "task must be one of outpainting, .*; got 'sharpening'"),
         ({"protocol": "leaky"}, "protocol must be one of 'leak-free', 'paper'; got 'leaky'"),
-        ({"layers": 4}, "layers must be 1 to 3"),
-        ({"layers": 0}, "layers must be 1 to 3"),
-        ({"stride": 0}, "stride must be a whole number of 1 or more words, or None \\(rows\\); got 0"),
-        ({"window": "far"}, "window must be one of near, all; got 'far'"),
-        ({"refine": "twice"}, "refine must be one of agnostic, task, none; got 'twice'"),
+        ({"layers": 4}, "layers must be a whole number from 1 to 3 layers that the LLM decides first"),
+        ({"layers": 0}, "layers must be a whole number from 1 to 3"),
+        (
+            {"stride": 0},
+            r"stride must be a whole number of 1 or more words, or 'rows', or None \(the whole layer\); got 0",
+        ),
+        ({"stride": "all"}, "stride must be a whole number of 1 or more words, or 'rows'"),
+        ({"window": "far"}, "window must be one of 'near', 'all'; got 'far'"),
+        ({"refine": "twice"}, "refine must be one of 'agnostic', 'task', 'none'; got 'twice'"),
         ({"layers": 2, "refine": "task", "window": "all"}, "refine='task' needs window='near'"),
         ({"context": 0}, "context must be a whole number of 1 or more"),
         ({"context": 7}, "context=7 examples were asked for and 6 images given; give more, or set context=6"),

@@ -25,7 +25,6 @@ from icl_vision.errors import (
 )
 from icl_vision.llms import Budget
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.tasks.draw.stages import drawing_stages
 from icl_vision.tokenizers.wrapping import WrappedTokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -262,7 +261,7 @@ def test_the_constructor_only_stores() -> None:
     [
         ({"shots": 0}, "shots must be a whole number of 1 or more, or None"),
         ({"passes": "up"}, "passes must be one of 'par', 'near', 'pnar', 'two-stage', 'single'; got 'up'"),
-        ({"stride": 0}, "a stride must be 1 or more words"),
+        ({"stride": 0}, "the stride of layer 1 must be a whole number of 1 or more words"),
         ({"upper": 4, "passes": "two-stage"}, "stage 2 decodes layers 5 to 4"),
         ({"allowed": "some"}, "allowed must be one of"),
         ({"guidance": "much"}, "guidance must be 'auto' or a number"),
@@ -305,8 +304,3 @@ def test_a_call_gives_images(make: Any) -> None:
     generator = make()
     assert isinstance(generator(TEXTS[0]), Image.Image)
     assert [type(one) for one in generator(TEXTS)] == [Image.Image, Image.Image]
-
-
-def test_strides_by_layer_are_divided_between_the_stages(tokenizer: ImageTokenizer) -> None:
-    first, second = drawing_stages(tokenizer.layout, passes="two-stage", stride=(1, 2, 4, 8), upper=2)
-    assert (first.stride, second.stride, second.condition) == ((1, 2), (4, 8), "none")
