@@ -1,6 +1,6 @@
 """One prompt prefix, many queries: they are asked so that the prefix is read once, and each gets a result of its own.
 
-    results = await ask(llm, [Group(inquiry, calls_of(len(queries)))], concurrency=8, read=read)
+    results = await ask(llm, [Group(inquiry, len(queries))], concurrency=8, read=read)
 
 A task says what is put to the LLM about each query (``Group.inquiry``) and what a reply means (``read``); results come
 back in the order of the queries, and where one cannot be asked the others do not pay for it.
@@ -11,7 +11,7 @@ Knows: calls, their order, errors query by query. Refuses to know: what is asked
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import Generic, TypeVar
@@ -19,11 +19,12 @@ from typing import Generic, TypeVar
 from icl_vision.asking.inquiries import Inquiry, Reply, complete, score, score_apart
 from icl_vision.asking.scheduling import Job, Order, run_jobs
 from icl_vision.contracts import TextLLM
+from icl_vision.errors import PromptError
 
 T = TypeVar("T")
 
 Check = Callable[[Inquiry], Awaitable[None]]
-"""Refuses an inquiry that cannot be sent, before it is: too long a prompt."""
+"""Refuses an inquiry that cannot be sent, before it is, by a ``PromptError``: too long a prompt."""
 
 Read = Callable[[int, int, Reply | Exception], Awaitable[T]]
 """What a reply means: told the number of its group and of its query there (from 0), and the reply or the error in its
@@ -34,27 +35,42 @@ place; gives the query's result, which may be kept on disk by then."""
 class Group:
     """Queries whose prompts begin alike.
 
-    inquiry: what is put to the LLM about the query of a number, from 0; made when it is about to be asked. calls: which
-    queries are asked together, each once and in order; one a call where the LLM writes. leads: the first call is
-    awaited before the others. before: asked and awaited before everything else; begun: told of what came back to it.
+    inquiry: what is put to the LLM about the query of a number, from 0; made when it is about to be asked. queries: how
+    many there are. size: so many are scored in one call; where the LLM writes, each is asked by itself all the same.
+    leads: the first query goes alone and is awaited before the others, to fill the provider's prefix cache. before:
+    asked and awaited before everything else; begun: told of what came back to it.
     """
 
     inquiry: Callable[[int], Inquiry]
-    calls: Sequence[range]
+    queries: int
+    size: int = 1
     leads: bool = True
     before: Sequence[Inquiry] = ()
     begun: Callable[[Sequence[Reply]], None] = lambda replies: None
 
     @property
-    def queries(self) -> int:
-        """How many there are."""
-        return sum(map(len, self.calls))
+    def calls(self) -> list[range]:
+        """Which queries are asked together, each once and in order."""
+        edges = [0, *range(1 if self.leads else self.size, self.queries, self.size), self.queries]
+        return [range(start, stop) for start, stop in pairwise(edges) if start < stop]
 
 
-def calls_of(queries: int, size: int = 1, *, leads: bool = False) -> list[range]:
-    """So many queries, ``size`` a call; with ``leads`` the first goes alone, to fill the provider's prefix cache."""
-    edges = [0, *range(1 if leads else size, queries, size), queries]
-    return [range(start, stop) for start, stop in pairwise(edges) if start < stop]
+async def fitting(groups: Sequence[Group], check: Check) -> tuple[list[Group], list[PromptError]]:
+    """The groups without the queries that cannot be sent, and why each of those cannot."""
+    fitted: list[Group] = []
+    refused: list[PromptError] = []
+    for group in groups:
+        inquiries: list[Inquiry] = []
+        for query in range(group.queries):
+            inquiry = group.inquiry(query)
+            try:
+                await check(inquiry)
+            except PromptError as error:
+                refused.append(error)
+            else:
+                inquiries.append(inquiry)
+        fitted.append(replace(group, inquiry=inquiries.__getitem__, queries=len(inquiries)))
+    return fitted, refused
 
 
 async def ask(

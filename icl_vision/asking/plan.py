@@ -23,7 +23,7 @@ from icl_vision.asking.groups import Group
 from icl_vision.asking.inquiries import Inquiry
 from icl_vision.contracts import Prompt, Usage
 from icl_vision.errors import BudgetExceededError
-from icl_vision.llms.cost import Budget, Cost
+from icl_vision.llms.cost import Budget, Cost, PriceTable
 from icl_vision.llms.local.scoring import SIBLINGS
 from icl_vision.llms.tokens import how_counted
 from icl_vision.llms.word_tables import learns, table_of
@@ -175,6 +175,50 @@ class Plan:
         if cost.amount is None:
             return str(cost)
         return f"at most {cost}" if self.at_most else f"about {cost}"
+
+
+def plan_of(
+    dry: DryLLM,
+    groups: Sequence[Group],
+    *,
+    concurrency: int,
+    prices: PriceTable | None = None,
+    learnt: Iterable[Prompt] = (),
+    learning: Iterable[Prompt] = (),
+    words: Sequence[str] = (),
+) -> Plan:
+    """What asking about these groups would send and cost at most, every answer taken to be as long as it may be.
+
+    A task adds what else it has to tell with ``dataclasses.replace``: facts, lines, queries that cannot be asked about
+    (see ``groups.fitting``).
+
+    Args:
+        concurrency: calls at the same time.
+        prices: of models, by name; None knows none.
+        learnt, learning, words: see ``count``.
+    """
+    usage, learning_requests = count(
+        dry, groups, concurrency=concurrency, learnt=learnt, learning=learning, words=words
+    )
+    queries = sum(group.queries for group in groups)
+    table, name = prices or PriceTable(), dry.profile.name
+    remarks = {"  of them cached": "estimate: what an earlier prompt began with"}
+    if learning_requests:
+        remarks["requests"] = f"{learning_requests:,} of them to learn the examples, once: they are kept"
+    return Plan(
+        model=name,
+        queries=queries,
+        inquiries=queries,
+        usage=usage,
+        exact=dry.exact,
+        counted_by=dry.how,
+        cost=table.cost(name, usage),
+        cost_uncached=table.cost(name, replace(usage, cached_tokens=0, cache_write_tokens=0)),
+        at_most=True,
+        learning=learning_requests,
+        lines=(("queries", f"{queries:,}"),),
+        remarks=remarks,
+    )
 
 
 def count(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from icl_vision.asking.groups import Group, ask, calls_of
+from icl_vision.asking.groups import Group, ask
 from icl_vision.asking.inquiries import Inquiry, Reply, Writing
 from icl_vision.asking.plan import count
 from icl_vision.contracts import Completion, Profile, Prompt, Scores, Usage
@@ -19,13 +19,13 @@ from icl_vision.llms.wrappers.dry import DryLLM
 NAMES = ("ada", "bob", "cyd", "dan", "eve")
 
 
-def captions(inquiries: Callable[[int], Inquiry] | None = None) -> Group:
+def captions() -> Group:
     """A caption for each name: free text."""
 
     def inquiry(query: int) -> Inquiry:
         return Inquiry.written(Prompt("Say hello.", "hello", NAMES[query]), Writing(max_tokens=9))
 
-    return Group(inquiries or inquiry, calls_of(len(NAMES)))
+    return Group(inquiry, len(NAMES))
 
 
 async def as_text(group: int, query: int, reply: Reply | Exception) -> str:
@@ -70,7 +70,7 @@ async def test_what_cannot_be_sent_is_refused_query_by_query() -> None:
             raise PromptTooLongError(9, 8, "say less")
 
     llm = Named(scores_text=True)
-    group = Group(lambda query: Inquiry(((Prompt("", "", NAMES[query]), " x"),)), [range(3), range(3, 5)])
+    group = Group(lambda query: Inquiry(((Prompt("", "", NAMES[query]), " x"),)), 5, size=3, leads=False)
     lengths = []
 
     async def read(number: int, query: int, reply: Reply | Exception) -> str:
@@ -99,7 +99,9 @@ async def test_what_has_to_be_known_first_is_asked_first_and_its_failure_is_ever
     def group(before: str) -> Group:
         return Group(
             lambda query: Inquiry(((Prompt("", "", NAMES[query]), " x"),)),
-            calls_of(3, 2),
+            3,
+            2,
+            leads=False,
             before=[Inquiry(((Prompt("", "", before), " yes"),))],
             begun=told.extend,
         )
@@ -115,7 +117,7 @@ def test_calls_hold_every_query_once() -> None:
     for queries in range(12):
         for size in (1, 3, 4):
             for leads in (False, True):
-                calls = calls_of(queries, size, leads=leads)
+                calls = Group(lambda query: Inquiry(()), queries, size, leads).calls
                 assert [query for call in calls for query in call] == [*range(queries)]
                 assert all(len(call) <= size for call in calls)
                 assert not (leads and calls) or len(calls[0]) == 1

@@ -16,12 +16,12 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.asking.groups import Group, ask, calls_of
+from icl_vision.asking.groups import Group, ask, fitting
 from icl_vision.asking.inquiries import Inquiry, Reply
-from icl_vision.asking.plan import Plan, count
+from icl_vision.asking.plan import Plan, plan_of
 from icl_vision.asking.window import Window
 from icl_vision.contracts import Classification, Prompt, ScoringMethod, TextLLM, Usage
-from icl_vision.errors import BudgetExceededError, LLMError, PromptTooLongError
+from icl_vision.errors import BudgetExceededError, LLMError
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.word_tables import learn, learns
@@ -200,12 +200,7 @@ class Asker:
         return await ask(
             self.llm,
             [
-                self._group(
-                    prepared,
-                    len(texts),
-                    partial(self._inquiry_of, prepared, texts),
-                    partial(self._begin, biases, number, prepared),
-                )
+                self._group(prepared, texts, partial(self._begin, biases, number, prepared))
                 for number, (prepared, texts) in enumerate(groups)
             ],
             concurrency=concurrency,
@@ -228,55 +223,30 @@ class Asker:
 
         llm: the one that would be asked. unusable: images that cannot be asked about, which the plan names.
         """
-        lost = list(unusable)
-        fitting: list[tuple[Shown, list[Inquiry]]] = []
-        for prepared, texts in groups:
-            inquiries: list[Inquiry] = []
-            for text in texts:
-                inquiry = self.inquiry(prepared, text)
-                try:
-                    run_sync(self.check_window(inquiry))
-                except PromptTooLongError as error:
-                    lost.append(Classification(None, None, (), None, error=error))
-                    continue
-                inquiries.append(inquiry)
-            fitting.append((prepared, inquiries))
+        all_groups = [self._group(prepared, texts) for prepared, texts in groups]
+        fitted, refused = run_sync(fitting(all_groups, self.check_window))
         learning = []
         if learns(llm) and self.words:
-            learning = self.pays([(prepared, len(inquiries)) for prepared, inquiries in fitting])
-        usage, learning_requests = count(
+            learning = self.pays(
+                [(prepared, group.queries) for (prepared, _), group in zip(groups, fitted, strict=True)]
+            )
+        plan = plan_of(
             llm,
-            [self._group(prepared, len(inquiries), inquiries.__getitem__) for prepared, inquiries in fitting],
+            fitted,
             concurrency=concurrency,
+            prices=prices,
             learnt=self.learnt_at_fit(),
             learning=learning,
             words=self.words,
         )
-        images = sum(len(inquiries) for _, inquiries in fitting)
-        table, name = prices or PriceTable(), llm.profile.name
-        remarks = {
-            "model": f"scoring: {self.method}",
-            "  of them cached": "estimate: what an earlier prompt began with",
-        }
-        if lost:
-            remarks["images"] = f"{len(lost)} unusable"
-        if learning_requests:
-            remarks["requests"] = f"{learning_requests:,} of them to learn the examples, once: they are kept"
-        return Plan(
-            model=name,
-            queries=images,
-            inquiries=images,
-            usage=usage,
-            exact=llm.exact,
-            counted_by=llm.how,
-            cost=table.cost(name, usage),
-            cost_uncached=table.cost(name, replace(usage, cached_tokens=0, cache_write_tokens=0)),
-            at_most=True,
-            learning=learning_requests,
-            unusable=tuple(lost),
-            facts={"method": str(self.method), "images": images, "unusable": len(lost)},
-            lines=(("images", f"{images:,}"),),
-            remarks=remarks,
+        lost = (*unusable, *(Classification(None, None, (), None, error=error) for error in refused))
+        remarks = {"model": f"scoring: {self.method}", **({"images": f"{len(lost)} unusable"} if lost else {})}
+        return replace(
+            plan,
+            unusable=lost,
+            facts={"method": str(self.method), "images": plan.queries, "unusable": len(lost)},
+            lines=(("images", f"{plan.queries:,}"),),
+            remarks={**plan.remarks, **remarks},
             subject="classifying",
             advice="use fewer images, fewer shots= or a smaller k=",
         )
@@ -284,11 +254,10 @@ class Asker:
     def _group(
         self,
         prepared: Shown,
-        queries: int,
-        inquiry: Callable[[int], Inquiry],
+        texts: Sequence[str],
         begun: Callable[[Sequence[Reply]], None] = lambda replies: None,
     ) -> Group:
-        """Queries that share a prepared prompt."""
+        """Queries with these words that share a prepared prompt."""
         size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
         # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
         leads = self.llm.profile.prefix_cache
@@ -297,10 +266,7 @@ class Asker:
         before: tuple[Inquiry, ...] = ()
         if self.calibrate and not (prepared is self.shared and self._bias is not None):
             before = scoring.content_free_inquiries(self.method, prepared, self.labels)
-        return Group(inquiry, calls_of(queries, size, leads=leads), leads, before, begun)
-
-    def _inquiry_of(self, prepared: Shown, texts: Sequence[str], query: int) -> Inquiry:
-        return self.inquiry(prepared, texts[query])
+        return Group(lambda query: self.inquiry(prepared, texts[query]), len(texts), size, leads, before, begun)
 
     def _begin(self, biases: dict[int, Bias], number: int, prepared: Shown, replies: Sequence[Reply]) -> None:
         """What came back of a group's inputs without content."""
