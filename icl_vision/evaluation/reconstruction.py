@@ -9,7 +9,6 @@ A picture is compared with itself as the tokenizer takes it (resized to the toke
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,26 +18,18 @@ import numpy.typing as npt
 
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.kit.image_metrics import psnr, ssim
-from icl_vision.evaluation.kit.metrics import Z95, Accuracy
+from icl_vision.evaluation.kit.metrics import Accuracy, RunningMean
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from icl_vision.evaluation.kit.digit_reader import Reader
     from icl_vision.evaluation.kit.pictures import Picture
     from icl_vision.files.runs import Run
     from icl_vision.tokenizers.onnx import OnnxTokenizer
 
 Pixels = npt.NDArray[np.uint8]
 """uint8 [N, S, S, 3]."""
-
-
-class Reader(Protocol):
-    """Names what is on a picture: a digit, a class."""
-
-    name: str
-
-    def read(self, images: Sequence[Image.Image]) -> list[str]:
-        """One label for each picture."""
 
 
 class SetDistance(Protocol):
@@ -69,29 +60,6 @@ class Instruments:
     guidance: Callable[[Pixels], npt.NDArray[Any]] | None = None
     frechet: SetDistance | None = None
     reader: Reader | None = None
-
-
-@dataclass(slots=True)
-class _Sums:
-    """Running sums of one measure: memory does not grow with the number of pictures."""
-
-    n: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-    def add(self, value: float) -> None:
-        self.n += 1
-        self.total += value
-        self.squares += value * value
-
-    def to_dict(self) -> dict[str, Any] | None:
-        """Mean with its 95% interval (normal), n; None where nothing was measured."""
-        if not self.n:
-            return None
-        mean = self.total / self.n
-        spread = max(0.0, self.squares / self.n - mean * mean)
-        half = Z95 * math.sqrt(spread / self.n)
-        return {"mean": mean, "n": self.n, "interval": [mean - half, mean + half]}
 
 
 @dataclass(slots=True)
@@ -163,17 +131,17 @@ class ReconstructionEvaluation:
                 columns["lpips"] = perceptual(truth, pixels)
             if reader is not None:
                 columns["read"] = reader.read(made)
-            for place, row in enumerate(rows):
-                row["at"][str(k)] = {name: _plain(values[place]) for name, values in columns.items()}
+            for index, row in enumerate(rows):
+                row["at"][str(k)] = {name: _plain(values[index]) for name, values in columns.items()}
         return rows
 
     def summary(self, run: Run) -> dict[str, Any]:
         """Sum up a finished run, streaming its journal: {n, layers: [...], words: [...], guidance, originals}."""
         layout, vocabulary = self.tokenizer.layout, self.tokenizer.vocabulary
-        sums: dict[tuple[int, str], _Sums] = {}
+        sums: dict[tuple[int, str], RunningMean] = {}
         read: dict[int, list[int]] = {k: [0, 0] for k in (0, *(self.ks or ()))}
         counts = [np.zeros(len(vocabulary), dtype=np.int64) for _ in layout.counts]
-        guided = [_Sums() for _ in layout.counts]
+        guided = [RunningMean() for _ in layout.counts]
         n = 0
         for _, row in run.results():
             n += 1
@@ -187,13 +155,13 @@ class ReconstructionEvaluation:
                 _count(read[k], {"read": values.get("read"), "label": row["label"]})
                 for name in ("psnr", "ssim", "lpips"):
                     if name in values:
-                        sums.setdefault((k, name), _Sums()).add(values[name])
+                        sums.setdefault((k, name), RunningMean()).add(values[name])
         scorer = "" if self.instruments.reader is None else self.instruments.reader.name
         layers = [
             {
                 "k": k,
                 "layers": layout.layers_for(k),
-                **{name: sums.get((k, name), _Sums()).to_dict() for name in ("psnr", "ssim", "lpips")},
+                **{name: sums.get((k, name), RunningMean()).to_dict() for name in ("psnr", "ssim", "lpips")},
                 "read": Accuracy.count(read[k][0], read[k][1], scorer).to_dict() if read[k][1] else None,
             }
             for k in self.ks or ()
@@ -246,7 +214,7 @@ class ReconstructionEvaluation:
 def _images(pixels: Pixels) -> list[Image.Image]:
     from PIL import Image
 
-    return [Image.fromarray(one) for one in pixels]
+    return [Image.fromarray(picture) for picture in pixels]
 
 
 def _plain(value: Any) -> Any:

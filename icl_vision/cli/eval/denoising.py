@@ -185,8 +185,8 @@ def command(
         "corruption": list(corruption),
         "tokenizer": fingerprint(loaded),
         "data": data.name,
-        "shown": [one.name for one in shown],
-        "restored": [one.name for one in restored],
+        "shown": [picture.name for picture in shown],
+        "restored": [picture.name for picture in restored],
         "tasks": list(evaluation.tasks),
         "strides": list(strides),
         "controls": list(evaluation.controls),
@@ -218,17 +218,19 @@ def _drawn(data: Path, context: Path | None, n: int, examples: int, seed: int) -
     from icl_vision.evaluation.kit.pictures import list_pictures
 
     wanted = n + (examples if context is None else 0)
-    found = list_pictures(data, limit=wanted, seed=seed)
-    if len(found) < wanted:
+    pictures = list_pictures(data, limit=wanted, seed=seed)
+    if len(pictures) < wanted:
         raise UsageError(
-            f"{str(data)!r} holds {counted(len(found), 'picture')}; {n} to restore"
+            f"{str(data)!r} holds {counted(len(pictures), 'picture')}; {n} to restore"
             + (f" and {counted(examples, 'example')}" if context is None else "")
             + f" need {wanted}: lower --n or --examples"
         )
     if context is not None:
-        return list_pictures(context, limit=examples, seed=seed), found
+        return list_pictures(context, limit=examples, seed=seed), pictures
     order = Draw("denoising", seed).shuffled(range(wanted))
-    return [found[at] for at in sorted(order[:examples])], [found[at] for at in sorted(order[examples:])]
+    return [pictures[index] for index in sorted(order[:examples])], [
+        pictures[index] for index in sorted(order[examples:])
+    ]
 
 
 def _lpips(notes: dict[str, str]) -> Any:
@@ -270,6 +272,8 @@ def _planned(plans: list[Any], tokens: int, seconds: float) -> str:
 
 def table(results: dict[str, Any]) -> str:
     """For people: means with 95% intervals, and what the LLM is shown to be better and worse than."""
+    from icl_vision.evaluation.kit.metrics import mean_text
+
     pictures = counted(results["n"], "picture")
     lines = [f"{results['tokenizer']}, {results['llm']}, {pictures} a task, {results['protocol']}"]
     if results["leaking"]:
@@ -278,38 +282,33 @@ def table(results: dict[str, Any]) -> str:
         lines.append(f"\n{task}, unknown region{'':<20}{'PSNR':>22}{'SSIM':>24}{'LPIPS':>24}")
         for row in results["rows"]:
             if row["task"] == task:
-                cells = "".join(_value(row[name], 2 if name == "psnr" else 3) for name in ("psnr", "ssim", "lpips"))
+                cells = "".join(
+                    mean_text(row[name], 2 if name == "psnr" else 3).rjust(24) for name in ("psnr", "ssim", "lpips")
+                )
                 name = row["row"] + (f", stride {row['stride']}" if row["stride"] else "")
                 lines.append(f"  {name:<28}{cells}  {row['problem'] or ''}".rstrip())
-        lines += [f"  {one}" for one in verdicts(results, task)]
+        lines += [f"  {verdict}" for verdict in verdicts(results, task)]
     return "\n".join(lines)
 
 
 def verdicts(results: dict[str, Any], task: str) -> list[str]:
     """What the paired differences show of the LLM, by metric."""
-    found = []
+    sentences = []
     for stride in results["config"]["strides"]:
         for metric in ("psnr", "ssim", "lpips"):
             pairs = [
-                one
-                for one in results["pairs"]
-                if (one["task"], one["metric"], one["stride"]) == (task, metric, str(stride))
-                and one["second"] != "ceiling"
+                pair
+                for pair in results["pairs"]
+                if (pair["task"], pair["metric"], pair["stride"]) == (task, metric, str(stride))
+                and pair["second"] != "ceiling"
             ]
             if pairs:
                 named = {
-                    verdict: [one["second"] for one in pairs if one["better"] is verdict]
+                    verdict: [pair["second"] for pair in pairs if pair["better"] is verdict]
                     for verdict in (True, False, None)
                 }
-                found.append(
+                sentences.append(
                     f"{metric} at stride {stride}: better than {', '.join(named[True]) or 'none'}; worse than "
                     f"{', '.join(named[False]) or 'none'}; no difference shown: {', '.join(named[None]) or 'none'}"
                 )
-    return found
-
-
-def _value(value: dict[str, Any] | None, digits: int) -> str:
-    if value is None:
-        return "-".rjust(24)
-    low, high = value["interval"]
-    return f"{value['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]".rjust(24)
+    return sentences

@@ -239,7 +239,7 @@ def command(
     from icl_vision.evaluation.few_shot.settings import parse_settings
 
     if not trust:
-        _check_places(click.get_current_context())
+        _check_paths(click.get_current_context())
     if run.out is None and not run.dry_run:
         raise click.UsageError("--out RUN is needed, the folder that keeps every answer (or --dry-run)")
     if save_episodes is not None:
@@ -263,7 +263,7 @@ def command(
         data, llm=parts.llm, tokenizer=parts.tokenizer, config=config, images=images, trust=trust
     )
     if save_episodes is not None:
-        benchmark.questions.save(save_episodes)
+        benchmark.episode_set.save(save_episodes)
     going_on = run.out if run.resume else None
     if run.dry_run:
         estimate = benchmark.estimate(going_on)
@@ -291,7 +291,7 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
         )
     from icl_vision.viz.benchmark.page import write_report
 
-    page = write_report(finished.folder, images=benchmark.questions.root)
+    page = write_report(finished.folder, images=benchmark.episode_set.root)
     if as_json:
         print_json(finished.results)
     else:
@@ -329,23 +329,24 @@ def _named(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     return (*ordered, *(name for name in dict.fromkeys(names) if name not in known))
 
 
-_PLACES = ("data", "images", "templates", "prices", "out", "save_episodes")
+_PATHS = ("data", "images", "templates", "prices", "out", "save_episodes")
 
 
-def _check_places(context: click.Context) -> None:
+def _check_paths(context: click.Context) -> None:
     """Raises UntrustedNameError where --config, and not the command line, says something that leads elsewhere."""
     from icl_vision.tokenizers import zoo
 
     def said(name: str) -> Any:
-        found = context.get_parameter_source(name) is ParameterSource.DEFAULT_MAP
-        return context.params.get(name, (context.default_map or {}).get(name)) if found else None
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT_MAP:
+            return None
+        return context.params.get(name, (context.default_map or {}).get(name))
 
     reader = Reader(str(context.meta.get(_CONFIG)), how="--trust")
     if said("llm") is not None:
         reader.llm(str(said("llm")), "--llm SPEC")
     if said("tokenizer") is not None:
         reader.packaged("tokenizer", str(said("tokenizer")), zoo.available(), "--tokenizer NAME")
-    for name in _PLACES:
+    for name in _PATHS:
         if said(name) is not None:
             option = "--" + name.replace("_", "-")
             reader.place(option.removeprefix("--"), str(said(name)), f"{option} on the command line")
@@ -357,16 +358,16 @@ def _check_places(context: click.Context) -> None:
 def _options(texts: tuple[str, ...]) -> dict[str, Any]:
     from icl_vision.files.reading import load_yaml
 
-    found = {}
+    values = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise UsageError(f"--option must be NAME=VALUE; got {text!r}")
         try:
-            found[name.strip().replace("-", "_")] = load_yaml(value)
+            values[name.strip().replace("-", "_")] = load_yaml(value)
         except ValueError as error:
             raise UsageError(f"--option {text!r}: the value is not YAML: {error}") from error
-    return found
+    return values
 
 
 def _read_config(path: Path, command: click.Command) -> dict[str, Any]:
@@ -384,10 +385,10 @@ def _read_config(path: Path, command: click.Command) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UsageError(f"--config {str(path)!r} must be a mapping of option names to values")
     options = {
-        option.lstrip("-"): one
-        for one in command.params
-        if isinstance(one, click.Option)
-        for option in one.opts
+        option.lstrip("-"): param
+        for param in command.params
+        if isinstance(param, click.Option)
+        for option in param.opts
         if option.lstrip("-") not in ("config", "resume", "dry-run", "trust")
     }
     values: dict[str, Any] = {}

@@ -89,7 +89,7 @@ def command(
     With --json the output is what results.json of the run folder holds.
     """
     from icl_vision.evaluation.drawing.evaluation import COPY, GenerationConfig, GenerationEvaluation
-    from icl_vision.evaluation.drawing.items import QUESTIONS, DigitPool
+    from icl_vision.evaluation.drawing.items import TEXTS, DigitPool
     from icl_vision.evaluation.drawing.page import SHOWN, render_page, row_grid
     from icl_vision.evaluation.drawing.summary import drawings_of, render, summarise
     from icl_vision.evaluation.kit.digit_reader import DigitReader
@@ -106,8 +106,8 @@ def command(
     tokenizer = ImageTokenizer.from_pretrained(drawing["tokenizer"])
     llm = connect(drawing["llm"])
     reader = DigitReader()
-    wanted = () if "none" in controls else tuple(dict.fromkeys(controls))
-    config = GenerationConfig(n, QUESTIONS[questions], drawing["shots"], drawing["seed"], wanted, control_n)
+    chosen = () if "none" in controls else tuple(dict.fromkeys(controls))
+    config = GenerationConfig(n, TEXTS[questions], drawing["shots"], drawing["seed"], chosen, control_n)
     generator = ImageGenerator(**drawing | {"tokenizer": tokenizer, "llm": llm})
     pool = DigitPool.packaged() if data is None else DigitPool.read(data)
     evaluation = GenerationEvaluation(generator, tokenizer, pool, reader, config)
@@ -123,7 +123,7 @@ def command(
         "data": pool.name,
         "n": n,
         "questions": questions,
-        "controls": list(wanted),
+        "controls": list(chosen),
         "control_n": control_n,
         "drawing": drawing | {"tokenizer": fingerprint(tokenizer), "llm": llm.profile.name},
         "reader": reader.card.get("files"),

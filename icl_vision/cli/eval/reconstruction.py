@@ -169,18 +169,18 @@ def _instruments(
         "frechet": functools.partial(_frechet, inception),
         "reader": _reader,
     }
-    found: dict[str, Any] = {}
+    tools: dict[str, Any] = {}
     for name, maker in makers.items():
         said = "lpips" if name == "perceptual" else name
         if said not in measures:
             continue
         try:
-            found[name] = maker()
+            tools[name] = maker()
         except ModuleNotFoundError as error:
             notes[said] = f"not measured: {error}; install it with: pip install 'icl-vision[train]'"
         except IclVisionError as error:
             notes[said] = f"not measured: {error}"
-    return Instruments(**found)
+    return Instruments(**tools)
 
 
 def _lpips() -> Any:
@@ -212,6 +212,8 @@ def _reader() -> Any:
 
 def _table(results: dict[str, Any]) -> str:
     """For people: a line for each number of words."""
+    from icl_vision.evaluation.kit.metrics import mean_text
+
     names = [name for name in ("psnr", "ssim", "lpips") if any(layer[name] for layer in results["layers"])]
     read = any(layer["read"] for layer in results["layers"])
     distances = (results["frechet"] or {}).get("at", {})
@@ -220,10 +222,7 @@ def _table(results: dict[str, Any]) -> str:
     for layer in results["layers"]:
         cells = ""
         for name in names:
-            value = layer[name]
-            low, high = value["interval"]
-            digits = 2 if name == "psnr" else 3
-            cells += f"{value['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]".rjust(24)
+            cells += mean_text(layer[name], 2 if name == "psnr" else 3).rjust(24)
         if read:
             low, high = layer["read"]["interval"]
             cells += f"   {layer['read']['accuracy']:.1%} [{low:.1%}, {high:.1%}]"

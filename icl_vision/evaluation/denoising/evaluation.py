@@ -9,7 +9,6 @@ others need no LLM (``denoising.baselines``), nor does "ceiling", the intact pic
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -23,7 +22,7 @@ from icl_vision.drawing.segments import Stride
 from icl_vision.errors import PromptTooLongError, UsageError
 from icl_vision.evaluation.denoising.baselines import BASELINES, Task
 from icl_vision.evaluation.kit.image_metrics import WINDOW, psnr, ssim
-from icl_vision.evaluation.kit.metrics import Z95
+from icl_vision.evaluation.kit.metrics import RunningMean
 from icl_vision.evaluation.kit.paired_means import METHOD, paired_mean
 from icl_vision.evaluation.reconstruction import Pixels
 from icl_vision.files.runs import read_usage
@@ -122,26 +121,26 @@ class DenoisingEvaluation:
 
     def cells(self) -> list[Cell]:
         """Everything to be measured, in order."""
-        found = []
+        cells = []
         for task in self.tasks:
             puzzles = self.puzzles(task)
             # Without known words nothing can be copied from one, and what was not moved is in its place.
             without: tuple[str, ...] = () if any(puzzle.query.known for puzzle in puzzles) else (KNOWN,)
             if self._first(task)[0].alignment_ == Alignment():
                 without += (ALIGNED,)
-            found += [Cell(task, row) for row in (CEILING, INPUT, *BASELINES) if row not in without]
-            found += [Cell(task, LLM_ROW, stride) for stride in self.strides]
-            found += [Cell(task, control, self.strides[0]) for control in self.controls]
-        return found
+            cells += [Cell(task, row) for row in (CEILING, INPUT, *BASELINES) if row not in without]
+            cells += [Cell(task, LLM_ROW, stride) for stride in self.strides]
+            cells += [Cell(task, control, self.strides[0]) for control in self.controls]
+        return cells
 
     def plan(self) -> list[tuple[Cell, Any]]:
         """A ``Plan`` for each cell that asks an LLM."""
-        found = []
+        plans = []
         for cell in self.cells():
             if cell.asks:
                 denoiser, puzzles = self._denoiser(cell)
-                found.append((cell, denoiser.plan_of(puzzles)))
-        return found
+                plans.append((cell, denoiser.plan_of(puzzles)))
+        return plans
 
     def measure(self, run: Run, *, done: Callable[[Cell], object] | None = None) -> None:
         """Journal every cell that the run does not hold yet. The LLM's words are kept segment by segment below it."""
@@ -176,23 +175,23 @@ class DenoisingEvaluation:
         cells = [cell for cell in self.cells() if cell.item in results]
         rows, pairs = [], []
         for cell in cells:
-            found = results[cell.item]
+            result = results[cell.item]
             rows.append({
                 "task": cell.task,
                 "row": cell.row,
                 "stride": cell.stride_name if cell.asks else None,
                 "what": _what(cell),
-                **{name: _mean(_values(found, name)) for name in METRICS},
-                "failed": sum("error" in one for one in found["pictures"].values()),
-                "problem": found.get("problem", ""),
-                "repaired": found.get("repaired", 0),
-                "constrained": found.get("constrained"),
-                "usage": found["usage"],
-                "seconds": round(found["seconds"], 2),
+                **{name: _mean(_values(result, name)) for name in METRICS},
+                "failed": sum("error" in picture for picture in result["pictures"].values()),
+                "problem": result.get("problem", ""),
+                "repaired": result.get("repaired", 0),
+                "constrained": result.get("constrained"),
+                "usage": result["usage"],
+                "seconds": round(result["seconds"], 2),
             })  # fmt: skip
             if cell.row == LLM_ROW:
                 others = [other for other in cells if other.task == cell.task and other.row != LLM_ROW]
-                pairs += [one for other in others for one in _compared(cell, other, results)]
+                pairs += [pair for other in others for pair in _compared(cell, other, results)]
         usage = sum((Usage(**results[cell.item]["usage"]) for cell in cells), Usage())
         protocol = self.settings.get("protocol", "leak-free")
         return {
@@ -221,9 +220,9 @@ class DenoisingEvaluation:
             if first is not None:
                 denoiser.set_params(tokenizer=first[0].tokenizer_, llm=first[0].llm_)
             denoiser.fit([picture.image for picture in self.context])
-            same = next((found[1] for name, found in self._fitted.items() if name.split("/")[0] == cell.task), None)
+            same = next((fitted[1] for name, fitted in self._fitted.items() if name.split("/")[0] == cell.task), None)
             puzzles = same or denoiser.puzzles(
-                [one.image for one in self.pictures], [one.name for one in self.pictures]
+                [picture.image for picture in self.pictures], [picture.name for picture in self.pictures]
             )
             self._fitted[key] = (denoiser, puzzles)
         return self._fitted[key]
@@ -243,54 +242,54 @@ class DenoisingEvaluation:
         if cell.row == CEILING:
             return [puzzle.target_words for puzzle in puzzles], report
         make, _ = BASELINES[cell.row]
-        made = []
+        restored = []
         for puzzle in puzzles:
             pairs = denoiser.pairs_for(puzzle)
             vectors, stages = denoiser.tokenizer_.codebook, denoiser.parts_.stages
-            made.append(
+            restored.append(
                 make(Task(pairs, puzzle.condition, puzzle.query, vectors, denoiser.seed, stages, denoiser.alignment_))
             )
-        return made, report
+        return restored, report
 
     def _ask(self, cell: Cell, run: Run) -> tuple[list[TokenPyramid | None], dict[str, Any]]:
         denoiser, puzzles = self._denoiser(cell)
         folder = Path(run.folder) / "llm" / cell.item.replace("/", "-").replace(" ", "-")
         if self.max_tokens is not None:
             # Of all other rows, finished or not; this one's own is counted when it is gone on with.
-            others = (one for one in folder.parent.glob("*") if one != folder)
-            spent = sum((_spent(one) for one in others), Usage())
+            others = (other for other in folder.parent.glob("*") if other != folder)
+            spent = sum((_spent(other) for other in others), Usage())
             denoiser.set_params(max_tokens=max(1, self.max_tokens - spent.prompt_tokens - spent.completion_tokens))
         try:
             # Always with resume: what this run was killed in the middle of is gone on with.
             restored = denoiser.solve(puzzles, out=folder, resume=True)
         except PromptTooLongError as error:
             return [None] * len(puzzles), {"usage": _spent(folder).to_dict(), "problem": f"exceeds window: {error}"}
-        usage = sum((one.usage for one in restored), Usage())
+        usage = sum((image.usage for image in restored), Usage())
         report = {
             "usage": usage.to_dict(),
-            "constrained": all(one.drawing.constrained for one in restored),
-            "repaired": sum(len(one.drawing.changes) for one in restored),
-            "errors": {one.puzzle.name: str(one.error) for one in restored if one.error is not None},
+            "constrained": all(image.drawing.constrained for image in restored),
+            "repaired": sum(len(image.drawing.changes) for image in restored),
+            "errors": {image.puzzle.name: str(image.error) for image in restored if image.error is not None},
         }
-        return [one.pyramid for one in restored], report
+        return [image.pyramid for image in restored], report
 
     def _measured(self, cell: Cell, pyramids: Sequence[TokenPyramid | None]) -> dict[str, Any]:
         """For each picture its words and measures, or that there is none."""
         denoiser, puzzles = self._denoiser(cell) if cell.asks else self._first(cell.task)
-        found: dict[str, Any] = {}
+        measured: dict[str, Any] = {}
         for puzzle, pyramid in zip(puzzles, pyramids, strict=True):
             if pyramid is None and cell.row != INPUT:
-                found[puzzle.name] = {"words": None, "error": "nothing was made"}
+                measured[puzzle.name] = {"words": None, "error": "nothing was made"}
                 continue
-            made = puzzle.shown if pyramid is None else np.asarray(denoiser.tokenizer_.decode([pyramid])[0])
+            image = puzzle.shown if pyramid is None else np.asarray(denoiser.tokenizer_.decode([pyramid])[0])
             words = None if pyramid is None else pyramid.words()
-            found[puzzle.name] = {"words": words, **self._metrics(denoiser, puzzle, made)}
-        return found
+            measured[puzzle.name] = {"words": words, **self._metrics(denoiser, puzzle, image)}
+        return measured
 
-    def _metrics(self, denoiser: ImageDenoiser, puzzle: Puzzle, made: Pixels) -> dict[str, float]:
+    def _metrics(self, denoiser: ImageDenoiser, puzzle: Puzzle, image: Pixels) -> dict[str, float]:
         assert puzzle.target is not None  # an evaluation degrades its pictures itself
-        region = denoiser.task_.pixels(made.shape[0])
-        truth, part = puzzle.target[region][None], made[region][None]
+        region = denoiser.task_.pixels(image.shape[0])
+        truth, part = puzzle.target[region][None], image[region][None]
         values = {"psnr": min(MOST_PSNR, float(psnr(truth, part)[0]))}
         if min(truth.shape[1:3]) >= WINDOW:
             values["ssim"] = float(ssim(truth, part)[0])
@@ -319,7 +318,7 @@ class DenoisingEvaluation:
 
 def _spent(folder: Path) -> Usage:
     """What a row's words took, so far."""
-    return sum((read_usage(one) for one in sorted(folder.glob("words*"))), Usage())
+    return sum((read_usage(part) for part in sorted(folder.glob("words*"))), Usage())
 
 
 def _what(cell: Cell) -> str:
@@ -335,16 +334,14 @@ def _what(cell: Cell) -> str:
 
 
 def _values(row: Mapping[str, Any], metric: str) -> dict[str, float]:
-    return {name: one[metric] for name, one in row["pictures"].items() if metric in one}
+    return {name: picture[metric] for name, picture in row["pictures"].items() if metric in picture}
 
 
 def _mean(values: Mapping[str, float]) -> dict[str, Any] | None:
-    if not values:
-        return None
-    array = np.asarray(list(values.values()))
-    half = Z95 * float(array.std()) / math.sqrt(array.size)
-    mean = float(array.mean())
-    return {"mean": mean, "n": array.size, "interval": [mean - half, mean + half]}
+    mean = RunningMean()
+    for value in values.values():
+        mean.add(value)
+    return mean.to_dict()
 
 
 def _compared(cell: Cell, other: Cell, results: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -353,12 +350,12 @@ def _compared(cell: Cell, other: Cell, results: Mapping[str, Any]) -> Iterator[d
         a, b = _values(results[cell.item], metric), _values(results[other.item], metric)
         both = [name for name in a if name in b]
         if both:
-            found = paired_mean([a[name] for name in both], [b[name] for name in both], higher_is_better=higher)
+            difference = paired_mean([a[name] for name in both], [b[name] for name in both], higher_is_better=higher)
             yield {
                 "task": cell.task,
                 "metric": metric,
                 "first": LLM_ROW,
                 "stride": cell.stride_name,
                 "second": other.row,
-                **found.to_dict(),
+                **difference.to_dict(),
             }

@@ -28,10 +28,10 @@ def denoising_page(evaluation: DenoisingEvaluation, run: Run, results: dict[str,
         for cell in evaluation.cells():
             if cell.task != task or cell.item not in journal:
                 continue
-            found = journal[cell.item]["pictures"]
+            restored = journal[cell.item]["pictures"]
             pictures = [
-                evaluation.picture_of(cell, puzzle, found[puzzle.name].get("words"))
-                if "error" not in found[puzzle.name]
+                evaluation.picture_of(cell, puzzle, restored[puzzle.name].get("words"))
+                if "error" not in restored[puzzle.name]
                 else None
                 for puzzle in puzzles
             ]
@@ -43,6 +43,6 @@ def denoising_page(evaluation: DenoisingEvaluation, run: Run, results: dict[str,
             name = cell.row + (f", stride {cell.stride_name}" if cell.asks else "")
             said = [f"{metric.upper()} {summed[metric]['mean']:.3g}" for metric in METRICS if summed[metric]]
             rows.append(GridRow(name, "; ".join([summed["what"], *said, *filter(None, [summed["problem"]])]), pictures))
-        pairs = [one for one in results["pairs"] if one["task"] == task]
+        pairs = [pair for pair in results["pairs"] if pair["task"] == task]
         views.append(TaskView(task, results["decided"][task], rows, pairs))
     return page_of(results, views)

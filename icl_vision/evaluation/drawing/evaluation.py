@@ -2,7 +2,7 @@
 
 Knows: which rows there are, what is measured of a drawing, run folders. Refuses to know: how an LLM is asked, pages.
 
-From every context (``drawing.items``) one picture of each question is drawn by every row, so that rows can be
+From every context (``drawing.items``) one picture of each text is drawn by every row, so that rows can be
 compared in pairs. A digit reader, trained on real digits only, says what each drawing looks like.
 """
 
@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from icl_vision.contracts import Usage
 from icl_vision.drawing.drawing import Pair
 from icl_vision.errors import AnswerRefusedError, IclVisionError
-from icl_vision.evaluation.drawing.items import Asked, Context, DigitPool, contexts_for
+from icl_vision.evaluation.drawing.items import Context, DigitPool, Wanted, contexts_for
 from icl_vision.evaluation.drawing.rows import BASELINES
 from icl_vision.files.runs import read_usage
 from icl_vision.llms import connect
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from icl_vision.contracts import TextLLM, Tokenizer
+    from icl_vision.evaluation.kit.digit_reader import Reader
     from icl_vision.files.runs import Run
 
 LLM, SINGLE, SHUFFLED, CEILING = "llm", "single pass", "shuffled texts", "ceiling"
@@ -42,26 +43,17 @@ COPY = 0.05
 to 1) counts as its copy: by eye no different; two words of 37 changed are more."""
 
 
-class Reader(Protocol):
-    """Reads a digit."""
-
-    name: str
-
-    def read(self, images: Sequence[Image.Image]) -> list[str]:
-        """One label for each picture."""
-
-
 @dataclass(frozen=True, slots=True)
 class GenerationConfig:
     """What is drawn.
 
-    n: drawings of each row, a multiple of the questions. shots: examples of each digit. seed: of contexts and
-    sampling. questions: what is asked. controls: rows that ask the LLM again. control_n: drawings of each of them, the
+    n: drawings of each row, a multiple of the texts. shots: examples of each digit. seed: of contexts and
+    sampling. wanted: the texts to draw. controls: rows that ask the LLM again. control_n: drawings of each of them, the
     first ones; they cost as much as the LLM's own.
     """
 
     n: int
-    questions: tuple[Asked, ...]
+    wanted: tuple[Wanted, ...]
     shots: int = 5
     seed: int = 0
     controls: tuple[str, ...] = CONTROLS
@@ -91,7 +83,7 @@ class GenerationEvaluation:
     @property
     def contexts(self) -> int:
         """How many contexts there are."""
-        return contexts_for(self.config.n, self.config.questions)
+        return contexts_for(self.config.n, self.config.wanted)
 
     def items(self) -> Iterator[tuple[str, int]]:
         """Every (row, context), the LLM's own before the controls."""
@@ -99,14 +91,14 @@ class GenerationEvaluation:
             for row in (CEILING, *BASELINES, LLM):
                 yield row, number
         for row in self.config.controls:
-            for number in range(min(self.contexts, max(1, self.config.control_n // len(self.config.questions)))):
+            for number in range(min(self.contexts, max(1, self.config.control_n // len(self.config.wanted)))):
                 yield row, number
 
     def plan(self) -> tuple[Any, int]:
         """What one context of the LLM's row asks, and how many times that is asked in all, controls included."""
         _, pairs = self.context(0)
         asked = sum(row in (LLM, *self.config.controls) for row, _ in self.items())
-        return self._fitted(LLM, 0, pairs).plan([one.text for one in self.config.questions]), asked
+        return self._fitted(LLM, 0, pairs).plan([wanted.text for wanted in self.config.wanted]), asked
 
     def draw(self, run: Run, *, done: Callable[[str, int], object] | None = None) -> None:
         """Draw and journal everything that the run does not hold yet; done: told of each (row, context)."""
@@ -116,11 +108,11 @@ class GenerationEvaluation:
             if item in run.done:
                 continue
             try:
-                found = self._drawn(row, number, run.folder)
+                result = self._drawn(row, number, run.folder)
             except IclVisionError as error:
                 run.record_error(item, error)
                 raise
-            run.record(item, found)
+            run.record(item, result)
             if done is not None:
                 done(row, number)
 
@@ -141,7 +133,7 @@ class GenerationEvaluation:
         if known is None:
             context = self.pool.context(number, self.config.shots, self.config.seed)
             pyramids = self.tokenizer.encode(context.images)
-            known = context, [Pair(text, one) for text, one in zip(context.texts, pyramids, strict=True)]
+            known = context, [Pair(text, pyramid) for text, pyramid in zip(context.texts, pyramids, strict=True)]
             self._contexts = {number: known}  # one at a time is enough
         return known
 
@@ -151,25 +143,25 @@ class GenerationEvaluation:
         usage, errors, begun = Usage(), {}, False
         drawn: list[TokenPyramid | None]
         if row == CEILING:
-            digits = [context.fresh[int(one.digit)] for one in self.config.questions]
+            digits = [context.fresh[int(wanted.digit)] for wanted in self.config.wanted]
             drawn = [*self.tokenizer.encode(digits)]
         elif row in BASELINES:
             rule = BASELINES[row]
             drawn = [
-                self._pyramid(rule(pairs, one.text, [self.config.seed, number, place, 13]))
-                for place, one in enumerate(self.config.questions)
+                _pyramid(rule(pairs, wanted.text, [self.config.seed, number, index, 13]), self.tokenizer)
+                for index, wanted in enumerate(self.config.wanted)
             ]
         else:
             generator = self._fitted(row, number, pairs)
             kept = folder / "drawn" / f"{row.replace(' ', '-')}-{number:03d}"
             begun = kept.exists()
-            results = generator.generate([one.text for one in self.config.questions], out=kept, resume=True)
-            for one in results:
-                if one.error is not None and not isinstance(one.error, AnswerRefusedError):
-                    raise one.error  # no answer, not a bad one: to be asked again on resume
-            drawn = [one.pyramid for one in results]
-            usage = sum((one.usage for one in results), Usage())
-            errors = {str(place): str(one.error) for place, one in enumerate(results) if one.error is not None}
+            results = generator.generate([wanted.text for wanted in self.config.wanted], out=kept, resume=True)
+            for image in results:
+                if image.error is not None and not isinstance(image.error, AnswerRefusedError):
+                    raise image.error  # no answer, not a bad one: to be asked again on resume
+            drawn = [image.pyramid for image in results]
+            usage = sum((image.usage for image in results), Usage())
+            errors = {str(index): str(image.error) for index, image in enumerate(results) if image.error is not None}
         # Of a context that was begun before, only a part was timed.
         seconds = None if begun else time.monotonic() - started
         return {
@@ -189,35 +181,27 @@ class GenerationEvaluation:
         texts = [str(pair.condition) for pair in pairs]
         if row == SHUFFLED:
             order = np.random.default_rng([self.config.seed, number, 17]).permutation(len(texts))
-            texts = [texts[place] for place in order]
+            texts = [texts[index] for index in order]
         return generator.fit([pair.target for pair in pairs], texts)
-
-    def _pyramid(self, words: Sequence[str]) -> TokenPyramid:
-        vocabulary = self.tokenizer.vocabulary
-        assert vocabulary is not None
-        layout = self.tokenizer.layout
-        cuts = np.split(vocabulary.ids(words), layout.cumulative[:-1])
-        grids = tuple(cut.reshape(grid) for cut, grid in zip(cuts, layout.grids, strict=True))
-        return TokenPyramid(grids, layout, vocabulary)
 
     def _measured(self, drawn: Sequence[TokenPyramid | None], pairs: Sequence[Pair]) -> list[dict[str, Any]]:
         """Of each drawing: words, what is read, whether that is right, and the nearest example."""
-        whole = [one for one in drawn if one is not None]
+        whole = [pyramid for pyramid in drawn if pyramid is not None]
         images = self.tokenizer.decode(whole) if whole else []
         read = iter(self.reader.read(images))
         pixels = iter(images)
         examples = np.stack([grey(image) for image in self.tokenizer.decode([pair.target for pair in pairs])])
         rows: list[dict[str, Any]] = []
-        for asked, one in zip(self.config.questions, drawn, strict=True):
-            if one is None:
-                rows.append({"text": asked.text, "digit": asked.digit, "words": None, "read": None, "right": False})
+        for wanted, pyramid in zip(self.config.wanted, drawn, strict=True):
+            if pyramid is None:
+                rows.append({"text": wanted.text, "digit": wanted.digit, "words": None, "read": None, "right": False})
                 continue
             said, image = next(read), next(pixels)
             distances = np.sqrt(((examples - grey(image)) ** 2).mean(axis=(1, 2)))
             rows.append({
-                "text": asked.text, "digit": asked.digit, "words": one.words(), "read": said,
-                "right": said == asked.digit, "nearest": float(distances.min()),
-                "same_words": max(_equal(one, pair.target) for pair in pairs),
+                "text": wanted.text, "digit": wanted.digit, "words": pyramid.words(), "read": said,
+                "right": said == wanted.digit, "nearest": float(distances.min()),
+                "same_words": max(_equal(pyramid, pair.target) for pair in pairs),
             })  # fmt: skip
         return rows
 
@@ -229,19 +213,14 @@ def grey(image: Image.Image) -> Any:
 
 def images_of(tokenizer: Tokenizer, drawings: Sequence[Mapping[str, Any]]) -> list[Image.Image | None]:
     """The pictures of journalled drawings."""
-    vocabulary, layout = tokenizer.vocabulary, tokenizer.layout
-    assert vocabulary is not None
-    found: list[TokenPyramid | None] = []
-    for one in drawings:
-        if one["words"] is None:
-            found.append(None)
-            continue
-        cuts = np.split(vocabulary.ids(one["words"]), layout.cumulative[:-1])
-        grids = tuple(cut.reshape(grid) for cut, grid in zip(cuts, layout.grids, strict=True))
-        found.append(TokenPyramid(grids, layout, vocabulary))
-    whole = [one for one in found if one is not None]
-    decoded = iter(tokenizer.decode(whole) if whole else [])
-    return [None if one is None else next(decoded) for one in found]
+    pyramids = [None if drawing["words"] is None else _pyramid(drawing["words"], tokenizer) for drawing in drawings]
+    whole = [pyramid for pyramid in pyramids if pyramid is not None]
+    images = iter(tokenizer.decode(whole) if whole else [])
+    return [None if pyramid is None else next(images) for pyramid in pyramids]
+
+
+def _pyramid(words: Sequence[str], tokenizer: Tokenizer) -> TokenPyramid:
+    return tokenizer.from_text(" ".join(words))
 
 
 def _equal(one: TokenPyramid, other: TokenPyramid) -> int:

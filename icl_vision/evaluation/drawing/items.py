@@ -1,6 +1,6 @@
 """What is to be drawn in an evaluation, and from which examples.
 
-Knows: questions with the digit they mean, draws of context digits. Refuses to know: LLMs, drawings, measures.
+Knows: texts with the digit they mean, draws of context digits. Refuses to know: LLMs, drawings, measures.
 
 A context is drawn by seed and number alone: so many digits of each class, whatever is asked for. Only training digits
 (``x_train``) are ever used, or the packaged ones, which are training digits too.
@@ -26,24 +26,24 @@ CLASSES = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Wanted:
     """A text and the digit that it means, "0" to "9"."""
 
     text: str
     digit: str
 
 
-QUESTIONS: dict[str, tuple[Asked, ...]] = {
-    "digits": tuple(Asked(TEXT.replace("{}", str(digit)), str(digit)) for digit in range(CLASSES)),
+TEXTS: dict[str, tuple[Wanted, ...]] = {
+    "digits": tuple(Wanted(TEXT.replace("{}", str(digit)), str(digit)) for digit in range(CLASSES)),
     "arithmetic": tuple(
-        Asked(TEXT.replace("{}", sum_), digit)
+        Wanted(TEXT.replace("{}", sum_), digit)
         for sum_, digit in (
             ("0+0", "0"), ("1+0", "1"), ("1+1", "2"), ("1+2", "3"), ("2+2", "4"),
             ("2+3", "5"), ("3+3", "6"), ("4+3", "7"), ("4+4", "8"), ("5+4", "9"),
         )
     ),
     "common-sense": tuple(
-        Asked(TEXT.replace("{}", name), digit)
+        Wanted(TEXT.replace("{}", name), digit)
         for name, digit in (
             ("the number of moons of Venus", "0"), ("the number of suns in the sky", "1"),
             ("the number of wheels of a bicycle", "2"), ("the number of sides of a triangle", "3"),
@@ -53,7 +53,7 @@ QUESTIONS: dict[str, tuple[Asked, ...]] = {
         )
     ),
 }  # fmt: skip
-"""Sets of ten questions, one for each digit. The examples' texts are always those of "digits"."""
+"""Sets of ten texts to draw, one for each digit. The examples' texts are always those of "digits"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +85,9 @@ class DigitPool:
     @classmethod
     def packaged(cls) -> DigitPool:
         """The 100 packaged digits."""
-        found = read_examples(DIGITS)
-        images = np.stack([np.asarray(load_image(one.path))[..., 0] for one in found])
-        return cls("packaged digits", images, np.asarray([int(one.text[-1]) for one in found]))
+        examples = read_examples(DIGITS)
+        images = np.stack([np.asarray(load_image(example.path))[..., 0] for example in examples])
+        return cls("packaged digits", images, np.asarray([int(example.text[-1]) for example in examples]))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> DigitPool:
@@ -97,8 +97,8 @@ class DigitPool:
             UsageError: no such arrays, or not digits.
         """
         try:
-            found, _ = read_arrays(path, "x_train", "y_train")
-            images, labels = found["x_train"], found["y_train"]
+            arrays, _ = read_arrays(path, "x_train", "y_train")
+            images, labels = arrays["x_train"], arrays["y_train"]
         except (OSError, ValueError, KeyError) as error:
             raise UsageError(f"{os.fspath(path)!r} must be an .npz file with x_train and y_train ({error})") from error
         if images.ndim != 3 or images.dtype != np.uint8 or labels.shape != images.shape[:1]:
@@ -119,26 +119,24 @@ class DigitPool:
         generator = np.random.default_rng([seed, number, 11])
         images, digits, fresh = [], [], []
         for digit in range(CLASSES):
-            places = np.flatnonzero(self.labels == digit)
-            if len(places) <= shots:
+            indices = np.flatnonzero(self.labels == digit)
+            if len(indices) <= shots:
                 raise UsageError(
-                    f"{self.name} has {len(places)} digits {digit}; {shots} examples and a fresh one need {shots + 1}"
+                    f"{self.name} has {len(indices)} digits {digit}; {shots} examples and a fresh one need {shots + 1}"
                 )
-            drawn = generator.choice(places, shots + 1, replace=False)
-            images += [self.images[place] for place in drawn[:shots]]
+            drawn = generator.choice(indices, shots + 1, replace=False)
+            images += [self.images[index] for index in drawn[:shots]]
             digits += [str(digit)] * shots
             fresh.append(self.images[drawn[shots]])
         return Context(number, images, digits, fresh)
 
 
-def contexts_for(n: int, questions: Sequence[Any]) -> int:
-    """How many contexts give ``n`` drawings, one of each question from each.
+def contexts_for(n: int, texts: Sequence[Any]) -> int:
+    """How many contexts give ``n`` drawings, one of each text from each.
 
     Raises:
-        UsageError: ``n`` is no multiple of the number of questions.
+        UsageError: ``n`` is no multiple of the number of texts.
     """
-    if n < len(questions) or n % len(questions):
-        raise UsageError(
-            f"n must be a multiple of the {len(questions)} questions, one drawing of each a context; got {n}"
-        )
-    return n // len(questions)
+    if n < len(texts) or n % len(texts):
+        raise UsageError(f"n must be a multiple of the {len(texts)} questions, one drawing of each a context; got {n}")
+    return n // len(texts)

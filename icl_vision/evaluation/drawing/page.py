@@ -35,23 +35,25 @@ def grid(images: Sequence[Sequence[Image.Image | None]], right: Sequence[Sequenc
     """Drawings side by side, a line for each context; a wrong one has an edge in red, a missing one is red."""
     from PIL import Image
 
-    side = next((one.width for line in images for one in line if one is not None), 32)
+    side = next((image.width for line in images for image in line if image is not None), 32)
     cell = side + 2 * EDGE
     sheet = Image.new("RGB", (cell * max(len(line) for line in images), cell * len(images)), (60, 60, 60))
     for row, line in enumerate(images):
-        for column, one in enumerate(line):
+        for column, image in enumerate(line):
             box = (column * cell, row * cell)
             if not right[row][column]:
                 sheet.paste(Image.new("RGB", (cell, cell), WRONG), box)
-            if one is not None:
-                sheet.paste(one.convert("RGB"), (box[0] + EDGE, box[1] + EDGE))
+            if image is not None:
+                sheet.paste(image.convert("RGB"), (box[0] + EDGE, box[1] + EDGE))
     return sheet
 
 
 def row_grid(by_context: Mapping[int, Sequence[Mapping[str, Any]]], tokenizer: Tokenizer, most: int) -> Image.Image:
     """The first contexts of a row as a grid."""
-    lines = [some for _, some in sorted(by_context.items())][:most]
-    return grid([images_of(tokenizer, line) for line in lines], [[one["right"] for one in line] for line in lines])
+    lines = [drawings for _, drawings in sorted(by_context.items())][:most]
+    return grid(
+        [images_of(tokenizer, line) for line in lines], [[drawing["right"] for drawing in line] for line in lines]
+    )
 
 
 def render_page(results: Mapping[str, Any], drawings: Drawings, tokenizer: Tokenizer, attribution: str) -> str:
@@ -68,7 +70,7 @@ def render_page(results: Mapping[str, Any], drawings: Drawings, tokenizer: Token
             f"{escape(note)}</p>{shown}</section>"
         )
     bars = accuracy_bars([(row["name"], row["read_right"]) for row in rows])
-    verdicts = "".join(f"<p>{escape(verdict(one))}</p>" for one in results["comparisons"])
+    verdicts = "".join(f"<p>{escape(verdict(pair))}</p>" for pair in results["comparisons"])
     title = f"Digits drawn by {results['llm']}"
     body = (
         f'<h1>{escape(title)}</h1><p class="soft">A column is a question, a line a context of examples; the first '

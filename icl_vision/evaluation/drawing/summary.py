@@ -5,6 +5,7 @@ Knows: the journal's form, Wilson's interval, McNemar's test. Refuses to know: h
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def summarise(run: Run, tokenizer: Tokenizer, reader: str) -> dict[str, Any]:
         _row(name, by_context, spent[name], tokenizer, reader)
         for name, by_context in sorted(drawings.items(), key=lambda pair: list(MEANINGS).index(pair[0]))
     ]
-    return {"rows": rows, "comparisons": [one.to_dict() for one in _compared(drawings, reader)], "test": TEST}
+    return {"rows": rows, "comparisons": [pair.to_dict() for pair in _compared(drawings, reader)], "test": TEST}
 
 
 def _row(
@@ -59,24 +60,24 @@ def _row(
     tokenizer: Tokenizer,
     reader: str,
 ) -> dict[str, Any]:
-    shown = [one for _, some in sorted(by_context.items()) for one in some]
-    whole = [one for one in shown if one["words"] is not None]
-    usage = sum((Usage(**one["usage"]) for one in spent), Usage())
-    timed = [(one["seconds"], len(one["drawings"])) for one in spent if one["seconds"] is not None]
+    shown = [drawing for _, drawings in sorted(by_context.items()) for drawing in drawings]
+    whole = [drawing for drawing in shown if drawing["words"] is not None]
+    usage = sum((Usage(**context["usage"]) for context in spent), Usage())
+    timed = [(context["seconds"], len(context["drawings"])) for context in spent if context["seconds"] is not None]
     count = max(1, len(shown))
     return {
         "name": name,
         "meaning": MEANINGS[name],
-        "read_right": Accuracy.of((one["right"] for one in shown), reader).to_dict(),
+        "read_right": Accuracy.of((drawing["right"] for drawing in shown), reader).to_dict(),
         "by_digit": {
-            digit: Accuracy.of((one["right"] for one in shown if one["digit"] == digit), reader).to_dict()
-            for digit in sorted({one["digit"] for one in shown})
+            digit: Accuracy.of((drawing["right"] for drawing in shown if drawing["digit"] == digit), reader).to_dict()
+            for digit in sorted({drawing["digit"] for drawing in shown})
         },
         "failed": len(shown) - len(whole),
-        "nearest_example": None if not whole else float(np.mean([one["nearest"] for one in whole])),
-        "copies": sum(one["nearest"] < COPY for one in whole),
-        "equal_words": None if not whole else float(np.mean([one["same_words"] for one in whole])),
-        "distinct": len({(one["text"], *one["words"]) for one in whole}),
+        "nearest_example": None if not whole else float(np.mean([drawing["nearest"] for drawing in whole])),
+        "copies": sum(drawing["nearest"] < COPY for drawing in whole),
+        "equal_words": None if not whole else float(np.mean([drawing["same_words"] for drawing in whole])),
+        "distinct": len({(drawing["text"], *drawing["words"]) for drawing in whole}),
         "diversity": _diversity(whole, tokenizer),
         "requests": usage.requests / count,
         "prompt_tokens": usage.prompt_tokens / count,
@@ -89,16 +90,15 @@ def _row(
 def _diversity(drawings: Sequence[Mapping[str, Any]], tokenizer: Tokenizer) -> float | None:
     """Mean root mean square difference of two drawings of the same text; None where no text was drawn twice."""
     by_text: dict[str, list[Any]] = defaultdict(list)
-    for one, image in zip(drawings, images_of(tokenizer, drawings), strict=True):
+    for drawing, image in zip(drawings, images_of(tokenizer, drawings), strict=True):
         if image is not None:
-            by_text[one["text"]].append(grey(image))
-    found = [
+            by_text[drawing["text"]].append(grey(image))
+    differences = [
         float(np.sqrt(((a - b) ** 2).mean()))
         for images in by_text.values()
-        for place, a in enumerate(images)
-        for b in images[place + 1 :]
+        for a, b in itertools.combinations(images, 2)
     ]
-    return float(np.mean(found)) if found else None
+    return float(np.mean(differences)) if differences else None
 
 
 def _compared(drawings: Drawings, reader: str) -> list[Paired]:
@@ -116,17 +116,17 @@ def _compared(drawings: Drawings, reader: str) -> list[Paired]:
         ]
         tables.append((name, pairs))
     values = [mcnemar_exact(*_discordant(pairs)) for _, pairs in tables]
-    found = []
+    compared = []
     for (name, pairs), p, corrected in zip(tables, values, holm(values), strict=True):
         only_a, only_b = _discordant(pairs)
-        found.append(
+        compared.append(
             Paired(
                 "drawings", LLM, name,
                 Accuracy.of((a for a, _ in pairs), reader), Accuracy.of((b for _, b in pairs), reader),
                 only_a, only_b, p, corrected, paired_interval(only_a, only_b, len(pairs)), MARGIN,
             )
         )  # fmt: skip
-    return found
+    return compared
 
 
 def _discordant(pairs: Sequence[tuple[bool, bool]]) -> tuple[int, int]:
@@ -149,17 +149,17 @@ def render(results: Mapping[str, Any]) -> str:
             f"{_number(row['diversity']):>9} {asked} {cached:>6} {seconds:>6}"
         )
     lines.append("")
-    lines += [verdict(one) for one in results["comparisons"]]
+    lines += [verdict(pair) for pair in results["comparisons"]]
     return "\n".join(lines)
 
 
-def verdict(one: Mapping[str, Any]) -> str:
+def verdict(pair: Mapping[str, Any]) -> str:
     """One comparison as a sentence."""
-    low, high = one["interval"]
-    said = {"better": "beats", "worse": "is worse than"}.get(one["verdict"], "does not beat")
+    low, high = pair["interval"]
+    said = {"better": "beats", "worse": "is worse than"}.get(pair["verdict"], "does not beat")
     return (
-        f"the LLM {said} {one['rows'][1]!r}: {one['difference']:+.1%} [{low:+.1%}, {high:+.1%}], "
-        f"only it {one['only_a']}, only the other {one['only_b']}, n = {one['n']}, p (Holm) {one['p_holm']:.3g}"
+        f"the LLM {said} {pair['rows'][1]!r}: {pair['difference']:+.1%} [{low:+.1%}, {high:+.1%}], "
+        f"only it {pair['only_a']}, only the other {pair['only_b']}, n = {pair['n']}, p (Holm) {pair['p_holm']:.3g}"
     )
 
 

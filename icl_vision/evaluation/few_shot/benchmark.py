@@ -26,13 +26,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_vision import checks
 from icl_vision.asking.progress import progress_bar
-from icl_vision.errors import ImageError, UsageError
+from icl_vision.errors import ImageError
 from icl_vision.evaluation.few_shot.baselines import ROWS
 from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate, prompt_hash
 from icl_vision.evaluation.few_shot.controls.controls import UNTRAINED, Setup
 from icl_vision.evaluation.few_shot.controls.variants import Variant, prepare_variants
-from icl_vision.evaluation.few_shot.episodes import sources as asking
+from icl_vision.evaluation.few_shot.episodes import sources
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
 from icl_vision.evaluation.few_shot.episodes.files import save_episodes
 from icl_vision.evaluation.few_shot.episodes.loaders import detect, load_archive
@@ -115,11 +116,11 @@ class FewShotBenchmark:
         self.config = config or BenchmarkConfig()
         self._temporary = Path(tempfile.mkdtemp(prefix="icl-vision-episodes-"))
         weakref.finalize(self, shutil.rmtree, self._temporary, ignore_errors=True)
-        self.questions = self._questions(Path(data), None if images is None else Path(images), trust)
-        fewest = min(self.questions.sizes.get(ways, (0, 0))[0] for ways in self.config.shots)
+        self.episode_set = self._episode_set(Path(data), None if images is None else Path(images), trust)
+        fewest = min(self.episode_set.sizes.get(ways, (0, 0))[0] for ways in self.config.shots)
         self.episodes = fewest if self.config.episodes is None else self.config.episodes
         for ways, shots in self.config.shots.items():
-            self.questions.require(ways, shots=shots, episodes=self.episodes)
+            self.episode_set.require(ways, shots=shots, episodes=self.episodes)
         self.llm = connect(llm)
         if isinstance(tokenizer, str | os.PathLike):
             from icl_vision.tokenizers import ImageTokenizer
@@ -128,17 +129,17 @@ class FewShotBenchmark:
         remembers = isinstance(tokenizer, RememberingTokenizer)
         self.tokenizer: Tokenizer = tokenizer if remembers else RememberingTokenizer(tokenizer)
 
-    def _questions(self, data: Path, images: Path | None, trust: bool) -> asking.Questions:
+    def _episode_set(self, data: Path, images: Path | None, trust: bool) -> sources.EpisodeSet:
         target, seed = self._temporary / "episodes.json", self.config.seed
         archive = detect(data)
         if archive is not None and archive.has_episodes:
             loaded = [load_archive(data, ways=ways, seed=seed) for ways in self.config.shots]
             save_episodes(target, (episode for episodes, _ in loaded for episode in episodes))
-            return asking.read(target, loaded[0][1])
+            return sources.read(target, loaded[0][1])
         if os.path.isdir(data):
             count = self.config.episodes or DRAWN
-            return asking.draw(ImageFolder(data), target, shots=self.config.shots, episodes=count, seed=seed)
-        return asking.read(data, images, trust=trust)
+            return sources.draw(ImageFolder(data), target, shots=self.config.shots, episodes=count, seed=seed)
+        return sources.read(data, images, trust=trust)
 
     # What would be done.
 
@@ -152,7 +153,7 @@ class FewShotBenchmark:
             "tokenizer_hash": fingerprint(self.tokenizer),
             "k": config.k,
             "episodes": self.episodes,
-            "questions": self.questions.digest,
+            "questions": self.episode_set.digest,
             "seed": config.seed,
             "labels": config.labels,
             "settings": [setting.id for setting in config.settings],
@@ -224,16 +225,15 @@ class FewShotBenchmark:
             LLMError: the LLM refuses for good, or failed ``FAILURES_IN_A_ROW`` times in a row.
             LabelError: a label that must not enter a prompt.
         """
-        if concurrency < 1:
-            raise UsageError(f"concurrency must be 1 or more; got {concurrency}")
+        concurrency = checks.count("concurrency", concurrency)
         config = self.run_config()
         # Before there is a folder: a number of words that the tokenizer does not have makes no run.
         for _, episode in self._series(next(iter(self.config.shots)), 1):
             self._encode(episode)
         with Run.open(out, COMMAND, config, seed=self.config.seed, resume=resume) as run:
-            kept_questions = run.folder / "episodes.json"
-            if not kept_questions.exists():
-                self.questions = self.questions.save(kept_questions)
+            kept_episodes = run.folder / "episodes.json"
+            if not kept_episodes.exists():
+                self.episode_set = self.episode_set.save(kept_episodes)
             maker = self._maker(self.llm)
             total = self.episodes * len(self.config.settings)
             kept = sum(
@@ -243,66 +243,66 @@ class FewShotBenchmark:
             )
             with progress_bar(total, "questions", progress) as done:
                 done(kept)
-                work = Keeper(run, done, say, total - kept)
-                self._ask_all(maker, work, concurrency)
+                keeper = Keeper(run, done, say, total - kept)
+                self._ask_all(maker, keeper, concurrency)
             results = self._results(run, maker.variants, prices)
             run.finish(results)
-            return Finished(run.folder, results, work.asked, kept, work.failed, work.problem)
+            return Finished(run.folder, results, keeper.asked, kept, keeper.failed, keeper.problem)
 
-    def _ask_all(self, maker: ItemMaker, work: Keeper, concurrency: int) -> None:
-        def job(number: int, episode: Episode, settings: list[Setting]) -> None:
-            if work.stopped is not None:
+    def _ask_all(self, maker: ItemMaker, keeper: Keeper, concurrency: int) -> None:
+        def ask_episode(number: int, episode: Episode, settings: list[Setting]) -> None:
+            if keeper.stopped is not None:
                 return
             for setting, document in maker.items(number, episode, settings):
-                work.keep(item_id(number, setting), document)
-                if work.stopped is not None:
+                keeper.keep(item_id(number, setting), document)
+                if keeper.stopped is not None:
                     return
 
         waits = Interruptible()
         with concurrent.futures.ThreadPoolExecutor(concurrency, "icl-vision-benchmark") as pool:
             running: set[concurrent.futures.Future[None]] = set()
             try:
-                for number, episode, settings in self._jobs(work.run.done):
+                for number, episode, settings in self._unasked(keeper.run.done):
                     # While the LLM answers, the next episode becomes words.
                     self._encode(episode)
                     while len(running) > concurrency:
                         finished, running = concurrent.futures.wait(
                             running, return_when=concurrent.futures.FIRST_COMPLETED
                         )
-                        for one in finished:
-                            one.result()
-                    if work.stopped is not None:
+                        for future in finished:
+                            future.result()
+                    if keeper.stopped is not None:
                         break
-                    running.add(pool.submit(waits.run, job, number, episode, settings))
-                for one in concurrent.futures.as_completed(running):
-                    one.result()
+                    running.add(pool.submit(waits.run, ask_episode, number, episode, settings))
+                for future in concurrent.futures.as_completed(running):
+                    future.result()
             except BaseException as error:
-                work.stopped = work.stopped or error
+                keeper.stopped = keeper.stopped or error
                 pool.shutdown(wait=False, cancel_futures=True)
                 if not isinstance(error, Exception):  # Ctrl-C, of which no other thread is told
                     waits.interrupt()
                 raise
-        if work.stopped is not None:
-            raise work.stopped
+        if keeper.stopped is not None:
+            raise keeper.stopped
 
-    def _jobs(self, done: set[str]) -> Iterator[tuple[int, Episode, list[Setting]]]:
+    def _unasked(self, done: set[str]) -> Iterator[tuple[int, Episode, list[Setting]]]:
         """Episodes with the settings they still have to be asked in, the first of every series first."""
         series = [self._series(ways, self.episodes) for ways in self.config.shots]
         for together in zip(*series, strict=True):
             for number, episode in together:
-                missing = [one for one in self._settings(episode.ways) if item_id(number, one) not in done]
+                missing = [setting for setting in self._settings(episode.ways) if item_id(number, setting) not in done]
                 if missing:
                     yield number, episode, missing
 
     def _encode(self, episode: Episode) -> None:
-        paths = [self.questions.image(item.path) for item in (*episode.support, *episode.queries)]
+        paths = [self.episode_set.image(item.path) for item in (*episode.support, *episode.queries)]
         try:
             self.tokenizer.encode(paths, self.config.k)
         except ImageError:
             return  # the item that shows the image says so, and only that one fails
 
     def _series(self, ways: int, count: int) -> Iterator[tuple[int, Episode]]:
-        for number, episode in enumerate(self.questions.series(ways, count)):
+        for number, episode in enumerate(self.episode_set.series(ways, count)):
             yield number, self._named(number, replace(episode, queries=episode.queries[:1]))  # one item an episode
 
     def _named(self, number: int, episode: Episode) -> Episode:
@@ -319,18 +319,18 @@ class FewShotBenchmark:
     def _maker(self, llm: TextLLM, *, dry: bool = False) -> ItemMaker:
         config = self.config
         names = [*(["untrained"] if "untrained" in config.baselines else []), *config.controls]
-        asked = (one for ways in config.shots for one in self.questions.series(ways, self.episodes))
-        tested = {label for episode in asked for label in episode.labels} if names else set()
+        episodes = (episode for ways in config.shots for episode in self.episode_set.series(ways, self.episodes))
+        tested = {label for episode in episodes for label in episode.labels} if names else set()
         variants = prepare_variants(
             names, Setup(self.tokenizer, llm, config.k, tuple(sorted(tested))), seed=config.seed
         )
         if dry:
-            variants = tuple(one.unasked() for one in variants)
+            variants = tuple(variant.unasked() for variant in variants)
         return ItemMaker(
             llm=llm,
             tokenizer=self.tokenizer,
             k=config.k,
-            image=self.questions.image,
+            image=self.episode_set.image,
             scorers=config.scorers,
             baselines=tuple(name for name in config.baselines if name != UNTRAINED.name),
             variants=variants,
@@ -354,7 +354,7 @@ class FewShotBenchmark:
         return {
             "format_version": FORMAT_VERSION,
             "kind": KIND,
-            "config": {"data": str(self.questions.root), **run.info["config"]},
+            "config": {"data": str(self.episode_set.root), **run.info["config"]},
             "settings": [setting.to_dict() for setting in settings],
             "rows": tally.rows(infos) + beside["rows"],
             "cells": cells + beside["cells"],

@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.few_shot.baselines import ROWS
 from icl_vision.evaluation.few_shot.controls.controls import CONTROLS
@@ -72,8 +73,8 @@ class BenchmarkConfig:
         if self.labels not in ("real", "nonsense"):
             raise UsageError(f"labels must be 'real' or 'nonsense'; got {self.labels!r}")
         for name, value in (("episodes", self.episodes), ("control_episodes", self.control_episodes)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise UsageError(f"{name} must be a whole number of 1 or more; got {value!r}")
+            if value is not None:
+                checks.count(name, value)
         for name in self.options:
             if name not in open_options():
                 raise UsageError(
@@ -151,8 +152,8 @@ def prompt_hash(options: Mapping[str, Any]) -> str:
     )
     examples, labels = [Example("one two", "this"), Example("three four", "that")], ["that", "this"]
     texts = []
-    for one in [builder, *([builder.channel()] if builder.kind == "direct" and builder.has_channel() else [])]:
-        prepared = one.prepare(examples, labels)
-        query = prepared.query(words="five six") if one.kind == "direct" else prepared.query(label="this")
+    for twin in [builder, *([builder.channel()] if builder.kind == "direct" and builder.has_channel() else [])]:
+        prepared = twin.prepare(examples, labels)
+        query = prepared.query(words="five six") if twin.kind == "direct" else prepared.query(label="this")
         texts.append(query.text)
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()

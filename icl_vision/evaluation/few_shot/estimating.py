@@ -47,12 +47,12 @@ def estimate(
     controlled = min(episodes, maker.variant_episodes) if maker.variants else 0
     for ways, episode in firsts.items():
         own = [setting for setting in settings if setting.ways == ways]
-        for number, places in ((0, range(controlled)), (maker.variant_episodes, range(controlled, episodes))):
-            missing = [[one for one in own if item_id(place, one) not in done] for place in places]
-            counts = Counter(one for each in missing for one in each)
+        for number, alike in ((0, range(controlled)), (maker.variant_episodes, range(controlled, episodes))):
+            missing = [[setting for setting in own if item_id(other, setting) not in done] for other in alike]
+            counts = Counter(setting for settings_of in missing for setting in settings_of)
             lacking += sum(map(bool, missing))
             before = llm.fixed_tokens
-            for setting, document in maker.items(number, episode, [one for one in own if counts[one]]):
+            for setting, document in maker.items(number, episode, [setting for setting in own if counts[setting]]):
                 if isinstance(document, Failed):
                     raise document.error
                 count, usage = counts[setting], document["usage"]

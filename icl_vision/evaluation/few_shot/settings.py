@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 
 _ID = re.compile(r"(?:(?P<ways>\d+)w-)?(?P<shots>\d+)s-(?P<repeats>\d+)r-(?P<induction>[in])")
@@ -51,9 +52,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         for name, least in (("ways", 2), ("shots", 1), ("repeats", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(f"{name} of a setting must be a whole number of {least} or more; got {value!r}")
+            checks.count(f"{name} of a setting", getattr(self, name), least=least)
 
     @property
     def id(self) -> str:
@@ -135,11 +134,11 @@ def parse_settings(texts: Iterable[str], ways: Iterable[int] = WAYS) -> tuple[Se
     numbers = tuple(dict.fromkeys(ways))
     if not numbers:
         raise UsageError("give at least one number of ways, for instance 2 and 5")
-    found: list[Setting] = []
+    settings: list[Setting] = []
     for text in texts:
         name = text.strip()
         if name == "all":
-            found.extend(setting for number in numbers for setting in settings_of(number))
+            settings.extend(setting for number in numbers for setting in settings_of(number))
             continue
         match = _ID.fullmatch(name)
         if match is None:
@@ -151,13 +150,13 @@ def parse_settings(texts: Iterable[str], ways: Iterable[int] = WAYS) -> tuple[Se
             listed = ", ".join(map(str, numbers))
             raise UsageError(f"the setting {name!r} has {match['ways']} ways, but the run has {listed}: change ways")
         for number in (int(match["ways"]),) if match["ways"] else numbers:
-            found.append(Setting(number, int(match["shots"]), int(match["repeats"]), match["induction"] == "i"))
-    if not found:
+            settings.append(Setting(number, int(match["shots"]), int(match["repeats"]), match["induction"] == "i"))
+    if not settings:
         raise UsageError("give at least one setting, or 'all'")
     columns = [Setting(2, shots, repeats, induction).column for induction, shots, repeats in COLUMNS]
 
-    def place(setting: Setting) -> tuple[int, int]:
+    def order(setting: Setting) -> tuple[int, int]:
         known = columns.index(setting.column) if setting.column in columns else len(columns)
         return numbers.index(setting.ways), known
 
-    return tuple(sorted(dict.fromkeys(found), key=place))
+    return tuple(sorted(dict.fromkeys(settings), key=order))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Usage
-from icl_vision.evaluation.few_shot.settings import COLUMNS, Setting
+from icl_vision.evaluation.few_shot.settings import COLUMNS, Setting, settings_of
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.probabilities import brier_score, reliability
@@ -79,8 +79,7 @@ class _Cell:
         # Sorted: the order in which answers came in is chance, and sums and drawn samples must not depend on it.
         order = sorted(zip(self.shares, self.hits, self.briers, strict=True))
         shares, hits, briers = zip(*order, strict=True)
-        found = reliability(shares, [bool(hit) for hit in hits], briers=briers)
-        return {"probabilities": which, **found.to_dict()}
+        return {"probabilities": which, **reliability(shares, [bool(hit) for hit in hits], briers=briers).to_dict()}
 
 
 @dataclass(slots=True)
@@ -176,14 +175,12 @@ def _note(cell: _Cell) -> str:
 
 def means(cells: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> list[dict[str, Any]]:
     """The plain mean of the papers' seven columns for each row and number of ways; null unless all seven are there."""
-    found = {(cell["row"], cell["setting"]): cell["accuracy"] for cell in cells}
+    accuracies = {(cell["row"], cell["setting"]): cell["accuracy"] for cell in cells}
     result = []
     for row in dict.fromkeys(cell["row"] for cell in cells):
         for ways in dict.fromkeys(setting.ways for setting in settings):
-            columns = [
-                found.get((row, Setting(ways, shots, repeats, induction).id)) for induction, shots, repeats in COLUMNS
-            ]
-            shares = [one["accuracy"] for one in columns if one is not None and one["accuracy"] is not None]
+            columns = [accuracies.get((row, setting.id)) for setting in settings_of(ways)]
+            shares = [column["accuracy"] for column in columns if column is not None and column["accuracy"] is not None]
             mean = sum(shares) / len(COLUMNS) if len(shares) == len(COLUMNS) else None
             result.append({"row": row, "ways": ways, "mean": mean})
     return result
@@ -192,19 +189,20 @@ def means(cells: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> li
 def render_table(results: Mapping[str, Any]) -> str:
     """results.json as text: settings as columns, per cents with their 95% interval, a block for each number of ways."""
     cells = {(cell["row"], cell["setting"]): cell for cell in results["cells"]}
-    mean_of = {(one["row"], one["ways"]): one["mean"] for one in results["means"]}
+    mean_of = {(mean["row"], mean["ways"]): mean["mean"] for mean in results["means"]}
     names = [row["name"] for row in results["rows"]]
-    settings = [Setting.from_dict(one) for one in results["settings"]]
+    settings = [Setting.from_dict(document) for document in results["settings"]]
     quoted = {row["name"] for row in results["rows"] if row["kind"] == "quoted"}
     blocks = []
     notes: dict[str, str] = {}
     for ways in dict.fromkeys(setting.ways for setting in settings):
         columns = [setting for setting in settings if setting.ways == ways]
-        lines = [[f"{ways}-way", *(one.column for one in columns), "mean"]]
+        lines = [[f"{ways}-way", *(setting.column for setting in columns), "mean"]]
         for name in names:
-            if name in quoted and (name, ways) not in mean_of and not any(_share(cells, name, one) for one in columns):
+            published = (name, ways) in mean_of or any(_has_share(cells, name, setting) for setting in columns)
+            if name in quoted and not published:
                 continue  # published for other ways only
-            texts = [_cell_text(cells.get((name, one.id)), notes) for one in columns]
+            texts = [_cell_text(cells.get((name, setting.id)), notes) for setting in columns]
             mean = mean_of.get((name, ways))
             lines.append([name + "*" * (name in quoted), *texts, "" if mean is None else f"{100 * mean:.2f}"])
         blocks.append(_aligned(lines))
@@ -257,7 +255,7 @@ def render_reliability(results: Mapping[str, Any]) -> str:
     return _aligned(lines) + "\n" + foot
 
 
-def _share(cells: Mapping[tuple[str, str], Mapping[str, Any]], row: str, setting: Setting) -> bool:
+def _has_share(cells: Mapping[tuple[str, str], Mapping[str, Any]], row: str, setting: Setting) -> bool:
     return cells.get((row, setting.id), {}).get("accuracy") is not None
 
 
@@ -278,7 +276,7 @@ def _cell_text(cell: Mapping[str, Any] | None, notes: dict[str, str]) -> str:
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
     )

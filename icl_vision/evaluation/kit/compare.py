@@ -106,8 +106,8 @@ def holm(values: Sequence[float]) -> list[float]:
     """p-values corrected for how many there are (Holm, 1979), in the order given."""
     order = sorted(range(len(values)), key=lambda index: values[index])
     result, highest = [0.0] * len(values), 0.0
-    for place, index in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - place) * values[index]))
+    for rank, index in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[index]))
         result[index] = highest
     return result
 
@@ -216,7 +216,7 @@ def compare_runs(
         UsageError: a row or a setting that is not there, or an impossible margin.
     """
     a, b = _read(first), _read(second)
-    _same_questions(a, b, str(first), str(second))
+    _same_items(a, b, str(first), str(second))
     pairs = [(row, row) for row in dict.fromkeys(rows)]
     return _compare((str(first), str(second)), a, b, pairs, settings, margin)
 
@@ -241,10 +241,10 @@ def compare_rows(
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """setting, a digest of the question (not of its wording), and which rows got it right."""
+    """setting, a digest of what was asked (not of its wording), and which rows got it right."""
 
     setting: str
-    question: bytes
+    digest: bytes
     right: Mapping[str, bool]
 
 
@@ -257,7 +257,7 @@ def _read(folder: str | os.PathLike[str]) -> dict[str, _Item]:
             answers = result["answers"]
             # Every journal line brings its own copies of the same few names: one of each is kept.
             right = {sys.intern(str(row)): bool(answer["right"]) for row, answer in answers.items()}
-            items[name] = _Item(sys.intern(str(result["setting"])), _question(result), right)
+            items[name] = _Item(sys.intern(str(result["setting"])), _item_digest(result), right)
         except (AttributeError, KeyError, TypeError) as error:
             raise RunError(
                 f"item {name!r} of {str(path)!r} is no few-shot result ({type(error).__name__}: {error}); this is a "
@@ -268,27 +268,27 @@ def _read(folder: str | os.PathLike[str]) -> dict[str, _Item]:
     return items
 
 
-def _question(item: Mapping[str, Any]) -> bytes:
+def _item_digest(item: Mapping[str, Any]) -> bytes:
     """Digest of what is asked: setting, query image, and which support images share a class.
 
     Names of labels, the order of the examples and their words are left out: they are what two runs may differ in.
     """
     support = sorted((str(tile["image"]), str(tile["label"])) for tile in item["support"])
-    classes = {label: place for place, label in reversed(list(enumerate(label for _, label in support)))}
+    classes = {label: number for number, label in reversed(list(enumerate(label for _, label in support)))}
     truth = classes.get(str(item["query"]["label"]), -1)
     parts = [str(item["setting"]), str(item["query"]["image"]), str(truth)]
     parts += [f"{image}\x1e{classes[label]}" for image, label in support]
     return hashlib.sha256("\x1f".join(parts).encode()).digest()[:16]
 
 
-def _same_questions(a: Mapping[str, _Item], b: Mapping[str, _Item], first: str, second: str) -> None:
+def _same_items(a: Mapping[str, _Item], b: Mapping[str, _Item], first: str, second: str) -> None:
     common = a.keys() & b.keys()
     if not common:
         raise RunMismatchError(
             f"{first!r} and {second!r} have no item in common (for instance {min(a)!r} and {min(b)!r}); a paired "
             "comparison needs the same episodes and settings in both"
         )
-    different = sorted(name for name in common if a[name].question != b[name].question)
+    different = sorted(name for name in common if a[name].digest != b[name].digest)
     if different:
         raise RunMismatchError(
             f"{first!r} and {second!r} asked different questions under the same name: {len(different)} of "
@@ -314,7 +314,7 @@ def _compare(
     for first, second in rows:
         _check_row(first, a)
         _check_row(second, b)
-    found: list[Paired] = []
+    pairs: list[Paired] = []
     counts = _count(common, a, b, rows)
     for setting in settings or present:
         for first, second in rows:
@@ -322,7 +322,7 @@ def _compare(
             n = both + only_a + only_b + neither
             if n == 0:
                 continue
-            found.append(
+            pairs.append(
                 Paired(
                     setting=setting,
                     first=first,
@@ -337,12 +337,11 @@ def _compare(
                     margin=margin,
                 )
             )
-    if not found:
+    if not pairs:
         named = ", ".join(f"{first} and {second}" if first != second else first for first, second in rows)
         raise RunMismatchError(f"no question was answered on both sides by {named}; nothing can be paired")
-    corrected = holm([pair.p for pair in found])
-    pairs = tuple(replace(pair, p_holm=p) for pair, p in zip(found, corrected, strict=True))
-    return Comparison(names, pairs, margin, len(a) + len(b) - 2 * len(common))
+    corrected = tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, holm([pair.p for pair in pairs]), strict=True))
+    return Comparison(names, corrected, margin, len(a) + len(b) - 2 * len(common))
 
 
 def _check_row(row: str, items: Mapping[str, _Item]) -> None:
@@ -359,8 +358,8 @@ def _count(
     for name in common:
         for first, second in rows:
             if first in a[name].right and second in b[name].right:
-                place = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[
+                which = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[
                     a[name].right[first], b[name].right[second]
                 ]
-                counts.setdefault((a[name].setting, first, second), [0, 0, 0, 0])[place] += 1
+                counts.setdefault((a[name].setting, first, second), [0, 0, 0, 0])[which] += 1
     return {key: (row[0], row[1], row[2], row[3]) for key, row in counts.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,15 @@ READER_FILE = "reader.onnx"
 KIND = "reader"
 LABELS = tuple("0123456789")
 _PACKAGED = Path(__file__).parents[2] / "artefacts" / "readers" / "digits"
+
+
+class Reader(Protocol):
+    """Names what is on a picture: a digit, a class."""
+
+    name: str
+
+    def read(self, images: Sequence[Image.Image]) -> list[str]:
+        """One label for each picture."""
 
 
 class DigitReader:

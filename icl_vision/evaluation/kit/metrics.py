@@ -1,6 +1,6 @@
 """Accuracy with its interval, and the rules by which an open-ended answer counts as right.
 
-Knows: counting, Wilson's interval, and the exact / prefix / substring scorers.
+Knows: counting, Wilson's interval, means with theirs, and the exact / prefix / substring scorers.
 Refuses to know: where answers come from.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,38 @@ class Accuracy:
             return f"no answers (n = 0, {self.scorer})"
         low, high = self.interval
         return f"{self.accuracy:.1%} (n = {self.n}, 95% {low:.1%} to {high:.1%}, {self.scorer})"
+
+
+@dataclass(slots=True)
+class RunningMean:
+    """The mean of a measure with its interval, from running sums: memory does not grow with the number of values."""
+
+    n: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+    def add(self, value: float) -> None:
+        """Count one more value."""
+        self.n += 1
+        self.total += value
+        self.squares += value * value
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """{mean, n, interval: 95%, normal}; None where nothing was measured."""
+        if not self.n:
+            return None
+        mean = self.total / self.n
+        spread = max(0.0, self.squares / self.n - mean * mean)
+        half = Z95 * math.sqrt(spread / self.n)
+        return {"mean": mean, "n": self.n, "interval": [mean - half, mean + half]}
+
+
+def mean_text(mean: Mapping[str, Any] | None, digits: int) -> str:
+    """A mean as ``RunningMean.to_dict`` gives it, for a table of people: "21.30 [20.91, 21.69]"; "-" for None."""
+    if mean is None:
+        return "-"
+    low, high = mean["interval"]
+    return f"{mean['mean']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _first_line(answer: str) -> str:

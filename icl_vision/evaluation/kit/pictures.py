@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.few_shot.episodes.drawing import Draw, display_label
 from icl_vision.files.reading import read_arrays
@@ -46,8 +47,7 @@ def list_pictures(source: str | Path, *, limit: int | None = None, seed: int = 0
         UsageError: nothing there, no picture in it, or arrays of another kind.
     """
     path = Path(source)
-    if limit is not None and limit < 1:
-        raise UsageError(f"limit must be 1 or more pictures, or None for all; got {limit}")
+    limit = checks.count("limit", limit, of="pictures", none="all")
     if os.path.isdir(path):
         found = [_from_file(file, path) for file in list_images(path)]
     elif path.suffix.lower() == ".npz" and os.path.isfile(path):

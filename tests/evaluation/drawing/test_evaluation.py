@@ -17,7 +17,7 @@ from icl_vision.cli import main
 from icl_vision.drawing import Pair
 from icl_vision.errors import BudgetExceededError, LLMUnavailableError, UsageError
 from icl_vision.evaluation.drawing.evaluation import GenerationConfig, GenerationEvaluation
-from icl_vision.evaluation.drawing.items import QUESTIONS, DigitPool, contexts_for
+from icl_vision.evaluation.drawing.items import TEXTS, DigitPool, contexts_for
 from icl_vision.evaluation.drawing.page import grid, render_page
 from icl_vision.evaluation.drawing.rows import BASELINES, MEANINGS
 from icl_vision.evaluation.drawing.summary import drawings_of, render, summarise
@@ -59,7 +59,7 @@ def evaluation(
     tokenizer: ImageTokenizer, llm: Any = None, controls: Sequence[str] = (), n: int = 20
 ) -> GenerationEvaluation:
     generator = ImageGenerator(llm or drawing_llm(), tokenizer)
-    config = GenerationConfig(n, QUESTIONS["digits"], shots=2, controls=tuple(controls), control_n=10)
+    config = GenerationConfig(n, TEXTS["digits"], shots=2, controls=tuple(controls), control_n=10)
     return GenerationEvaluation(generator, tokenizer, DigitPool.packaged(), DigitReader(threads=1), config)
 
 
@@ -99,14 +99,14 @@ def test_pools_are_training_digits_only(tmp_path: Path) -> None:
 
 
 def test_questions_have_an_answer_for_each_digit(tokenizer: ImageTokenizer) -> None:
-    assert all(sorted(one.digit for one in some) == list("0123456789") for some in QUESTIONS.values())
-    assert all(len({one.text for one in some}) == 10 for some in QUESTIONS.values())
+    assert all(sorted(one.digit for one in some) == list("0123456789") for some in TEXTS.values())
+    assert all(len({one.text for one in some}) == 10 for some in TEXTS.values())
     asked = [*evaluation(tokenizer, controls=["shuffled texts"]).items()]
     assert asked.count(("llm", 1)) == asked.count(("shuffled texts", 0)) == 1
     assert ("shuffled texts", 1) not in asked  # control_n
-    assert contexts_for(30, QUESTIONS["digits"]) == 3
+    assert contexts_for(30, TEXTS["digits"]) == 3
     with pytest.raises(UsageError, match="a multiple of the 10 questions"):
-        contexts_for(25, QUESTIONS["digits"])
+        contexts_for(25, TEXTS["digits"])
 
 
 def test_a_run_is_drawn_summed_up_and_shown(tokenizer: ImageTokenizer, tmp_path: Path) -> None:

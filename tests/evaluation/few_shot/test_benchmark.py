@@ -519,7 +519,7 @@ def test_what_a_run_cost_is_in_its_results_where_prices_are_given(
 def test_a_run_can_be_asked_of_another_llm_from_its_own_file(make: Any, photos: Path, tmp_path: Path) -> None:
     make(settings=TWO).run(tmp_path / "one", progress=False)
     again = make(data=tmp_path / "one" / "episodes.json", settings=TWO, episodes=None, trust=True)
-    assert again.episodes == 2 and again.questions.root == photos.resolve()
+    assert again.episodes == 2 and again.episode_set.root == photos.resolve()
     again.run(tmp_path / "two", progress=False)
     pair = [{name: one["query"] for name, one in items(tmp_path / name).items()} for name in ("one", "two")]
     assert pair[0] == pair[1]
@@ -600,7 +600,7 @@ def test_a_label_that_must_not_enter_a_prompt_ends_the_run_at_once(make: Any, ph
     (copy / "red").rename(copy / "###")
     with pytest.raises(LabelError):
         make(data=copy, settings=parse_settings(["5w-1s-0r-i"], [5])).run(tmp_path / "run", progress=False)
-    with pytest.raises(UsageError, match="concurrency must be 1 or more; got 0"):
+    with pytest.raises(UsageError, match="concurrency must be a whole number of 1 or more; got 0"):
         make().run(tmp_path / "other", concurrency=0)
 
 

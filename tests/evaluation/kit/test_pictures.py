@@ -63,5 +63,5 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "object.npz", images=np.array([{}, {}], dtype=object))
     with pytest.raises(UsageError, match="cannot be read"):
         list_pictures(tmp_path / "object.npz")
-    with pytest.raises(UsageError, match="limit must be 1 or more"):
+    with pytest.raises(UsageError, match="limit must be a whole number of 1 or more pictures"):
         list_pictures(tmp_path, limit=0)

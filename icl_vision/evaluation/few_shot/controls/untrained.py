@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL.Image import Resampling
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.base import ImageTokenizer
@@ -60,8 +61,7 @@ class UntrainedTokenizer(ImageTokenizer):
     def __init__(self, like: Tokenizer, *, seed: int = 0) -> None:
         if like.codebook is None or like.vocabulary is None:
             raise UsageError(f"the tokenizer {like.name!r} has no codebook, so an untrained encoder has no words")
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise UsageError(f"seed must be a whole number from 0 to 2**32 - 1; got {seed!r}")
+        seed = checks.count("seed", seed, least=0, most=2**32 - 1)
         self._like = like
         self.seed = seed
         self._vocabulary = like.vocabulary

@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.images.folders import EMPTY, loose, survey
 from icl_vision.spelling import by_name, composed
@@ -223,8 +224,7 @@ class ImageFolder:
             fresh: no image is asked about twice in the whole series, so that no query counts twice.
                 Classes that still have an unasked image are preferred; when they run out, UsageError.
         """
-        if count < 1:
-            raise UsageError(f"the number of episodes must be 1 or more; got {count}")
+        count = checks.count("the number of episodes", count)
         if not fresh:
             return [self.sample(n, ways=ways, shots=shots, queries=queries, seed=seed) for n in range(count)]
         unasked = {label: set(paths) for label, paths in self.classes.items()}

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
 from icl_vision.evaluation.few_shot.episodes.files import read_episode_file, save_episodes, stream_episodes
@@ -25,11 +26,11 @@ from icl_vision.files.trust import Reader
 
 
 @dataclass(frozen=True, slots=True)
-class Questions:
+class EpisodeSet:
     """A file of episodes and the folder of their images.
 
     path: the episode file. root: where its images lie. sizes: ways -> (episodes, fewest shots). digest: hex sha256 of
-    the episodes and of every image's hash; the same digest asks the very same questions. hashes: path -> hex sha256.
+    the episodes and of every image's hash; the same digest asks the very same things. hashes: path -> hex sha256.
     """
 
     path: Path
@@ -40,16 +41,16 @@ class Questions:
 
     def series(self, ways: int, count: int) -> Iterator[Episode]:
         """The first ``count`` episodes of so many ways, read one at a time."""
-        return islice((one for one in stream_episodes(self.path) if one.ways == ways), count)
+        return islice((episode for episode in stream_episodes(self.path) if episode.ways == ways), count)
 
     def image(self, path: str) -> str:
         """Where an image of an episode lies on disk."""
         return str(self.root / path)
 
-    def save(self, target: Path) -> Questions:
-        """The same questions from a copy of the file."""
+    def save(self, target: Path) -> EpisodeSet:
+        """The same episodes from a copy of the file."""
         save_episodes(target, stream_episodes(self.path), root=self.root, hashes=self.hashes)
-        return Questions(target, self.root, self.sizes, self.digest, self.hashes)
+        return EpisodeSet(target, self.root, self.sizes, self.digest, self.hashes)
 
     def require(self, ways: int, *, shots: int, episodes: int) -> None:
         """Raise UsageError where there are too few episodes of these ways, or too few shots in them."""
@@ -72,7 +73,7 @@ class Questions:
             )
 
 
-def draw(folder: ImageFolder, target: Path, *, shots: Mapping[int, int], episodes: int, seed: int = 0) -> Questions:
+def draw(folder: ImageFolder, target: Path, *, shots: Mapping[int, int], episodes: int, seed: int = 0) -> EpisodeSet:
     """Draw a series for each number of ways and write them to ``target``.
 
     Args:
@@ -85,8 +86,7 @@ def draw(folder: ImageFolder, target: Path, *, shots: Mapping[int, int], episode
     Raises:
         UsageError: too few classes or images (see ``ImageFolder.sample``), or too few episodes asked for.
     """
-    if episodes < 1:
-        raise UsageError(f"the number of episodes must be 1 or more; got {episodes}")
+    episodes = checks.count("the number of episodes", episodes)
     hashes: dict[str, str] = {}
 
     def drawn() -> Iterator[Episode]:
@@ -100,11 +100,11 @@ def draw(folder: ImageFolder, target: Path, *, shots: Mapping[int, int], episode
 
     save_episodes(target, drawn(), root=folder.root.resolve(), hashes=hashes)
     sizes = {ways: (episodes, most) for ways, most in shots.items()}
-    return Questions(target, folder.root, sizes, _digest(stream_episodes(target), hashes), hashes)
+    return EpisodeSet(target, folder.root, sizes, _digest(stream_episodes(target), hashes), hashes)
 
 
-def read(source: str | Path, images: str | Path | None = None, *, trust: bool = False) -> Questions:
-    """The questions of an episode file, whose images are all there and unchanged.
+def read(source: str | Path, images: str | Path | None = None, *, trust: bool = False) -> EpisodeSet:
+    """The episodes of a file, whose images are all there and unchanged.
 
     Args:
         source: a file that ``draw`` or ``save_episodes`` wrote.
@@ -139,7 +139,7 @@ def read(source: str | Path, images: str | Path | None = None, *, trust: bool = 
                 f"the image {name!r} in {str(root)!r} is not the file that the episodes in {str(source)!r} were drawn "
                 "with (its sha256 differs): restore it, point images= (--images DIR) elsewhere, or draw new episodes"
             )
-    return Questions(path, root, info.sizes, _digest(stream_episodes(path), hashes), hashes)
+    return EpisodeSet(path, root, info.sizes, _digest(stream_episodes(path), hashes), hashes)
 
 
 def _root(named: str | None, file: Path, reader: Reader) -> Path:
