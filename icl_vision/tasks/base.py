@@ -6,7 +6,7 @@ A new task is a class below ``Task`` that writes no more than
 - what it fits: ``fit`` finds out what is worth keeping (words of its examples, never images), and ``_assembled`` makes
   of that, an LLM and a tokenizer the snapshot that is asked from;
 - its document: ``form``, ``_kept_to_dict`` and ``_kept_from_dict``;
-- its query and how a reply is read: its own methods, on what ``ready`` gives.
+- its query and how a reply is read: its own methods, on what ``ready`` gives, and ``_tool``, the same for an agent.
 
 Parameters in ``CALL_OPTIONS`` are read at each call, by whatever task has them. All others belong to the snapshot: what
 they are set to after ``fit`` holds from the next ``fit`` on, and a fitted task goes on as it was fitted.
@@ -23,11 +23,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 from icl_vision import checks
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.errors import IclVisionError, NotFittedError, UsageError
+from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.remote.langchain.forms import secrets_around
@@ -44,7 +45,11 @@ from icl_vision.tasks.saving import (
     check_same_tokenizer,
     plain,
 )
+from icl_vision.tasks.tools import Tool
 from icl_vision.tokenizers.wrapping import fingerprint
+
+if TYPE_CHECKING:
+    from icl_vision.integrations.langchain import TaskTool
 
 
 def hidden(value: Any) -> Any:
@@ -75,10 +80,18 @@ class Parameters:
     """Base of objects whose constructor stores its arguments, unchanged, under their own names: scikit-learn's manners
     without scikit-learn."""
 
-    @classmethod
-    def _defaults(cls) -> dict[str, Any]:
+    _own_defaults: ClassVar[Mapping[str, Any]] = MappingProxyType({})
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
         signature = inspect.signature(cls.__init__)
-        return {name: parameter.default for name, parameter in signature.parameters.items() if name != "self"}
+        cls._own_defaults = MappingProxyType({
+            name: parameter.default for name, parameter in signature.parameters.items() if name != "self"
+        })  # fmt: skip
+
+    @classmethod
+    def _defaults(cls) -> Mapping[str, Any]:
+        return cls._own_defaults
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments by name. ``deep`` is accepted for scikit-learn and changes nothing."""
@@ -191,6 +204,10 @@ class Task(Parameters, Generic[F]):
         """By name, what the templates in use say now, so that a file is not read with others."""
         return template_hashes(params["template"], params["templates"], cls.twin)
 
+    def _tool(self) -> Tool:
+        """What it is to an agent."""
+        raise NotImplementedError
+
     # Told, fitted.
 
     @property
@@ -243,7 +260,8 @@ class Task(Parameters, Generic[F]):
     def _check_call_options(self) -> None:
         defaults = self._defaults()
         for name, check in CALL_OPTIONS.items():
-            if name in defaults:
+            # (What is as the task itself has it needs no look, at each call.)
+            if name in defaults and getattr(self, name) is not defaults[name]:
                 check(name, getattr(self, name))
 
     def _params_now(self) -> Mapping[str, Any]:
@@ -281,6 +299,42 @@ class Task(Parameters, Generic[F]):
 
     def __sklearn_is_fitted__(self) -> bool:
         return self._fitted is not None
+
+    def as_tool(
+        self,
+        name: str | None = None,
+        description: str | None = None,
+        *,
+        images: Mapping[str, ImageSource] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        allow_paths: bool = False,
+    ) -> TaskTool:
+        """This task as a LangChain tool: one argument, an answer in words, and the result as artifact.
+
+        A classifier is asked about an ``image`` and its artifact is a ``Classification``; a denoiser restores an
+        ``image``, a generator draws a ``text``, and theirs is what ``to_dict`` of their results gives, with the ``id``
+        of the picture in ``images``.
+
+        What an ``image`` may name is decided here, since a language model writes it: ids of ``images``; with ``root``,
+        image files in that folder too; with ``allow_paths``, any file. Everything else is refused, in words the model
+        can act on, as is an image that cannot be used. An LLM that fails is raised.
+
+        Args:
+            name, description: what the agent's model reads; None: the task's own, which names its labels or texts.
+            images: an ``icl_vision.integrations.langchain.ImageRegistry``, to which pictures that are made are added,
+                so that other tools can name them; for a classifier any mapping of ids to images. None makes an empty
+                registry, to be filled through the tool's ``images``.
+            root: a folder; its files are named by their path relative to it.
+            allow_paths: let the model open any image file that this process can read.
+
+        Raises:
+            NotFittedError: before ``fit``. MissingExtraError: LangChain is not installed.
+            UsageError: a name that providers refuse, a root that is no folder, or what this task does not take.
+        """
+        from icl_vision.integrations.langchain import tool_of
+
+        self.ready()
+        return tool_of(self._tool(), name, description, images=images, root=root, allow_paths=allow_paths)
 
     # Copied.
 

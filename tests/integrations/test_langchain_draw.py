@@ -17,7 +17,7 @@ from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
 from langchain_core.messages import AIMessage, HumanMessage, ToolMessage
 from langgraph.checkpoint.memory import InMemorySaver
 
-from icl_vision import ImageGenerator
+from icl_vision import ImageDenoiser, ImageGenerator
 from icl_vision.errors import LLMUnavailableError, NotFittedError, PromptTooLongError, UsageError
 from icl_vision.integrations.langchain import ImageRegistry
 from icl_vision.llms.fake import FakeLLM
@@ -94,3 +94,49 @@ def test_what_cannot_be_a_tool() -> None:
         ImageGenerator().as_tool()
     with pytest.raises(UsageError, match="images must be an ImageRegistry, to which pictures are added; got dict"):
         generator().as_tool(images={})
+
+
+def denoiser(llm: Any = None, **options: Any) -> ImageDenoiser:
+    pictures = np.random.default_rng(5).integers(0, 255, (3, 28, 28), dtype=np.uint8)
+    return ImageDenoiser(llm or FakeLLM(constraint="logit_bias"), "spae-digits-32", context=3, **options).fit(
+        list(pictures)
+    )
+
+
+async def test_a_denoiser_takes_an_image_and_gives_the_id_of_the_restored_one() -> None:
+    images = ImageRegistry({"torn": np.full((28, 28), 200, np.uint8)})
+    tool = denoiser().as_tool(images=images)
+    assert (tool.name, tool.description) == (
+        "restore_image",
+        "Restores an image where the lower half is missing, and gives the id of the restored one.",
+    )
+    asked = {"type": "tool_call", "name": tool.name, "args": {"image": "torn"}, "id": "call-1"}
+    for number, message in enumerate((tool.invoke(asked), await tool.ainvoke(asked)), start=1):
+        assert message.content.startswith(f"restored; the picture has the id 'image-{number}'\nwords: ")
+        assert json.loads(json.dumps(message.artifact)) == message.artifact
+        assert message.artifact["id"] == f"image-{number}" and message.artifact["task"] == "outpainting"
+        assert images[f"image-{number}"].size == (32, 32)
+    wrong = tool.invoke({"type": "tool_call", "name": tool.name, "args": {"image": "whole"}, "id": "call-2"})
+    assert wrong.status == "error" and "there is no image 'whole'" in wrong.content and len(images) == 3
+
+
+@pytest.mark.parametrize("errors", ["raise", "return"])
+def test_what_a_denoiser_cannot_do_is_told_to_the_model_or_raised(errors: str, tmp_path: Path) -> None:
+    (tmp_path / "no.png").write_bytes(b"text")
+    tool = denoiser(errors=errors).as_tool(root=tmp_path)
+    message = tool.invoke({"type": "tool_call", "name": tool.name, "args": {"image": "no.png"}, "id": "call-1"})
+    assert message.content == "the image 'no.png' cannot be used: it is not an image of a known format"
+    tool = denoiser(FakeLLM([LLMUnavailableError("nobody there")] * 9), errors="raise").as_tool(
+        images=ImageRegistry({"a": np.zeros((28, 28), np.uint8)})
+    )
+    with pytest.raises(LLMUnavailableError, match="nobody there"):
+        tool.invoke({"image": "a"})
+
+
+def test_a_tool_takes_what_its_task_takes(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="draw_image takes a text, and no image"):
+        generator().as_tool(root=tmp_path)
+    with pytest.raises(UsageError, match="images must be an ImageRegistry"):
+        denoiser().as_tool(images={"a": np.zeros((28, 28), np.uint8)})
+    with pytest.raises(NotFittedError, match="this ImageDenoiser is not fitted yet"):
+        ImageDenoiser().as_tool()

@@ -129,7 +129,7 @@ class TestTool:
     def test_bad_arguments(self, classifier, tmp_path: Path) -> None:
         with pytest.raises(NotFittedError, match="not fitted yet"):
             FewShotClassifier("fake").as_tool()
-        for name in ("", "two words", "x" * 65, "naïve", None):
+        for name in ("", "two words", "x" * 65, "naïve", 5):
             with pytest.raises(UsageError, match="a tool's name must be 1 to 64 letters"):
                 classifier.as_tool(name)
         with pytest.raises(UsageError, match="a tool's description tells the model what the tool is for; got ' '"):

@@ -49,10 +49,10 @@ from icl_vision.tasks.classify.verdicts import verdict
 from icl_vision.tasks.encoding import encode
 from icl_vision.tasks.folders import is_folder, read_classes
 from icl_vision.tasks.saving import SavedForm
+from icl_vision.tasks.tools import Tool, classifying
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
-    from icl_vision.integrations.langchain import TaskTool
     from icl_vision.pyramid import TokenPyramid
 
 SCORINGS = get_args(Scoring)
@@ -236,7 +236,9 @@ class FewShotClassifier(Task[FittedClassifier]):
             raise UsageError("selection='nearest' needs `shots`, the number of examples of each class; got None")
 
     def _check_call_options(self) -> None:
-        count("concurrency", self.concurrency)  # None, which leaves it to the LLM elsewhere, says nothing here
+        if self.concurrency is not self._defaults()["concurrency"]:
+            # (None, which leaves it to the LLM elsewhere, says nothing here.)
+            count("concurrency", self.concurrency)
         super()._check_call_options()
 
     def _assembled(self, llm: TextLLM, tokenizer: Tokenizer, kept: Support) -> FittedClassifier:
@@ -420,37 +422,6 @@ class FewShotClassifier(Task[FittedClassifier]):
         (pyramid,) = fitted.tokenizer.encode([image], fitted.params["k"])
         return pyramid
 
-    def as_tool(
-        self,
-        name: str = "classify_image",
-        description: str | None = None,
-        *,
-        images: Mapping[str, ImageSource] | None = None,
-        root: str | os.PathLike[str] | None = None,
-        allow_paths: bool = False,
-    ) -> TaskTool:
-        """This classifier as a LangChain tool: one argument ``image``, an answer in words, and a ``Classification``.
-
-        What its argument may name is decided here, since a language model writes it: ids of ``images``; with ``root``,
-        image files in that folder too; with ``allow_paths``, any file. Everything else is refused, in words the model
-        can act on, as is an image that cannot be used. An LLM that fails is raised.
-
-        Args:
-            name, description: what the agent's model reads; None describes the task by the labels.
-            images: an ``icl_vision.integrations.langchain.ImageRegistry``, or any mapping of ids to images; None makes
-                an empty registry, to be filled through the tool's ``images``.
-            root: a folder; its files are named by their path relative to it.
-            allow_paths: let the model open any image file that this process can read.
-
-        Raises:
-            NotFittedError: before ``fit``. MissingExtraError: LangChain is not installed.
-            UsageError: a name that providers refuse, or a root that is no folder.
-        """
-        from icl_vision.integrations.langchain import classifier_tool
-
-        self.ready()
-        return classifier_tool(self, name, description, images=images, root=root, allow_paths=allow_paths)
-
     # Keeping it: how is ``Task``'s, what is here.
 
     def to_document(self) -> dict[str, Any]:
@@ -463,6 +434,9 @@ class FewShotClassifier(Task[FittedClassifier]):
         # As the template in use was when the classifier was fitted, whatever its file says by now.
         document["templates"][used.info.name] = hashlib.sha256(used.source.encode()).hexdigest()
         return document
+
+    def _tool(self) -> Tool:
+        return classifying(self)
 
     def _kept_to_dict(self) -> dict[str, Any]:
         return self.fitted.kept.to_dict()

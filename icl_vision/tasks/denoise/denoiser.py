@@ -55,6 +55,7 @@ from icl_vision.tasks.denoise.puzzles import (
 from icl_vision.tasks.denoise.results import DenoisedImage
 from icl_vision.tasks.denoise.tasks import DenoisingTask, find_task
 from icl_vision.tasks.saving import SavedForm
+from icl_vision.tasks.tools import Tool, restoring
 from icl_vision.tokenizers.wrapping import whole
 
 Protocol = Literal["leak-free", "paper"]
@@ -406,6 +407,9 @@ class ImageDenoiser(Task[FittedDenoiser]):
         return self.fitted.pairs_for(puzzle)
 
     # Keeping it: how is ``Task``'s, what is here.
+
+    def _tool(self) -> Tool:
+        return restoring(self)
 
     def _kept_to_dict(self) -> dict[str, Any]:
         return self.fitted.kept.to_dict()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from icl_vision.asking.plan import Plan
 from icl_vision.checks import as_real, count, flag, number
@@ -32,9 +32,7 @@ from icl_vision.tasks.draw.examples import as_texts, choose
 from icl_vision.tasks.draw.results import GeneratedImage, Preview
 from icl_vision.tasks.draw.session import DrawingSession, close, next_of
 from icl_vision.tasks.saving import SavedForm
-
-if TYPE_CHECKING:
-    from icl_vision.integrations.langchain import TaskTool
+from icl_vision.tasks.tools import Tool, drawing
 
 TEMPLATE = "text_to_image"
 
@@ -328,30 +326,10 @@ class ImageGenerator(Task[FittedGenerator]):
         images = [drawn.image for drawn in self.generate(queries)]
         return images[0] if isinstance(queries, str) else images
 
-    def as_tool(
-        self,
-        name: str = "draw_image",
-        description: str | None = None,
-        *,
-        images: Mapping[str, ImageSource] | None = None,
-    ) -> TaskTool:
-        """This generator as a LangChain tool: one argument ``text``, an answer in words, and as artifact what
-        ``GeneratedImage.to_dict`` gives, with the ``id`` of the picture in ``images``.
-
-        Args:
-            name, description: what the agent's model reads; None describes the task by the texts of the examples.
-            images: an ``ImageRegistry`` to which each picture is added, so that other tools can name it; None makes
-                one.
-
-        Raises:
-            NotFittedError: before ``fit``. MissingExtraError: LangChain is not installed.
-        """
-        from icl_vision.integrations.langchain import generator_tool
-
-        self.ready()
-        return generator_tool(self, name, description, images=images)
-
     # Keeping it: how is ``Task``'s, what is here.
+
+    def _tool(self) -> Tool:
+        return drawing(self)
 
     def _kept_to_dict(self) -> dict[str, Any]:
         return {
