@@ -16,12 +16,16 @@ import pytest
 
 from icl_vision.asking.groups import Group, ask, calls_of
 from icl_vision.asking.inquiries import Inquiry, Reply, Writing
+from icl_vision.asking.many import OnResult, Work
+from icl_vision.asking.plan import count
 from icl_vision.asking.window import Window
-from icl_vision.contracts import TextLLM, Tokenizer
+from icl_vision.contracts import TextLLM, Tokenizer, Usage
 from icl_vision.errors import ImageError, NotFittedError, StorageError, TemplateError, UsageError
+from icl_vision.files.runs import Run
 from icl_vision.images import ImageSource
 from icl_vision.llms import FakeLLM
 from icl_vision.llms.loop import run_sync
+from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.prompting import Declaration, FixedPart, Sample, find_template, load_template, render_fixed
 from icl_vision.tasks.base import Fitted, Task
 from icl_vision.tasks.encoding import encode
@@ -76,6 +80,29 @@ def prepare(examples: Sequence[Shown], template: str, folder: Any, induction: bo
 # tasks/answer/task.py
 
 
+class Asked(NamedTuple):
+    """An image's words and the question about it, or why it has no words."""
+
+    text: str
+    question: str
+    error: Exception | None = None
+
+
+class Answer(NamedTuple):
+    """What came back to a question."""
+
+    text: str
+    error: Exception | None = None
+    usage: Usage = Usage()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "text": self.text,
+            "usage": self.usage.to_dict(),
+            "error": None if self.error is None else str(self.error),
+        }
+
+
 @dataclass(frozen=True, kw_only=True)
 class FittedAnswering(Fitted):
     kept: tuple[Shown, ...]
@@ -128,31 +155,67 @@ class Questions(Task[FittedAnswering]):
     def _kept_from_dict(cls, document: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[Shown, ...]:
         return tuple(Shown(*map(str, example)) for example in document["examples"])
 
-    def answers(self, images: Sequence[ImageSource], questions: Sequence[str]) -> list[str | Exception]:
-        fitted, kept = self.ready(), self.errors == "return"
-        words = encode(
-            fitted.tokenizer, images, fitted.params["k"], batch_size=32, keep_errors=kept, done=lambda count: None
-        )
-        good = [number for number, pyramid in enumerate(words) if not isinstance(pyramid, Exception)]
-        results: list[str | Exception] = [pyramid if isinstance(pyramid, Exception) else "" for pyramid in words]
-        window = Window(fitted.llm)
+    def answers(self, images: Sequence[ImageSource], questions: Sequence[str]) -> list[Answer]:
+        self.ready()
+        return run_sync(self.ask(self.read(list(zip(images, questions, strict=True)))))
 
-        def inquiry(index: int) -> Inquiry:
-            pyramid = words[good[index]]
-            assert not isinstance(pyramid, Exception)
-            asked = {"words": fitted.tokenizer.to_text(pyramid), "question": questions[good[index]]}
-            return Inquiry.written(fitted.prompts.prompt(asked), Writing(self.max_tokens))
+    def plan(self, images: Sequence[ImageSource], questions: Sequence[str]) -> Usage:
+        group = self.group([asked for asked in self.read(list(zip(images, questions, strict=True))) if asked.text])
+        return count(DryLLM(self.ready().llm), [group], concurrency=self.concurrency or 8)[0]
+
+    def answers_kept(
+        self, images: Mapping[str, ImageSource], question: str, out: Path, *, resume: bool
+    ) -> Work[Any, Any]:
+        sources = [(name, (image, question)) for name, image in images.items()]
+        quiet = self.quietly()
+        with Run.open(out, "answer", {"prompt": self.fitted.prompts.context}, resume=resume) as run:
+            work = Work(run, lambda name, source: (name, source), quiet.read, quiet.ask, known=dict(run.results()))
+            work.all(sources, self.concurrency or 8)
+        return work
+
+    def read(self, sources: Sequence[tuple[ImageSource, str]]) -> list[Asked]:
+        """Images and their questions as words and questions, or why an image has none."""
+        fitted, keep_errors, images = self.fitted, self.errors == "return", [image for image, _ in sources]
+        words = encode(
+            fitted.tokenizer, images, self.k, batch_size=32, keep_errors=keep_errors, done=lambda number: None
+        )
+        return [
+            Asked("", question, pyramid)
+            if isinstance(pyramid, Exception)
+            else Asked(fitted.tokenizer.to_text(pyramid), question)
+            for pyramid, (_, question) in zip(words, sources, strict=True)
+        ]
+
+    def group(self, lot: Sequence[Asked]) -> Group:
+        def inquiry(number: int) -> Inquiry:
+            asked = {"words": lot[number].text, "question": lot[number].question}
+            return Inquiry.written(self.fitted.prompts.prompt(asked), Writing(self.max_tokens))
+
+        return Group(inquiry, calls_of(len(lot)))
+
+    async def ask(self, lot: Sequence[Asked], on_result: OnResult | None = None) -> list[Answer]:
+        """The answers of a lot, each told of as soon as it is there."""
+        answers = [Answer("", asked.error) for asked in lot]
+        good = [number for number, asked in enumerate(lot) if asked.error is None]
+        window = Window(self.fitted.llm)
 
         async def check(asked: Inquiry) -> None:
             if await window.excess(asked.texts, room=self.max_tokens):
-                raise UsageError("too long")
+                raise UsageError("the prompt is too long: use fewer examples")
 
-        async def read(group: int, index: int, reply: Reply | Exception) -> None:
-            results[good[index]] = reply if isinstance(reply, Exception) else reply.text.strip()
+        async def read(group: int, number: int, reply: Reply | Exception) -> None:
+            answer = (
+                Answer("", reply) if isinstance(reply, Exception) else Answer(reply.text.strip(), None, reply.usage)
+            )
+            answers[good[number]] = answer
+            if on_result is not None:
+                await on_result(good[number], answer)
 
-        group = Group(inquiry, calls_of(len(good)))
-        run_sync(ask(fitted.llm, [group], concurrency=self.concurrency or 8, read=read, keep_errors=kept, check=check))
-        return results
+        group, keep_errors = self.group([lot[number] for number in good]), self.errors == "return"
+        await ask(
+            self.fitted.llm, [group], concurrency=self.concurrency or 8, read=read, keep_errors=keep_errors, check=check
+        )
+        return answers
 
 
 # What comes of it with the base class and asking/ ---------------------------------------------------------------------
@@ -183,9 +246,15 @@ def fitted(templates: Path) -> Questions:
     return task.fit([picture(0), picture(0), picture(255)], ["light?", "dark?", "light?"], ["no", "yes", "yes"])
 
 
+def texts(answers: Sequence[Answer]) -> list[str]:
+    return [answer.text for answer in answers]
+
+
 def test_it_answers(fitted: Questions) -> None:
     images = [picture(255), picture(0), picture(0), picture(255)]
-    assert fitted.answers(images, ["light?", "light?", "dark?", "dark?"]) == ["yes", "no", "yes", "nobody knows"]
+    asked = ["light?", "light?", "dark?", "dark?"]
+    assert fitted.plan(images, asked).requests == 4 and not fitted.llm_.calls  # type: ignore[attr-defined]  # the fake's
+    assert texts(fitted.answers(images, asked)) == ["yes", "no", "yes", "nobody knows"]
     prompts = [call.prompt for call in fitted.llm_.calls]  # type: ignore[attr-defined]  # the fake's
     assert len({prompt.prefix for prompt in prompts}) == 1, "a prefix cache serves all of them"
     assert all(prompt.query.endswith("Answer:") for prompt in prompts)
@@ -194,8 +263,17 @@ def test_it_answers(fitted: Questions) -> None:
 def test_an_image_that_cannot_be_used_costs_itself(fitted: Questions) -> None:
     with pytest.raises(ImageError):
         fitted.answers([picture(0), b""], ["light?"] * 2)
-    assert isinstance(fitted.set_params(errors="return").answers([b"", picture(0)], ["light?"] * 2)[0], ImageError)
-    assert fitted.answers([b"", picture(0)], ["light?"] * 2)[1] == "no"
+    broken, whole = fitted.set_params(errors="return").answers([b"", picture(0)], ["light?"] * 2)
+    assert isinstance(broken.error, ImageError) and whole.text == "no"
+
+
+def test_what_was_answered_is_not_asked_again(fitted: Questions, tmp_path: Path) -> None:
+    images = {"a": picture(0), "b": picture(255)}
+    first = fitted.answers_kept({"a": picture(0)}, "light?", tmp_path / "run", resume=False)
+    again = fitted.answers_kept(images, "light?", tmp_path / "run", resume=True)
+    assert (first.answered, again.answered, again.kept) == (1, 1, 1)
+    assert [again.known[item]["text"] for item in again.items] == ["no", "yes"]
+    assert len(fitted.llm_.calls) == 2  # type: ignore[attr-defined]  # the fake's
 
 
 def test_it_is_saved_and_loaded(fitted: Questions, tmp_path: Path, templates: Path) -> None:
@@ -205,7 +283,7 @@ def test_it_is_saved_and_loaded(fitted: Questions, tmp_path: Path, templates: Pa
     again = Questions.load(
         tmp_path / "task.json", llm=FakeLLM(looks_up), tokenizer=AsciiTokenizer(1, 2), templates=templates
     )
-    assert again.answers([picture(0)], ["dark?"]) == ["yes"]
+    assert texts(again.answers([picture(0)], ["dark?"])) == ["yes"]
     (templates / "answer.jinja").write_text(TEMPLATE.replace("Words:", "Image:"))
     with pytest.raises(TemplateError):
         Questions.load(tmp_path / "task.json", llm=FakeLLM(looks_up), tokenizer=AsciiTokenizer(1, 2), trust=True)
