@@ -7,6 +7,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import json
 import re
 import subprocess
 import sys
@@ -281,3 +282,25 @@ def test_constants_of_the_design_pages_are_those_of_the_code(page: Path) -> None
 def test_the_index_lists_every_page_on_a_design() -> None:
     index = (TOP / "docs" / "index.md").read_text(encoding="utf-8")
     assert [page.name for page in DESIGN if f"(design/{page.name})" not in index] == []
+
+
+# Trips ----------------------------------------------------------------------------------------------------------------
+
+TRIPS = {"One classify": "predict", "One draw": "generate", "One train": "train"}
+
+
+@pytest.mark.parametrize(
+    "title", [pytest.param(title, marks=[pytest.mark.slow] * (title == "One train")) for title in TRIPS]
+)
+def test_the_rooms_of_a_trip_are_those_that_are_entered(title: str) -> None:
+    text = (TOP / "docs" / "architecture.md").read_text(encoding="utf-8")
+    section = re.split(r"^###? ", text[text.index(f"### {title}\n") + 4 :], maxsplit=1, flags=re.MULTILINE)[0]
+    lines = [line for line in section.splitlines() if re.match(r"\d+\. `|and the leaves", line)]
+    listed = [name for line in lines for name in re.findall(r"`([\w/]+\.py)`", line if "leaves" in line else line[:60])]
+    script = [sys.executable, str(TOP / "benchmarks" / "house.py"), "--inside", TRIPS[title]]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    entered = [
+        f"{name.removeprefix('icl_vision.').replace('.', '/')}.py"
+        for name in json.loads(done.stdout.splitlines()[-1])["rooms"]
+    ]
+    assert sorted(listed) == sorted(entered), f"write the list anew: benchmarks/house.py --rooms {TRIPS[title]}"
