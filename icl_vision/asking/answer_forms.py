@@ -194,37 +194,37 @@ def unwrap(answer: str) -> Wrapped:
     tabled = _from_table(text.splitlines())
     if tabled is not None:
         return Wrapped(tabled, True)
-    for place in _json_places(text):
-        found = _from_json(text[place:])
-        if found is not None:
-            return Wrapped(found, True)
+    for start in _json_starts(text):
+        answers = _from_json(text[start:])
+        if answers is not None:
+            return Wrapped(answers, True)
     return Wrapped(tuple(_without_markup(line.strip()) for line in text.splitlines() if line.strip()), False)
 
 
 def _tagged(text: str, depth: int) -> list[str]:
     """What stands in answer tags, the innermost."""
-    found = [(one[1] or one[2]).strip() for one in _TAGGED.findall(text)]
-    return [deeper for one in found for deeper in ((_tagged(one, depth - 1) if depth else []) or [one])]
+    insides = [(in_tags or boxed).strip() for _, in_tags, boxed in _TAGGED.findall(text)]
+    return [deeper for inside in insides for deeper in ((_tagged(inside, depth - 1) if depth else []) or [inside])]
 
 
 def _from_table(lines: list[str]) -> tuple[str, ...] | None:
     """The answers of a Markdown table near the start: its column, or its row, of a name that means an answer."""
-    for place in range(1, min(len(lines), 6)):
-        if not (_RULE.match(lines[place]) and "|" in lines[place] and "|" in lines[place - 1]):
+    for rule in range(1, min(len(lines), 6)):
+        if not (_RULE.match(lines[rule]) and "|" in lines[rule] and "|" in lines[rule - 1]):
             continue
-        head = _cells(lines[place - 1])
+        head = _cells(lines[rule - 1])
         rows = []
-        for line in lines[place + 1 :]:
+        for line in lines[rule + 1 :]:
             if "|" not in line:
                 break
             rows.append(_cells(line))
         named = [row[1] for row in rows if len(row) == 2 and _KEYS.match(_key(row[0]))]
         if named:
             return tuple(dict.fromkeys(named))
-        columns = [at for at, name in enumerate(head) if _KEYS.match(_key(name))]
+        columns = [column for column, name in enumerate(head) if _KEYS.match(_key(name))]
         if len(head) == 1:
             columns = [0]
-        return tuple(dict.fromkeys(row[at] for row in rows for at in columns if at < len(row)))
+        return tuple(dict.fromkeys(row[column] for row in rows for column in columns if column < len(row)))
     return None
 
 
@@ -243,19 +243,20 @@ def _unfenced(lines: list[str]) -> Iterator[str]:
 
 def _without_markup(line: str) -> str:
     for _ in range(3):
-        found, set_in = _MARKUP.match(line), _LATEX.match(line)
-        if found is None and set_in is None:
+        marked, typeset = _MARKUP.match(line), _LATEX.match(line)
+        if marked is None and typeset is None:
             break
-        line = found[2] if found is not None else set_in[1] if set_in is not None else line
+        line = marked[2] if marked is not None else typeset[1] if typeset is not None else line
     return line
 
 
-def _json_places(text: str) -> list[int]:
+def _json_starts(text: str) -> list[int]:
     """Where JSON may begin: at the start, or after a lead-in of one line."""
-    place = len(text) - len(text.lstrip())
-    places = [place] if text[place : place + 1] in ("{", "[") or text[place : place + 2] in ('"{', '"[') else []
-    found = _LED_JSON.match(text, place)
-    return [*places, found.end()] if found and not places else places
+    start = len(text) - len(text.lstrip())
+    if text[start : start + 1] in ("{", "[") or text[start : start + 2] in ('"{', '"['):
+        return [start]
+    led = _LED_JSON.match(text, start)
+    return [led.end()] if led else []
 
 
 def _from_json(text: str) -> tuple[str, ...] | None:
@@ -274,7 +275,7 @@ def _from_pairs(text: str) -> tuple[str, ...] | None:
     if text[0] == "[":
         items = re.fullmatch(r"\[\s*'([^'\]]*)'\s*\]?\s*", text)
         return (items[1],) if items else None
-    pairs = [(key, one or other) for key, one, other in _PAIR.findall(text)]
+    pairs = [(key, double or single) for key, double, single in _PAIR.findall(text)]
     return tuple(_of_mapping(dict(pairs), 1)) if pairs else None
 
 
@@ -287,7 +288,7 @@ def _answers(document: Any, depth: int) -> list[str]:
                 pass
         return [document]
     if depth and isinstance(document, list):
-        return [text for one in document[:20] for text in _answers(one, depth - 1)]
+        return [text for item in document[:20] for text in _answers(item, depth - 1)]
     if depth and isinstance(document, Mapping):
         return _of_mapping(document, depth)
     return []

@@ -66,6 +66,9 @@ class ParsedLabel(NamedTuple):
     rung: Rung | None
 
 
+UNREAD = ParsedLabel(None, None)
+
+
 def parse_label(answer: str, labels: Sequence[str], *, threshold: float = NEAREST_RATIO) -> ParsedLabel:
     """The label that an answer means, or None.
 
@@ -94,20 +97,19 @@ def parse_label(answer: str, labels: Sequence[str], *, threshold: float = NEARES
         return ParsedLabel(exact[0], "exact")
     inside = unwrap(answer)
     if inside.settled:
-        found = [_read(text[:_MAX_ANSWER].strip(), own, threshold) for text in inside.texts]
-        said = {one.label for one in found}
-        if len(said) != 1 or None in said:
-            return ParsedLabel(None, None)
-        return found[0] if found[0].rung != "exact" else ParsedLabel(found[0].label, "folded")
-    for place, line in enumerate(inside.texts[:_LEADING_LINES]):
-        later = inside.texts[place + 1 :]
+        first_read, *others = [_read(text[:_MAX_ANSWER].strip(), own, threshold) for text in inside.texts] or [UNREAD]
+        if first_read.label is None or any(read.label != first_read.label for read in others):
+            return UNREAD
+        return first_read if first_read.rung != "exact" else ParsedLabel(first_read.label, "folded")
+    for number, line in enumerate(inside.texts[:_LEADING_LINES]):
+        later = inside.texts[number + 1 :]
         if _leads_in(line) or (
-            titled and not place and later and not any(_bare(line) == _bare(one) for one in own.values())
+            titled and not number and later and not any(_bare(line) == _bare(text) for text in own.values())
         ):
             continue
         read = _of_line(line[:_MAX_ANSWER], later, own, threshold)
         return read if read.rung in ("exact", "folded") else _concluded(line, later, own) or read
-    return ParsedLabel(None, None)
+    return UNREAD
 
 
 def _before_marks(answer: str) -> str:
@@ -125,29 +127,29 @@ def _concluded(line: str, later: Sequence[str], own: dict[str, str]) -> ParsedLa
     """
     sentences = _SENTENCE.split(line)[1:]
     lead = ""
-    for one in later[:_MOST_LINES]:
-        if NEXT_ONE.match(one):
+    for next_line in later[:_MOST_LINES]:
+        if NEXT_ONE.match(next_line):
             break
-        if is_title(one) or (_leads_in(one) and CONCLUSION.match(straight(one).strip(" *#_"))):
+        if is_title(next_line) or (_leads_in(next_line) and CONCLUSION.match(straight(next_line).strip(" *#_"))):
             lead = "Final answer: "  # it stands in the next line
             continue
-        sentences += _SENTENCE.split(lead + one)
+        sentences += _SENTENCE.split(lead + next_line)
         lead = ""
-    said = [one for one in sentences if CONCLUSION.match(straight(one[:_MAX_ANSWER]).strip(EDGES))]
-    for one in reversed(said):
-        found = _read(one[:_MAX_ANSWER], own, 1.0)
-        return found._replace(rung="folded") if found.label is not None else None
-    return None
+    said = [sentence for sentence in sentences if CONCLUSION.match(straight(sentence[:_MAX_ANSWER]).strip(EDGES))]
+    if not said:
+        return None
+    read = _read(said[-1][:_MAX_ANSWER], own, 1.0)
+    return None if read.label is None else read._replace(rung="folded")
 
 
 def _of_line(line: str, later: Sequence[str], own: dict[str, str], threshold: float) -> ParsedLabel:
-    found = _read(line, own, threshold)
-    if found.label is not None and LIST_MARK.match(line):
+    read = _read(line, own, threshold)
+    if read.label is not None and LIST_MARK.match(line):
         # A list of several labels names none of them.
-        others = [_read(LIST_MARK.sub("", one)[:_MAX_ANSWER], own, 1.0).label for one in later if LIST_MARK.match(one)]
-        if set(others) - {None, found.label}:
-            return ParsedLabel(None, None)
-    return found
+        listed = [LIST_MARK.sub("", next_line)[:_MAX_ANSWER] for next_line in later if LIST_MARK.match(next_line)]
+        if {_read(text, own, 1.0).label for text in listed} - {None, read.label}:
+            return UNREAD
+    return read
 
 
 def _read(line: str, own: dict[str, str], threshold: float) -> ParsedLabel:
@@ -156,7 +158,7 @@ def _read(line: str, own: dict[str, str], threshold: float) -> ParsedLabel:
     if len(exact) == 1:
         return ParsedLabel(exact[0], "exact")
     if crossed_out(line) and not any(map(crossed_out, own.values())):
-        return ParsedLabel(None, None)
+        return UNREAD
     # Each reading changes answer and labels alike, so that a label such as "Yahoo!" still meets itself.
     mark = LIST_MARK.match(line)
     lettered = mark is not None and any(_bare(text) == _bare(mark[0]) for text in own.values())
@@ -164,13 +166,11 @@ def _read(line: str, own: dict[str, str], threshold: float) -> ParsedLabel:
     inner = LIST_MARK.match(_without_lead_in(line))
     lettered_inside = inner is not None and any(_bare(text) == _bare(inner[0]) for text in own.values())
     barred = ({_without_mark} if lettered else set()) | ({_without_inner_mark} if lettered_inside else set())
-    readings = [one for one in _READINGS if one not in barred]
+    readings = [reading for reading in _READINGS if reading not in barred]
     for reading in readings:
-        found = [label for label, text in own.items() if reading(text) and reading(text) == reading(line)]
-        if len(found) == 1:
-            return ParsedLabel(found[0], "folded")
-        if found:
-            return ParsedLabel(None, None)
+        named = [label for label, text in own.items() if reading(text) and reading(text) == reading(line)]
+        if named:
+            return ParsedLabel(named[0], "folded") if len(named) == 1 else UNREAD
     for reading in readings:
         label, certain = _prefix(reading(line), {label: reading(text) for label, text in own.items()})
         if label is not None or certain:
