@@ -17,16 +17,15 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from icl_vision.errors import UsageError
+from icl_vision.models.interface import Decoder, Encoder, WordAutoencoder, check_images
 from icl_vision.models.nets.spae import CnnDecoder, CnnEncoder, PatchDecoder, PatchEncoder
-from icl_vision.models.nets.spae_photo import PhotoDecoder, PhotoEncoder, load_pretrained
-from icl_vision.models.nets.taef2 import LATENT_CHANNELS
+from icl_vision.models.nets.spae_photo import PhotoDecoder, PhotoEncoder
 from icl_vision.models.quantizers.layer_words import NamedAverageQuantizer
 from icl_vision.models.quantizers.projected import ProjectedQuantizer
 from icl_vision.models.quantizers.region_words import RegionWords
@@ -38,7 +37,6 @@ from icl_vision.models.quantizers.streaming import (
     VectorQuantizer,
 )
 from icl_vision.models.spae_config import SpaeConfig
-from icl_vision.pyramid import PyramidLayout
 
 __all__ = ["SPAE", "SpaeConfig", "SpaeOutput", "build_nets"]
 
@@ -55,7 +53,7 @@ class SpaeOutput:
     target: Tensor | None = None
 
 
-class SPAE(nn.Module):
+class SPAE(WordAutoencoder):
     """Encoder, quantizer, decoder.
 
     Args:
@@ -67,7 +65,8 @@ class SPAE(nn.Module):
         UsageError: a codebook that does not fit the config.
     """
 
-    layout: PyramidLayout
+    encoder: Encoder
+    decoder: Decoder
     mean: Tensor
     spread: Tensor
 
@@ -92,7 +91,7 @@ class SPAE(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Images, floating [B, ch, S, S] in [0, 1] -> vectors z [B, c, H, W], not quantized."""
-        self._check_images(images)
+        check_images(images, self.config)
         return self.standard_to_words(self.encoder(images))
 
     def forward(self, images: Tensor, depth: int | None = None, frozen: Sequence[Tensor] | None = None) -> SpaeOutput:
@@ -106,17 +105,11 @@ class SPAE(nn.Module):
         Raises:
             UsageError: images of another shape or type. PyramidError: depth out of range.
         """
-        self._check_images(images)
-        target: Tensor | None = None
-        words: Sequence[Tensor] = ()
-        if isinstance(self.encoder, PhotoEncoder):
-            known = self.frozen(images) if frozen is None else frozen
-            features, words = known[0], known[1:]
-            z = self.standard_to_words(self.encoder.vectors(features))
-            if self._on_latents and isinstance(self.decoder, PhotoDecoder):
-                target = self.decoder.in_pixels(features[:, :LATENT_CHANNELS])
-        else:
-            z = self.standard_to_words(self.encoder(images))
+        check_images(images, self.config)
+        known = self.frozen(images) if frozen is None else frozen
+        features, words = (known[0], known[1:]) if known else (images, ())
+        z = self.standard_to_words(self.encoder.vectors(features))
+        target = self.decoder.target(features) if self._on_latents else None
         quantized: Quantized = self.quantizer(z, depth, words)
         latent: Tensor = quantized.quantized
         if self.training and self.config.word_noise > 0:
@@ -127,9 +120,7 @@ class SPAE(nn.Module):
     def reconstruct(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, c, H, W] -> what a loss compares: images, or in training on latents TAEF2's latents
         (see ``PhotoDecoder.in_pixels``)."""
-        if self._on_latents and isinstance(self.decoder, PhotoDecoder):
-            return self.decoder.in_pixels(self.decoder.latents(self._standard(latent)))
-        return self.decode(latent)
+        return self.decoder.compared(self._standard(latent)) if self._on_latents else self.decode(latent)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, c, H, W] -> images [B, ch, S, S], not clamped."""
@@ -137,6 +128,14 @@ class SPAE(nn.Module):
         return images
 
     # -- words
+
+    @property
+    def words(self) -> int:
+        return self.quantizer.words
+
+    @property
+    def learned_codebook(self) -> Tensor | None:
+        return self.quantizer.codebook if self.config.learned else None
 
     def encode_ids(self, images: Tensor) -> tuple[Tensor, ...]:
         """Images -> their words: int64 [B, h_l, w_l], one tensor per layer. No gradients."""
@@ -164,7 +163,7 @@ class SPAE(nn.Module):
     def frozen(self, images: Tensor) -> tuple[Tensor, ...]:
         """What the frozen parts of a photo model say of images, which no training changes: ``PhotoEncoder.features``,
         then the words of each region layer, int64 [B, h_l, w_l]. Nothing for other nets."""
-        if not isinstance(self.encoder, PhotoEncoder):
+        if not self.encoder.remembers:
             return ()
         words = () if self.regions is None else self.regions(images, self.quantizer.codebook)[0]
         return (self.encoder.features(images), *words)
@@ -201,15 +200,6 @@ class SPAE(nn.Module):
     def _standard(self, latent: Tensor) -> Tensor:
         return (latent - _cells(self.mean)) / _cells(self.spread)
 
-    def _check_images(self, images: Tensor) -> None:
-        config = self.config
-        if images.ndim != 4 or tuple(images.shape[1:]) != (config.channels, config.side, config.side):
-            raise UsageError(
-                f"images must be [B, {config.channels}, {config.side}, {config.side}]; got {list(images.shape)}"
-            )
-        if not images.is_floating_point():
-            raise UsageError(f"images must be floating point in [0, 1]; got {images.dtype}: divide bytes by 255")
-
     # -- for training
 
     @property
@@ -227,19 +217,20 @@ class SPAE(nn.Module):
     def load_pretrained(self, taef2_folder: str | os.PathLike[str], trunk_file: Path | None = None) -> None:
         """Put the published weights into the frozen parts of a fresh photo model (a checkpoint has them already).
 
-        Args: see ``spae_photo.load_pretrained``, which names what is raised too.
+        Args: see ``PhotoEncoder.load_pretrained``, which names what is raised too.
 
         Raises:
             UsageError: the model has no pretrained parts.
         """
-        if not isinstance(self.encoder, PhotoEncoder) or not isinstance(self.decoder, PhotoDecoder):
+        if not self.encoder.remembers:
             raise UsageError(f"net {self.config.net} has no pretrained parts; only net photo has")
-        load_pretrained(self.encoder, self.decoder, taef2_folder, trunk_file)
+        self.encoder.load_pretrained(taef2_folder, trunk_file)
+        self.decoder.load_pretrained(taef2_folder)
         if self.regions is not None:
             self.regions.load_packaged()
 
 
-def build_nets(config: SpaeConfig) -> tuple[nn.Module, nn.Module]:
+def build_nets(config: SpaeConfig) -> tuple[Encoder, Decoder]:
     """The encoder and decoder of a config, with fresh weights (within ``torch.device("meta")``, without memory)."""
     grid = config.grids[-1]
     if config.net == "cnn":
@@ -297,4 +288,4 @@ def _cells(values: Tensor) -> Tensor:
 
 
 def _trainable(*modules: nn.Module) -> list[nn.Parameter]:
-    return [one for one in chain.from_iterable(module.parameters() for module in modules) if one.requires_grad]
+    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]

@@ -6,25 +6,19 @@ Refuses to know: torch, training, and where a codebook comes from.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from icl_vision.checks import count, number
 from icl_vision.errors import UsageError
+from icl_vision.files.typed import check_fields, from_plain, to_plain
 from icl_vision.pyramid import PyramidLayout
 
 Net = Literal["cnn", "patches", "photo"]
 TrainOn = Literal["pixels", "latents"]
 QuantizerName = Literal["saq", "rq", "vq", "projected"]
 
-_CHOICES = {
-    "net": ("cnn", "patches", "photo"),
-    "quantizer": ("saq", "rq", "vq", "projected"),
-    "fill": ("finest", "zeros"),
-    "train_on": ("pixels", "latents"),
-}
-_FLAGS = ("learned", "normalise", "standardise", "thaw")
 _COUNTS = ("names", "projection", "region_layers", "decoder_blocks", "candidates")
 _SIZES = ("side", "channels", "dim", "filters", "blocks", "width")
 PHOTO_STRIDE = 8  # pixels per cell of the TAEF2 latents that the photo net works in
@@ -90,29 +84,21 @@ class SpaeConfig:
     decoder_blocks: int = 0
 
     def __post_init__(self) -> None:
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} must be one of {', '.join(allowed)}; got {getattr(self, name)!r}")
-        for name in _FLAGS:
-            if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} must be true or false; got {getattr(self, name)!r}")
+        check_fields(self)
         for name in _SIZES:
-            _positive(getattr(self, name), name)
+            count(name, getattr(self, name))
         for name in ("grids", "multipliers"):
-            object.__setattr__(self, name, _sizes(getattr(self, name), name))
+            if not getattr(self, name):
+                raise UsageError(f"{name} must be a list of one or more whole numbers; got []")
+            for size in getattr(self, name):
+                count(f"each of {name}", size)
         if self.channels not in (1, 3):
             raise UsageError(f"channels must be 1 (grey) or 3 (RGB); got {self.channels}")
-        noise = self.word_noise
-        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0.0 <= noise <= 0.5:
-            raise UsageError(f"word_noise must be a rate from 0 to 0.5; got {noise!r}")
+        number("word_noise", self.word_noise, least=0, most=0.5)
         for name in _COUNTS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UsageError(f"{name} must be a whole number of 0 or more; got {value!r}")
-        if self.words is not None:
-            _positive(self.words, "words")
-            if not self.learned:
-                raise UsageError("words asks for a codebook drawn at random, which must be learned: set learned: true")
+            count(name, getattr(self, name), least=0)
+        if self.words is not None and count("words", self.words) and not self.learned:
+            raise UsageError("words asks for a codebook drawn at random, which must be learned: set learned: true")
         _ = self.layout  # checks the grids among each other
         self._check_quantizer()
         self._check_net()
@@ -182,8 +168,8 @@ class SpaeConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON- and YAML-ready form; every field is there."""
-        document = dataclasses.asdict(self)
-        return document | {name: list(getattr(self, name)) for name in ("grids", "multipliers")}
+        document: dict[str, Any] = to_plain(self)
+        return document
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> SpaeConfig:
@@ -192,23 +178,4 @@ class SpaeConfig:
         Raises:
             UsageError: not a mapping, an unknown key (the known ones are named), or a value that cannot work.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(document, Mapping):
-            raise UsageError(f"the model config must be a mapping; got {document!r}")
-        unknown = [str(key) for key in document if key not in names]
-        if unknown:
-            raise UsageError(f"the model config has no {', '.join(unknown)}; it knows {', '.join(names)}")
-        return cls(**document)
-
-
-def _positive(value: object, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise UsageError(f"{name} must be a whole number of 1 or more; got {value!r}")
-
-
-def _sizes(value: object, name: str) -> tuple[int, ...]:
-    if not isinstance(value, list | tuple) or not value:
-        raise UsageError(f"{name} must be a list of one or more whole numbers; got {value!r}")
-    for size in value:
-        _positive(size, f"each of {name}")
-    return tuple(value)
+        return from_plain(cls, document)

@@ -20,12 +20,12 @@ from icl_vision.errors import UsageError
 from icl_vision.files.reading import load_yaml, read_yaml
 from icl_vision.files.runs import config_hash
 from icl_vision.files.trust import Reader
+from icl_vision.files.typed import from_plain, to_plain
 from icl_vision.models.losses.spae import LossConfig
 from icl_vision.models.spae_config import SpaeConfig
 from icl_vision.training.data.batches import DataConfig
 from icl_vision.training.ema import EmaConfig
 from icl_vision.training.schedule import ScheduleConfig
-from icl_vision.training.strict import from_plain, to_plain
 from icl_vision.training.watching.logs import LogConfig
 from icl_vision.training.watching.watch import StopConfig
 

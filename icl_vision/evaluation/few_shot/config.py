@@ -11,12 +11,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from icl_vision import checks
+from icl_vision.checks import count
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.few_shot.baselines import ROWS
 from icl_vision.evaluation.few_shot.controls.controls import CONTROLS
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
 from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting
+from icl_vision.files.typed import check_fields
 from icl_vision.llms.tokens import how_counted
 from icl_vision.tasks.classify.classifier import FewShotClassifier
 from icl_vision.tasks.classify.prompts import Example, PromptBuilder
@@ -64,17 +65,16 @@ class BenchmarkConfig:
     quoted: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _choice("scorer", self.scorers, LLM_ROWS)
         _choice("baseline", self.baselines, ROWS)
         _choice("control", self.controls, CONTROLS)
         _choice("scorer", (self.control_scorer,), LLM_ROWS)
         if not self.settings:
             raise UsageError("a benchmark needs at least one setting")
-        if self.labels not in ("real", "nonsense"):
-            raise UsageError(f"labels must be 'real' or 'nonsense'; got {self.labels!r}")
-        for name, value in (("episodes", self.episodes), ("control_episodes", self.control_episodes)):
-            if value is not None:
-                checks.count(name, value)
+        if self.episodes is not None:
+            count("episodes", self.episodes)
+        count("control_episodes", self.control_episodes)
         for name in self.options:
             if name not in open_options():
                 raise UsageError(

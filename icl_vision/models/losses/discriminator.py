@@ -21,7 +21,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from icl_vision.checks import count
 from icl_vision.errors import UsageError
+from icl_vision.files.typed import check_fields
 
 _SLOPE = 0.2
 _SMALLEST = 4
@@ -42,8 +44,8 @@ class DiscriminatorConfig:
     lecam_decay: float = 0.999
 
     def __post_init__(self) -> None:
-        if self.filters < 1:
-            raise UsageError(f"filters of the discriminator must be 1 or more; got {self.filters}")
+        check_fields(self)
+        count("filters of the discriminator", self.filters)
         if not self.multipliers or min(self.multipliers) < 1:
             raise UsageError(f"multipliers of the discriminator must be whole numbers of 1 or more; got "
                              f"{self.multipliers}")  # fmt: skip

@@ -33,7 +33,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from icl_vision.checks import count, number
 from icl_vision.errors import UsageError
+from icl_vision.files.typed import check_fields
 from icl_vision.models.quantizers.nearest import full_precision
 
 Targets = Literal["sampled", "expected"]
@@ -61,14 +63,11 @@ class SemanticOptions:
     positions: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not self.thresholds or not all(0.0 <= rho <= 1.0 for rho in self.thresholds):
             raise UsageError(f"thresholds must be one or more numbers in [0, 1], a layer each; got {self.thresholds}")
-        if self.targets not in ("sampled", "expected"):
-            raise UsageError(f"targets must be 'sampled' or 'expected'; got {self.targets!r}")
-        if not 0.0 < self.temperature < float("inf"):
-            raise UsageError(f"temperature must be more than 0; got {self.temperature}")
-        if self.positions < 0:
-            raise UsageError(f"positions must be 0 (all) or more; got {self.positions}")
+        number("temperature", self.temperature, above=0)
+        count("positions", self.positions, least=0)
 
 
 @dataclass(frozen=True)
@@ -208,9 +207,9 @@ def _check(targets: Sequence[Tensor], similarity: Tensor, codebook: Tensor) -> N
         raise UsageError(
             f"similarity must be [B, {len(codebook)}], a column per codebook word; got {list(similarity.shape)}"
         )
-    for number, z in enumerate(targets, start=1):
+    for layer, z in enumerate(targets, start=1):
         if z.ndim < 3 or z.shape[:2] != (len(similarity), codebook.shape[1]):
             raise UsageError(
-                f"the targets of layer {number} must be [{len(similarity)}, {codebook.shape[1]}, ...grid]; "
+                f"the targets of layer {layer} must be [{len(similarity)}, {codebook.shape[1]}, ...grid]; "
                 f"got {list(z.shape)}"
             )

@@ -20,7 +20,6 @@ Letters in shapes: B images, ch channels, S side, T words, c codebook width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from icl_vision.checks import count, number
 from icl_vision.errors import UsageError
+from icl_vision.files.typed import check_fields
 from icl_vision.models.losses.discriminator import (
     Discriminator,
     DiscriminatorConfig,
@@ -81,15 +82,11 @@ class LossConfig:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in (*_WEIGHTS, "dynamic_weight_max"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < math.inf:
-                raise UsageError(f"the loss weight {name} must be a number of 0 or more; got {value!r}")
+            number(f"the loss weight {name}", getattr(self, name), least=0)
         for name in ("gan_start", "seed"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-                raise UsageError(f"{name} must be a whole number of 0 or more; got {value!r}")
-        object.__setattr__(self, "thresholds", tuple(self.thresholds))
+            count(name, getattr(self, name), least=0)
         _ = self.semantic_options  # checks the rest
 
     @property
@@ -196,7 +193,7 @@ class SpaeLoss:
         if self.adversarial(step):
             parts["gan"] = generator_gan_loss(self._frozen_verdict(output.reconstruction))
         if config.shallow and shallow:
-            parts["shallow"] = torch.stack([self._shallow(target, one) for one in shallow]).mean()
+            parts["shallow"] = torch.stack([self._shallow(target, reconstruction) for reconstruction in shallow]).mean()
         parts = {name: part for name, part in parts.items() if getattr(config, name) > 0}
         weighted = [getattr(config, name) * part for name, part in parts.items()]
         total = torch.stack(weighted).sum() if weighted else images.new_zeros(())
@@ -205,7 +202,7 @@ class SpaeLoss:
             semantic = self._semantic(images, output, step, labels)
             weight = self._dynamic_weight(total, semantic.total)
             report |= {"semantic": semantic.total, "semantic_weight": weight}
-            report |= {f"semantic_{number}": part for number, part in enumerate(semantic.layers, start=1)}
+            report |= {f"semantic_{layer}": part for layer, part in enumerate(semantic.layers, start=1)}
             total = total + config.semantic * weight * semantic.total
         return LossReport(total, {name: part.detach() for name, part in report.items()})
 

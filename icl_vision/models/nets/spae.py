@@ -20,10 +20,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from icl_vision.models.interface import Decoder, Encoder
 from icl_vision.models.nets.blocks import Head, MixerBlock, ResBlock, Upsample, conv3, group_norm
 
 
-class CnnEncoder(nn.Module):
+class CnnEncoder(Encoder):
     """Images [B,ch,S,S] -> vectors [B,c,S/s,S/s], s = 2 to the number of multipliers less one.
 
     Args:
@@ -44,13 +45,13 @@ class CnnEncoder(nn.Module):
         layers += [ResBlock(width) for _ in range(blocks)]
         self.layers = nn.Sequential(*layers, Head(width, dim, 1))
 
-    def forward(self, images: Tensor) -> Tensor:
+    def vectors(self, features: Tensor) -> Tensor:
         # Pixels around zero, as the published VQGANs have them; ours come in [0, 1].
-        vectors: Tensor = self.layers(images * 2 - 1)
+        vectors: Tensor = self.layers(features * 2 - 1)
         return vectors
 
 
-class CnnDecoder(nn.Module):
+class CnnDecoder(Decoder):
     """Vectors [B,c,H,W] -> images [B,ch,sH,sW], not clamped. Arguments: see ``CnnEncoder``."""
 
     def __init__(self, channels: int, dim: int, filters: int, multipliers: tuple[int, ...], blocks: int) -> None:
@@ -71,7 +72,7 @@ class CnnDecoder(nn.Module):
         return (images + 1) / 2
 
 
-class PatchEncoder(nn.Module):
+class PatchEncoder(Encoder):
     """Images [B,ch,S,S] -> vectors [B,c,H,W]: a few strided convolutions, then all cells see each other.
 
     Args:
@@ -96,14 +97,14 @@ class PatchEncoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.out = nn.Linear(width, dim)
 
-    def forward(self, images: Tensor) -> Tensor:
-        patches = self.patches(images)
+    def vectors(self, features: Tensor) -> Tensor:
+        patches = self.patches(features)
         cells = self.blocks(patches.flatten(2).transpose(1, 2) + self.places)
         vectors: Tensor = self.out(self.norm(cells))
-        return vectors.transpose(1, 2).reshape(images.shape[0], -1, *patches.shape[2:])
+        return vectors.transpose(1, 2).reshape(features.shape[0], -1, *patches.shape[2:])
 
 
-class PatchDecoder(nn.Module):
+class PatchDecoder(Decoder):
     """Vectors [B,c,H,W] -> images [B,ch,S,S], not clamped: the encoder's blocks, then one linear map per patch.
 
     Arguments: see ``PatchEncoder``.

@@ -23,9 +23,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from icl_vision.models.interface import Decoder, Encoder
 from icl_vision.models.nets.blocks import Head, ResBlock, group_norm
 from icl_vision.models.nets.efficientnet import FEATURES, MEAN, STD, EfficientNetLite0, load_published
-from icl_vision.models.nets.taef2 import LATENT_CHANNELS, Taef2Decoder, Taef2Encoder, load_taef2
+from icl_vision.models.nets.taef2 import DECODER_FILE, ENCODER_FILE, LATENT_CHANNELS, Taef2Decoder, Taef2Encoder
 
 MIDDLE_BLOCKS = 11  # of the trunk: the last with stride 16
 MIDDLE_CHANNELS = 112
@@ -51,13 +52,15 @@ class FrozenTrunk(nn.Module):
         return torch.cat([middle, wide, pooled.expand(-1, -1, *middle.shape[2:])], dim=1)
 
 
-class PhotoEncoder(nn.Module):
+class PhotoEncoder(Encoder):
     """Images [B,3,S,S] -> vectors [B,c,S/8,S/8].
 
     Args:
         side: S, a multiple of 16. dim: c. width: D. blocks: residual blocks.
         semantics: look at the trunk's features too. Without, all that is not latents is spared.
     """
+
+    remembers = True
 
     def __init__(self, side: int, dim: int, width: int, blocks: int, *, semantics: bool = True) -> None:
         super().__init__()
@@ -85,9 +88,6 @@ class PhotoEncoder(nn.Module):
             latents: Tensor = self.latents(images)
             return latents if self.trunk is None else torch.cat([latents, self.trunk(images)], dim=1)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.vectors(self.features(images))
-
     def vectors(self, features: Tensor) -> Tensor:
         """The trainable part: ``features`` [B,FROZEN_CHANNELS,H,W] -> [B,c,H,W]."""
         x = self.into_appearance(features[:, :LATENT_CHANNELS]) + self.places
@@ -95,6 +95,21 @@ class PhotoEncoder(nn.Module):
             x = x + self.into_semantics(self.norm(features[:, LATENT_CHANNELS:]))
         vectors: Tensor = self.blocks(x)
         return vectors
+
+    def load_pretrained(self, taef2_folder: str | os.PathLike[str], trunk_file: Path | None = None) -> None:
+        """Put the published weights into the frozen parts, in place.
+
+        Args:
+            taef2_folder: holds ``taef2-encoder.safetensors``.
+            trunk_file: EfficientNet-Lite0's file; None takes the installed package's.
+
+        Raises:
+            ArtefactNotFoundError, ArtefactDamagedError, MissingExtraError: see ``Taef2Encoder.load`` and
+                ``load_published``.
+        """
+        self.latents.load_state_dict(Taef2Encoder.load(Path(taef2_folder) / ENCODER_FILE).state_dict())
+        if self.trunk is not None:
+            self.trunk.net.load_state_dict(load_published(trunk_file).state_dict())
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -104,7 +119,7 @@ class PhotoEncoder(nn.Module):
         return self
 
 
-class PhotoDecoder(nn.Module):
+class PhotoDecoder(Decoder):
     """Vectors [B,c,H,W] -> images [B,3,8H,8W], not clamped.
 
     Args:
@@ -134,6 +149,12 @@ class PhotoDecoder(nn.Module):
         images: Tensor = self.pixels(self.latents(vectors))
         return images
 
+    def compared(self, vectors: Tensor) -> Tensor:
+        return self.in_pixels(self.latents(vectors))
+
+    def target(self, features: Tensor) -> Tensor:
+        return self.in_pixels(features[:, :LATENT_CHANNELS])
+
     def in_pixels(self, latents: Tensor) -> Tensor:
         """Latents [B,32,H,W] in coordinates whose squared differences, summed, tell those of pixels.
 
@@ -142,13 +163,14 @@ class PhotoDecoder(nn.Module):
         return torch.einsum("bchw,cd->bdhw", latents.float(), self.metric)
 
     @torch.no_grad()
-    def measure(self, latents: Tensor) -> None:
-        """Set ``metric`` from TAEF2's decoder D at these latents [B,32,H,W], in place.
+    def measure(self, features: Tensor) -> None:
+        """Set ``metric`` from TAEF2's decoder D at the latents in these features [B,32 or more,H,W], in place.
 
         With D's change J e_i when channel i of every position moves a little, up or down at random (so that positions
         do not mix): metric metric^T = E[(J e_i) . (J e_j)], summed over a position's own pixels, times 32 by their
         number, so that a mean square of 32 coordinates is a mean square of pixels.
         """
+        latents = features[:, :LATENT_CHANNELS]
         step = 0.1
         source = torch.Generator().manual_seed(0)
         sign = torch.randint(0, 2, (len(latents), 1, *latents.shape[2:]), generator=source).to(latents) * 2 - 1
@@ -163,33 +185,17 @@ class PhotoDecoder(nn.Module):
         values, vectors = torch.linalg.eigh(gram.double())
         self.metric.copy_((vectors * values.clamp(min=0).sqrt()).float())
 
+    def load_pretrained(self, taef2_folder: str | os.PathLike[str]) -> None:
+        """Put the published weights of ``taef2-decoder.safetensors`` into the frozen part, in place.
+
+        Raises ArtefactNotFoundError, ArtefactDamagedError: see ``Taef2Decoder.load``.
+        """
+        self.pixels.load_state_dict(Taef2Decoder.load(Path(taef2_folder) / DECODER_FILE).state_dict())
+
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
         self.pixels.eval()
         return self
-
-
-def load_pretrained(
-    encoder: PhotoEncoder,
-    decoder: PhotoDecoder,
-    taef2_folder: str | os.PathLike[str],
-    trunk_file: Path | None = None,
-) -> None:
-    """Put the published weights into the frozen parts, in place.
-
-    Args:
-        encoder, decoder: of a photo model.
-        taef2_folder: holds ``taef2-encoder.safetensors`` and ``taef2-decoder.safetensors``.
-        trunk_file: EfficientNet-Lite0's file; None takes the installed package's.
-
-    Raises:
-        ArtefactNotFoundError, ArtefactDamagedError, MissingExtraError: see ``load_taef2`` and ``load_published``.
-    """
-    latents, pixels = load_taef2(taef2_folder)
-    if encoder.trunk is not None:
-        encoder.trunk.net.load_state_dict(load_published(trunk_file).state_dict())
-    encoder.latents.load_state_dict(latents.state_dict())
-    decoder.pixels.load_state_dict(pixels.state_dict())
 
 
 def _freeze(*nets: nn.Module) -> None:

@@ -575,7 +575,7 @@ def test_time_is_told_once_it_was_measured(make: Any, tmp_path: Path, monkeypatc
         ({"controls": ("noise",)}, "no control is called 'noise'; there are shuffled_labels, "),
         ({"control_scorer": "best"}, "no scorer is called 'best'"),
         ({"settings": ()}, "a benchmark needs at least one setting"),
-        ({"labels": "fake"}, "labels must be 'real' or 'nonsense'; got 'fake'"),
+        ({"labels": "fake"}, "labels must be one of real, nonsense; got 'fake'"),
         ({"episodes": 0}, "episodes must be a whole number of 1 or more; got 0"),
         ({"k": 0}, "k must be a whole number of 1 or more"),
         ({"options": {"scoring": "best"}}, "scoring must be one of 'auto', 'channel', "),

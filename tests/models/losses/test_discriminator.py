@@ -91,7 +91,7 @@ def test_lecam_lies_in_the_checkpoint():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"filters": 0}, "filters of the discriminator must be 1 or more; got 0"),
+        ({"filters": 0}, "filters of the discriminator must be a whole number of 1 or more; got 0"),
         ({"multipliers": ()}, "multipliers of the discriminator must be whole numbers of 1 or more"),
         ({"multipliers": (2, 0)}, r"got \(2, 0\)"),
         ({"lecam_decay": 1.0}, r"lecam_decay must be in \[0, 1\); got 1.0"),

@@ -1,6 +1,16 @@
 """Plain values (from YAML or JSON) become typed, frozen dataclasses, and back; nothing is guessed.
 
-Knows: the types our configurations are made of. Refuses to know: any one configuration.
+    @dataclass(frozen=True)
+    class Config:
+        steps: int = 1000
+
+        def __post_init__(self):
+            check_fields(self)  # the same in Python as out of a file
+            count("steps", self.steps)  # ranges, and what must fit together
+
+    from_plain(Config, {"steps": 5})
+
+Knows: the types our configurations are made of. Refuses to know: any one configuration, files and their formats.
 
 An unknown key, a value of another type or a choice outside a list is an error that names the key by its full path, what
 would be allowed, and the nearest name.
@@ -14,6 +24,7 @@ import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from icl_vision.checks import as_whole
 from icl_vision.errors import UsageError
 
 C = TypeVar("C")
@@ -49,6 +60,19 @@ def from_plain(kind: type[C], document: object, where: str = "") -> C:
         raise UsageError(f"{where or 'the configuration'}: {error}") from error
 
 
+def check_fields(config: Any) -> None:
+    """Every field of a configuration is of its type, as if it had been read from a file: for its ``__post_init__``.
+
+    Lists become tuples and whole numbers numbers where a field is of these.
+
+    Raises UsageError naming the field that is wrong and what it may be.
+    """
+    hints = get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        object.__setattr__(config, field.name, _value(hints[field.name], value, field.name, text=False))
+
+
 def to_plain(value: Any) -> Any:
     """The mapping, list or scalar that ``from_plain`` would read again; JSON-ready."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
@@ -66,24 +90,39 @@ def _unknown(path: str, key: str, allowed: Sequence[str]) -> str:
     return f"unknown key {path!r}{hint}; allowed are {', '.join(allowed)}"
 
 
-def _value(hint: Any, value: Any, where: str) -> Any:
+def _value(hint: Any, value: Any, where: str, *, text: bool = True) -> Any:
+    """``value`` as the type that ``hint`` says. text: read numbers out of texts, as YAML needs it."""
     origin, choices = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
     if origin is Literal:
-        if value not in choices or isinstance(value, bool) not in {isinstance(one, bool) for one in choices}:
-            near = difflib.get_close_matches(str(value), [str(one) for one in choices], n=1)
+        # A list is in no tuple of texts, but asking so of an array would not give a truth value.
+        if (
+            not isinstance(value, str | int | None)
+            or value not in choices
+            or isinstance(value, bool) not in {isinstance(choice, bool) for choice in choices}
+        ):
+            near = difflib.get_close_matches(str(value), [str(choice) for choice in choices], n=1)
             raise UsageError(
                 f"{where} must be one of {', '.join(map(str, choices))}; got {value!r}"
                 + (f" (did you mean {near[0]!r}?)" if near else "")
             )
         return value
     if origin in (Union, types.UnionType):
-        return _one_of(choices, value, where)
+        return _one_of(choices, value, where, text)
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise UsageError(f"{where} must be a mapping of keys to values; got {value!r}")
+        return {
+            _value(choices[0], key, where, text=text): _value(choices[1], entry, f"{where}.{key}", text=text)
+            for key, entry in value.items()
+        }
     if origin is tuple:
-        return _tuple(choices, value, where)
+        return _tuple(choices, value, where, text)
     if dataclasses.is_dataclass(hint):
         return value if isinstance(value, hint) else from_plain(hint, value, where)  # type: ignore[arg-type]
     if hint is float:
-        if isinstance(value, str):  # YAML reads 1e-4, without a point, as text
+        if text and isinstance(value, str):  # YAML reads 1e-4, without a point, as text
             try:
                 value = float(value)
             except ValueError:
@@ -92,8 +131,8 @@ def _value(hint: Any, value: Any, where: str) -> Any:
             return float(value)
         raise UsageError(f"{where} must be a number; got {value!r}")
     if hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
+        if (whole := as_whole(value)) is not None:
+            return whole
         raise UsageError(f"{where} must be a whole number; got {value!r}")
     if hint is bool:
         if isinstance(value, bool):
@@ -110,25 +149,25 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     raise TypeError(f"{where}: no rule for values of type {hint!r}")
 
 
-def _one_of(choices: tuple[Any, ...], value: Any, where: str) -> Any:
+def _one_of(choices: tuple[Any, ...], value: Any, where: str, text: bool) -> Any:
     """The first type that takes the value; null first, so that an error speaks of the other type."""
     if value is None and types.NoneType in choices:
         return None
     rest = [choice for choice in choices if choice is not types.NoneType]
     for choice in rest[:-1]:
         try:
-            return _value(choice, value, where)
+            return _value(choice, value, where, text=text)
         except UsageError:
             continue
-    return _value(rest[-1], value, where)
+    return _value(rest[-1], value, where, text=text)
 
 
-def _tuple(choices: tuple[Any, ...], value: Any, where: str) -> tuple[Any, ...]:
+def _tuple(choices: tuple[Any, ...], value: Any, where: str, text: bool) -> tuple[Any, ...]:
     if not isinstance(value, list | tuple):
         raise UsageError(f"{where} must be a list; got {value!r}")
     if len(choices) == 2 and choices[1] is Ellipsis:
-        return tuple(_value(choices[0], one, f"{where}[{number}]") for number, one in enumerate(value))
+        return tuple(_value(choices[0], entry, f"{where}[{number}]", text=text) for number, entry in enumerate(value))
     if len(value) != len(choices):
         raise UsageError(f"{where} must be a list of {len(choices)}; got {value!r}")
     pairs = zip(choices, value, strict=True)
-    return tuple(_value(hint, one, f"{where}[{number}]") for number, (hint, one) in enumerate(pairs))
+    return tuple(_value(hint, entry, f"{where}[{number}]", text=text) for number, (hint, entry) in enumerate(pairs))
