@@ -1,6 +1,6 @@
 """Do the graphs of a pyramid compute what the torch module computes?
 
-Knows: ids layer by layer, ties, decoded pixels. Refuses to know: training, files, cards.
+Knows: ids layer by layer, ties, decoded pixels. Refuses to know: families of models, training, files, cards.
 
 A layer's words depend on those of the layers before, so two pyramids are compared from the first layer on: where they
 first differ the two words must be as good as equally near (a tie), and what follows at that image is not compared.
@@ -9,23 +9,19 @@ first differ the two words must be as good as equally near (a tie), and what fol
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from icl_vision.errors import ArtefactError
+from icl_vision.pyramid import PyramidLayout
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
-
-if TYPE_CHECKING:
-    from icl_vision.models.spae import SPAE
-
-    from .spae import DecoderGraph, EncoderGraph
 
 logger = logging.getLogger(__name__)
 
@@ -37,6 +33,34 @@ next, and the target of a third word at a place has three times that."""
 
 PIXEL_TOLERANCE = 1
 """Levels of 255 that graph and module may differ by: rounding to whole levels may go either way."""
+
+
+class Spelling(Protocol):
+    """What a family's module says of a batch of images, for the comparison."""
+
+    @property
+    def ids(self) -> tuple[Tensor, ...]:
+        """int64 [B, h_l, w_l], one tensor per layer."""
+        ...
+
+    def waits(self, layer: int) -> bool:
+        """Whether in this layer (from 1) each word depends on those before it, not on earlier layers alone."""
+        ...
+
+    def equally_good(self, image: int, layer: int, index: int, pair: list[int]) -> bool:
+        """Whether two words are as good, up to rounding, at a place of that layer (from 0, raster order)."""
+        ...
+
+
+class PyramidEncoder(Protocol):
+    """A family's encoder module, as far as a comparison needs it."""
+
+    @property
+    def layout(self) -> PyramidLayout: ...
+
+    def spelled(self, pixels: Tensor, codebook: Tensor) -> Spelling:
+        """The module's words of uint8 pixels [B,S,S,3]."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -67,8 +91,8 @@ class PyramidParity:
 
 
 def check_pyramids(
-    encoder: EncoderGraph,
-    decoder: DecoderGraph,
+    encoder: PyramidEncoder,
+    decoder: nn.Module,
     encoder_data: bytes,
     decoder_data: bytes,
     pixels: npt.NDArray[np.uint8],
@@ -80,7 +104,8 @@ def check_pyramids(
     """Compare both graphs with their modules on the CPU, at several batch sizes and every number of layers.
 
     Args:
-        encoder, decoder: in evaluation mode, with the very weights the files store.
+        encoder, decoder: a family's modules in evaluation mode, with the very weights the files store. decoder: called
+            as the graph is, (ids, layers, codebook).
         encoder_data, decoder_data: the ONNX files' bytes.
         pixels: uint8 [N,S,S,3]; all N are encoded at every batch size, the last batch may be smaller.
         constants: the encoder's further inputs by name: the codebook, fp32 [T,c], and perhaps class_bias, fp32 [C].
@@ -93,7 +118,7 @@ def check_pyramids(
     fixed, codebook = {name: value.numpy() for name, value in constants.items()}, constants["codebook"]
     totals = {"ids": 0, "ties": 0, "skipped": 0, "mismatches": 0}
     difference = 0
-    layout = encoder.spae.layout
+    layout = encoder.layout
     for size in batches:
         for start in range(0, len(pixels), size):
             batch = pixels[start : start + size]
@@ -102,10 +127,10 @@ def check_pyramids(
                 totals[key] += value
             for layers in range(1, len(layout) + 1):
                 count = np.array([layers], dtype=np.int64)
-                made = decode.run(["pixels"], {"ids": ids, "layers": count, "codebook": codebook.numpy()})[0]
+                graph_pixels = decode.run(["pixels"], {"ids": ids, "layers": count, "codebook": codebook.numpy()})[0]
                 with torch.inference_mode():
                     truth = decoder(torch.from_numpy(ids), torch.from_numpy(count), codebook).numpy()
-                difference = max(difference, int(np.abs(made.astype(int) - truth.astype(int)).max()))
+                difference = max(difference, int(np.abs(graph_pixels.astype(int) - truth.astype(int)).max()))
     parity = PyramidParity(len(pixels), tuple(batches), EPSILON, **totals, pixel_difference=difference)
     logger.info("%s", parity)
     if exact and (parity.mismatches or difference > PIXEL_TOLERANCE):
@@ -119,13 +144,13 @@ def agreement(
     """How many of the words are those of the fp32 module: {agreement, ids}."""
     session = _session(encoder_data)
     fixed = {name: value.numpy() for name, value in constants.items()}
-    found = np.concatenate(
+    words = np.concatenate(
         [
             session.run(["ids"], {"pixels": pixels[start : start + 32], **fixed})[0]
             for start in range(0, len(pixels), 32)
         ]
     )
-    return {"agreement": float((found == truth).mean()), "ids": int(found.size)}
+    return {"agreement": float((words == truth).mean()), "ids": int(words.size)}
 
 
 def _session(data: bytes) -> Any:
@@ -133,53 +158,29 @@ def _session(data: bytes) -> Any:
     return ort.InferenceSession(data, settings, providers=[CPU])
 
 
-def _compare(encoder: EncoderGraph, pixels: Tensor, ids: npt.NDArray[Any], codebook: Tensor) -> dict[str, int]:
-    spae = encoder.spae
-    with torch.inference_mode():
-        images = encoder.images(pixels)
-        given, scores = _regions(spae, images, codebook)
-        quantized = spae.quantizer(encoder.latent(images), None, given)
+def _compare(encoder: PyramidEncoder, pixels: Tensor, ids: npt.NDArray[Any], codebook: Tensor) -> dict[str, int]:
+    spelling = encoder.spelled(pixels, codebook)
     counts = {"ids": 0, "ties": 0, "skipped": 0, "mismatches": 0}
-    layers = np.split(ids, np.cumsum(spae.layout.counts)[:-1], axis=1)
-    starts = [0, *spae.layout.cumulative]
+    layers = np.split(ids, np.cumsum(encoder.layout.counts)[:-1], axis=1)
     for image in range(len(ids)):
         tied = False
-        for layer, (truth, target, found) in enumerate(_by_layer(quantized, layers, image), start=1):
+        for layer, (layer_truth, layer_ids) in enumerate(zip(spelling.ids, layers, strict=True), start=1):
+            truth, said = layer_truth[image].flatten().numpy(), layer_ids[image]
             if tied:
                 counts["skipped"] += truth.size
                 continue
             counts["ids"] += truth.size
-            for place in np.flatnonzero(truth != found):
-                pair = [int(truth[place]), int(found[place])]
-                if layer <= len(given):
-                    near = _equally_likely(scores[image, starts[layer - 1] + int(place)], pair)
-                else:
-                    near = _equally_near(
-                        target[:, place].double(),
-                        spae.quantizer.nearness(layer, pair, codebook).double(),
-                        spae.quantizer.normalise,
-                    )
+            for index in np.flatnonzero(truth != said).tolist():
+                near = spelling.equally_good(image, layer, index, [int(truth[index]), int(said[index])])
                 counts["ties" if near else "mismatches"] += 1
                 tied = True  # either way the words that follow start from another one
-                if layer <= len(given):
-                    break  # a region's word is free for the next only if it was not taken
+                if spelling.waits(layer):
+                    break
     return counts
 
 
-def _regions(spae: SPAE, images: Tensor, codebook: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-    """The words of the region layers, and the probability of every word in each region [B, R, T]."""
-    if spae.regions is None:
-        return (), torch.empty(0)
-    return spae.regions(images, codebook)[0], spae.regions.word_scores(spae.regions.region_logits(images), codebook)
-
-
-def _by_layer(quantized: Any, layers: Sequence[Any], image: int) -> Iterator[tuple[Any, Tensor, Any]]:
-    """Per layer: the module's words [n], its targets [c, n], the graph's words [n]."""
-    for truth, target, found in zip(quantized.ids, quantized.targets, layers, strict=True):
-        yield truth[image].flatten().numpy(), target[image].flatten(1), found[image]
-
-
-def _equally_near(target: Tensor, words: Tensor, normalise: bool) -> bool:
+def equally_near(target: Tensor, words: Tensor, normalise: bool) -> bool:
+    """Whether two words' vectors [2, d] are as near to a target [d]: as distances, or as cosines (``normalise``)."""
     if normalise:
         scores = torch.nn.functional.cosine_similarity(words, target[None])
         return bool((scores[0] - scores[1]).abs() <= EPSILON)
@@ -187,6 +188,7 @@ def _equally_near(target: Tensor, words: Tensor, normalise: bool) -> bool:
     return bool((distances[0] - distances[1]).abs() <= EPSILON * (1 + target.square().sum()))
 
 
-def _equally_likely(scores: Tensor, pair: list[int]) -> bool:
+def equally_likely(scores: Tensor, pair: list[int]) -> bool:
+    """Whether two words are as probable, by the probabilities of all words [T]."""
     first, second = scores[pair].double().log().tolist()
     return bool(abs(first - second) <= EPSILON)

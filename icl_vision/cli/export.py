@@ -115,7 +115,7 @@ def command(
     try_out(out, folder=True)
     try:
         # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
-        exporter = importlib.import_module("icl_vision.exporters.spae")
+        exporter = importlib.import_module("icl_vision.exporters.checkpoint")
     except ImportError as error:
         if error.name and error.name.partition(".")[0] in ("torch", "onnx", "onnxscript"):
             raise MissingExtraError(f"exporting a tokenizer ({error.name})", "train") from error

@@ -21,7 +21,7 @@ from icl_vision.cli.options.common import (
     trust_option,
     try_out,
 )
-from icl_vision.errors import MissingExtraError
+from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -36,93 +36,107 @@ def command() -> None:
     """Train a tokenizer on your own images."""
 
 
-@command.command("spae")
-@click.option(
-    "--config",
-    "source",
-    required=True,
-    metavar="NAME|FILE",
-    help="A shipped configuration (spae-digits-32, spae-photo-128, spae-paper-128 ...; a wrong name lists them all) or "
-    "a YAML file.",
-)
-@click.option(
-    "--data",
-    metavar="DIR|TAR|NPZ",
-    type=click.Path(path_type=Path),
-    help="Images to learn from: a folder (class folders or not), a folder of .tar shards, a .tar, or an .npz with "
-    "x_train. Default: data.path of the configuration.",
-)
-@click.option(
-    "--out",
-    required=True,
-    metavar="RUN",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Run folder: checkpoints, numbers, pictures of reconstructions.",
-)
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="Go on from the newest checkpoint in --out, as if the run had never stopped. Same options, same data.",
-)
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change one key of the configuration, such as loss.gan=0 or model.grids=[1,2,4]; may be repeated.",
-)
-@click.option("--steps", type=click.IntRange(min=1), help="Length of the run. Default: the configuration's.")
-@click.option(
-    "--seed", type=click.IntRange(min=0), help="Seed of everything random. Default: the configuration's, usually 0."
-)
-@click.option(
-    "--devices",
-    type=click.IntRange(min=1),
-    help="Processes, one a GPU (or on the CPU); each takes its part of every batch. Default: the configuration's, "
-    "usually 1.",
-)
-@trust_option
-@json_option
-@quiet_option
-def spae_command(
-    source: str,
-    data: Path | None,
-    out: Path,
-    resume: bool,
-    overrides: tuple[str, ...],
-    steps: int | None,
-    seed: int | None,
-    devices: int | None,
-    trust: bool,
-    as_json: bool,
-    quiet: bool,
-) -> None:
-    """Train a Semantic Pyramid AutoEncoder: images become words of a frozen codebook, and words images.
+def _command(family: str, about: str) -> click.Command:
+    """The sub-command of one family of models."""
 
-    Needs the extra 'train'. What every key of a configuration means is said in docs/training.md.
-    """
-    try_out(out, folder=True)
-    try:
-        from icl_vision.training import load_config, train
-    except ImportError as error:
-        if error.name and error.name.partition(".")[0] in ("torch", "lightning_fabric"):
-            raise MissingExtraError(f"training ({error.name})", "train") from error
-        raise
-    given: dict[str, Any] = {"steps": steps, "seed": seed, "devices.count": devices}
-    own = [f"{key}={value}" for key, value in given.items() if value is not None]
-    config = load_config(source, [*overrides, *own], data=data, trust=trust)
-    batch = counted(config.batch, "image")
-    say(f"training {source} for {counted(config.steps, 'step')} of {batch} into {out}", quiet=quiet)
-    with kept(out, what="the last checkpoint"):
-        result = train(config, out, resume=resume, progress=progress_wanted(quiet))
-    for name, why in list(result.skipped.items())[:SHOWN]:
-        say(f"skipped {name}: {why}")
-    if len(result.skipped) > SHOWN:
-        say(f"skipped {counted(len(result.skipped) - SHOWN, 'more file')}; results.json names them")
-    if as_json:
-        print_json(result.to_dict())
-        return
-    click.echo(_for_people(result))
+    @click.command(family, help=about)
+    @click.option(
+        "--config",
+        "source",
+        required=True,
+        metavar="NAME|FILE",
+        help="A shipped configuration (spae-digits-32, spae-photo-128, spae-paper-128 ...; a wrong name lists them all) "
+        "or a YAML file.",
+    )
+    @click.option(
+        "--data",
+        metavar="DIR|TAR|NPZ",
+        type=click.Path(path_type=Path),
+        help="Images to learn from: a folder (class folders or not), a folder of .tar shards, a .tar, or an .npz with "
+        "x_train. Default: data.path of the configuration.",
+    )
+    @click.option(
+        "--out",
+        required=True,
+        metavar="RUN",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Run folder: checkpoints, numbers, pictures of reconstructions.",
+    )
+    @click.option(
+        "--resume",
+        is_flag=True,
+        help="Go on from the newest checkpoint in --out, as if the run had never stopped. Same options, same data.",
+    )
+    @click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one key of the configuration, such as loss.gan=0 or model.grids=[1,2,4]; may be repeated.",
+    )
+    @click.option("--steps", type=click.IntRange(min=1), help="Length of the run. Default: the configuration's.")
+    @click.option(
+        "--seed", type=click.IntRange(min=0), help="Seed of everything random. Default: the configuration's, usually 0."
+    )
+    @click.option(
+        "--devices",
+        type=click.IntRange(min=1),
+        help="Processes, one a GPU (or on the CPU); each takes its part of every batch. Default: the configuration's, "
+        "usually 1.",
+    )
+    @trust_option
+    @json_option
+    @quiet_option
+    def train_family(
+        source: str,
+        data: Path | None,
+        out: Path,
+        resume: bool,
+        overrides: tuple[str, ...],
+        steps: int | None,
+        seed: int | None,
+        devices: int | None,
+        trust: bool,
+        as_json: bool,
+        quiet: bool,
+    ) -> None:
+        try_out(out, folder=True)
+        try:
+            from icl_vision.training import load_config, train
+        except ImportError as error:
+            if error.name and error.name.partition(".")[0] in ("torch", "lightning_fabric"):
+                raise MissingExtraError(f"training ({error.name})", "train") from error
+            raise
+        given: dict[str, Any] = {"steps": steps, "seed": seed, "devices.count": devices}
+        own = [f"{key}={value}" for key, value in given.items() if value is not None]
+        config = load_config(source, [*overrides, *own], data=data, trust=trust)
+        if config.family != family:
+            raise UsageError(
+                f"{source!r} is a configuration of another family: icl-vision train {config.family} takes it"
+            )
+        batch = counted(config.batch, "image")
+        say(f"training {source} for {counted(config.steps, 'step')} of {batch} into {out}", quiet=quiet)
+        with kept(out, what="the last checkpoint"):
+            result = train(config, out, resume=resume, progress=progress_wanted(quiet))
+        for name, why in list(result.skipped.items())[:SHOWN]:
+            say(f"skipped {name}: {why}")
+        if len(result.skipped) > SHOWN:
+            say(f"skipped {counted(len(result.skipped) - SHOWN, 'more file')}; results.json names them")
+        if as_json:
+            print_json(result.to_dict())
+            return
+        click.echo(_for_people(result))
+
+    return train_family
+
+
+command.add_command(
+    _command(
+        "spae",
+        "Train a Semantic Pyramid AutoEncoder: images become words of a frozen codebook, and words images.\n\n"
+        "Needs the extra 'train'. What every key of a configuration means is said in docs/training.md.",
+    )
+)
 
 
 def _for_people(result: TrainResult) -> str:

@@ -1,125 +1,59 @@
-"""From a configuration to nets: the model, what its losses need, and a trained model back from a run folder.
+"""From a configuration to a model, of whatever family, and a trained model back from a run folder.
 
-Knows: which part is built from which keys. Refuses to know: steps, data, files of checkpoints (``checkpoint``).
+Knows: codebooks, what a model starts from. Refuses to know: how a family builds its model and losses (``spae.py``),
+steps, data, files of checkpoints (``checkpoint``).
 """
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
 from torch import nn
 
 from icl_vision.codebook import Codebook, packaged_codebooks
-from icl_vision.errors import StorageError, UsageError
+from icl_vision.errors import StorageError
 from icl_vision.files.trust import Reader
-from icl_vision.models.losses.discriminator import Discriminator
-from icl_vision.models.losses.spae import SpaeLoss
-from icl_vision.models.spae import SPAE
+from icl_vision.models.interface import WordAutoencoder
 from icl_vision.training.checkpoint import STATE_FILE, Checkpoint, latest_checkpoint, read_checkpoint
-from icl_vision.training.config import GuideConfig, TrainConfig
+from icl_vision.training.config import TrainConfig
+from icl_vision.training.families import family_named
 from icl_vision.training.seeds import WEIGHTS, kept_generators, seed_globally
-
-if TYPE_CHECKING:
-    from icl_vision.models.words.guidance import Guide
-
-logger = logging.getLogger(__name__)
-
-_DIGITS = tuple("0123456789")
 
 
 def load_codebook(config: TrainConfig) -> Codebook | None:
-    """The codebook that the configuration names; None for one that is drawn at random and learned.
+    """The codebook that the configuration names; None where it names none.
 
-    Raises ArtefactError where there is no such codebook, UsageError where it has another width than the model.
+    Raises ArtefactError where there is no such codebook, UsageError where the model cannot be made with it.
     """
-    if config.codebook is None:
-        if config.model.words is None:
-            raise UsageError(
-                "codebook is null: name a packaged codebook (portable-minilm-128, with model.dim 128) or the folder of "
-                f"one with {config.model.dim} dimensions (icl-vision build codebook); only a learned one of "
-                "model.words words needs none"
-            )
-        return None
-    codebook = Codebook.load(config.codebook)
-    width = codebook.vectors.shape[1]
-    if width != config.model.dim:
-        raise UsageError(
-            f"the codebook {config.codebook!r} has {width} dimensions and model.dim is {config.model.dim}: set "
-            "model.dim to the codebook's, or name another codebook"
-        )
+    codebook = None if config.codebook is None else Codebook.load(config.codebook)
+    config.check_codebook(codebook)
     return codebook
 
 
-def build_model(config: TrainConfig, codebook: Codebook | None) -> SPAE:
-    """A model to train: fresh, with weights that the seed decides (the frozen parts of a "photo" net get their
-    published ones), or that of ``config.init``.
+def build_model(config: TrainConfig, codebook: Codebook | None) -> WordAutoencoder:
+    """A model to train: fresh, with weights that the seed decides (frozen parts get their published ones), or that of
+    ``config.init``.
 
     Raises StorageError where ``config.init`` is no checkpoint or does not fit; UsageError or ArtefactError where
     parts do not fit or cannot be found.
     """
+    family = family_named(config.family)
     with kept_generators():
         seed_globally(config.seed, WEIGHTS)
-        model = SPAE(config.model, None if codebook is None else torch.tensor(codebook.vectors))
-    if config.init is not None:
-        start = find_checkpoint(config.init)
-        _check_codebook(start.state.get("codebook"), codebook, start.folder)
-        restore(model, start, "ema" if "ema" in start else "model")
-    elif config.model.net == "photo":
-        if config.pretrained is None:
-            raise UsageError(
-                "a photo net stands on the TAEF2 autoencoder: name the folder of its two weight files with pretrained "
-                "(--set pretrained=FOLDER)"
-            )
-        model.load_pretrained(config.pretrained)
+        model: WordAutoencoder = family.build_model(config, codebook)
+    if config.init is None:
+        family.start(config, model)
+        return model
+    beginning = find_checkpoint(config.init)
+    _check_codebook(beginning.state.get("codebook"), codebook, beginning.folder)
+    with _fits(beginning, name := _averaged(beginning)):
+        model.warm_start(beginning.tensors(name))
     return model
-
-
-def build_loss(config: TrainConfig, model: SPAE, codebook: Codebook | None, classes: Sequence[str]) -> SpaeLoss:
-    """The losses with all that they need. classes: names of the data's classes, in label order.
-
-    Raises UsageError or ArtefactError where a part cannot be had.
-    """
-    guide = perceptual = discriminator = None
-    if config.loss.needs_guide:
-        guide = _guide(config.guide, codebook, classes)
-    if config.loss.needs_perceptual:
-        from icl_vision.models.losses.perceptual import load_lpips
-
-        perceptual = load_lpips(config.lpips)
-    if config.loss.needs_discriminator:
-        with kept_generators():
-            seed_globally(config.seed, WEIGHTS, 1)
-            discriminator = Discriminator(
-                config.loss.discriminator, channels=config.model.channels, side=config.model.side
-            )
-    return SpaeLoss(config.loss, model.quantizer.codebook, guide, perceptual, discriminator)
-
-
-def _guide(config: GuideConfig, codebook: Codebook | None, classes: Sequence[str]) -> Guide:
-    from icl_vision.models.words.guidance import DIGIT_NAMES, CLIPGuide, ConSEGuide, LabelGuide
-
-    if codebook is None:
-        raise UsageError("loss.semantic needs words, and the codebook is drawn at random: set loss.semantic to 0")
-    if config.kind == "clip":
-        return CLIPGuide.load(config.encoder, codebook.vocabulary)
-    if config.kind == "conse":
-        return ConSEGuide.load(codebook)
-    names = config.names
-    if names is None:
-        if not classes:
-            raise UsageError(
-                "guide.kind 'labels' needs classes: class folders, an npz file with y_train, or another kind"
-            )
-        names = DIGIT_NAMES if tuple(classes) == _DIGITS else tuple(classes)
-    if classes and len(names) != len(classes):
-        raise UsageError(f"guide.names lists {len(names)} names and the data has {len(classes)} classes")
-    return LabelGuide.load(codebook, names)
 
 
 def codebook_entry(codebook: Codebook | None) -> dict[str, str] | None:
@@ -133,7 +67,7 @@ def load_model(
     ema: bool = True,
     codebook: str | os.PathLike[str] | None = None,
     trust: bool = False,
-) -> SPAE:
+) -> WordAutoencoder:
     """The trained model of a run folder (its newest whole checkpoint) or of one checkpoint folder.
 
     ema: the averaged weights, where the run kept them; they are what validation measured.
@@ -150,8 +84,8 @@ def load_model(
     words = load_codebook(config)
     _check_codebook(checkpoint.state.get("codebook"), words, checkpoint.folder)
     with kept_generators():
-        model = SPAE(config.model, None if words is None else torch.tensor(words.vectors))
-    restore(model, checkpoint, "ema" if ema and "ema" in checkpoint else "model")
+        model: WordAutoencoder = family_named(config.family).build_model(config, words)
+    restore(model, checkpoint, _averaged(checkpoint) if ema else "model")
     return model.eval()
 
 
@@ -190,8 +124,18 @@ def saved_config(
 
 def restore(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Load a checkpoint's tensors into a module. Raises StorageError where they do not fit."""
-    try:
+    with _fits(checkpoint, name):
         module.load_state_dict(checkpoint.tensors(name))
+
+
+def _averaged(checkpoint: Checkpoint) -> str:
+    return "ema" if "ema" in checkpoint else "model"
+
+
+@contextmanager
+def _fits(checkpoint: Checkpoint, name: str) -> Iterator[None]:
+    try:
+        yield
     except RuntimeError as error:  # torch's word for missing, unexpected or misshapen tensors
         raise StorageError(
             f"{name} of the checkpoint {str(checkpoint.folder)!r} does not fit the model: {error}"
@@ -200,5 +144,5 @@ def restore(module: nn.Module, checkpoint: Checkpoint, name: str) -> None:
 
 def _check_codebook(entry: Any, codebook: Codebook | None, folder: Path) -> None:
     if entry != codebook_entry(codebook):
-        found = "none" if codebook is None else f"{codebook.name!r} with sha256 {codebook.hash[:12]}..."
-        raise StorageError(f"the checkpoint {str(folder)!r} was trained with the codebook {entry}; found is {found}")
+        own = "none" if codebook is None else f"{codebook.name!r} with sha256 {codebook.hash[:12]}..."
+        raise StorageError(f"the checkpoint {str(folder)!r} was trained with the codebook {entry}; found is {own}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icl_vision.errors import UsageError
+from icl_vision.files.typed import check_fields
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class EmaConfig:
     warmup: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 0 <= self.decay < 1:
             raise UsageError(f"ema.decay must be at least 0 and below 1; got {self.decay}")
 

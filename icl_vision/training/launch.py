@@ -1,4 +1,4 @@
-"""Training a SPAE: from a configuration to a run folder with a model in it.
+"""Training: from a configuration to a run folder with a model in it.
 
     RUN/run.json, journal.jsonl, lock, results.json     see ``runs``: configuration, numbers, outcome
     RUN/checkpoints/step-.../                           see ``checkpoint``
@@ -26,7 +26,7 @@ from icl_vision.cores import usable_cores
 from icl_vision.errors import IclVisionError, MissingExtraError, RunError, TrainingError
 from icl_vision.files.runs import Run, read_info
 from icl_vision.training.checkpoint import latest_checkpoint
-from icl_vision.training.config import COMMAND, TrainConfig
+from icl_vision.training.config import TrainConfig
 from icl_vision.training.data.batches import Data, open_data
 from icl_vision.training.loop import AgreedError, Loop, TrainResult
 from icl_vision.training.seeds import kept_generators
@@ -96,7 +96,7 @@ class _Process:
             result = _run(fabric, *self.arguments)
         except AgreedError as error:
             return {"trouble": str(error)}
-        return {one.name: getattr(result, one.name) for one in fields(result)}
+        return {field.name: getattr(result, field.name) for field in fields(result)}
 
 
 def _run(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool, progress: bool | None) -> TrainResult:
@@ -113,7 +113,7 @@ def _run(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool, progre
         loop = Loop(fabric, config, folder, data)
         if first:  # opened when all parts are there, so that a mistake leaves no folder behind
             deciding = config.deciding() | {"images": _images(data, folder, resume)}
-            run = Run.open(folder, COMMAND, deciding, seed=config.seed, resume=resume)
+            run = Run.open(folder, config.command, deciding, seed=config.seed, resume=resume)
         loop.start(run, latest_checkpoint(folder) if resume else None, progress)
     except IclVisionError as error:
         trouble = error

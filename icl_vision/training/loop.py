@@ -19,16 +19,16 @@ import torch
 
 from icl_vision.errors import RunMismatchError, TrainingError
 from icl_vision.files.runs import Run, versions
-from icl_vision.models.nets.spae_photo import PhotoDecoder, PhotoEncoder
-from icl_vision.models.nets.taef2 import LATENT_CHANNELS
+from icl_vision.models.interface import WordAutoencoder
 from icl_vision.models.quantizers.usage import CodebookUsage
-from icl_vision.training.building import build_loss, build_model, codebook_entry, load_codebook, restore
+from icl_vision.training.building import build_model, codebook_entry, load_codebook, restore
 from icl_vision.training.checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from icl_vision.training.config import TrainConfig
-from icl_vision.training.data.batches import Data, Place
+from icl_vision.training.data.batches import Data, Share
 from icl_vision.training.ema import Ema
+from icl_vision.training.families import family_named
 from icl_vision.training.memory import Memory
-from icl_vision.training.step import TOTAL, Stepper, optimiser_tensors, restore_optimisers
+from icl_vision.training.step import TOTAL, Stepper, TrainingStep, optimiser_tensors, restore_optimisers
 from icl_vision.training.watching.grids import save_grid
 from icl_vision.training.watching.logs import RunLog
 from icl_vision.training.watching.validation import grid_rows, validate
@@ -37,14 +37,12 @@ from icl_vision.training.watching.watch import Watch
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from icl_vision.models.spae import SPAE
-
 logger = logging.getLogger(__name__)
 
 MEMORY_FILE = "memory.safetensors"
 
 _MEASURED = 8
-"""Held-out images at which the latents' metric is measured: positions, of which each has 256, are what counts."""
+"""Held-out images that a step may measure something at: an image has many positions, which are what counts."""
 
 _COUNTED = 10
 """Batches whose words are counted in a log interval: enough for a perplexity, and the device is not waited for."""
@@ -90,17 +88,18 @@ class Loop:
         self.data = data
         self.run: Run | None = None
         self.codebook = load_codebook(config)
-        self.model: SPAE = build_model(config, self.codebook)
-        loss = build_loss(config, self.model, self.codebook, data.classes)
+        self.model = build_model(config, self.codebook)
+        step: TrainingStep = family_named(config.family).build_step(config, self.model, self.codebook, data.classes)
         stored = None if data.pixels is None else len(data.pixels.values)
         self.memory = Memory(stored) if config.remember and stored else None
         if config.remember and self.memory is None:
             logger.warning("remember does nothing: the images are more than data.cache_mb holds")
-        self.stepper = Stepper(fabric, config, self.model, loss, self.memory)
-        self._measure()
+        self.stepper = Stepper(fabric, config, step, self.memory)
+        if config.init is None:
+            step.measure(data.held_out.images[:_MEASURED].to(fabric.device).float() / 255)
         self.ema = Ema(self.model, config.ema) if config.ema.decay else None
         self.watch = Watch(config.stop)
-        self.usage = [CodebookUsage(self.model.quantizer.words) for _ in config.model.grids]
+        self.usage = [CodebookUsage(self.model.words) for _ in self.model.layout.grids]
         self.log: RunLog | None = None
         self.at = 0
         self.metrics: dict[str, float] = {}
@@ -125,10 +124,10 @@ class Loop:
         config, begin = self.config, self.at
         if self.memory is not None and self.memory.load(self.folder / MEMORY_FILE, self._images):
             logger.info("what frozen nets say of the images is known from %s", MEMORY_FILE)
-        place = Place(config.batch, config.seed, self.fabric.global_rank, self.fabric.world_size)
+        share = Share(config.batch, config.seed, self.fabric.global_rank, self.fabric.world_size)
         self.began = time.perf_counter()
         self.model.train()
-        for batch in self.data.batches(begin, config.steps, place):
+        for batch in self.data.batches(begin, config.steps, share):
             images, parts = self.stepper.gradients(self.at, batch)
             if self.fabric.device.type == "cpu":  # elsewhere asking would make the loop wait for the device
                 self._check(parts)
@@ -142,18 +141,6 @@ class Loop:
         seconds = time.perf_counter() - self.began
         return self._finish(seconds, (config.steps - begin) * config.batch / max(seconds, 1e-9))
 
-    def _measure(self) -> None:
-        """For training on latents: how much each of them matters to a pixel."""
-        decoder, encoder = self.model.decoder, self.model.encoder
-        if self.config.model.train_on != "latents" or self.config.init is not None:
-            return
-        assert isinstance(decoder, PhotoDecoder) and isinstance(encoder, PhotoEncoder)  # the config's checks
-        images = self.data.held_out.images[:_MEASURED].to(self.fabric.device).float() / 255
-        if not len(images):
-            logger.warning("no image is held out to measure the latents' metric with: all their channels count alike")
-            return
-        decoder.measure(encoder.features(images)[:, :LATENT_CHANNELS])
-
     def close(self) -> None:
         """Close the log."""
         if self.log is not None:
@@ -164,7 +151,7 @@ class Loop:
     def _between(self, parts: dict[str, torch.Tensor]) -> None:
         every = self.config.log
         if self.at % max(1, every.every // _COUNTED) == 0 or self._due(every.every):
-            for usage, ids in zip(self.usage, self.stepper.output.quantized.ids, strict=True):
+            for usage, ids in zip(self.usage, self.stepper.ids, strict=True):
                 usage.update(ids)
         # The check comes before anything is kept, so a checkpoint never holds NaN.
         due = [self._due(span) for span in (every.every, every.validate, every.grid, every.checkpoint)]
@@ -210,7 +197,7 @@ class Loop:
         return values
 
     def _perplexities(self, values: dict[str, float]) -> list[float]:
-        found = []
+        perplexities = []
         for layer, usage in enumerate(self.usage, start=1):
             if self.fabric.world_size > 1:
                 counts = usage.counts.to(self.fabric.device)
@@ -218,9 +205,9 @@ class Loop:
                 usage.counts = counts.cpu()
             values[f"usage/{layer}"] = usage.usage
             values[f"perplexity/{layer}"] = usage.perplexity
-            found.append(usage.perplexity)
+            perplexities.append(usage.perplexity)
             usage.reset()
-        return found
+        return perplexities
 
     def _stop(self, check: Any) -> None:
         """Run a check that every process runs alike."""
@@ -234,7 +221,7 @@ class Loop:
             raise (error if self.fabric.world_size == 1 else AgreedError(str(error))) from None
 
     @property
-    def best(self) -> SPAE:
+    def best(self) -> WordAutoencoder:
         """The averaged model where there is one."""
         average: Any = self.model if self.ema is None else self.ema.average
         return average  # type: ignore[no-any-return]
@@ -310,4 +297,4 @@ class Loop:
         counted = {"model": self.model.parameters()}
         if self.stepper.discriminator is not None:
             counted["discriminator"] = self.stepper.discriminator.parameters()
-        return {name: sum(one.numel() for one in parameters) for name, parameters in counted.items()}
+        return {name: sum(each.numel() for each in parameters) for name, parameters in counted.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from icl_vision.errors import UsageError
+from icl_vision.files.typed import check_fields
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ScheduleConfig:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("warmup", "cooldown", "floor"):
             value = getattr(self, name)
             if not 0 <= value <= 1:

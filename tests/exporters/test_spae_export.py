@@ -160,9 +160,9 @@ def test_an_image_has_a_vector_among_the_words_and_classes_can_be_withheld(regio
 def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="N >= 7"):
         job(pixels=pictures(3))
-    with pytest.raises(UsageError, match="precision must be 'fp32' or 'fp16'; got 'int8'"):
+    with pytest.raises(UsageError, match="precision must be one of 'fp32', 'fp16'; got 'int8'"):
         job(precision="int8")
-    with pytest.raises(UsageError, match="weights must be 'fp16' or 'int8'; got 'int4'"):
+    with pytest.raises(UsageError, match="weights must be one of 'fp16', 'int8'; got 'int4'"):
         job(weights="int4")
     with pytest.raises(UsageError, match="weights of int8 are computed with in fp32"):
         job(weights="int8", precision="fp16")
@@ -178,6 +178,6 @@ def test_two_words_are_a_tie_only_where_they_are_equally_near() -> None:
     target = torch.tensor([1.0, 0.0]).double()
     near = torch.tensor([[0.9, 0.0], [1.1, 0.0]]).double()
     far = torch.tensor([[0.9, 0.0], [1.2, 0.0]]).double()
-    assert validate_pyramids._equally_near(target, near, False)
-    assert not validate_pyramids._equally_near(target, far, False)
-    assert validate_pyramids._equally_near(target, far, True)  # the same direction
+    assert validate_pyramids.equally_near(target, near, False)
+    assert not validate_pyramids.equally_near(target, far, False)
+    assert validate_pyramids.equally_near(target, far, True)  # the same direction

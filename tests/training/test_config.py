@@ -14,7 +14,7 @@ from icl_vision.codebook import Codebook
 from icl_vision.errors import UntrustedNameError, UsageError
 from icl_vision.models.spae import build_nets
 from icl_vision.training import TrainConfig, load_config, shipped_configs
-from icl_vision.training.step import draw_depth
+from icl_vision.training.spae import DepthConfig, SpaeTrainConfig, draw_depth
 
 ABLATIONS = ("vq-learned", "vq-frozen", "vq-semantic", "rq-2", "saq-2", "pyramid", "no-thresholds")
 
@@ -76,11 +76,11 @@ def test_the_papers_model_has_the_papers_size() -> None:
         ("zzz: 1", r"unknown key 'zzz'; allowed are"),
         ("steps: many", "steps must be a whole number; got 'many'"),
         ("steps: true", "steps must be a whole number; got True"),
-        ("steps: 0", "steps must be 1 or more; got 0"),
-        ("seed: -1", "seed must be 0 or more; got -1"),
+        ("steps: 0", "steps must be a whole number of 1 or more; got 0"),
+        ("seed: -1", "seed must be a whole number of 0 or more; got -1"),
         ("batch: 5\ndevices: {count: 2}", "batch 5 cannot be dealt evenly to devices.count 2"),
         ("optimiser: {rate: fast}", "optimiser.rate must be a number; got 'fast'"),
-        ("optimiser: {rate: 0}", "optimiser.rate must be above 0"),
+        ("optimiser: {rate: 0}", "optimiser.rate must be a number above 0; got 0"),
         ("optimiser: {clip: -1}", "optimiser.clip must be above 0, or null"),
         ("optimiser: {betas: [0.9]}", r"optimiser.betas must be a list of 2; got \[0.9\]"),
         ("optimiser: {betas: [0.9, 1]}", "optimiser.betas must be at least 0 and below 1"),
@@ -92,10 +92,10 @@ def test_the_papers_model_has_the_papers_size() -> None:
         ("schedule: {timescale: 0}", "schedule.timescale is a fraction above 0"),
         ("schedule: {kind: root, warmup: 0}", "give a warmup or a timescale"),
         ("ema: {decay: 1}", "ema.decay must be at least 0 and below 1"),
-        ("stop: {patience: 0}", "stop.patience must be 1 or more"),
+        ("stop: {patience: 0}", "stop.patience must be a whole number of 1 or more log intervals; got 0"),
         ("stop: {perplexity: 0.5}", "stop.perplexity is 1 or more"),
-        ("log: {every: 0}", "log.every must be 1 or more; got 0"),
-        ("devices: {count: 0}", "devices.count must be 1 or more"),
+        ("log: {every: 0}", "log.every must be a whole number of 1 or more; got 0"),
+        ("devices: {count: 0}", "devices.count must be a whole number of 1 or more; got 0"),
         ("depth: {weights: [1, 2]}", "depth.weights must have one number for each of 4 layers; got 2"),
         ("depth: {weights: [0, 0, 0, 0]}", "depth.weights must be numbers of 0 or more, one above 0"),
         ("guide: {kind: none}", "loss.semantic 0.02 needs a guide"),
@@ -207,8 +207,6 @@ def test_the_hash_is_of_what_decides_a_run() -> None:
 
 
 def test_drawn_depths_follow_their_weights() -> None:
-    from icl_vision.training.config import DepthConfig
-
     assert {draw_depth(DepthConfig("full"), 4, 0, step) for step in range(20)} == {4}
     assert {draw_depth(DepthConfig("random"), 4, 0, step) for step in range(60)} == {1, 2, 3, 4}
     assert {draw_depth(DepthConfig("extra", (0, 1, 0, 1)), 4, 0, step) for step in range(60)} == {2, 4}
@@ -235,6 +233,6 @@ def keys_of(kind: type, path: str = "") -> list[str]:
 def test_every_key_and_shipped_configuration_is_documented() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
     inside = "loss.discriminator."
-    missing = [key for key in keys_of(TrainConfig) if f"`{key.removeprefix(inside)}`" not in text]
+    missing = [key for key in keys_of(SpaeTrainConfig) if f"`{key.removeprefix(inside)}`" not in text]
     assert missing == []
     assert [name for name in shipped_configs() if name.startswith("spae") and f"`{name}`" not in text] == []

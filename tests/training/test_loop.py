@@ -162,15 +162,15 @@ def test_another_codebook_of_the_same_name_is_refused(tiny: Make, tmp_path: Path
 def test_it_stops_on_numbers_that_are_none_and_keeps_the_checkpoint(
     tiny: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from icl_vision.training import step as step_module
+    from icl_vision.training.spae import SpaeStep
 
-    plain = step_module.GeneratorStep.forward
+    plain = SpaeStep.forward
 
-    def broken(self, images, labels, number, depth, frozen):
-        parts = plain(self, images, labels, number, depth, frozen)
+    def broken(self, images, labels, number, frozen):
+        parts = plain(self, images, labels, number, frozen)
         return {**parts, "total": parts["total"] * float("nan")} if number == 4 else parts
 
-    monkeypatch.setattr(step_module.GeneratorStep, "forward", broken)
+    monkeypatch.setattr(SpaeStep, "forward", broken)
     with pytest.raises(TrainingError, match=r"step 4: not finite: total, .*lower optimiser.rate.*step-00000003"):
         train(tiny(), tmp_path / "run")
     assert all(torch.isfinite(value).all() for value in weights(tmp_path / "run").values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import logging
 import math
@@ -17,6 +18,7 @@ from icl_vision.errors import TrainingError, UsageError
 from icl_vision.training.ema import Ema, EmaConfig
 from icl_vision.training.schedule import ScheduleConfig, rate_factor
 from icl_vision.training.seeds import derive, kept_generators, seed_globally
+from icl_vision.training.step import optimiser_tensors, restore_optimisers
 from icl_vision.training.watching.grids import grid_image, save_grid
 from icl_vision.training.watching.watch import StopConfig, Watch
 
@@ -110,3 +112,25 @@ def test_the_watch_stops_for_a_collapse_of_all_layers_only(caplog: pytest.LogCap
     with pytest.raises(TrainingError, match="for 2 log intervals the perplexity of every layer was below 1.5"):
         watch.check_usage(8, [1.0, 1.2])
     Watch(StopConfig(perplexity=None)).check_usage(1, [1.0])
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_averages_come_back_in_the_memory_order_of_their_weights(memory: torch.memory_format) -> None:
+    """A checkpoint holds them in plain order, and the fused step of Adam goes through memory as it lies."""
+
+    def steps(net: torch.nn.Conv2d, optimiser: torch.optim.AdamW, numbers: range) -> None:
+        for number in numbers:
+            net(torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(number))).square().mean().backward()
+            optimiser.step()
+            optimiser.zero_grad()
+
+    whole = torch.nn.Conv2d(3, 4, 3).to(memory_format=memory)  # type: ignore[call-overload]
+    half = copy.deepcopy(whole)
+    steps(whole, torch.optim.AdamW(whole.parameters(), lr=0.01, fused=True), range(4))
+    before = torch.optim.AdamW(half.parameters(), lr=0.01, fused=True)
+    steps(half, before, range(2))
+    kept = {name: value.contiguous() for name, value in optimiser_tensors({"generator": before}).items()}
+    after = torch.optim.AdamW(half.parameters(), lr=0.01, fused=True)
+    restore_optimisers({"generator": after}, kept)
+    steps(half, after, range(2, 4))
+    assert torch.equal(whole.weight, half.weight)

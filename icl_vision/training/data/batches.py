@@ -26,8 +26,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from icl_vision.checks import count
 from icl_vision.cores import usable_cores
 from icl_vision.errors import ImageError, StorageError, UsageError
+from icl_vision.files.typed import check_fields
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.training.data.augment import Augmenter
 from icl_vision.training.data.sources import ImageArray, ImageFiles, open_source
@@ -63,9 +65,9 @@ class DataConfig:
     cache_mb: int = 1024
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("validation", "shift", "workers", "cache_mb"):
-            if getattr(self, name) < 0:
-                raise UsageError(f"data.{name} must be 0 or more; got {getattr(self, name)}")
+            count(f"data.{name}", getattr(self, name), least=0)
         if self.limit is not None and self.limit < 1:
             raise UsageError(f"data.limit must be 1 or more, or null for all images; got {self.limit}")
 
@@ -85,7 +87,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Place:
+class Share:
     """Which part of every batch is this process's. batch: images of a step, all processes together."""
 
     batch: int
@@ -123,15 +125,15 @@ class Data:
     classes: Sequence[str]
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def batches(self, first: int, last: int, place: Place) -> Iterator[Batch]:
+    def batches(self, first: int, last: int, share: Share) -> Iterator[Batch]:
         """The batches of the steps ``first`` to ``last - 1``."""
-        order = Order(len(self.train), place)
+        order = Order(len(self.train), share)
         stored = self._stored(order, first, last) if self.pixels is not None else self._decoded(order, first, last)
         for step, batch in enumerate(stored, start=first):
             if self.augmenter.idle:
                 yield batch
                 continue
-            draws = self.augmenter.draw(step, place.batch)[place.part]
+            draws = self.augmenter.draw(step, share.batch)[share.part]
             yield Batch(self.augmenter.apply(batch.images, draws), batch.labels)
 
     def _stored(self, order: Order, first: int, last: int) -> Iterator[Batch]:
@@ -182,25 +184,25 @@ class Data:
 class Order:
     """Which training images a step sees: a shuffle an epoch, batches running on across epochs."""
 
-    def __init__(self, images: int, place: Place) -> None:
+    def __init__(self, images: int, share: Share) -> None:
         self._images = images
-        self._place = place
+        self._share = share
         self._epochs: dict[int, Tensor] = {}
 
     def at(self, step: int) -> Tensor:
         """Positions in the training set, int64 [B], of this process's part of a step."""
-        start = step * self._place.batch
-        places = torch.arange(start, start + self._place.batch)[self._place.part]
-        epochs = places // self._images
-        found = torch.empty_like(places)
+        start = step * self._share.batch
+        positions = torch.arange(start, start + self._share.batch)[self._share.part]
+        epochs = positions // self._images
+        indices = torch.empty_like(positions)
         for epoch in sorted(set(epochs.tolist())):
-            found[epochs == epoch] = self._epoch(epoch)[places[epochs == epoch] % self._images]
-        return found
+            indices[epochs == epoch] = self._epoch(epoch)[positions[epochs == epoch] % self._images]
+        return indices
 
     def _epoch(self, epoch: int) -> Tensor:
         if epoch not in self._epochs:
             self._epochs = {number: order for number, order in self._epochs.items() if number == epoch - 1}
-            self._epochs[epoch] = torch.randperm(self._images, generator=generator(self._place.seed, ORDER, epoch))
+            self._epochs[epoch] = torch.randperm(self._images, generator=generator(self._share.seed, ORDER, epoch))
         return self._epochs[epoch]
 
 
@@ -275,7 +277,7 @@ def _load(data: Data, source: ImageFiles, wanted: Tensor, progress: bool | None)
     values = torch.empty(len(wanted), data.channels, load, load, dtype=torch.uint8)
     good = torch.ones(len(wanted), dtype=torch.bool)
 
-    def one(position: int) -> tuple[int, str | None]:
+    def decode(position: int) -> tuple[int, str | None]:
         try:
             values[position] = _decode(source, int(wanted[position]), data.channels, load)
         except ImageError as error:
@@ -284,7 +286,7 @@ def _load(data: Data, source: ImageFiles, wanted: Tensor, progress: bool | None)
 
     bar = progress_bar(len(wanted), "loading images", progress)
     with bar as advance, ThreadPoolExecutor(max(1, min(data.config.workers, usable_cores()))) as pool:
-        for position, why in pool.map(one, range(len(wanted))):
+        for position, why in pool.map(decode, range(len(wanted))):
             if why is not None:
                 good[position] = False
                 data.note({source.names[int(wanted[position])]: why})
@@ -303,10 +305,10 @@ def _decode(source: ImageFiles, index: int, channels: int, load: int) -> Tensor:
 def _fit(array: np.ndarray[Any, np.dtype[np.uint8]], load: int, channels: int) -> Tensor:
     """Images of an npz file as uint8 [N, C, L, L]: smaller ones get a black border (28 x 28 digits become 32 x 32)."""
     pixels = torch.from_numpy(np.ascontiguousarray(array.reshape(*array.shape[:3], -1))).permute(0, 3, 1, 2)
-    side, found = pixels.shape[-1], pixels.shape[1]
+    side, own = pixels.shape[-1], pixels.shape[1]
     if side > load:
         raise UsageError(f"the npz file's images have {side} pixels a side, the model takes {load}; resize them first")
-    if found == 3 and channels == 1:
+    if own == 3 and channels == 1:
         raise UsageError("the npz file's images have 3 channels, the model takes 1; convert them to grey first")
     before = (load - side) // 2
     border = (before, load - side - before)

@@ -14,8 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from icl_vision.errors import UsageError
+from icl_vision.checks import count
 from icl_vision.files.runs import Run
+from icl_vision.files.typed import check_fields
 
 logger = logging.getLogger(__name__)
 
@@ -38,9 +39,9 @@ class LogConfig:
     tensorboard: bool = True
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name in ("every", "validate", "grid", "checkpoint", "keep", "images"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"log.{name} must be 1 or more; got {getattr(self, name)}")
+            count(f"log.{name}", getattr(self, name))
 
 
 class RunLog:

@@ -13,10 +13,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from icl_vision.models.spae import SPAE
+from icl_vision.models.interface import WordAutoencoder
 
 
-def validate(model: SPAE, images: Tensor, *, batch: int) -> dict[str, float]:
+def validate(model: WordAutoencoder, images: Tensor, *, batch: int) -> dict[str, float]:
     """PSNR in dB (mean over images) as ``psnr/1`` to ``psnr/D``, and ``psnr`` for all layers.
 
     images: uint8 [V, C, S, S]; nothing is measured for none. Reconstructions are rounded to 8 bits, as files are.
@@ -28,23 +28,23 @@ def validate(model: SPAE, images: Tensor, *, batch: int) -> dict[str, float]:
     with evaluating(model) as device:
         for part in torch.split(images, batch):
             truth = part.to(device).float()
-            for depth, made in enumerate(reconstructions(model, truth / 255), start=1):
-                error = ((made * 255).round() - truth).square().mean((1, 2, 3)).clamp(min=1e-10)
+            for depth, reconstruction in enumerate(reconstructions(model, truth / 255), start=1):
+                error = ((reconstruction * 255).round() - truth).square().mean((1, 2, 3)).clamp(min=1e-10)
                 sums[depth - 1] += (10 * torch.log10(255**2 / error)).double().sum().cpu()
-    found = (sums / len(images)).tolist()
-    return {f"psnr/{depth}": value for depth, value in enumerate(found, start=1)} | {"psnr": found[-1]}
+    means = (sums / len(images)).tolist()
+    return {f"psnr/{depth}": value for depth, value in enumerate(means, start=1)} | {"psnr": means[-1]}
 
 
-def grid_rows(model: SPAE, images: Tensor) -> tuple[list[Tensor], list[str]]:
+def grid_rows(model: WordAutoencoder, images: Tensor) -> tuple[list[Tensor], list[str]]:
     """The originals and one row of reconstructions for every number of layers, with the rows' labels."""
     with evaluating(model) as device:
         pixels = images.to(device).float() / 255
-        rows = [pixels.cpu(), *(made.cpu() for made in reconstructions(model, pixels))]
+        rows = [pixels.cpu(), *(row.cpu() for row in reconstructions(model, pixels))]
     counts = model.layout.cumulative
     return rows, ["original", *(f"{count} word{'s' if count > 1 else ''}" for count in counts)]
 
 
-def reconstructions(model: SPAE, images: Tensor) -> Iterator[Tensor]:
+def reconstructions(model: WordAutoencoder, images: Tensor) -> Iterator[Tensor]:
     """[V, C, S, S] in [0, 1] from the first 1, 2, ... D layers."""
     ids = model.encode_ids(images)
     for depth in range(1, len(ids) + 1):
@@ -52,7 +52,7 @@ def reconstructions(model: SPAE, images: Tensor) -> Iterator[Tensor]:
 
 
 @contextmanager
-def evaluating(model: SPAE) -> Iterator[torch.device]:
+def evaluating(model: WordAutoencoder) -> Iterator[torch.device]:
     """The model in evaluation mode, without gradients; yields its device."""
     before = model.training
     model.eval()

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
+from icl_vision.checks import count
 from icl_vision.errors import TrainingError, UsageError
+from icl_vision.files.typed import check_fields
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +30,8 @@ class StopConfig:
     patience: int = 10
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise UsageError(f"stop.patience must be 1 or more log intervals; got {self.patience}")
+        check_fields(self)
+        count("stop.patience", self.patience, of="log intervals")
         if self.perplexity is not None and self.perplexity < 1:
             raise UsageError(f"stop.perplexity is 1 or more, or null to never stop; got {self.perplexity}")
 

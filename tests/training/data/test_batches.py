@@ -15,7 +15,7 @@ from PIL import Image
 
 from icl_vision.errors import ImageTooLargeError, UsageError
 from icl_vision.training.data.augment import Augmenter
-from icl_vision.training.data.batches import Data, DataConfig, Order, Place, open_data
+from icl_vision.training.data.batches import Data, DataConfig, Order, Share, open_data
 from icl_vision.training.data.sources import Folder, Shards, open_source
 
 
@@ -24,8 +24,8 @@ def opened(path: Path, *, size: int = 16, channels: int = 3, seed: int = 0, **ch
     return open_data(config, size=size, channels=channels, seed=seed)
 
 
-def images_of(data: Data, first: int, last: int, place: Place) -> torch.Tensor:
-    return torch.stack([batch.images for batch in data.batches(first, last, place)])
+def images_of(data: Data, first: int, last: int, share: Share) -> torch.Tensor:
+    return torch.stack([batch.images for batch in data.batches(first, last, share)])
 
 
 @pytest.fixture(scope="module")
@@ -45,17 +45,17 @@ def shard(tmp_path_factory: pytest.TempPathFactory, class_folder: Path) -> Path:
 
 
 def test_every_image_comes_once_an_epoch_and_batches_run_on_across_epochs() -> None:
-    order = Order(10, Place(batch=4, seed=3))
+    order = Order(10, Share(batch=4, seed=3))
     seen = torch.cat([order.at(step) for step in range(5)])
     assert sorted(seen[:10].tolist()) == sorted(seen[10:].tolist()) == list(range(10))
     assert seen[:10].tolist() != seen[10:].tolist()
 
 
 def test_any_step_can_be_asked_for_and_small_sets_repeat() -> None:
-    steps = [Order(10, Place(4, 3)).at(step) for step in range(6)]
-    late = Order(10, Place(4, 3))
+    steps = [Order(10, Share(4, 3)).at(step) for step in range(6)]
+    late = Order(10, Share(4, 3))
     assert all(torch.equal(late.at(step), steps[step]) for step in (5, 2, 4))
-    assert sorted(Order(2, Place(batch=5, seed=0)).at(0).tolist()) in (
+    assert sorted(Order(2, Share(batch=5, seed=0)).at(0).tolist()) in (
         [0, 0, 0, 1, 1],
         [0, 0, 1, 1, 1],
         [0, 0, 1, 1, 1],
@@ -63,8 +63,8 @@ def test_any_step_can_be_asked_for_and_small_sets_repeat() -> None:
 
 
 def test_processes_share_a_batch_without_overlap() -> None:
-    whole = Order(50, Place(8, 1)).at(4)
-    parts = [Order(50, Place(8, 1, rank, 2)).at(4) for rank in range(2)]
+    whole = Order(50, Share(8, 1)).at(4)
+    parts = [Order(50, Share(8, 1, rank, 2)).at(4) for rank in range(2)]
     assert torch.equal(torch.stack(parts, 1).flatten(), whole)
 
 
@@ -118,7 +118,7 @@ def test_npz_digits_get_a_black_border_and_their_labels(digits_file: Path) -> No
     data = opened(digits_file, size=16, channels=1, validation=8)
     assert len(data.train) == 32
     assert data.held_out.images.shape == (8, 1, 16, 16)
-    batch = next(data.batches(0, 1, Place(4, 0)))
+    batch = next(data.batches(0, 1, Share(4, 0)))
     assert batch.images.dtype == torch.uint8
     assert batch.labels is not None and batch.labels.dtype == torch.int64
     border = batch.images.clone()
@@ -164,20 +164,20 @@ def test_fingerprints_tell_data_apart(class_folder: Path, digits_file: Path, tmp
 
 
 def test_in_memory_and_with_workers_the_batches_are_the_same(class_folder: Path, shard: Path) -> None:
-    place = Place(batch=5, seed=1)
-    stored = images_of(opened(class_folder, seed=1, flip=True, load_size=20), 0, 4, place)
+    share = Share(batch=5, seed=1)
+    stored = images_of(opened(class_folder, seed=1, flip=True, load_size=20), 0, 4, share)
     for path in (class_folder, shard):
         streamed = opened(path, seed=1, flip=True, load_size=20, cache_mb=0, workers=0)
         assert streamed.pixels is None
-        assert torch.equal(images_of(streamed, 0, 4, place), stored)
-        assert torch.equal(images_of(streamed, 2, 4, place), stored[2:])
+        assert torch.equal(images_of(streamed, 0, 4, share), stored)
+        assert torch.equal(images_of(streamed, 2, 4, share), stored[2:])
 
 
 @pytest.mark.slow
 def test_worker_processes_give_the_same_batches_too(class_folder: Path) -> None:
-    place = Place(batch=5, seed=1)
-    alone = images_of(opened(class_folder, cache_mb=0, workers=0), 0, 6, place)
-    assert torch.equal(images_of(opened(class_folder, cache_mb=0, workers=2), 0, 6, place), alone)
+    share = Share(batch=5, seed=1)
+    alone = images_of(opened(class_folder, cache_mb=0, workers=0), 0, 6, share)
+    assert torch.equal(images_of(opened(class_folder, cache_mb=0, workers=2), 0, 6, share), alone)
 
 
 def test_grey_models_get_grey_images(class_folder: Path) -> None:
@@ -189,7 +189,7 @@ def test_held_out_images_are_never_trained_on(class_folder: Path) -> None:
     data = opened(class_folder)
     assert data.pixels is not None
     held = {image.numpy().tobytes() for image in data.held_out.images}
-    seen = {image.numpy().tobytes() for image in images_of(data, 0, 8, Place(5, 0)).flatten(0, 1)}
+    seen = {image.numpy().tobytes() for image in images_of(data, 0, 8, Share(5, 0)).flatten(0, 1)}
     assert len(seen) == 10 and not held & seen
 
 
@@ -209,7 +209,7 @@ def test_bad_images_are_replaced_counted_and_named(class_folder: Path, tmp_path:
     (folder / "red" / "zero.jpg").write_bytes(b"")
     (folder / "red" / "page.png").write_text("<html>")
     data = opened(folder, validation=0, cache_mb=cache_mb, workers=0)
-    batches = images_of(data, 0, 6, Place(6, 0))
+    batches = images_of(data, 0, 6, Share(6, 0))
     assert batches.shape == (6, 6, 3, 16, 16)
     assert set(data.skipped) == {"red/zero.jpg", "red/page.png"}
     assert "HTML page" in data.skipped["red/page.png"]
@@ -222,7 +222,7 @@ def test_nothing_but_bad_images(tmp_path: Path) -> None:
         opened(tmp_path, validation=0)
     streamed = opened(tmp_path, validation=0, cache_mb=0, workers=0)
     with pytest.raises(UsageError, match="3 images in a row cannot be read; the first"):
-        images_of(streamed, 0, 1, Place(2, 0))
+        images_of(streamed, 0, 1, Share(2, 0))
 
 
 def test_a_huge_member_of_a_shard_is_not_read(shard: Path) -> None:
@@ -288,4 +288,4 @@ def test_an_image_of_another_shape_is_scaled_and_cropped(tmp_path: Path) -> None
     for number in range(2):
         Image.fromarray(wide).save(tmp_path / f"{number}.png")
     data = opened(tmp_path, validation=0, size=10)
-    assert int(images_of(data, 0, 1, Place(2, 0)).min()) > 200  # the white middle
+    assert int(images_of(data, 0, 1, Share(2, 0)).min()) > 200  # the white middle
