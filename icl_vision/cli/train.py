@@ -45,8 +45,8 @@ def _command(family: str, about: str) -> click.Command:
         "source",
         required=True,
         metavar="NAME|FILE",
-        help="A shipped configuration (spae-digits-32, spae-photo-128, spae-paper-128 ...; a wrong name lists them all) "
-        "or a YAML file.",
+        help="A shipped configuration (spae-digits-32, spae-photo-128, spae-paper-128 ...; a wrong name lists them "
+        "all) or a YAML file.",
     )
     @click.option(
         "--data",
