@@ -17,8 +17,8 @@ import numpy as np
 
 from icl_vision.codebook import Codebook, normalise
 from icl_vision.errors import StorageError, UsageError, VocabularyError
+from icl_vision.llms.redaction import redacted_url
 from icl_vision.llms.remote.openai.compatible import parse_spec
-from icl_vision.llms.remote.redaction import redacted_url
 from icl_vision.models.words.text_embedding import SentenceEmbedder
 from icl_vision.models.words.word_sources import (
     Several,

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field, fields, replace
 from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
 from icl_vision.errors import LLMResponseError
 from icl_vision.llms.answers import check
-from icl_vision.llms.checked_scores import checked_logprobs, is_logprob
-from icl_vision.llms.partial_scores import PartialScores, take
+from icl_vision.llms.scores import PartialScores, checked_logprobs, is_logprob, take
 
 TERMINATOR = "\n"
 """What ends an answer: the line's end."""

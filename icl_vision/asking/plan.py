@@ -24,7 +24,7 @@ from icl_vision.asking.inquiries import Inquiry
 from icl_vision.contracts import Prompt, Usage
 from icl_vision.errors import BudgetExceededError
 from icl_vision.llms.cost import Budget, Cost, PriceTable
-from icl_vision.llms.local.scoring import SIBLINGS
+from icl_vision.llms.forced_requests import SIBLINGS
 from icl_vision.llms.tokens import how_counted
 from icl_vision.llms.word_tables import learns, table_of
 from icl_vision.llms.wrappers.dry import DryLLM

@@ -14,7 +14,7 @@ import click
 
 from icl_vision.cli.options.common import json_option, print_json, quiet_option, say, seed_option, try_out
 from icl_vision.errors import MissingExtraError, UsageError, VocabularyError
-from icl_vision.llms.remote.redaction import redacted_url
+from icl_vision.llms.redaction import redacted_url
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from icl_vision.drawing.stages import Decoding
 from icl_vision.drawing.word_by_word import Guidance, WordByWordWriter
 from icl_vision.errors import CapabilityError, LLMNoAnswerError, LLMResponseError
 from icl_vision.llms.answers import check
-from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
+from icl_vision.llms.scores import all_impossible, checked_logprobs
 from icl_vision.spelling import composed
 
 logger = logging.getLogger(__name__)

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from icl_vision.contracts import Prompt, Scores, TextLLM, Usage
 from icl_vision.drawing.repair import unused
 from icl_vision.errors import LLMResponseError
-from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
+from icl_vision.llms.scores import all_impossible, checked_logprobs
 from icl_vision.spelling import composed
 
 _Key = tuple[str, tuple[str, ...]]

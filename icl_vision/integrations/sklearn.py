@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from icl_vision.errors import MissingExtraError, NotFittedError, UsageError
 from icl_vision.images import ImageSource
-from icl_vision.llms.remote.redaction import without_secrets
+from icl_vision.llms.redaction import without_secrets
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.base import hidden
 from icl_vision.tasks.checks import Label, as_labels

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
     from icl_vision.llms.cost import Budget, Meter, Price, PriceTable
     from icl_vision.llms.fake import FakeLLM
     from icl_vision.llms.local.embedded import LocalLLM
+    from icl_vision.llms.modes import cache_mode, repeat
     from icl_vision.llms.profiles import register_profile
     from icl_vision.llms.remote.anthropic import AnthropicLLM
     from icl_vision.llms.remote.openai.compatible import OpenAICompatibleLLM
     from icl_vision.llms.remote.openai.llm import OpenAILLM
     from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
-    from icl_vision.llms.replay import ReplayLLM, record
-    from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache, cache_mode, repeat
+    from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache
     from icl_vision.llms.wrappers.fallback import FallbackLLM
     from icl_vision.llms.wrappers.metered import MeteredLLM
+    from icl_vision.llms.wrappers.replay import ReplayLLM, record
 
 __all__ = [
     "AnthropicLLM",
@@ -69,15 +70,15 @@ _HOMES = {
     "OpenAILLM": "remote.openai.llm",
     "Price": "cost",
     "PriceTable": "cost",
-    "ReplayLLM": "replay",
+    "ReplayLLM": "wrappers.replay",
     "Resilience": "remote.resilience",
     "ResponseCache": "wrappers.cache",
     "RetryPolicy": "remote.resilience",
-    "cache_mode": "wrappers.cache",
+    "cache_mode": "modes",
     "connect": "connecting",
-    "record": "replay",
+    "record": "wrappers.replay",
     "register_profile": "profiles",
-    "repeat": "wrappers.cache",
+    "repeat": "modes",
 }
 
 

@@ -1,7 +1,8 @@
 """Where what a provider said becomes an answer or a named error: one place for all adapters, batches and recordings.
 
-Knows: providers' words for how an answer ended, marks around thoughts, stop strings, what counts as an answer and what
-may be kept. Refuses to know: where these stand in a provider's JSON (each adapter reads its own), requests.
+Knows: providers' words for how an answer ended, marks around thoughts, stop strings, how likely a text is whose tokens
+are told, spellings of what was allowed, what counts as an answer and what may be kept. Refuses to know: where these
+stand in a provider's JSON (each adapter reads its own), requests.
 
 An answer is text that somebody can read and that nobody withheld. Everything else raises ``LLMNoAnswerError``: an empty
 text, nothing but thoughts, a refusal, a content filter, a call of a tool, an answer that the provider broke off. So it
@@ -15,10 +16,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from icl_vision.contracts import Completion, Profile, Usage
+from icl_vision.contracts import Completion, Constraint, Profile, Usage
 from icl_vision.errors import LLMNoAnswerError, UsageError
-from icl_vision.llms.checked_scores import is_logprob
-from icl_vision.llms.remote.redaction import quote
+from icl_vision.llms.redaction import quote
+from icl_vision.llms.scores import is_logprob
+from icl_vision.spelling import composed
 
 REASONING_ROOM = 4096
 """Tokens a reasoning model may think before it answers, beside ``max_tokens``; only what is used is billed."""
@@ -331,3 +333,48 @@ def without_thoughts(text: str) -> tuple[str, Thoughts]:
     if marked is not None:
         text = _END_MARK.sub("", text[marked.end() :])
     return text.lstrip() if found != "none" else text, found
+
+
+# ---- spellings of allowed strings ----
+
+# An accent may be a character of its own or one with its letter (NFD, NFC); for an LLM, a grammar and a cache's key
+# these are two texts, for whoever allows them one. So every LLM is shown the composed form, and answers come back in
+# the given one.
+
+
+def composed_constraint(constraint: Constraint) -> Constraint:
+    """The constraint with every string in composed characters, each once."""
+    if all(string.isascii() for string in constraint.allowed):
+        return constraint
+    allowed, *places = (
+        tuple(dict.fromkeys(map(composed, strings))) for strings in (constraint.allowed, *constraint.places)
+    )
+    return Constraint(allowed, constraint.count, tuple(places))
+
+
+def respelled(answer: Completion, constraint: Constraint) -> Completion:
+    """An answer whose strings are spelled as the constraint has them; any other answer as it is."""
+    if answer.text.isascii():
+        return answer
+    text = answer.text.strip()
+    before, _, after = answer.text.partition(text)
+    allowed = constraint.places or (constraint.allowed,) * constraint.count
+    spelled = [{composed(string): string for string in reversed(strings)} for strings in allowed]
+    words = _words(composed(text).split(" "), spelled)
+    return answer if words is None else replace(answer, text=before + " ".join(words) + after)
+
+
+def _words(pieces: Sequence[str], spelled: Sequence[Mapping[str, str]]) -> list[str] | None:
+    """The strings that some pieces between spaces make up, one of each mapping in turn; fewer where they end early."""
+    if len(pieces) == len(spelled) and all(piece in strings for piece, strings in zip(pieces, spelled, strict=True)):
+        return [strings[piece] for piece, strings in zip(pieces, spelled, strict=True)]
+    words: list[str] = []
+    at = 0
+    for strings in spelled:
+        # An allowed string may hold spaces itself: the longest counts.
+        end = next((end for end in range(len(pieces), at, -1) if " ".join(pieces[at:end]) in strings), None)
+        if end is None:
+            break
+        words.append(strings[" ".join(pieces[at:end])])
+        at = end
+    return words if words and at == len(pieces) else None

@@ -21,10 +21,9 @@ from typing import Any, NotRequired, TypedDict, TypeVar, Unpack, cast
 from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, UsageError
-from icl_vision.llms.allowed_forms import composed_constraint, respelled
-from icl_vision.llms.checked_scores import checked_logprobs, is_logprob
+from icl_vision.llms.answers import composed_constraint, respelled
 from icl_vision.llms.loop import hop, run_sync
-from icl_vision.llms.partial_scores import PartialScores, attach
+from icl_vision.llms.scores import PartialScores, attach, checked_logprobs, is_logprob
 
 MAX_PROMPT_CHARACTERS = 4_000_000
 """A longer prompt is a mistake for every LLM of today and would only cost memory."""

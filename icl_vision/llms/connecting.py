@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from icl_vision import checks, plugins
 from icl_vision.contracts import TextLLM
 from icl_vision.errors import LLMSpecError, PluginError, UsageError
-from icl_vision.llms.remote.redaction import redacted_url
+from icl_vision.llms.redaction import redacted_url
 
 if TYPE_CHECKING:
     from langchain_core.language_models import BaseChatModel
@@ -218,7 +218,7 @@ def _fake(model: str, api: Api, options: dict[str, Any]) -> TextLLM:
 
 
 def _replay(model: str, api: Api, options: dict[str, Any]) -> TextLLM:
-    from icl_vision.llms.replay import ReplayLLM
+    from icl_vision.llms.wrappers.replay import ReplayLLM
 
     if api != "auto":
         raise UsageError(f"a replay answers on the endpoint that was recorded; leave api out (got {api!r})")

@@ -22,7 +22,7 @@ from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
 from icl_vision.errors import CapabilityError, LLMResponseError, PromptTooLongError
 from icl_vision.llms.answers import cut_at_stop
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.local.forced_requests import START, ForcedTokens
+from icl_vision.llms.forced_requests import START, ForcedTokens
 
 Answers = str | Iterable[str | Exception] | Callable[[str], str]
 Score = Callable[[Prompt, str], float]

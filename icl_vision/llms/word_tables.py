@@ -40,7 +40,7 @@ from icl_vision.contracts import Prompt, TextLLM, Usage
 from icl_vision.errors import StorageError, UsageError
 from icl_vision.files.rows import JsonRows
 from icl_vision.files.storage import cache_dir
-from icl_vision.llms.wrappers.cache import current_mode
+from icl_vision.llms.modes import current_mode
 
 logger = logging.getLogger(__name__)
 

@@ -31,9 +31,9 @@ from icl_vision.errors import IclVisionError, NotFittedError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget, connect
 from icl_vision.llms.cost import PriceTable
+from icl_vision.llms.redaction import without_secrets
 from icl_vision.llms.remote.langchain.forms import secrets_around
 from icl_vision.llms.remote.langchain.llm import is_langchain_model
-from icl_vision.llms.remote.redaction import without_secrets
 from icl_vision.prompting import Twin, template_hashes
 from icl_vision.tasks.checks import check_kind
 from icl_vision.tasks.saving import (

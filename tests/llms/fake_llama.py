@@ -10,9 +10,10 @@ import re
 import zlib
 from contextlib import asynccontextmanager
 
+from icl_vision.llms.forced_requests import common_prefix
 from icl_vision.llms.local import embedded as local
 from icl_vision.llms.local.embedded import LocalLLM
-from icl_vision.llms.local.server import Slot, common_prefix
+from icl_vision.llms.local.server import Slot
 
 
 class FakeLlama:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from icl_vision.contracts import Completion, Constraint
-from icl_vision.llms.allowed_forms import composed_constraint, respelled
+from icl_vision.llms.answers import composed_constraint, respelled
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.remote.structured import answer_from_json
 from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache

@@ -18,7 +18,7 @@ from PIL import Image
 from icl_vision.errors import LLMStatusError
 from icl_vision.llms import Budget, Meter, connect
 from icl_vision.llms.fake import FakeLLM
-from icl_vision.llms.remote.redaction import redact, url_secrets, without_secrets
+from icl_vision.llms.redaction import redact, url_secrets, without_secrets
 from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
 from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache
 from icl_vision.llms.wrappers.fallback import FallbackLLM

@@ -11,8 +11,7 @@ from icl_vision import connect
 from icl_vision.contracts import Profile
 from icl_vision.errors import UsageError
 from icl_vision.llms import profiles, register_profile
-from icl_vision.llms.families import RULES
-from icl_vision.llms.profiles import profile_for
+from icl_vision.llms.profiles import RULES, profile_for
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from icl_vision import connect
 from icl_vision.contracts import Constraint
 from icl_vision.errors import IclVisionError, LLMSpecError, LLMTimeoutError, UsageError
 from icl_vision.llms import FallbackLLM, Meter, MeteredLLM, ResponseCache, record
-from icl_vision.llms.remote.redaction import Secret, quote, redact, redacted_url, shown_url, without_login
+from icl_vision.llms.redaction import Secret, quote, redact, redacted_url, shown_url, without_login
 
 # Where a careless server puts what it got.
 ECHO = f"the header was 'Bearer {CANARY}'"

@@ -18,8 +18,7 @@ from icl_vision.errors import BudgetExceededError, LLMUnavailableError, UsageErr
 from icl_vision.files.rows import JsonRows
 from icl_vision.llms import Budget, CachedLLM, FakeLLM, FallbackLLM, Meter, MeteredLLM, ResponseCache, cache_mode
 from icl_vision.llms.loop import run_sync
-from icl_vision.llms.partial_scores import take
-from icl_vision.llms.replay import record
+from icl_vision.llms.scores import take
 from icl_vision.llms.word_tables import (
     FILE,
     LEARNING,
@@ -32,6 +31,7 @@ from icl_vision.llms.word_tables import (
     word_tables,
 )
 from icl_vision.llms.wrappers.dry import DryLLM
+from icl_vision.llms.wrappers.replay import record
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("xllamacpp") is None, reason="needs the extra local (xllamacpp)"

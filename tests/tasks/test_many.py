@@ -28,7 +28,7 @@ from icl_vision.errors import (
 )
 from icl_vision.files.runs import Run, read_usage
 from icl_vision.llms import Budget, CachedLLM, Meter, MeteredLLM, ResponseCache
-from icl_vision.llms.partial_scores import score_each
+from icl_vision.llms.scores import score_each
 from icl_vision.llms.wrappers.wrapped import WrappedLLM
 from icl_vision.tasks import FewShotClassifier, aclassify_many, classify_many
 from icl_vision.tasks.many import missing_in

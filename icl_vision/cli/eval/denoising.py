@@ -139,7 +139,7 @@ def command(
     """
     from icl_vision.evaluation.denoising.evaluation import DenoisingEvaluation
     from icl_vision.files.runs import Run, versions
-    from icl_vision.llms.remote.redaction import without_secrets
+    from icl_vision.llms.redaction import without_secrets
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.tokenizers.wrapping import fingerprint
 

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.kit.linear_probe import linear_probe
-from icl_vision.llms.checked_scores import all_impossible, checked_logprobs
+from icl_vision.llms.scores import all_impossible, checked_logprobs
 from icl_vision.spelling import composed
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from typing import Any, Unpack
 
 from icl_vision.contracts import Completion, Prompt, Scores, TextLLM, Usage
 from icl_vision.llms.base import Settings, completed, scored
-from icl_vision.llms.local.forced_requests import START
+from icl_vision.llms.forced_requests import START
 from icl_vision.llms.loop import OwnThread
-from icl_vision.llms.partial_scores import PartialScores, attach, take
+from icl_vision.llms.scores import PartialScores, attach, take
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.llms.wrappers.wrapped import WrappedLLM
 

@@ -35,7 +35,7 @@ from icl_vision.files.runs import Run
 from icl_vision.files.storage import atomic_path
 from icl_vision.forks import ForkLock
 from icl_vision.llms.answers import may_be_kept
-from icl_vision.llms.checked_scores import known_logprob
+from icl_vision.llms.scores import known_logprob
 
 logger = logging.getLogger(__name__)
 

@@ -30,16 +30,17 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
-from icl_vision.llms.allowed_forms import respelled
+from icl_vision.llms.answers import respelled
 from icl_vision.llms.base import Settings, check_prompt, check_settings
 from icl_vision.llms.batch.courier import Courier
 from icl_vision.llms.batch.folder import Batch, BatchFolder, Request, RequestSettings, rebuilt
 from icl_vision.llms.batch.provider import Outcome, Provider
 from icl_vision.llms.connecting import connect
 from icl_vision.llms.loop import OwnThread, hop, run_sync
+from icl_vision.llms.modes import current_repeat
 from icl_vision.llms.remote.resilience import Resilience, RetryPolicy
 from icl_vision.llms.remote.transport import RemoteLLM
-from icl_vision.llms.wrappers.cache import CachedLLM, current_repeat
+from icl_vision.llms.wrappers.cache import CachedLLM
 from icl_vision.llms.wrappers.fallback import FallbackLLM
 from icl_vision.llms.wrappers.metered import MeteredLLM
 from icl_vision.llms.wrappers.wrapped import WrappedLLM

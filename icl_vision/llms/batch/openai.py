@@ -16,8 +16,8 @@ from typing import Any
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError
 from icl_vision.llms.batch.folder import Batch, RequestSettings
 from icl_vision.llms.batch.provider import DAY, Outcome, Progress, Provider, Search, lines_of, mapping
+from icl_vision.llms.redaction import quote
 from icl_vision.llms.remote.errors.sdk_errors import error_detail
-from icl_vision.llms.remote.redaction import quote
 
 METADATA_KEY = "icl_vision_batch"
 ENDED = ("completed", "failed", "expired", "cancelled")

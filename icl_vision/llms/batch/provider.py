@@ -17,8 +17,8 @@ from typing import Any, ClassVar, TypeVar
 from icl_vision.contracts import Completion, Prompt
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMUnavailableError
 from icl_vision.llms.batch.folder import Batch, Request, RequestSettings
+from icl_vision.llms.redaction import quote
 from icl_vision.llms.remote.guarded_http import MOST_BYTES, in_pieces
-from icl_vision.llms.remote.redaction import quote
 from icl_vision.llms.remote.resilience import Resilience
 from icl_vision.llms.remote.transport import RemoteLLM
 

@@ -21,13 +21,12 @@ from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLon
 from icl_vision.llms import answers
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.local.forced_requests import Lead
+from icl_vision.llms.forced_requests import SIBLINGS, Lead
 from icl_vision.llms.local.gguf import file_hash, packaged_gemma, packaged_hash, read_info
 from icl_vision.llms.local.grammar import constraint_grammar
 from icl_vision.llms.local.places import write_places
 from icl_vision.llms.local.scoring import (
     LOWEST,
-    SIBLINGS,
     TokenPair,
     next_tokens,
     score_pairs,
@@ -35,8 +34,8 @@ from icl_vision.llms.local.scoring import (
     usage_of,
 )
 from icl_vision.llms.local.server import LlamaServer, ServerOptions, llama_version, require_xllamacpp, shared_server
-from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.profiles import GEMMA_3_270M_CONTEXT, GEMMA_3_270M_NAME
+from icl_vision.llms.scores import PartialScores, attach, take
 from icl_vision.llms.word_tables import WordTable, WordTables, in_use, key_of
 
 logger = logging.getLogger(__name__)

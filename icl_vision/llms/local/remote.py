@@ -12,9 +12,9 @@ from typing import Any
 
 from icl_vision.contracts import Prompt, Scores
 from icl_vision.errors import LLMResponseError, UsageError
+from icl_vision.llms.attempts import free
 from icl_vision.llms.local.scoring import TokenPair, score_pairs
 from icl_vision.llms.local.server import Slot
-from icl_vision.llms.remote.attempts import free
 
 ANY_SLOT = -1
 """The server takes the slot whose cache shares most with the request."""

@@ -41,8 +41,9 @@ from typing import Any, Protocol
 
 from icl_vision.contracts import Scores, Usage
 from icl_vision.errors import LLMResponseError
-from icl_vision.llms.local.server import Slot, common_prefix
-from icl_vision.llms.partial_scores import PartialScores, attach, take
+from icl_vision.llms.forced_requests import SIBLINGS, common_prefix
+from icl_vision.llms.local.server import Slot
+from icl_vision.llms.scores import PartialScores, attach, take
 
 FORCE_BIAS = 10_000.0
 """Far above any logit, so that the biased token is always the one generated."""
@@ -52,9 +53,6 @@ SHARE_BIAS = 100.0
 
 LEAST_SHARE = 1e-30
 """A smaller share is too near the end of float32 to be told exactly."""
-
-SIBLINGS = 3
-"""From so many tokens after one prefix it pays to ask for all together."""
 
 LOWEST = -103.0
 """Reported for a token whose probability underflows a float32 (llama.cpp writes null for its logarithm)."""
@@ -94,7 +92,7 @@ async def score_pairs(server: TokenServer, pairs: Sequence[TokenPair], *, fresh:
         pairs: with at least one prompt token and one continuation token each.
         fresh: start from an empty cache, so that equal calls give equal bits.
 
-    An error on the way carries what came back before it; see ``partial_scores``.
+    An error on the way carries what came back before it; see ``scores``.
     """
     nodes = sorted(
         {

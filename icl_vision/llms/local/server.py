@@ -18,7 +18,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from typing import IO, Any
 
 from icl_vision.cores import usable_cores as usable_cores
 from icl_vision.errors import LLMUnavailableError, MissingExtraError
+from icl_vision.llms.forced_requests import common_prefix
 from icl_vision.llms.local.loopback import LoopbackClient
 from icl_vision.llms.loop import at_exit
 
@@ -52,17 +53,6 @@ class Slot:
 
     number: int
     tokens: list[int] = field(default_factory=list)
-
-
-def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
-    """How many leading items two sequences share."""
-    length = min(len(a), len(b))
-    if a[:length] == b[:length]:
-        return length
-    low = 0
-    while a[low] == b[low]:
-        low += 1
-    return low
 
 
 class LlamaServer:

@@ -20,7 +20,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import LLMGarbledError, LLMResponseError, LLMStatusError
-from icl_vision.llms.remote.redaction import redact, shown_url, url_secrets, without_login
+from icl_vision.llms.redaction import redact, shown_url, url_secrets, without_login
 
 if TYPE_CHECKING:
     import httpx2

@@ -37,7 +37,7 @@ from icl_vision.errors import (
     LLMUnavailableError,
     UsageError,
 )
-from icl_vision.llms.remote.attempts import requested, sending
+from icl_vision.llms.attempts import requested, sending
 from icl_vision.llms.remote.errors.retry_hints import parse_retry_after as parse_retry_after
 
 logger = logging.getLogger(__name__)

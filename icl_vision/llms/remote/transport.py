@@ -37,9 +37,7 @@ from icl_vision.llms import answers
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM, Settings
 from icl_vision.llms.loop import run_sync
-from icl_vision.llms.remote.errors.provider_errors import error_in
-from icl_vision.llms.remote.errors.sdk_errors import Translator
-from icl_vision.llms.remote.redaction import (
+from icl_vision.llms.redaction import (
     Secret,
     check_url,
     query_mark,
@@ -49,6 +47,8 @@ from icl_vision.llms.remote.redaction import (
     without_login,
     without_secrets,
 )
+from icl_vision.llms.remote.errors.provider_errors import error_in
+from icl_vision.llms.remote.errors.sdk_errors import Translator
 from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
 from icl_vision.llms.remote.structured import answer_from_json
 from icl_vision.llms.tokens import count_tokens, estimate_tokens

@@ -15,73 +15,29 @@ Knows: keys, rows, hits. Refuses to know: how an answer is made.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import contextvars
 import hashlib
 import json
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 from icl_vision.contracts import Completion, Prompt, Scores, TextLLM, Usage
-from icl_vision.errors import DroppedGuaranteeWarning, StorageError, UsageError
+from icl_vision.errors import DroppedGuaranteeWarning, StorageError
 from icl_vision.files.rows import JsonRows
 from icl_vision.files.storage import cache_dir
 from icl_vision.llms.answers import may_be_kept
 from icl_vision.llms.base import Settings, completed, document_of, scored
-from icl_vision.llms.checked_scores import is_logprob, known_logprob
 from icl_vision.llms.loop import OwnThread
-from icl_vision.llms.partial_scores import attach, take
+from icl_vision.llms.modes import CacheMode, current_mode, current_repeat
+from icl_vision.llms.scores import attach, is_logprob, known_logprob, take
 from icl_vision.llms.wrappers.wrapped import WrappedLLM, unknown_to_caches
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-
-CacheMode = Literal["on", "refresh", "off"]
-
-_repeat: contextvars.ContextVar[int] = contextvars.ContextVar("icl_vision_repeat", default=0)
-_mode: contextvars.ContextVar[CacheMode] = contextvars.ContextVar("icl_vision_cache_mode", default="on")
-
-
-@contextlib.contextmanager
-def repeat(index: int) -> Iterator[None]:
-    """Calls inside the block are sample number ``index`` (0 or more) of their prompt and are cached apart.
-
-    Without it, every call is sample 0: asking the same prompt twice gives the same answer, sampled or not.
-    """
-    if index < 0:
-        raise UsageError(f"a repeat index must be 0 or more; got {index}")
-    token = _repeat.set(index)
-    try:
-        yield
-    finally:
-        _repeat.reset(token)
-
-
-def current_repeat() -> int:
-    """The repeat index that calls have here; see ``repeat``."""
-    return _repeat.get()
-
-
-@contextlib.contextmanager
-def cache_mode(mode: CacheMode) -> Iterator[None]:
-    """How calls inside the block use the cache: "on", "refresh" (ask again, store the new answer) or "off"."""
-    if mode not in ("on", "refresh", "off"):
-        raise UsageError(f"cache mode must be 'on', 'refresh' or 'off'; got {mode!r}")
-    token = _mode.set(mode)
-    try:
-        yield
-    finally:
-        _mode.reset(token)
-
-
-def current_mode() -> CacheMode:
-    """How calls use the cache here; see ``cache_mode``."""
-    return _mode.get()
 
 
 class ResponseCache(JsonRows):
@@ -229,7 +185,7 @@ class CachedLLM(WrappedLLM):
 
     def _mode(self) -> CacheMode:
         """How this call uses the cache: not at all where answers cannot be told from those of another LLM."""
-        mode = _mode.get()
+        mode = current_mode()
         if mode != "off" and (why := unknown_to_caches(self.llm)):
             if not self._warned:
                 self._warned = True
@@ -252,6 +208,6 @@ class CachedLLM(WrappedLLM):
             identity,
             [prompt.instruction, prompt.context, prompt.query],
             settings,
-            _repeat.get(),
+            current_repeat(),
         ]
         return hashlib.sha256(json.dumps(document, sort_keys=True, ensure_ascii=False).encode()).hexdigest()

@@ -13,8 +13,7 @@ from typing import Unpack
 from icl_vision.contracts import Completion, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import UsageError
 from icl_vision.llms.base import Settings
-from icl_vision.llms.local.forced_requests import START, ForcedTokens
-from icl_vision.llms.local.scoring import SIBLINGS
+from icl_vision.llms.forced_requests import SIBLINGS, START, ForcedTokens
 from icl_vision.llms.tokens import TokenCount, count_tokens, estimated_pieces
 from icl_vision.llms.word_tables import LEARNING
 from icl_vision.llms.wrappers.wrapped import WrappedLLM, llama_lead, score_checks

@@ -23,9 +23,9 @@ from icl_vision.errors import (
 )
 from icl_vision.forks import ForkLock
 from icl_vision.llms.base import BaseLLM, Settings, completed, scored
-from icl_vision.llms.partial_scores import PartialScores, attach, take
 from icl_vision.llms.remote.errors.foreign_errors import failure_of
 from icl_vision.llms.remote.resilience import QUOTA_CODES, is_retryable
+from icl_vision.llms.scores import PartialScores, attach, take
 from icl_vision.llms.wrappers import wrapped
 
 logger = logging.getLogger(__name__)

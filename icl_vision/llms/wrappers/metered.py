@@ -22,10 +22,10 @@ from typing import Unpack, cast
 
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import LLMNoAnswerError, UsageError
+from icl_vision.llms.attempts import Account, account, may_be_billed
 from icl_vision.llms.base import BaseLLM, Settings, completed, scored, shared
 from icl_vision.llms.cost import Meter
-from icl_vision.llms.partial_scores import attach, take
-from icl_vision.llms.remote.attempts import Account, account, may_be_billed
+from icl_vision.llms.scores import attach, take
 from icl_vision.llms.tokens import ESTIMATE_ERROR, TokenCount, count_tokens
 from icl_vision.llms.word_tables import LEARNING, unknown
 from icl_vision.llms.wrappers.wrapped import WrappedLLM

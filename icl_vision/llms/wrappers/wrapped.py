@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 from icl_vision.contracts import Constraint, Profile, Prompt, TextLLM, Usage
 from icl_vision.llms.base import BaseLLM, learnt
-from icl_vision.llms.local.forced_requests import Lead
+from icl_vision.llms.forced_requests import Lead
 
 if TYPE_CHECKING:
     from icl_vision.llms.word_tables import WordTable

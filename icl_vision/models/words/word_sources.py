@@ -194,9 +194,9 @@ def embedding_vectors(
         LLMError: the endpoint cannot be reached, refuses, or answers in another form.
     """
     from icl_vision.llms.loop import run_sync
+    from icl_vision.llms.redaction import shown_url
     from icl_vision.llms.remote.openai.compatible import OpenAICompatibleLLM
     from icl_vision.llms.remote.openai.llm import OpenAILLM
-    from icl_vision.llms.remote.redaction import shown_url
 
     if template.count("{}") != 1:
         raise UsageError(f"template must hold one {{}} where the word goes; got {template!r}")

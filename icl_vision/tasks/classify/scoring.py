@@ -29,7 +29,7 @@ import numpy.typing as npt
 from icl_vision.asking.inquiries import TERMINATOR, Inquiry, Writing
 from icl_vision.contracts import Constraint, Profile, ScoringMethod
 from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
-from icl_vision.llms.checked_scores import all_impossible
+from icl_vision.llms.scores import all_impossible
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.ensemble import Ensemble, pool
 from icl_vision.tasks.classify.prompts import PreparedPrompt, PromptBuilder

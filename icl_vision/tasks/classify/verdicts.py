@@ -12,7 +12,7 @@ import numpy as np
 from icl_vision.asking.inquiries import Reply
 from icl_vision.contracts import Classification, ScoringMethod
 from icl_vision.errors import LLMResponseError, UnknownAnswerError
-from icl_vision.llms.checked_scores import all_impossible
+from icl_vision.llms.scores import all_impossible
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.parsing import parse_label

@@ -50,8 +50,9 @@ from icl_vision.errors import (
 from icl_vision.llms import Budget, FallbackLLM, Meter, MeteredLLM, connect, record
 from icl_vision.llms.batch.llm import BatchLLM
 from icl_vision.llms.fake import FakeLLM
+from icl_vision.llms.modes import repeat
 from icl_vision.llms.remote.openai.llm import OpenAILLM
-from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache, repeat
+from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache
 
 TOP = Path(__file__).resolve().parents[3]
 

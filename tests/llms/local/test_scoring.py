@@ -14,9 +14,10 @@ from types import SimpleNamespace
 import pytest
 
 from icl_vision.errors import LLMResponseError, LLMStatusError, LLMUnavailableError
+from icl_vision.llms.forced_requests import common_prefix
 from icl_vision.llms.local.loopback import LoopbackClient
 from icl_vision.llms.local.scoring import LOWEST, SHARE_BIAS, TokenPair, score_pairs
-from icl_vision.llms.local.server import LlamaServer, ServerOptions, common_prefix
+from icl_vision.llms.local.server import LlamaServer, ServerOptions
 from icl_vision.llms.loop import run_sync
 
 

@@ -14,7 +14,8 @@ import pytest
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
 from icl_vision.errors import LLMResponseError, LLMUnavailableError, StorageError, UsageError
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache, cache_mode, repeat
+from icl_vision.llms.modes import cache_mode, repeat
+from icl_vision.llms.wrappers.cache import CachedLLM, ResponseCache
 
 
 class Counting(BaseLLM):

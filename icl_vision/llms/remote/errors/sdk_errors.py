@@ -22,8 +22,8 @@ from icl_vision.errors import (
     LLMUnavailableError,
     PromptTooLongError,
 )
+from icl_vision.llms.redaction import quote
 from icl_vision.llms.remote.errors.retry_hints import hint_of
-from icl_vision.llms.remote.redaction import quote
 from icl_vision.llms.tokens import estimate_tokens
 
 # The transport's errors after a request has left: the answer is lost, not the bill.

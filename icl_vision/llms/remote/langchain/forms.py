@@ -13,12 +13,12 @@ from typing import Any
 from icl_vision.contracts import Profile, Prompt, Usage
 from icl_vision.errors import LLMError, LLMGarbledError, LLMTimeoutError, LLMUnavailableError, PromptTooLongError
 from icl_vision.llms.answers import Said
+from icl_vision.llms.redaction import quote, redacted_url, shown_url, url_secrets
 from icl_vision.llms.remote.errors.foreign_errors import failure_of
 from icl_vision.llms.remote.errors.provider_errors import error_in
 from icl_vision.llms.remote.errors.sdk_errors import SHORTER, Translator, error_detail
 from icl_vision.llms.remote.langchain.object_identity import Description, hides
 from icl_vision.llms.remote.openai.answers import text_of, thought
-from icl_vision.llms.remote.redaction import quote, redacted_url, shown_url, url_secrets
 from icl_vision.llms.tokens import count_tokens
 
 # Our name of a setting, and the fields by which models know it, the usual one first.

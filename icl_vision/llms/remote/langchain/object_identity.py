@@ -17,7 +17,7 @@ import urllib.parse
 from collections.abc import Mapping
 from typing import Any
 
-from icl_vision.llms.remote.redaction import without_secrets
+from icl_vision.llms.redaction import without_secrets
 
 # Names of what is a secret, or of what is made of one, by their words: "api_key" and "authToken", not "key_points".
 _SECRET_NAME = re.compile(

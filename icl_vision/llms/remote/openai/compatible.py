@@ -15,18 +15,18 @@ from typing import Any, ClassVar, Literal, Unpack
 from icl_vision.contracts import Completion, Constraint, Prompt, Scores, Usage
 from icl_vision.errors import CapabilityError, LLMResponseError, LLMSpecError, UsageError
 from icl_vision.llms.answers import ending, reasoning_room_of, sent_stops, without_thoughts
-from icl_vision.llms.local.forced_requests import Lead
+from icl_vision.llms.forced_requests import Lead
 from icl_vision.llms.local.remote import RemoteLlama, root_of
-from icl_vision.llms.partial_scores import PartialScores, attach, score_each, take
 from icl_vision.llms.profiles import profile_for
+from icl_vision.llms.redaction import check_url, redacted_url, shown_url, without_login
 from icl_vision.llms.remote.guarded_http import guarded_client
 from icl_vision.llms.remote.openai import dialects
 from icl_vision.llms.remote.openai.answers import chat_usage, first_choice, read_chat, read_completion
 from icl_vision.llms.remote.openai.echo_scoring import echoed_logprob
 from icl_vision.llms.remote.openai.requests import send
-from icl_vision.llms.remote.redaction import check_url, redacted_url, shown_url, without_login
 from icl_vision.llms.remote.structured import check_constraint
 from icl_vision.llms.remote.transport import RemoteLLM, Transport
+from icl_vision.llms.scores import PartialScores, attach, score_each, take
 
 MAX_TOKENS = "max_tokens"
 

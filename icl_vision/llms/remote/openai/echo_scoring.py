@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icl_vision.llms.checked_scores import is_logprob
+from icl_vision.llms.scores import is_logprob
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 

@@ -18,8 +18,8 @@ from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
 from icl_vision.llms import CachedLLM, FakeLLM, FallbackLLM, Meter, MeteredLLM, ResponseCache, connect, record
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import run_sync
-from icl_vision.llms.partial_scores import score_each, take
 from icl_vision.llms.remote.resilience import Limiter, Resilience, RetryPolicy
+from icl_vision.llms.scores import score_each, take
 
 COST = Usage(1, 10, 0, 1)
 

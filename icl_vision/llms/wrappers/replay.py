@@ -25,9 +25,8 @@ from icl_vision.errors import LLMResponseError, StorageError, UsageError
 from icl_vision.files.reading import MOST_WEIGHTS, checked_path, loads, read_text
 from icl_vision.llms.answers import check
 from icl_vision.llms.base import BaseLLM, Settings, completed, document_of, scored
-from icl_vision.llms.checked_scores import known_logprob
 from icl_vision.llms.loop import OwnThread
-from icl_vision.llms.partial_scores import attach, take
+from icl_vision.llms.scores import attach, known_logprob, take
 from icl_vision.llms.wrappers.wrapped import WrappedLLM
 
 logger = logging.getLogger(__name__)

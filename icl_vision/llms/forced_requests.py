@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from icl_vision.llms.local.scoring import SIBLINGS
-from icl_vision.llms.local.server import common_prefix
+SIBLINGS = 3
+"""From so many tokens after one prefix it pays to ask for all together."""
 
 Lead = Literal["held", "unknown", "always"]
 """When what all texts of a call share is read by a request of its own: "held" where the last call did not leave it in
@@ -50,3 +50,14 @@ class ForcedTokens:
         self._held = list(order[-1])
         asks = Counter({prefix: 2 if len(tokens) >= SIBLINGS else len(tokens) for prefix, tokens in nodes.items()})
         return (len(shared) if led else 0), asks
+
+
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many leading items two sequences share."""
+    length = min(len(a), len(b))
+    if a[:length] == b[:length]:
+        return length
+    low = 0
+    while a[low] == b[low]:
+        low += 1
+    return low
