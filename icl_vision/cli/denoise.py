@@ -144,7 +144,7 @@ def command(
         say(f"LEAKING: {LEAK}", quiet=quiet)
     with kept(out, quiet=quiet), segment_bar(plan.inquiries, quiet) as done:
         results = denoiser.solve(puzzles, out=out, resume=resume, watch=lambda _: done())
-    rows = [_written(one, out, path) for one, path in zip(results, targets, strict=True)]
+    rows = [_written(restored, out, path) for restored, path in zip(results, targets, strict=True)]
     document = {"plan": plan.to_dict(), "leaking": LEAK if denoiser.leaking else "", "images": rows}
     write_json(out / "results.json", document)
     if as_json:
@@ -160,32 +160,32 @@ def command(
 
 def _names(targets: list[Path]) -> list[str]:
     """A short name for each picture, its own: the file's, with a number where several share it."""
-    found: list[str] = []
+    names: list[str] = []
     for path in targets:
         stem = re.sub(r"[^\w.-]+", "-", path.stem) or "image"
         name, number = stem, 2
-        while name in found:
+        while name in names:
             name, number = f"{stem}-{number}", number + 1
-        found.append(name)
-    return found
+        names.append(name)
+    return names
 
 
-def _written(one: DenoisedImage, out: Path, path: Path) -> dict[str, Any]:
+def _written(restored: DenoisedImage, out: Path, path: Path) -> dict[str, Any]:
     """Write a picture's files; its entry in the results."""
     from icl_vision.files.storage import atomic_path
 
-    pictures = {"condition": one.condition, "": one.image}
-    if one.image is not None and one.puzzle.query.known:
-        pictures["merged"] = one.merged
+    pictures = {"condition": restored.condition, "": restored.image}
+    if restored.image is not None and restored.puzzle.query.known:
+        pictures["merged"] = restored.merged
     files: dict[str, str] = {}
     for kind, picture in pictures.items():
         if picture is None:
             continue
-        file = out / (one.puzzle.name + (f"-{kind}" if kind else "") + ".png")
+        file = out / (restored.puzzle.name + (f"-{kind}" if kind else "") + ".png")
         with atomic_path(file) as temporary:
             picture.save(temporary, format="PNG")
         files[kind or "restored"] = file.name
-    return {"image": str(path), "files": files, **one.to_dict()}
+    return {"image": str(path), "files": files, **restored.to_dict()}
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -119,8 +119,8 @@ def check_core() -> tuple[dict[str, Any], list[Finding]]:
     for name, version, unmet in _requirements(None):
         versions[name] = version
         if unmet or version is None:
-            found = "is not installed" if version is None else f"is {version}"
-            text = f"{found}, but {unmet or 'any version'} is needed"
+            problem = "is not installed" if version is None else f"is {version}"
+            text = f"{problem}, but {unmet or 'any version'} is needed"
             findings.append(Finding("error", name, text, f"pip install '{name}{unmet}'"))
     if not findings:
         text = f"{len(versions)} packages, each of a version that fits"
@@ -132,12 +132,12 @@ def _onnxruntimes() -> dict[str, str]:
     """Every installed distribution that owns the import `onnxruntime`."""
     variants = "gpu|directml|openvino|qnn|rocm|migraphx|training|vitisai|cann"
     names = re.compile(rf"^(onnxruntime|ort-nightly)([-_.]({variants}).*)?$")
-    found = {}
+    owners = {}
     for distribution in importlib.metadata.distributions():
         name = (distribution.metadata["Name"] or "").lower()
         if names.match(name):
-            found[name] = distribution.version
-    return dict(sorted(found.items()))
+            owners[name] = distribution.version
+    return dict(sorted(owners.items()))
 
 
 def _probe() -> dict[str, Any] | str:
@@ -151,10 +151,10 @@ def _probe() -> dict[str, Any] | str:
     if done.returncode != 0:
         return lines[-1] if lines else f"its process ended with code {done.returncode}"
     try:
-        found: dict[str, Any] = json.loads(lines[-1])
+        report: dict[str, Any] = json.loads(lines[-1])
     except (IndexError, ValueError):
         return "its answer could not be read"
-    return found
+    return report
 
 
 def _gpu_present() -> bool:
@@ -229,12 +229,12 @@ def _fault(folder: Path) -> str | None:
         return "its card lists no files"
     for name, expected in files.items():
         try:
-            found = sha256_file(folder / name)
+            digest = sha256_file(folder / name)
         except FileNotFoundError:
             return f"{name} is missing"
         except OSError as error:
             return f"{name} cannot be read ({error.strerror})"
-        if found != expected:
+        if digest != expected:
             return f"{name} is not the file its card describes (sha256 differs)"
     return None
 
@@ -339,7 +339,7 @@ def _word_tables(folder: Path) -> tuple[dict[str, Any] | None, list[Finding]]:
     path = folder / FILE
     if not path.exists():
         return None, []
-    size = sum(one.stat().st_size for one in folder.glob(f"{FILE}*") if one.is_file())
+    size = sum(part.stat().st_size for part in folder.glob(f"{FILE}*") if part.is_file())
     try:
         prompts = count(path)
     except StorageError as error:

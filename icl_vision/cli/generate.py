@@ -119,9 +119,9 @@ def command(
         raise click.UsageError(f"--out {out} is one picture; give a folder for {len(queries)} queries, {count} of each")
     if count > 1 and not drawing["temperature"]:
         drawing["temperature"] = 0.5
-    found = read_examples(examples, text)
+    pairs = read_examples(examples, text)
     generator = ImageGenerator(**drawing, **budget, errors="return")
-    generator.fit([one.path for one in found], [one.text for one in found])
+    generator.fit([pair.path for pair in pairs], [pair.text for pair in pairs])
     plan = generator.plan(queries, count)
     seconds = plan.seconds() if generator.llm_.profile.embedded else None
     if dry_run:
@@ -168,13 +168,13 @@ def _plan(plan: Any, seconds: float | None) -> str:
     return f"{plan}\ntime                {expected}"
 
 
-def _save(one: GeneratedImage, target: Path) -> None:
+def _save(drawn: GeneratedImage, target: Path) -> None:
     from icl_vision.files.storage import atomic_path
 
-    if one.image is None:
+    if drawn.image is None:
         return
     with atomic_path(target) as temporary:
-        one.image.save(temporary, format="PNG")
+        drawn.image.save(temporary, format="PNG")
 
 
 def _folder(
@@ -185,18 +185,18 @@ def _folder(
     from icl_vision.viz.drawing_page import DrawingPage, DrawingTile, write_gif, write_page
 
     rows, tiles = [], []
-    for place, (one, name) in enumerate(zip(results, file_names(results), strict=True)):
+    for index, (drawn, name) in enumerate(zip(results, file_names(results), strict=True)):
         target = out / f"{name}.png"
-        _save(one, target)
-        if one.image is not None:
-            moving = frames.get(place) or [one.image]
+        _save(drawn, target)
+        if drawn.image is not None:
+            moving = frames.get(index) or [drawn.image]
             write_gif(out / f"{name}.gif", moving)
-            usage = one.usage
+            usage = drawn.usage
             note = f"{counted(usage.requests, 'request')}, {counted(usage.prompt_tokens, 'prompt token')}, "
-            note += counted(len(one.changes), "repair")
-            layers = [] if one.pyramid is None else [one.pyramid.words(n + 1) for n in range(one.pyramid.layers)]
-            tiles.append(DrawingTile(one.text, one.image, moving, layers, note))
-        rows.append(_row(one, target))
+            note += counted(len(drawn.changes), "repair")
+            layers = [] if drawn.pyramid is None else [drawn.pyramid.words(n + 1) for n in range(drawn.pyramid.layers)]
+            tiles.append(DrawingTile(drawn.text, drawn.image, moving, layers, note))
+        rows.append(_row(drawn, target))
     write_page(out / PAGE, DrawingPage("Drawn by a text LLM, word by word", tiles, {"seconds": f"{seconds:.0f}"},
                                        ATTRIBUTION))  # fmt: skip
     write_json(out / "results.json", {"seconds": seconds, "images": rows})
@@ -206,21 +206,21 @@ def _folder(
 def file_names(results: list[GeneratedImage]) -> list[str]:
     """A file's name for each picture, from its text; letters of other scripts stay."""
     names: list[str] = []
-    for one in results:
-        base = re.sub(r"[^\w]+", "-", one.text.lower()).strip("-_")[:60] or "drawing"
-        name = base if one.number == 1 else f"{base}-{one.number}"
+    for drawn in results:
+        base = re.sub(r"[^\w]+", "-", drawn.text.lower()).strip("-_")[:60] or "drawing"
+        name = base if drawn.number == 1 else f"{base}-{drawn.number}"
         again = 1
         while name in names:
             again += 1
-            name = f"{base}-{one.number}-{again}"
+            name = f"{base}-{drawn.number}-{again}"
         names.append(name)
     return names
 
 
-def _row(one: GeneratedImage, target: Path) -> dict[str, Any]:
-    if one.image is None and not one.error:
-        raise UsageError(f"the drawing of {one.text!r} has neither a picture nor an error")  # cannot be
-    return {"file": None if one.image is None else str(target), **one.to_dict()}
+def _row(drawn: GeneratedImage, target: Path) -> dict[str, Any]:
+    if drawn.image is None and not drawn.error:
+        raise UsageError(f"the drawing of {drawn.text!r} has neither a picture nor an error")  # cannot be
+    return {"file": None if drawn.image is None else str(target), **drawn.to_dict()}
 
 
 def _line(row: dict[str, Any]) -> str:

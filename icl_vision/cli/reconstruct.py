@@ -65,11 +65,11 @@ def command(image: str, tokenizer: str, k: int | None, out: Path, force: bool, a
     loaded = OnnxTokenizer.from_pretrained(tokenizer)
     picture = load_image(image)
     (pyramid,) = loaded.encode(picture, k)
-    (made,) = loaded.decode(pyramid)
+    (rebuilt,) = loaded.decode(pyramid)
     with atomic_path(out) as temporary:
-        loaded.preprocessing.restore(made, picture.size).save(temporary, format="PNG")
+        loaded.preprocessing.restore(rebuilt, picture.size).save(temporary, format="PNG")
     truth = loaded.preprocessing.batch([picture])
-    (quality,) = psnr(truth, np.asarray(made)[None])
+    (quality,) = psnr(truth, np.asarray(rebuilt)[None])
     words = [pyramid.words(layer) for layer in range(1, pyramid.layers + 1)]
     if as_json:
         print_json({"image": image, "tokenizer": loaded.name, "k": pyramid.k, "words": words, "psnr": float(quality),

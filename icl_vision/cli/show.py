@@ -94,7 +94,7 @@ def command(
     if as_json:
         records = [_record(path, shown) for path, shown in zip(images, results, strict=True)]
         print_json({"out": str(out) if looks else None, "images": records})
-    bad = [one for one in results if isinstance(one, ImageError)]
+    bad = [result for result in results if isinstance(result, ImageError)]
     for error in bad:
         say(one_line(_reason(error)))
     if bad:
@@ -124,9 +124,9 @@ def _measured(shown: PyramidLook) -> PyramidLook:
 
     from icl_vision.evaluation.kit.image_metrics import psnr
 
-    made = np.stack([np.asarray(image.convert("RGB")) for image in shown.decoded])
-    seen = np.broadcast_to(np.asarray(shown.seen.convert("RGB")), made.shape)
-    return dataclasses.replace(shown, psnr=tuple(psnr(seen, made).tolist()))
+    decoded = np.stack([np.asarray(image.convert("RGB")) for image in shown.decoded])
+    seen = np.broadcast_to(np.asarray(shown.seen.convert("RGB")), decoded.shape)
+    return dataclasses.replace(shown, psnr=tuple(psnr(seen, decoded).tolist()))
 
 
 def _write(out: Path, looks: list[PyramidLook], command: str) -> None:

@@ -33,10 +33,10 @@ def in_options(message: str, command: click.Command) -> str:
     options = {name: max(param.opts, key=len) for name, param in own.items()} | OTHERWISE.get(command.name or "", {})
     flags = {name: param.secondary_opts for name, param in own.items() if param.is_flag}
 
-    def argument(found: re.Match[str]) -> str:
-        name, value = found["name"], found["value"]
+    def argument(match: re.Match[str]) -> str:
+        name, value = match["name"], match["value"]
         if name not in options:
-            return found[0]
+            return match[0]
         if name in flags:
             if value == "False":
                 return flags[name][0] if flags[name] else f"no {options[name]}"
@@ -49,7 +49,7 @@ def in_options(message: str, command: click.Command) -> str:
         return f"{options[name]} {value.strip(chr(39) + chr(34))}"
 
     named = _ARGUMENT.sub(argument, message)
-    return _QUOTED.sub(lambda found: options.get(found["name"], found[0]), named)
+    return _QUOTED.sub(lambda match: options.get(match["name"], match[0]), named)
 
 
 def _takes(command: click.Command, name: str, value: str) -> bool:

@@ -159,11 +159,11 @@ def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
     """The files to read: those named, in the order named, and the images of the folders named; and folders without."""
     from icl_vision.images import list_images
 
-    found: list[str] = []
+    files: list[str] = []
     problems: list[dict[str, Any]] = []
     for name in images:
         if not os.path.isdir(name):
-            found.append(name)
+            files.append(name)
             continue
         try:
             inside = list_images(name)
@@ -174,8 +174,8 @@ def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
 
             problems.append(row_of(name, error))
             continue
-        found += map(str, inside)
-    return found, problems
+        files += map(str, inside)
+    return files, problems
 
 
 def _stream(

@@ -124,13 +124,13 @@ class ReconstructionEvaluation:
                 row["guidance"] = _guidance(np.asarray(scores), row["ids"])
         for k in self.ks or ():
             layers = self.tokenizer.layout.layers_for(k)
-            made = self.tokenizer.decode([pyramid.truncate(layers) for pyramid in pyramids])
-            pixels = np.stack([np.asarray(image) for image in made])
+            decoded = self.tokenizer.decode([pyramid.truncate(layers) for pyramid in pyramids])
+            pixels = np.stack([np.asarray(image) for image in decoded])
             columns: dict[str, Any] = {"psnr": psnr(truth, pixels), "ssim": ssim(truth, pixels)}
             if perceptual is not None:
                 columns["lpips"] = perceptual(truth, pixels)
             if reader is not None:
-                columns["read"] = reader.read(made)
+                columns["read"] = reader.read(decoded)
             for index, row in enumerate(rows):
                 row["at"][str(k)] = {name: _plain(values[index]) for name, values in columns.items()}
         return rows
@@ -184,8 +184,8 @@ class ReconstructionEvaluation:
         real = tool.gather(self._originals(known))
         distances, scores = {}, {}
         for k in self.ks or ():
-            made = tool.gather(self._decoded(known, rows, self.tokenizer.layout.layers_for(k)))
-            distances[str(k)], scores[str(k)] = tool.distance(real, made), tool.score(made)
+            decoded = tool.gather(self._decoded(known, rows, self.tokenizer.layout.layers_for(k)))
+            distances[str(k)], scores[str(k)] = tool.distance(real, decoded), tool.score(decoded)
         return {"name": tool.name, "n": len(known), "at": distances, "score": scores}
 
     def _originals(self, pictures: Sequence[Picture]) -> Iterator[Pixels]:

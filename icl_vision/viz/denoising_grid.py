@@ -79,7 +79,7 @@ def _task(view: TaskView) -> str:
     decided = "<br>".join(map(escape, view.decided))
     rows = "".join(
         f'<tr><th scope="row">{escape(row.name)}<small>{escape(row.what)}</small></th>'
-        + "".join(f"<td>{_tile(one, row.name)}</td>" for one in row.pictures[:SHOWN])
+        + "".join(f"<td>{_tile(pixels, row.name)}</td>" for pixels in row.pictures[:SHOWN])
         + "</tr>"
         for row in view.rows
     )
@@ -100,13 +100,13 @@ def _tile(pixels: npt.NDArray[np.uint8] | None, name: str) -> str:
 def _pairs(pairs: Sequence[Mapping[str, Any]]) -> str:
     """The differences as a table: the LLM minus each other row."""
     lines = []
-    for one in pairs:
-        low, high = one["interval"]
-        mark = {True: "better", False: "worse"}.get(one["better"], "")
+    for pair in pairs:
+        low, high = pair["interval"]
+        mark = {True: "better", False: "worse"}.get(pair["better"], "")
         lines.append(
-            f"<tr><td>{escape(one['metric'].upper())}</td><td>stride {escape(one['stride'])}</td>"
-            f"<td>{escape(one['second'])}</td><td class='{mark}'>{one['difference']:+.3f} [{low:+.3f}, {high:+.3f}] "
-            f"{mark or 'no difference shown'}</td><td>{escape(one['wins'])} of {escape(one['n'])}</td></tr>"
+            f"<tr><td>{escape(pair['metric'].upper())}</td><td>stride {escape(pair['stride'])}</td>"
+            f"<td>{escape(pair['second'])}</td><td class='{mark}'>{pair['difference']:+.3f} [{low:+.3f}, {high:+.3f}] "
+            f"{mark or 'no difference shown'}</td><td>{escape(pair['wins'])} of {escape(pair['n'])}</td></tr>"
         )
     head = "<tr><th>metric</th><th></th><th>the LLM minus</th><th>difference, 95%</th><th>pictures won</th></tr>"
     table = f'<table class="pairs">{head}{"".join(lines)}</table>'

@@ -70,8 +70,9 @@ def gif_bytes(frames: Sequence[Image.Image], *, frame_ms: int = FRAME_MS, last_m
     """
     if not frames:
         raise UsageError("an animation needs at least one frame; got none")
-    if len({frame.size for frame in frames}) > 1:
-        raise UsageError(f"the frames of an animation must be of one size; got {sorted({one.size for one in frames})}")
+    sizes = sorted({frame.size for frame in frames})
+    if len(sizes) > 1:
+        raise UsageError(f"the frames of an animation must be of one size; got {sizes}")
     large = [enlarged(frame) for frame in frames]
     buffer = io.BytesIO()
     large[0].save(

@@ -28,17 +28,17 @@ _STYLE = """.icl-card{font:13px/1.4 system-ui,sans-serif}
 .icl-card .soft{opacity:.7}"""
 
 
-def classification_html(one: Classification) -> str:
+def classification_html(classification: Classification) -> str:
     """An answer: its label, the probabilities as bars (the likeliest first), the words that were all the LLM saw."""
-    if one.error is not None:
-        head = f"<b>failed</b>: {escape(type(one.error).__name__)}: {escape(one.error)}"
-    elif one.label is None:
-        head = f"<b>no known label</b>; the answer was {escape(repr(one.text))}"
+    if classification.error is not None:
+        head = f"<b>failed</b>: {escape(type(classification.error).__name__)}: {escape(classification.error)}"
+    elif classification.label is None:
+        head = f"<b>no known label</b>; the answer was {escape(repr(classification.text))}"
     else:
-        head = f"<b>{escape(one.label)}</b>"
+        head = f"<b>{escape(classification.label)}</b>"
     table = ""
-    if one.probabilities:
-        ranked = sorted(one.probabilities.items(), key=lambda item: -item[1])
+    if classification.probabilities:
+        ranked = sorted(classification.probabilities.items(), key=lambda item: -item[1])
         rows = [
             f'<tr><td>{escape(label)}</td><td>{percent(share)}</td><td style="width:9em">'
             f'<span class="bar" style="width:{100 * share:.1f}%"></span></td></tr>'
@@ -46,9 +46,9 @@ def classification_html(one: Classification) -> str:
         ]
         if len(ranked) > MOST_LABELS:
             rows.append(f'<tr><td class="soft">and {len(ranked) - MOST_LABELS} more</td></tr>')
-        sure = "calibrated" if one.calibrated else "raw: mostly too sure"
+        sure = "calibrated" if classification.calibrated else "raw: mostly too sure"
         table = f'<table>{"".join(rows)}</table><div class="soft">probabilities: {sure}</div>'
-    words = " / ".join(_words(list(layer)) for layer in one.words)
+    words = " / ".join(_words(list(layer)) for layer in classification.words)
     return _card(f'<div>{head}</div>{table}<div class="soft">words: {words}</div>')
 
 

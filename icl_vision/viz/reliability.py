@@ -35,7 +35,7 @@ svg.reliability .gap { stroke: var(--bad); stroke-width: 1.3; } svg.reliability 
 """
 
 
-def reliability_diagram(found: Mapping[str, Any], *, title: str) -> str:
+def reliability_diagram(fit: Mapping[str, Any], *, title: str) -> str:
     """One diagram as an ``svg`` element.
 
     Args:
@@ -51,35 +51,35 @@ def reliability_diagram(found: Mapping[str, Any], *, title: str) -> str:
             f'<text x="{_LEFT - 6}" y="{base - at + 4:.1f}" text-anchor="end">{step}</text>'
             f'<text x="{_LEFT + at:.1f}" y="{base + _GAP + _COUNTS + 15}" text-anchor="middle">{step}</text>'
         )
-    most = max((one["n"] for one in found["bins"]), default=0) or 1
-    for one in found["bins"]:
-        if one["n"]:
-            parts.append(_bar(one, base, most))
+    most = max((bin_["n"] for bin_ in fit["bins"]), default=0) or 1
+    for bin_ in fit["bins"]:
+        if bin_["n"]:
+            parts.append(_bar(bin_, base, most))
     parts.append(
         f'<line class="diagonal" x1="{_LEFT}" y1="{base}" x2="{_LEFT + _SIDE}" y2="{_TOP}"/>'
         f'<text x="{_LEFT + _SIDE / 2}" y="{_HEIGHT - 6}" text-anchor="middle">probability given (%)</text>'
         f'<text x="12" y="{_TOP + _SIDE / 2}" text-anchor="middle" transform="rotate(-90 12 {_TOP + _SIDE / 2})">right '
         f'(%)</text><text x="{_LEFT - 6}" y="{base + _GAP + _COUNTS}" text-anchor="end">n</text>'
     )
-    spoken = "; ".join(_spoken(one) for one in found["bins"] if one["n"])
-    label = escape(f"{title}. {summary(found)}. {spoken}")
+    spoken = "; ".join(_spoken(bin_) for bin_ in fit["bins"] if bin_["n"])
+    label = escape(f"{title}. {summary(fit)}. {spoken}")
     return (
         f'<svg class="reliability" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{label}">'
         f"{''.join(parts)}</svg>"
     )
 
 
-def _bar(one: Mapping[str, Any], base: float, most: int) -> str:
-    left, width = _LEFT + _SIDE * one["low"] + 1, _SIDE * (one["high"] - one["low"]) - 2
-    right, sure = _SIDE * one["accuracy"], _SIDE * one["confidence"]
+def _bar(bin_: Mapping[str, Any], base: float, most: int) -> str:
+    left, width = _LEFT + _SIDE * bin_["low"] + 1, _SIDE * (bin_["high"] - bin_["low"]) - 2
+    right, sure = _SIDE * bin_["accuracy"], _SIDE * bin_["confidence"]
     top, height = base - max(right, sure), abs(right - sure)
-    deep = _COUNTS * one["n"] / most
+    deep = _COUNTS * bin_["n"] / most
     hatch = "".join(
         f'<line x1="{left:.1f}" x2="{left + width:.1f}" y1="{top + at:.1f}" y2="{top + at:.1f}"/>'
         for at in range(3, int(height), 4)
     )
     return (
-        f"<g><title>{escape(_spoken(one))}</title>"
+        f"<g><title>{escape(_spoken(bin_))}</title>"
         f'<rect class="right" x="{left:.1f}" y="{base - right:.1f}" width="{width:.1f}" height="{right:.1f}" '
         f'opacity=".8"/><g class="gap"><rect x="{left:.1f}" y="{top:.1f}" width="{width:.1f}" '
         f'height="{height:.1f}"/>{hatch}</g>'
@@ -88,22 +88,22 @@ def _bar(one: Mapping[str, Any], base: float, most: int) -> str:
     )
 
 
-def _spoken(one: Mapping[str, Any]) -> str:
-    answers = "1 answer" if one["n"] == 1 else f"{one['n']:,} answers"
+def _spoken(bin_: Mapping[str, Any]) -> str:
+    predictions = "1 answer" if bin_["n"] == 1 else f"{bin_['n']:,} answers"
     return (
-        f"{answers} with {percent(one['low'])} to {percent(one['high'])} (mean "
-        f"{percent(one['confidence'], 1)}): {percent(one['accuracy'], 1)} right"
+        f"{predictions} with {percent(bin_['low'])} to {percent(bin_['high'])} (mean "
+        f"{percent(bin_['confidence'], 1)}): {percent(bin_['accuracy'], 1)} right"
     )
 
 
-def summary(found: Mapping[str, Any]) -> str:
+def summary(fit: Mapping[str, Any]) -> str:
     """The figures in a line."""
-    low, high = found["interval"]
-    brier = "" if found.get("brier") is None else f", Brier score {found['brier']:.3f}"
+    low, high = fit["interval"]
+    brier = "" if fit.get("brier") is None else f", Brier score {fit['brier']:.3f}"
     return (
-        f"calibration error {found['ece']:.3f} (95% {low:.3f} to {high:.3f}; perfect probabilities would give "
-        f"{found['perfect']['mean']:.3f}), mean probability {percent(found['confidence'], 1)} at "
-        f"{percent(found['accuracy'], 1)} right, n = {found['n']:,}{brier}"
+        f"calibration error {fit['ece']:.3f} (95% {low:.3f} to {high:.3f}; perfect probabilities would give "
+        f"{fit['perfect']['mean']:.3f}), mean probability {percent(fit['confidence'], 1)} at "
+        f"{percent(fit['accuracy'], 1)} right, n = {fit['n']:,}{brier}"
     )
 
 
@@ -118,18 +118,18 @@ def reliability_section(cells: Sequence[tuple[str, str, Mapping[str, Any]]], *, 
         return ""
     figures = "".join(
         f'<figure class="card"><figcaption>{escape(row)}, {escape(setting)}<small class="soft"> '
-        f"{escape(found.get('probabilities', ''))}</small></figcaption>"
-        f'{reliability_diagram(found, title=f"{row}, {setting}")}<p class="small soft">{escape(summary(found))}</p>'
+        f"{escape(fit.get('probabilities', ''))}</small></figcaption>"
+        f'{reliability_diagram(fit, title=f"{row}, {setting}")}<p class="small soft">{escape(summary(fit))}</p>'
         "</figure>"
-        for row, setting, found in cells[:diagrams]
+        for row, setting, fit in cells[:diagrams]
     )
     rows = "".join(
         f'<tr><th scope="row">{escape(row)}</th><td>{escape(setting)}</td>'
-        f"<td>{escape(found.get('probabilities', ''))}</td><td>{found['n']:,}</td><td>{percent(found['accuracy'], 1)}"
-        f"</td><td>{percent(found['confidence'], 1)}</td><td>{found['ece']:.3f}</td>"
-        f"<td>{found['interval'][0]:.3f} to {found['interval'][1]:.3f}</td><td>{found['perfect']['mean']:.3f}</td>"
-        f"<td>{'-' if found.get('brier') is None else format(found['brier'], '.3f')}</td></tr>"
-        for row, setting, found in cells
+        f"<td>{escape(fit.get('probabilities', ''))}</td><td>{fit['n']:,}</td><td>{percent(fit['accuracy'], 1)}"
+        f"</td><td>{percent(fit['confidence'], 1)}</td><td>{fit['ece']:.3f}</td>"
+        f"<td>{fit['interval'][0]:.3f} to {fit['interval'][1]:.3f}</td><td>{fit['perfect']['mean']:.3f}</td>"
+        f"<td>{'-' if fit.get('brier') is None else format(fit['brier'], '.3f')}</td></tr>"
+        for row, setting, fit in cells
     )
     head = "".join(f"<th scope=col>{name}</th>" for name in HEADS)
     return (

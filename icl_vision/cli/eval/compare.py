@@ -69,35 +69,35 @@ def command(
     from icl_vision.evaluation.kit.compare import compare_rows, compare_runs
 
     if run_b is not None:
-        found = compare_runs(run_a, run_b, rows=rows or ("likelihood",), settings=settings, margin=margin / 100)
+        comparison = compare_runs(run_a, run_b, rows=rows or ("likelihood",), settings=settings, margin=margin / 100)
     else:
         two = rows or ("likelihood", "words_prototype")
         if len(two) != 2:
             raise click.UsageError(
                 f"one run needs exactly two rows to compare (--rows A B); got {len(two)}: {' '.join(two)}"
             )
-        found = compare_rows(run_a, two[0], two[1], settings=settings, margin=margin / 100)
+        comparison = compare_rows(run_a, two[0], two[1], settings=settings, margin=margin / 100)
     if as_json:
-        print_json(found.to_dict())
+        print_json(comparison.to_dict())
         return
-    click.echo(_text(found))
+    click.echo(_text(comparison))
 
 
-def _text(found: Comparison) -> str:
-    many = len(found.pairs) > 1
-    lines = [f"A  {found.names[0]}", f"B  {found.names[1]}", ""]
-    for pair in found.pairs:
+def _text(comparison: Comparison) -> str:
+    many = len(comparison.pairs) > 1
+    lines = [f"A  {comparison.names[0]}", f"B  {comparison.names[1]}", ""]
+    for pair in comparison.pairs:
         lines += _paired(pair, many)
     lines.append(
         "95% Wilson intervals of accuracies; 95% Tango interval of the difference; p: McNemar, exact, two-sided."
     )
     if many:
         lines.append(
-            f"Holm: corrected for {counted(len(found.pairs), 'comparison')}; "
+            f"Holm: corrected for {counted(len(comparison.pairs), 'comparison')}; "
             "better and worse are said of corrected p < 0.05."
         )
-    if found.unpaired:
-        lines.append(f"In one run only, and counting for nothing here: {counted(found.unpaired, 'item')}.")
+    if comparison.unpaired:
+        lines.append(f"In one run only, and counting for nothing here: {counted(comparison.unpaired, 'item')}.")
     return "\n".join(lines)
 
 

@@ -140,11 +140,11 @@ def budget_options(function: F) -> F:
         from icl_vision.llms import Budget, PriceTable
 
         limits = (budget_requests, budget_tokens, budget_cost)
-        found = {
+        budget = {
             "budget": None if limits == (None, None, None) else Budget(*limits),
             "prices": None if prices is None else PriceTable.load(prices),
         }
-        return function(*args, budget=found, **kwargs)
+        return function(*args, budget=budget, **kwargs)
 
     for option in reversed(LIMITS):
         command = option(command)

@@ -194,8 +194,8 @@ class RunOptions:
         from icl_vision.tokenizers import ImageTokenizer
         from icl_vision.tokenizers.words_cache import CachedTokenizer, can_be_cached
 
-        found = ImageTokenizer.from_pretrained(name)
-        return CachedTokenizer(found) if can_be_cached(found) else found
+        loaded = ImageTokenizer.from_pretrained(name)
+        return CachedTokenizer(loaded) if can_be_cached(loaded) else loaded
 
     def show_plan(self, classifier: FewShotClassifier, images: Sequence[Path], *, as_json: bool) -> None:
         """Print what classifying would send; with --out and --resume only what is missing there."""

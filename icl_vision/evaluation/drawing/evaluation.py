@@ -223,5 +223,5 @@ def _pyramid(words: Sequence[str], tokenizer: Tokenizer) -> TokenPyramid:
     return tokenizer.from_text(" ".join(words))
 
 
-def _equal(one: TokenPyramid, other: TokenPyramid) -> int:
-    return sum(a == b for a, b in zip(one.words(), other.words(), strict=True))
+def _equal(drawn: TokenPyramid, other: TokenPyramid) -> int:
+    return sum(a == b for a, b in zip(drawn.words(), other.words(), strict=True))

@@ -183,11 +183,11 @@ def nearest_neighbours(
     _check_support(len(rows), support_labels)
     if not 1 <= k <= len(rows):
         raise UsageError(f"k neighbours must be between 1 and the {len(rows)} support images; got {k}")
-    found = []
+    labels = []
     for nearest in np.argsort(-(asked @ rows.T), axis=1, kind="stable")[:, :k]:
         # A Counter keeps the order of first appearance, so equal counts go to the nearer image.
-        found.append(Counter(support_labels[index] for index in nearest).most_common(1)[0][0])
-    return found
+        labels.append(Counter(support_labels[index] for index in nearest).most_common(1)[0][0])
+    return labels
 
 
 def _check_support(rows: int, support_labels: Sequence[str]) -> None:
@@ -270,8 +270,8 @@ def blind(llm: TextLLM, prepared: PreparedPrompt, labels: Sequence[str]) -> str 
     from icl_vision.evaluation.kit.metrics import prefix_match
 
     answer = llm.complete_sync(prompt, stop=("\n",)).text
-    found = [label for label in labels if prefix_match(answer, label)]
-    return max(found, key=len) if found else None
+    named = [label for label in labels if prefix_match(answer, label)]
+    return max(named, key=len) if named else None
 
 
 # -- the rows of a table
@@ -282,8 +282,8 @@ def _prior_row(view: View) -> list[str | None]:
 
 
 def _label_name_row(view: View) -> list[str | None] | None:
-    found = label_name(view.labels, view, view.query_words)
-    return None if found is None else [*found]
+    labels = label_name(view.labels, view, view.query_words)
+    return None if labels is None else [*labels]
 
 
 def _by_words(method: Callable[..., list[str]]) -> Callable[[View], list[str | None]]:

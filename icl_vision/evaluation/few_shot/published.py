@@ -136,15 +136,15 @@ def quoted(settings: Iterable[Setting]) -> dict[str, list[dict[str, Any]]]:
     where all seven columns of its ways are among the settings.
     """
     wanted = list(settings)
-    full = [ways for ways in dict.fromkeys(one.ways for one in wanted) if set(settings_of(ways)) <= set(wanted)]
+    full = [ways for ways in dict.fromkeys(setting.ways for setting in wanted) if set(settings_of(ways)) <= set(wanted)]
     rows: list[dict[str, Any]] = []
     cells: list[dict[str, Any]] = []
     means: list[dict[str, Any]] = []
-    for one in PUBLISHED:
-        known = [ways for ways in full if ways in one.means]
-        if not known and not any(setting in one.cells for setting in wanted):
+    for paper in PUBLISHED:
+        known = [ways for ways in full if ways in paper.means]
+        if not known and not any(setting in paper.cells for setting in wanted):
             continue
-        rows.append(one.row())
-        cells.extend(one.cell(setting) for setting in wanted)
-        means.extend({"row": one.name, "ways": ways, "mean": round(one.means[ways] / 100, 6)} for ways in known)
+        rows.append(paper.row())
+        cells.extend(paper.cell(setting) for setting in wanted)
+        means.extend({"row": paper.name, "ways": ways, "mean": round(paper.means[ways] / 100, 6)} for ways in known)
     return {"rows": rows, "cells": cells, "means": means}

@@ -49,17 +49,17 @@ def list_pictures(source: str | Path, *, limit: int | None = None, seed: int = 0
     path = Path(source)
     limit = checks.count("limit", limit, of="pictures", none="all")
     if os.path.isdir(path):
-        found = [_from_file(file, path) for file in list_images(path)]
+        pictures = [_from_file(file, path) for file in list_images(path)]
     elif path.suffix.lower() == ".npz" and os.path.isfile(path):
-        found = _from_arrays(path)
+        pictures = _from_arrays(path)
     else:
         raise UsageError(f"{str(path)!r} is neither a folder of images nor an .npz file")
-    if not found:
+    if not pictures:
         raise UsageError(f"{str(path)!r} holds no picture")
-    if limit is not None and limit < len(found):
-        chosen = sorted(Draw("pictures", seed).shuffled(range(len(found)))[:limit])
-        found = [found[place] for place in chosen]
-    return found
+    if limit is not None and limit < len(pictures):
+        chosen = sorted(Draw("pictures", seed).shuffled(range(len(pictures)))[:limit])
+        pictures = [pictures[index] for index in chosen]
+    return pictures
 
 
 def _from_file(file: Path, root: Path) -> Picture:
@@ -73,13 +73,13 @@ def _from_arrays(path: Path) -> list[Picture]:
         names = next((pair for pair in ARRAYS if pair[0] in inside), None)
         if names is None:
             raise UsageError(f"{str(path)!r} holds {', '.join(inside) or 'nothing'}; expected x_test or images")
-        found, _ = read_arrays(path, *names)
+        arrays, _ = read_arrays(path, *names)
     except (OSError, ValueError) as error:
         if isinstance(error, UsageError):
             raise
         raise UsageError(f"{str(path)!r} cannot be read as an .npz file: {error}") from error
-    images: Any = found[names[0]]
-    labels: Any = found.get(names[1])
+    images: Any = arrays[names[0]]
+    labels: Any = arrays.get(names[1])
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or (images.ndim == 4 and images.shape[3] != 3):
         raise UsageError(
             f"{names[0]} in {str(path)!r} must be uint8 [N, H, W] or [N, H, W, 3]; got {images.dtype} "

@@ -84,14 +84,14 @@ class _Recent(OrderedDict[Hashable, V]):
     def all(self, keys: Sequence[Any], make: Callable[[list[Any]], Sequence[V]]) -> list[V]:
         """The value of each key; those not known are made in one call."""
         new = [key for key in dict.fromkeys(keys) if key not in self]
-        made = dict(zip(new, make(new), strict=True)) if new else {}
-        found = [made[key] if key in made else self[key] for key in keys]
-        for key, value in zip(keys, found, strict=True):
+        fresh = dict(zip(new, make(new), strict=True)) if new else {}
+        values = [fresh[key] if key in fresh else self[key] for key in keys]
+        for key, value in zip(keys, values, strict=True):
             self[key] = value
             self.move_to_end(key)
         while len(self) > self.size:
             self.popitem(last=False)
-        return found
+        return values
 
 
 def _paths(images: Any) -> tuple[Any, list[str] | None]:

@@ -57,10 +57,10 @@ class Results:
             ) from None
         except (OSError, ValueError) as error:
             raise RunError(f"{str(target)!r} cannot be read: {error}") from error
-        found = (document.get("kind"), document.get("format_version")) if isinstance(document, dict) else None
-        if found != ("few-shot", FORMAT_VERSION):
+        kind = (document.get("kind"), document.get("format_version")) if isinstance(document, dict) else None
+        if kind != ("few-shot", FORMAT_VERSION):
             raise RunError(
-                f"{str(target)!r} holds {found}, not results of `icl-vision eval few-shot` (format {FORMAT_VERSION})"
+                f"{str(target)!r} holds {kind}, not results of `icl-vision eval few-shot` (format {FORMAT_VERSION})"
             )
         try:
             return cls(
@@ -76,8 +76,8 @@ class Results:
 
     def accuracy(self, row: str, setting: str) -> Mapping[str, Any] | None:
         """The accuracy object of a cell, None where there is none or nothing was counted."""
-        found = self.cells.get((row, setting), {}).get("accuracy")
-        return found if found and found.get("accuracy") is not None else None
+        accuracy = self.cells.get((row, setting), {}).get("accuracy")
+        return accuracy if accuracy and accuracy.get("accuracy") is not None else None
 
 
 class Numbers:
@@ -209,7 +209,7 @@ class _Block:
         self._items.append(
             {
                 "id": str(item["id"]),
-                "labels": [label[str(one)] for one in item["labels"]],
+                "labels": [label[str(name)] for name in item["labels"]],
                 "support": [self._tile(tile) for tile in item["support"]],
                 "query": self._tile(item["query"]),
                 "prompts": {str(name): _text(prompt) for name, prompt in item["prompts"].items() if prompt},

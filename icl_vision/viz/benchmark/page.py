@@ -64,10 +64,10 @@ def write_report(
     """
     folder = Path(folder)
     results = Results.read(folder)
-    other = [_like(results, Path(one)) for one in others]
+    other = [_like(results, Path(run)) for run in others]
     if images is not None and not os.path.isdir(images):
         raise UsageError(f"images must be the folder that the run's image paths are in; {str(images)!r} is no folder")
-    place = Path(images) if images is not None else _images_of(results, folder, trust)
+    root = Path(images) if images is not None else _images_of(results, folder, trust)
     target = folder / "report.html"
     with tempfile.TemporaryFile("w+", encoding="ascii", newline="\n") as blocks:
         packed = pack_items(read_results(folder), results, blocks)
@@ -78,7 +78,7 @@ def write_report(
             page.write(_element("index", packed.index()))
             for block in blocks:
                 page.write(_element("block", block.rstrip("\n")))
-            for chunk in _chunks(thumbnails(place, packed.images.texts)):
+            for chunk in _chunks(thumbnails(root, packed.images.texts)):
                 page.write(_element("thumbs", chunk))
             page.write(tail)
     return target
@@ -86,15 +86,15 @@ def write_report(
 
 def _like(results: Results, folder: Path) -> Results:
     """Another run, if all that may tell it from this one is its words."""
-    found = Results.read(folder)
+    other = Results.read(folder)
     names = ("llm", "labels", "questions", "options", "prompt")
-    different = [name for name in names if found.config.get(name) != results.config.get(name)]
+    different = [name for name in names if other.config.get(name) != results.config.get(name)]
     if different:
         raise RunMismatchError(
             f"the run in {str(folder)!r} differs in {', '.join(different)}, so a plot of accuracy against words would "
             "mix two things; repeat this run with another -k on its own episodes.json"
         )
-    return found
+    return other
 
 
 def _frame(results: Results, others: Sequence[Results], packed: Packed, title: str) -> str:
@@ -150,8 +150,8 @@ def _element(kind: str, data: str) -> str:
 
 def _chunks(pictures: Iterator[str]) -> Iterator[str]:
     chunk: list[str] = []
-    for one in pictures:
-        chunk.append(one)
+    for picture in pictures:
+        chunk.append(picture)
         if len(chunk) == _CHUNK:
             yield " ".join(chunk)
             chunk = []
@@ -171,7 +171,7 @@ def _images_of(results: Results, folder: Path, trust: bool) -> Path | None:
     if not isinstance(data, str) or not data:
         return None
     try:
-        place = Path(Reader(str(folder), trust).place("folder of images", data, "images="))
+        root = Path(Reader(str(folder), trust).place("folder of images", data, "images="))
     except UntrustedNameError:
         logger.warning(
             "the run says that its images lie in %r; the page shows their words alone. Say where they are with images= "
@@ -179,4 +179,4 @@ def _images_of(results: Results, folder: Path, trust: bool) -> Path | None:
             data,
         )
         return None
-    return place if os.path.isdir(place) else None
+    return root if os.path.isdir(root) else None

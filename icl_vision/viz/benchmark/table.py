@@ -55,7 +55,7 @@ def headline(results: Results) -> str:
         if name != row and name in _names(results)
     ]
     bars = [(_plain(row), accuracy)]
-    bars += [(_plain(name), found) for name in others if (found := results.accuracy(name, setting["id"]))][:8]
+    bars += [(_plain(name), share) for name in others if (share := results.accuracy(name, setting["id"]))][:8]
     means = "".join(
         f"<p><b>{percent(mean, 2)}</b> mean of the seven {ways}-way columns</p>"
         for (name, ways), mean in results.means.items()
@@ -206,7 +206,8 @@ def _labels(row: Mapping[str, Any]) -> str:
 
 def plots(results: Results, others: Sequence[Results] = ()) -> str:
     """Accuracy against shots and repeats, for each number of ways; against words where other runs have other k."""
-    measured = [name for name in _names(results) if any(results.accuracy(name, one["id"]) for one in results.settings)]
+    settings = [setting["id"] for setting in results.settings]
+    measured = [name for name in _names(results) if any(results.accuracy(name, setting) for setting in settings)]
     names = [name for name in SHOWN if name in measured] or measured[: len(SHOWN)]
     charts = []
     for ways in dict.fromkeys(setting["ways"] for setting in results.settings):
@@ -235,17 +236,17 @@ def plots(results: Results, others: Sequence[Results] = ()) -> str:
 def probabilities(results: Results) -> str:
     """How well the probabilities of each row fit what was true, the headline's row and plain settings first."""
     first = title_row(results)
-    found = [
+    fits = [
         (name, setting, cell["reliability"])
         for (name, setting), cell in results.cells.items()
         if isinstance(cell.get("reliability"), Mapping)
     ]
-    plain = {one["id"]: (-one["ways"], one["shots"]) for one in results.settings if _is_plain(one)}
+    plain = {chosen["id"]: (-chosen["ways"], chosen["shots"]) for chosen in results.settings if _is_plain(chosen)}
 
     def telling(cell: tuple[str, str, Mapping[str, Any]]) -> tuple[bool, bool, tuple[int, int]]:
         return cell[0] != first, cell[1] not in plain, plain.get(cell[1], (0, 0))
 
-    return reliability_section([(_plain(row), setting, fit) for row, setting, fit in sorted(found, key=telling)])
+    return reliability_section([(_plain(row), setting, fit) for row, setting, fit in sorted(fits, key=telling)])
 
 
 def _is_plain(setting: Mapping[str, Any]) -> bool:
@@ -315,11 +316,11 @@ def cost(results: Results, usage: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def _money(document: Mapping[str, Any]) -> str:
-    found = document.get("cost")
-    if isinstance(found, Mapping):
-        amount = found.get("amount")
-        return f"{amount:,.4f}" if amount is not None else f"unknown ({found.get('reason') or 'no price given'})"
-    return f"{found:,.4f}" if isinstance(found, int | float) else "unknown (no price given)"
+    cost = document.get("cost")
+    if isinstance(cost, Mapping):
+        amount = cost.get("amount")
+        return f"{amount:,.4f}" if amount is not None else f"unknown ({cost.get('reason') or 'no price given'})"
+    return f"{cost:,.4f}" if isinstance(cost, int | float) else "unknown (no price given)"
 
 
 def facts(results: Results) -> str:
@@ -340,9 +341,9 @@ def _fact(value: Any) -> str:
     if isinstance(value, str):
         return bare(value)
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_fact(one)}" for name, one in value.items())
+        return ", ".join(f"{name} {_fact(inner)}" for name, inner in value.items())
     if isinstance(value, list | tuple):
-        return ", ".join(_fact(one) for one in value)
+        return ", ".join(_fact(inner) for inner in value)
     return str(value)
 
 

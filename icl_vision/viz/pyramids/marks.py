@@ -86,13 +86,13 @@ def cells(pyramid: TokenPyramid, layer: int, similarity: Similarity | None) -> l
         values = similarity.layers[layer - 1]
         cosines = values.ravel().tolist()
         shades = _shades(values, similarity.low, similarity.high).ravel().tolist()
-    found = []
+    layer_cells = []
     for place, index in enumerate(np.ndindex(grid)):
         frame = index[0] + 1 if len(grid) > 2 else None
         row, column = index[-2] + 1, index[-1] + 1
         number = int(ids[index])
-        found.append(Cell(names[place], number, layer, row, column, cosines[place], shades[place], frame))
-    return found
+        layer_cells.append(Cell(names[place], number, layer, row, column, cosines[place], shades[place], frame))
+    return layer_cells
 
 
 def _shades(values: npt.NDArray[np.float32], low: float, high: float) -> npt.NDArray[np.intp]:

@@ -97,9 +97,9 @@ def _contents(looks: Sequence[PyramidLook]) -> str:
     if len(looks) == 1:
         return ""
     links = "".join(
-        f'<li><a href="#i{number}"><img src="{data_uri(_thumb(one.backdrop), exact=False)}" alt="">'
-        f"<span>{escape(one.name)}</span></a></li>"
-        for number, one in enumerate(looks, start=1)
+        f'<li><a href="#i{number}"><img src="{data_uri(_thumb(look.backdrop), exact=False)}" alt="">'
+        f"<span>{escape(look.name)}</span></a></li>"
+        for number, look in enumerate(looks, start=1)
     )
     return f'<nav aria-label="images"><ul class="contents">{links}</ul></nav>'
 
@@ -214,27 +214,27 @@ def _legend(similarity: Similarity | None) -> str:
 
 
 def _layer(shown: PyramidLook, layer: int) -> str:
-    found = cells(shown.pyramid, layer, shown.similarity)
+    tiles = cells(shown.pyramid, layer, shown.similarity)
     rows, columns = shown.pyramid.layout.grids[layer - 1]
-    readable = len(found) <= READABLE
-    size = "few" if len(found) <= _FEW else "some" if readable else "many"
-    heading = f"<h3>Layer {layer} <small>{columns} x {rows}, {len(found)} word{'s' * (len(found) > 1)}</small></h3>"
+    readable = len(tiles) <= READABLE
+    size = "few" if len(tiles) <= _FEW else "some" if readable else "many"
+    heading = f"<h3>Layer {layer} <small>{columns} x {rows}, {len(tiles)} word{'s' * (len(tiles) > 1)}</small></h3>"
     if shown.similarity is not None:
         heading += f'<p class="small soft">{escape(shown.similarity.verdict(layer).capitalize())}</p>'
     ratio = shown.backdrop.width / shown.backdrop.height
-    board = _board(found, (rows, columns), f"layer {layer} on {shown.name}", ratio)
-    side = "" if size == "few" else _cloud(found)
+    board = _board(tiles, (rows, columns), f"layer {layer} on {shown.name}", ratio)
+    side = "" if size == "few" else _cloud(tiles)
     return f'<section class="layer card {size}">{heading}<div class="pair">{board}{side}</div></section>'
 
 
-def _board(found: Sequence[Cell], grid: tuple[int, int], label: str, ratio: float) -> str:
+def _board(tiles: Sequence[Cell], grid: tuple[int, int], label: str, ratio: float) -> str:
     """The cells over the image: with their words, or as shades alone."""
     rows, columns = grid
-    readable = len(found) <= READABLE
+    readable = len(tiles) <= READABLE
     room = (100 / columns, 100 / ratio / rows)
     lines = []
-    for start in range(0, len(found), columns):
-        row = "".join(_written(cell, room) if readable else _shaded(cell) for cell in found[start : start + columns])
+    for start in range(0, len(tiles), columns):
+        row = "".join(_written(cell, room) if readable else _shaded(cell) for cell in tiles[start : start + columns])
         lines.append(f'<div role="row">{row}</div>')
     kind = "words" if readable else "shades"
     return (
@@ -255,9 +255,9 @@ def _written(cell: Cell, room: tuple[float, float]) -> str:
 
     ways = list(cuts(cell.word))
     narrow = next((lines for lines in ways if size(lines) >= _LEAST), max(ways, key=size))
-    one = size([cell.word]) >= _LEAST_BROAD
+    whole = size([cell.word]) >= _LEAST_BROAD
     broad, kind = (
-        (size([cell.word]), "") if one else (min(size(narrow), 2.2), " cut")
+        (size([cell.word]), "") if whole else (min(size(narrow), 2.2), " cut")
     )  # not larger than the whole words beside it
     text = "<wbr>".join(map(escape, narrow))
     return (
@@ -270,10 +270,10 @@ def _shaded(cell: Cell) -> str:
     return f'<div role="gridcell" class="it{_shade(cell)}" {_tip(cell)}></div>'
 
 
-def _cloud(found: list[Cell]) -> str:
-    words = cloud(found)
+def _cloud(tiles: list[Cell]) -> str:
+    words = cloud(tiles)
     items = "".join(
-        f'<li class="it{_shade(word)}" data-w="{word.id}" title="{escape(word.describe(len(found)))}" '
+        f'<li class="it{_shade(word)}" data-w="{word.id}" title="{escape(word.describe(len(tiles)))}" '
         f'style="--z:{word.size:.2f}">{escape(word.word)}</li>'
         for word in words
     )
@@ -281,8 +281,8 @@ def _cloud(found: list[Cell]) -> str:
     return f'<div class="cloud"><p class="small soft">{said}</p><ul class="rove">{items}</ul></div>'
 
 
-def _shade(one: object) -> str:
-    shade = getattr(one, "shade", None)
+def _shade(shaded: object) -> str:
+    shade = getattr(shaded, "shade", None)
     return "" if shade is None else f" s{shade}"
 
 

@@ -49,7 +49,7 @@ class Entry:
         """A field that is a text, or a list of one or more."""
         value = self.fields.get(key)
         values = [value] if isinstance(value, str) else value
-        if not isinstance(values, list) or not values or not all(isinstance(one, str) and one for one in values):
+        if not isinstance(values, list) or not values or not all(isinstance(value, str) and value for value in values):
             raise self.wrong(f"{key!r} must be a text or a list of them; got {value!r}")
         return tuple(values)
 
@@ -57,9 +57,9 @@ class Entry:
         """``answer`` as texts: VL-ICL also has numbers, and a list where the right one depends on the query."""
         value = self.fields.get("answer")
         values = value if isinstance(value, list) else [value]
-        if not values or not all(isinstance(one, str | int | float) and str(one).strip() for one in values):
+        if not values or not all(isinstance(value, str | int | float) and str(value).strip() for value in values):
             raise self.wrong(f"'answer' must be a text, a number or a list of them; got {value!r}")
-        return tuple(str(one).strip() for one in values)
+        return tuple(str(value).strip() for value in values)
 
     def images(self, key: str, root: Path) -> tuple[str, ...]:
         """A field that is one or more image paths inside ``root``."""

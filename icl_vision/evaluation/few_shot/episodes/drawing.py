@@ -172,9 +172,9 @@ class ImageFolder:
         everything = loose(self.root)
         folders_found = (path for path in self.root.iterdir() if path.is_dir() and not path.name.startswith("."))
         for folder in sorted(folders_found, key=by_name):
-            found = survey(folder, deep=False)
-            paths = tuple(f"{folder.name}/{path.name}" for path in found.images if path.is_file())
-            for why, names in found.left_out.items():
+            surveyed = survey(folder, deep=False)
+            paths = tuple(f"{folder.name}/{path.name}" for path in surveyed.images if path.is_file())
+            for why, names in surveyed.left_out.items():
                 for name in names:
                     everything.leave_out(why, f"{folder.name}/{name}")
             if not paths:

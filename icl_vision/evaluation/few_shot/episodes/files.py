@@ -47,7 +47,7 @@ def save_episodes(
             separator = ",\n"
         handle.write(("\n" if separator else "") + _MIDDLE)
         known = sorted((hashes or {}).items())
-        handle.write(",\n".join(f"{json.dumps(path, ensure_ascii=False)}: {json.dumps(one)}" for path, one in known))
+        handle.write(",\n".join(f"{json.dumps(path, ensure_ascii=False)}: {json.dumps(sha)}" for path, sha in known))
         handle.write("\n}\n}\n")
 
 
@@ -114,7 +114,7 @@ def read_episode_file(source: str | Path) -> EpisodeFileInfo:
             text = "".join([*head, handle.read()])
     document = _parsed(text, source)
     root, hashes = document.get("root"), document.get("images", {})
-    if not isinstance(hashes, dict) or not all(isinstance(one, str) for one in hashes.values()):
+    if not isinstance(hashes, dict) or not all(isinstance(digest, str) for digest in hashes.values()):
         raise UsageError(f'the episode file {str(source)!r} has no usable "images": it must map paths to sha256 hashes')
     sizes: dict[int, tuple[int, int]] = {}
     for episode in stream_episodes(source):

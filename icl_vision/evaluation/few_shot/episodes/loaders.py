@@ -188,7 +188,7 @@ def load_questions(path: str | Path, *, shots: int | None = None) -> VisualQuest
                 VisualQuestion(entry.number, entry.images("image", root), entry.text("question"), entry.answers())
                 for entry in queries
             ),
-            tuple(Example(one.images("image", root), one.text("question"), one.answers()) for one in pool),
+            tuple(Example(entry.images("image", root), entry.text("question"), entry.answers()) for entry in pool),
         )
     questions = []
     for file in _chosen(archive, shots, None):
@@ -209,7 +209,7 @@ def load_questions(path: str | Path, *, shots: int | None = None) -> VisualQuest
 def _chosen(archive: Archive, shots: int | None, ways: int | None) -> dict[Path, tuple[int, int | None]]:
     """The files with these shots, or of each number of ways the one with the most."""
     fitting = {file: size for file, size in archive.files.items() if ways in (None, size[1]) or size[1] is None}
-    most = {many: max(one for one, other in fitting.values() if other == many) for _, many in fitting.values()}
+    most = {many: max(few for few, other in fitting.values() if other == many) for _, many in fitting.values()}
     chosen = {file: size for file, size in fitting.items() if size[0] == (most[size[1]] if shots is None else shots)}
     if not chosen:
         there = ", ".join(file.name for file in archive.files)
