@@ -55,7 +55,8 @@ def _storage_told() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.EPIPE:  # `| head`: click ends quietly
+        # `| head`: click ends quietly; and an error of ours that is an OSError too has said what it is about.
+        if error.errno == errno.EPIPE or isinstance(error, IclVisionError):
             raise
         where = "what was to be printed" if error.filename is None else repr(os.fsdecode(error.filename))
         _drop_output()
