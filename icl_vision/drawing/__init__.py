@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from icl_vision.drawing.answering import Candidate
-    from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer, plurality
+    from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer, SegmentDrawn, plurality
     from icl_vision.drawing.progressive import ProgressiveDecoder
     from icl_vision.drawing.repair import Change, WordSet, read_words
     from icl_vision.drawing.segments import Near
     from icl_vision.drawing.stages import Decoding, Stage, par, pnar, single_pass, two_stage
-    from icl_vision.drawing.work import SegmentDrawn
 
 __all__ = [
     "Candidate",
@@ -47,7 +46,7 @@ _HOMES = {
     "ProgressiveDecoder": "progressive",
     "Query": "drawing",
     "SegmentAnswer": "drawing",
-    "SegmentDrawn": "work",
+    "SegmentDrawn": "drawing",
     "Stage": "stages",
     "WordSet": "repair",
     "par": "stages",

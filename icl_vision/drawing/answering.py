@@ -16,6 +16,7 @@ import zlib
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from inspect import isawaitable
 from typing import Any, Literal
 
@@ -122,7 +123,6 @@ class SegmentAsker:
         self.constrain = constrain
         self.asks = asks
         self.score = score
-        self._writer = WordByWordWriter(llm)
         self._cannot: set[tuple[str, ...]] = set()  # the sets that the LLM refused to be restricted to
 
     def check(self, decoding: Decoding) -> None:
@@ -238,6 +238,10 @@ class SegmentAsker:
         state.words[start:] = words
         state.texts.append(" " + " ".join(words))
         state.usage += usage
+
+    @cached_property
+    def _writer(self) -> WordByWordWriter:
+        return WordByWordWriter(self.llm)
 
     def word_by_word(self, decoding: Decoding, guided: bool) -> bool:
         """Whether each word is chosen by its log-probability: with guidance, and where a limit to repetition can so

@@ -14,7 +14,7 @@ import numpy as np
 
 from icl_vision.contracts import Usage
 from icl_vision.drawing.repair import Change
-from icl_vision.drawing.segments import first_place, layer_of, parents
+from icl_vision.drawing.segments import Segment, first_place, layer_of, parents
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.vocabulary import Vocabulary
@@ -190,15 +190,53 @@ class Drawing:
         }  # fmt: skip
 
     def _pyramid(self, words: Sequence[str | None]) -> TokenPyramid:
-        ids = self.vocabulary.ids(word for word in words if word is not None)
+        ids = self.vocabulary.ids([word for word in words if word is not None])
         cuts = np.split(ids, self.layout.cumulative[:-1])
         layers = tuple(cut.reshape(grid) for cut, grid in zip(cuts, self.layout.grids, strict=True))
         return TokenPyramid(layers, self.layout, self.vocabulary)
 
 
+@dataclass(frozen=True, slots=True)
+class SegmentDrawn:
+    """One segment has got its words, or a drawing has failed.
+
+    query: its number, from 0. segment: of the pass, from 1. drawing: the picture as it now is. restored: the words come
+    from the run folder.
+    """
+
+    query: int
+    segment: int
+    drawing: Drawing
+    restored: bool = False
+
+
+@dataclass(slots=True)
+class Canvas:
+    """One picture while it is drawn: its query and, as in ``Drawing``, what there is of it."""
+
+    query: Query
+    layout: PyramidLayout
+    vocabulary: Vocabulary
+    words: list[str | None]
+    answers: dict[int, SegmentAnswer] = field(default_factory=dict)
+    error: Exception | None = None
+
+    def put(self, number: int, segment: Segment, answer: SegmentAnswer) -> None:
+        """Give a segment, by its number, the words of an answer that has them."""
+        assert answer.words is not None
+        self.words[segment.start : segment.stop] = answer.words
+        self.answers[number] = answer
+
+    def drawing(self) -> Drawing:
+        """The picture as it now is."""
+        return Drawing(self.query, self.layout, self.vocabulary, tuple(self.words), dict(self.answers), self.error)
+
+
 def plurality(targets: Sequence[TokenPyramid]) -> tuple[str, ...]:
     """The most frequent word of each place among some pictures; of equally frequent ones that of the first picture."""
-    return tuple(Counter(words).most_common(1)[0][0] for words in zip(*(one.words() for one in targets), strict=True))
+    return tuple(
+        Counter(words).most_common(1)[0][0] for words in zip(*(target.words() for target in targets), strict=True)
+    )
 
 
 def condition_text(condition: Condition) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from icl_vision.contracts import Profile, Prompt
 from icl_vision.drawing.answering import SegmentInquiry
 from icl_vision.drawing.drawing import (
+    Canvas,
     Condition,
     Pair,
     Query,
@@ -157,6 +158,8 @@ class SegmentPrompts:
     _words: list[list[list[str]]] = field(init=False)
     _fixed: dict[int, _Fixed] = field(init=False, default_factory=dict)
     _sets: dict[tuple[int, str], WordSet] = field(init=False, default_factory=dict)
+    _conditions: dict[int, tuple[Condition, str]] = field(init=False, default_factory=dict)
+    _items: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.layout, self.vocabulary = check_pairs(self.pairs)
@@ -190,14 +193,20 @@ class SegmentPrompts:
             for stage in self.stages
         ]
         self._words = [[pair.target.words() for pair in self.pairs_of(index)] for index in range(len(self.stages))]
+        self._items = [_item_of(query) for query in self.queries]
 
     def pairs_of(self, stage: int) -> Sequence[Pair]:
         """The examples of a stage, counted from 0."""
         return self.stage_pairs.get(stage + 1, self.pairs)
 
-    def canvas(self, query: Query) -> list[str | None]:
-        """A query's words by place before anything is drawn: the known ones."""
-        return [query.known.get(place) for place in range(self.layout.cumulative[-1])]
+    def canvas(self, query: Query) -> Canvas:
+        """A query's picture before anything is drawn: the known words."""
+        words = [query.known.get(place) for place in range(self.layout.cumulative[-1])]
+        return Canvas(query, self.layout, self.vocabulary, words)
+
+    def item(self, number: int, pass_: Pass) -> str:
+        """What a segment of query ``number`` (from 0) is known by in a run folder's journal."""
+        return f"{self._items[number]}/{pass_.number:04d}"
 
     def wanted(self, pass_: Pass, query: Query) -> bool:
         """Whether a pass has anything to draw for a query."""
@@ -367,10 +376,16 @@ class SegmentPrompts:
         return self.fixed(pass_).prepared.query(condition=condition, words=shown)
 
     def _condition(self, pass_: Pass, condition: Condition) -> str:
+        """A condition as a pass shows it; the whole of one is put together once."""
         shown = self.stages[pass_.stage].condition
         if shown == "none":
             return ""
-        return condition_text(condition) if shown == "all" else condition_words(condition, pass_.segment.places)
+        if shown == "same":
+            return condition_words(condition, pass_.segment.places)
+        if id(condition) not in self._conditions:
+            # Held with its text, so that no other object can have its id.
+            self._conditions[id(condition)] = (condition, condition_text(condition))
+        return self._conditions[id(condition)][1]
 
     def _allowed(self, stage: int, place: int) -> WordSet:
         """The words allowed at a place; places with the same words share one set."""
@@ -411,10 +426,10 @@ def _named(queries: Sequence[Query]) -> tuple[Query, ...]:
     return tuple(named)
 
 
-def item_of(query: Query, pass_: Pass) -> str:
-    """What a segment of a query is known by in a run folder's journal."""
+def _item_of(query: Query) -> str:
+    """What a query is known by in a run folder's journal: its name, and what it says."""
     said: Any = [composed(condition_text(query.condition)), sorted(query.known.items())]
     if query.also:
         said.append(sorted((layer, *words) for layer, words in query.also.items()))
     digest = hashlib.sha256(repr(said).encode("utf-8", "backslashreplace")).hexdigest()[:12]
-    return f"{composed(query.name)}#{digest}/{pass_.number:04d}"
+    return f"{composed(query.name)}#{digest}"

@@ -15,7 +15,7 @@ from itertools import groupby
 
 from icl_vision.asking.plan import Plan
 from icl_vision.contracts import Constraint, TextLLM, Usage
-from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
+from icl_vision.drawing.passes import Pass, SegmentPrompts
 from icl_vision.drawing.stages import Decoding
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.wrappers.dry import DryLLM
@@ -79,7 +79,7 @@ def plan_of(
         asked = [
             number
             for number, query in enumerate(prompts.queries)
-            if prompts.wanted(pass_, query) and not done(item_of(query, pass_))
+            if prompts.wanted(pass_, query) and not done(prompts.item(number, pass_))
         ]
         drawn.update(asked)
         inquiries += len(asked)

@@ -21,25 +21,27 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision import checks
+from icl_vision.asking.journal import Journal
 from icl_vision.asking.plan import Plan
-from icl_vision.asking.scheduling import Job, run_jobs
+from icl_vision.asking.scheduling import run_jobs
 from icl_vision.asking.window import Window
-from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
+from icl_vision.contracts import Prompt, TextLLM, Usage
 from icl_vision.drawing.answering import Constrain, Score, SegmentAsker, SegmentInquiry
-from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer
-from icl_vision.drawing.passes import Pass, SegmentPrompts, item_of
+from icl_vision.drawing.drawing import Canvas, Drawing, Pair, Query, SegmentAnswer, SegmentDrawn
+from icl_vision.drawing.passes import Pass, SegmentPrompts
 from icl_vision.drawing.planning import plan_of
 from icl_vision.drawing.stages import Stage
-from icl_vision.drawing.work import SegmentDrawn, Work
 from icl_vision.errors import (
     AnswerRefusedError,
     BudgetExceededError,
     PromptTooLongError,
+    RunError,
     UsageError,
 )
 from icl_vision.files.runs import Run, read_usage
@@ -213,15 +215,10 @@ class ProgressiveDecoder:
             AnswerRefusedError: a segment's answers could not be read, with ``errors="raise"``.
             LLMError: the LLM could not answer, with ``errors="raise"``.
         """
-        work = await asyncio.to_thread(self._work, pairs, queries, stage_pairs, run)
-        try:
-            for drawn in work.restored():
+        work = await asyncio.to_thread(self._begin, pairs, queries, stage_pairs, run)
+        async with contextlib.aclosing(self._segments(work)) as segments:
+            async for drawn in segments:
                 yield drawn
-            async with contextlib.aclosing(self._draw(work)) as segments:
-                async for drawn in segments:
-                    yield drawn
-        finally:
-            await asyncio.shield(asyncio.to_thread(work.close))  # may wait for the disk
 
     async def decode(
         self,
@@ -238,18 +235,12 @@ class ProgressiveDecoder:
             time.
         """
         watcher = OwnThread("icl-vision-segments")
-        work = await asyncio.to_thread(self._work, pairs, queries, stage_pairs, run)
-        try:
-            for drawn in work.restored():
+        work = await asyncio.to_thread(self._begin, pairs, queries, stage_pairs, run)
+        async with contextlib.aclosing(self._segments(work)) as segments:
+            async for drawn in segments:
                 if on_segment is not None:
                     await watcher.run(on_segment, drawn)
-            async with contextlib.aclosing(self._draw(work)) as segments:
-                async for drawn in segments:
-                    if on_segment is not None:
-                        await watcher.run(on_segment, drawn)
-        finally:
-            await asyncio.shield(asyncio.to_thread(work.close))  # may wait for the disk
-        return [work.drawing(number) for number in range(len(work.prompts.queries))]
+        return [canvas.drawing() for canvas in work.canvases]
 
     def decode_sync(
         self,
@@ -280,87 +271,83 @@ class ProgressiveDecoder:
         )
 
     def _plan(self, prompts: SegmentPrompts, run: Run | None) -> Plan:
-        done = (lambda item: item in run.done) if run is not None else (lambda item: False)
         return plan_of(
             prompts,
             self.llm,
             word_by_word=self._asker.word_by_word,
-            constraint=partial(self._constraint, prompts),
+            constraint=lambda pass_, number: self._asker.constraint(*prompts.allowed(pass_, number)),
             scored=self._asker.score is None,
             prices=self.prices,
-            done=done,
+            done=lambda item: run is not None and item in run.done,
         )
 
-    def _constraint(self, prompts: SegmentPrompts, pass_: Pass, number: int) -> Constraint | None:
-        """What an answer about a segment of a query is restricted to."""
-        return self._asker.constraint(*prompts.allowed(pass_, number))
-
-    def _work(
+    def _begin(
         self,
         pairs: Sequence[Pair],
         queries: Sequence[Query],
         stage_pairs: Mapping[int, Sequence[Pair]] | None,
         run: Run | None,
-    ) -> Work:
+    ) -> _Work:
+        """A call, with what its run folder has, once its plan is known to keep to the budget."""
         prompts = self._prompts(pairs, queries, stage_pairs)
-        work = Work(prompts, run)
-        meter = self._meter
-        if meter is not None and self.budget is not None:
+        work = _Work(prompts, [prompts.canvas(query) for query in prompts.queries], Journal(run))
+        try:
             if run is not None:
-                self.count_spent(run.folder)
-            try:
-                self._plan(prompts, run).check(self.budget, *meter.total())
-            except BaseException:
-                work.close()
-                raise
+                work.restore(run)
+            if self._meter is not None and self.budget is not None:
+                if run is not None:
+                    self.count_spent(run.folder)
+                self._plan(prompts, run).check(self.budget, *self._meter.total())
+        except BaseException:
+            work.journal.close()
+            raise
         return work
 
-    async def _draw(self, work: Work) -> AsyncGenerator[SegmentDrawn]:
-        """Run all passes, wave after wave, and give the segments as they come."""
-        await self._check_window(work.prompts)
-        segments: asyncio.Queue[SegmentDrawn | None] = asyncio.Queue()
-
-        async def all_waves() -> None:
-            try:
-                passes = work.prompts.passes
-                for wave in range(max(pass_.wave for pass_ in passes) + 1):
-                    groups = [self._jobs(work, pass_, segments) for pass_ in passes if pass_.wave == wave]
-                    # An LLM that holds one prefix must not read it anew for every query.
-                    lead = self.llm.profile.prefix_cache
-                    await run_jobs(groups, concurrency=self.concurrency, lead=lead, order="in turn")
-            finally:
-                segments.put_nowait(None)
-
-        task = asyncio.create_task(all_waves())
+    async def _segments(self, work: _Work) -> AsyncGenerator[SegmentDrawn]:
+        """The segments that the run folder had, then the others as they come: all passes, wave after wave."""
+        drawing: asyncio.Task[None] | None = None
         try:
-            while (drawn := await segments.get()) is not None:
+            for number, pass_ in work.restored:
+                yield SegmentDrawn(number, pass_.number, work.canvases[number].drawing(), restored=True)
+            await self._check_window(work.prompts)
+            drawing = asyncio.create_task(self._draw(work))
+            while (drawn := await work.drawn.get()) is not None:
                 yield drawn
-            await task
+            await drawing
         finally:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):  # told above, or nobody waits for it
-                await task
+            if drawing is not None:
+                drawing.cancel()
+                with contextlib.suppress(asyncio.CancelledError, Exception):  # told above, or nobody waits for it
+                    await drawing
+            await asyncio.shield(asyncio.to_thread(work.journal.close))  # may wait for the disk
 
-    def _jobs(self, work: Work, pass_: Pass, segments: asyncio.Queue[SegmentDrawn | None]) -> list[Job]:
-        queries = work.prompts.queries
-        return [
-            partial(self._segment, work, pass_, number, segments)
-            for number in range(len(queries))
-            if work.open(number, pass_)
-        ]
+    async def _draw(self, work: _Work) -> None:
+        """For each wave, for each query: ask, read, write."""
+        try:
+            passes = work.prompts.passes
+            for wave in range(max(pass_.wave for pass_ in passes) + 1):
+                groups = [
+                    [partial(self._segment, work, pass_, number) for number in work.numbers(pass_)]
+                    for pass_ in passes
+                    if pass_.wave == wave
+                ]
+                # An LLM that holds one prefix must not read it anew for every query.
+                lead = self.llm.profile.prefix_cache
+                await run_jobs(groups, concurrency=self.concurrency, lead=lead, order="in turn")
+        finally:
+            work.drawn.put_nowait(None)
 
-    async def _segment(
-        self, work: Work, pass_: Pass, number: int, segments: asyncio.Queue[SegmentDrawn | None]
-    ) -> None:
+    async def _segment(self, work: _Work, pass_: Pass, number: int) -> None:
         """Ask for one segment of one query."""
         canvas = work.canvases[number]
         if canvas.error is not None:
             return
-        item = item_of(work.prompts.queries[number], pass_)
+        item = work.prompts.item(number, pass_)
         answer: SegmentAnswer | None = None
         error: Exception | None = None
         try:
-            inquiry = await work.inquiry(pass_, number)
+            # With the words that there are now.
+            inquiry = await work.builder.run(work.prompts.inquiry, pass_, number, list(canvas.words))
             if canvas.error is not None:
                 return  # given up while the prompt was put together
             await self._check_inquiry(work.prompts, pass_, inquiry)
@@ -368,7 +355,7 @@ class ProgressiveDecoder:
             if answer.words is None:
                 said = "; ".join(map(repr, answer.texts[-3:]))
                 error = AnswerRefusedError(
-                    f"segment {pass_.number} of {work.prompts.queries[number].name!r} was refused: {answer.problem}; "
+                    f"segment {pass_.number} of {canvas.query.name!r} was refused: {answer.problem}; "
                     f"the LLM said {said[:400]}"
                 )
         except BudgetExceededError:
@@ -386,8 +373,8 @@ class ProgressiveDecoder:
             assert answer is not None
             # On disk before anything is built upon it.
             await work.journal.record(item, answer.to_dict())
-            work.put(number, pass_, answer)
-        segments.put_nowait(SegmentDrawn(number, pass_.number, work.drawing(number)))
+            canvas.put(pass_.number, pass_.segment, answer)
+        work.drawn.put_nowait(SegmentDrawn(number, pass_.number, canvas.drawing()))
 
     async def _check_window(self, prompts: SegmentPrompts) -> None:
         """Refuse prompts that do not fit before anything is asked, as far as they are known: words that are still to be
@@ -407,6 +394,59 @@ class ProgressiveDecoder:
         excess = await self._window.excess(texts, answers=words)
         if excess is not None:
             raise PromptTooLongError(excess.tokens + excess.room, excess.window, SHORTER)
+
+
+@dataclass(slots=True)
+class _Work:
+    """One call of ``stream`` or ``decode`` while it is done: its pictures, its journal, what was drawn last.
+
+    builder: one thread puts all prompts together, since what they are made of is looked up once and kept. restored: the
+    queries' numbers and passes that the run folder had. drawn: None where there is no more.
+    """
+
+    prompts: SegmentPrompts
+    canvases: list[Canvas]
+    journal: Journal
+    restored: list[tuple[int, Pass]] = field(default_factory=list)
+    builder: OwnThread = field(default_factory=lambda: OwnThread("icl-vision-prompts"))
+    drawn: asyncio.Queue[SegmentDrawn | None] = field(default_factory=asyncio.Queue)
+
+    def numbers(self, pass_: Pass) -> list[int]:
+        """The queries that a pass is still to be asked for."""
+        return [
+            number
+            for number, canvas in enumerate(self.canvases)
+            if pass_.number not in canvas.answers and self.prompts.wanted(pass_, canvas.query)
+        ]
+
+    def restore(self, run: Run) -> None:
+        """Draw what the journal has.
+
+        Raises:
+            RunError: an answer there that cannot be one.
+        """
+        items = {
+            self.prompts.item(number, pass_): (number, pass_)
+            for number in range(len(self.canvases))
+            for pass_ in self.prompts.passes
+        }
+        for item, result in self.journal.results():
+            try:
+                answer = SegmentAnswer.from_dict(result)
+                if item not in items:
+                    continue  # of a query that is not asked for now
+                number, pass_ = items[item]
+                words = answer.words or ()
+                if len(words) != len(pass_.segment):
+                    raise ValueError(f"{len(words)} words for a segment of {len(pass_.segment)}")
+                self.prompts.vocabulary.ids(words)
+            except (KeyError, TypeError, ValueError) as error:
+                raise RunError(
+                    f"the journal of {str(run.folder)!r} holds no usable answer for {item!r} ({error}); choose another "
+                    "folder"
+                ) from error
+            self.canvases[number].put(pass_.number, pass_.segment, answer)
+            self.restored.append((number, pass_))
 
 
 def _texts(prompts: SegmentPrompts) -> list[tuple[list[str], list[str]]]:

@@ -110,7 +110,7 @@ def random_allowed(task: Task) -> TokenPyramid:
     alone gives."""
     draw = np.random.default_rng([task.seed, *composed(task.query.name).encode()])
     prompts = SegmentPrompts(task.stages, task.pairs, (task.query,), {}, Profile("no LLM"))
-    words = prompts.canvas(prompts.queries[0])
+    words = prompts.canvas(prompts.queries[0]).words
     for pass_ in prompts.passes:
         inquiry = prompts.inquiry(pass_, 0, words)
         uses = Counter(inquiry.used)

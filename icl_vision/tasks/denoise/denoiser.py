@@ -20,11 +20,10 @@ from icl_vision.checks import choice, count, flag, number
 from icl_vision.codebook import Codebook
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.corruption import PAPER_RATES, check_rates
-from icl_vision.drawing.drawing import Drawing, Pair
+from icl_vision.drawing.drawing import Drawing, Pair, SegmentDrawn
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.segments import Stride
 from icl_vision.drawing.stages import Allowed, Decoding
-from icl_vision.drawing.work import SegmentDrawn
 from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget

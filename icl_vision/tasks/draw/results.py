@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Usage
-from icl_vision.drawing.drawing import Drawing
+from icl_vision.drawing.drawing import Drawing, SegmentDrawn
 from icl_vision.drawing.repair import Change
-from icl_vision.drawing.work import SegmentDrawn
 from icl_vision.pyramid import TokenPyramid
 
 if TYPE_CHECKING:

@@ -12,9 +12,8 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 
 from icl_vision.contracts import Tokenizer
-from icl_vision.drawing.drawing import Drawing, Pair, Query
+from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentDrawn
 from icl_vision.drawing.progressive import ProgressiveDecoder
-from icl_vision.drawing.work import SegmentDrawn
 from icl_vision.tasks.draw.results import GeneratedImage, Preview
 
 
