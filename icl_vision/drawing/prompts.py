@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, fields
 from typing import Any
 
 from icl_vision import checks
 from icl_vision.contracts import Prompt
 from icl_vision.prompting.declarations import Declaration, Sample
-from icl_vision.prompting.fixed_part import FixedPart, render_fixed
-from icl_vision.prompting.labels import check_words
-from icl_vision.prompting.templates import MAX_RENDERED_CHARS, find_template, load_template
+from icl_vision.prompting.labels import check_texts
+from icl_vision.prompting.templates import MAX_RENDERED_CHARS, FixedPart, find_template, load_template, render_fixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +25,9 @@ class SegmentExample:
     condition: str
     words: str
     answer: str
+
+
+SHOWN = tuple(field.name for field in fields(SegmentExample))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +62,8 @@ class PreparedSegment(FixedPart):
             PromptError: text that may not enter a prompt.
             TemplateError: the query block fails.
         """
-        return self.prompt({"condition": check_words(condition), "words": check_words(words)})
+        condition, words = check_texts((condition, words))
+        return self.prompt({"condition": condition, "words": words})
 
 
 class SegmentPromptBuilder:
@@ -106,14 +109,8 @@ class SegmentPromptBuilder:
             TemplateError: a block fails, or the text is longer than ``max_chars``.
         """
         variables: dict[str, Any] = {"induction": self.induction, **asdict(place)}
-        shown = [
-            {
-                "condition": check_words(example.condition),
-                "words": check_words(example.words),
-                "answer": check_words(example.answer),
-            }
-            for example in examples
-        ]
+        texts = iter(check_texts(text for example in examples for text in astuple(example)))
+        shown = [dict(zip(SHOWN, three, strict=True)) for three in zip(texts, texts, texts, strict=True)]
         rendered = render_fixed(self.template, variables, {"examples": shown}, max_chars=self.max_chars)
         return PreparedSegment(*rendered, self.template, variables, self.max_chars)
 

@@ -6,14 +6,15 @@ LLMs and answers. jinja2 is imported when the first template is loaded.
 
 from icl_vision.prompting.budget import PromptSize, check_fits, check_tokens
 from icl_vision.prompting.declarations import Declaration, Sample, Twin
-from icl_vision.prompting.fixed_part import FixedPart, render_fixed
 from icl_vision.prompting.labels import MAX_LABEL_CHARS, check_label, check_labels, check_words, fold
 from icl_vision.prompting.templates import (
+    FixedPart,
     PromptTemplate,
     TemplateInfo,
     find_template,
     list_templates,
     load_template,
+    render_fixed,
     template_faults,
     template_hashes,
 )

@@ -139,6 +139,15 @@ def check_words(words: object) -> str:
     return words
 
 
+def check_texts(texts: Iterable[object]) -> list[str]:
+    """Several texts that may enter a prompt, each as ``check_words`` has it.
+
+    Raises:
+        PromptError: as ``check_words``.
+    """
+    return [check_words(text) for text in texts]
+
+
 def _short(text: str) -> str:
     return repr(text) if len(text) <= 60 else f"{text[:57]!r}..."
 

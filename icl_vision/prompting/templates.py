@@ -1,8 +1,8 @@
 """Finding, checking, loading and rendering prompt templates.
 
-Knows: where templates lie (packaged ones, and a user's folder that overrides them by name), their
-limits, and how three blocks become three strings. Refuses to know: what the variables mean, and any task; which
-variables there are, a task's declaration says.
+Knows: where templates lie (packaged ones, and a user's folder that overrides them by name), their limits, and how three
+blocks become a prompt of which all but the query is rendered once, so that prefix caches hit. Refuses to know: what the
+variables mean, and any task; which variables there are, a task's declaration says.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from icl_vision.contracts import Prompt
 from icl_vision.errors import TemplateError
 from icl_vision.files.reading import opened
 from icl_vision.prompting.labels import forbidden_character
@@ -104,7 +105,8 @@ class PromptTemplate:
         from icl_vision.prompting.sandbox import render_block
 
         try:
-            text = composed(render_block(self.compiled, block, _composed_values(variables), max_chars))
+            text = render_block(self.compiled, block, _composed_values(variables), max_chars)
+            text = text if text.isascii() else composed(text)
         except Exception as error:  # whatever a template's expression raised is the template's fault
             line = _line_of(error.__traceback__)
             raise TemplateError(f"{_place(self.info.path, line)}: the {block} block fails: {error}") from error
@@ -113,6 +115,60 @@ class PromptTemplate:
             raise TemplateError(f"{self.info.path}: the {block} block renders {character}; remove it from the template")
         text = text.strip("\n")
         return text.rstrip() if block == "query" else text
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPart:
+    """Instruction and context of a prompt, with what its queries are rendered from.
+
+    Attributes:
+        instruction, context: as in every prompt, byte for byte.
+        template: of all three blocks.
+        variables: of every block.
+        max_chars: longest rendered part.
+    """
+
+    instruction: str
+    context: str
+    template: PromptTemplate = field(repr=False)
+    variables: dict[str, Any] = field(repr=False)
+    max_chars: int = field(repr=False)
+
+    def prompt(self, asked: Mapping[str, Any]) -> Prompt:
+        """The whole prompt of the query with these further variables.
+
+        Raises:
+            TemplateError: the query block fails.
+        """
+        variables = {**_fresh(self.variables), **asked}
+        return Prompt(
+            self.instruction, self.context, self.template.render("query", variables, max_chars=self.max_chars)
+        )
+
+
+class Rendered(NamedTuple):
+    """The two blocks that do not change."""
+
+    instruction: str
+    context: str
+
+
+def render_fixed(
+    template: PromptTemplate, variables: dict[str, Any], shown: Mapping[str, Any], *, max_chars: int
+) -> Rendered:
+    """The instruction, and the context with the examples it shows (``shown``: its further variables).
+
+    Raises:
+        TemplateError: a block fails, or the text is longer than ``max_chars``.
+    """
+    instruction = template.render("instruction", _fresh(variables), max_chars=max_chars)
+    context = template.render("context", {**_fresh(variables), **shown}, max_chars=max_chars)
+    return Rendered(instruction, context)
+
+
+def _fresh(variables: dict[str, Any]) -> dict[str, Any]:
+    """A copy for one rendering, so that no rendering can change what another sees."""
+    return {name: list(value) if isinstance(value, list) else value for name, value in variables.items()}
 
 
 def packaged_folder() -> Path:
@@ -252,23 +308,21 @@ def template_faults(info: TemplateInfo, declared: Sequence[Declaration]) -> list
 
 def _inspected(source: str, declared: Sequence[Declaration]) -> Inspection:
     # These modules import jinja2; so it is loaded only once a template is wanted.
-    from icl_vision.prompting import bounds
     from icl_vision.prompting.faults import inspect
-    from icl_vision.prompting.sandbox import PromptEnvironment
+    from icl_vision.prompting.sandbox import PromptEnvironment, limited
 
-    with bounds.limited(MAX_RENDERED_CHARS):  # jinja computes constant expressions while it compiles
+    with limited(MAX_RENDERED_CHARS):  # jinja computes constant expressions while it compiles
         return inspect(PromptEnvironment(), source, declared)
 
 
 def _compile(info: TemplateInfo, source: str) -> jinja2.Template:
     import jinja2
 
-    from icl_vision.prompting import bounds
-    from icl_vision.prompting.sandbox import PromptEnvironment
+    from icl_vision.prompting.sandbox import PromptEnvironment, limited
 
     environment = PromptEnvironment()
     try:
-        with bounds.limited(MAX_RENDERED_CHARS):
+        with limited(MAX_RENDERED_CHARS):
             code = environment.compile(environment.bounded(environment.parse(source)), info.name, str(info.path))
         return jinja2.Template.from_code(environment, code, environment.globals)
     except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
@@ -278,7 +332,7 @@ def _compile(info: TemplateInfo, source: str) -> jinja2.Template:
 def _composed_values(value: Any) -> Any:
     """Variables whose texts are in composed characters, so that what a template counts or cuts is the same too."""
     if isinstance(value, str):
-        return composed(value)
+        return value if value.isascii() else composed(value)
     if isinstance(value, Mapping):
         return {name: _composed_values(item) for name, item in value.items()}
     return [_composed_values(item) for item in value] if isinstance(value, list) else value

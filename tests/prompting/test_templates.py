@@ -306,9 +306,9 @@ def test_a_rendering_cannot_change_what_the_next_one_sees(tmp_path: Path) -> Non
 
 
 def test_the_cpu_limit_ends_a_rendering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from icl_vision.prompting import bounds
+    from icl_vision.prompting import sandbox
 
-    monkeypatch.setattr(bounds, "MAX_CPU_SECONDS", -1.0)
+    monkeypatch.setattr(sandbox, "MAX_CPU_SECONDS", -1.0)
     with pytest.raises(TemplateError, match=r"computes for more than -1 seconds"):
         render(tmp_path, "{% for l in labels %}{{ l }}{% endfor %}")
 

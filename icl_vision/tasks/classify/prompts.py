@@ -16,15 +16,16 @@ from icl_vision import checks
 from icl_vision.contracts import Prompt
 from icl_vision.errors import PromptError, TemplateError, UsageError
 from icl_vision.prompting.declarations import Declaration, Sample, Twin
-from icl_vision.prompting.fixed_part import FixedPart, render_fixed
 from icl_vision.prompting.labels import check_labels, check_words
 from icl_vision.prompting.templates import (
     MAX_RENDERED_CHARS,
+    FixedPart,
     TemplateInfo,
     find_template,
     find_twin,
     load_template,
     lost_twin,
+    render_fixed,
 )
 from icl_vision.spelling import composed
 
