@@ -152,7 +152,7 @@ def command(
     With --out every answer is journalled in a run folder as soon as it is there; the same command with --resume goes on
     after a stop of any kind and asks only what is missing.
     """
-    from icl_vision.tasks.folders import read_classes
+    from icl_vision.tasks.inputs import read_classes
 
     sources, labels = read_classes(support, "--support")
     targets = expand(images)

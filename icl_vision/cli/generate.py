@@ -31,7 +31,7 @@ from icl_vision.wording import counted
 if TYPE_CHECKING:
     from PIL import Image
 
-    from icl_vision.tasks.draw.results import GeneratedImage, Preview
+    from icl_vision.tasks.draw.session import GeneratedImage, Preview
 
 ATTRIBUTION = "The packaged digits are MNIST's (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
 PAGE = "drawings.html"

@@ -20,7 +20,7 @@ from icl_vision.images import ImageSource
 from icl_vision.llms.redaction import without_secrets
 from icl_vision.tasks import FewShotClassifier
 from icl_vision.tasks.base import hidden
-from icl_vision.tasks.checks import Label, as_labels
+from icl_vision.tasks.inputs import Label, as_labels
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin

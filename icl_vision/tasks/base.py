@@ -35,7 +35,7 @@ from icl_vision.llms.redaction import without_secrets
 from icl_vision.llms.remote.langchain.forms import secrets_around
 from icl_vision.llms.remote.langchain.llm import is_langchain_model
 from icl_vision.prompting import Twin, template_hashes
-from icl_vision.tasks.checks import check_kind
+from icl_vision.tasks.inputs import check_kind
 from icl_vision.tasks.saving import (
     JUDGED_APART,
     Explained,

@@ -17,7 +17,7 @@ from icl_vision.evaluation.kit.pictures import list_pictures
 from icl_vision.images import IMAGE_SUFFIXES, list_images, load_image
 from icl_vision.images.folders import survey
 from icl_vision.tasks.draw.examples import read_examples
-from icl_vision.tasks.folders import read_classes
+from icl_vision.tasks.inputs import read_classes
 
 
 def picture(path: Path, kind: str = "PNG", level: int = 9) -> Path:

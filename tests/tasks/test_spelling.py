@@ -23,7 +23,7 @@ from icl_vision.tasks import FewShotClassifier, classify_many
 from icl_vision.tasks.denoise.puzzles import number_of
 from icl_vision.tasks.draw.examples import read_examples
 from icl_vision.tasks.draw.generator import ImageGenerator
-from icl_vision.tasks.folders import read_classes
+from icl_vision.tasks.inputs import read_classes
 from icl_vision.vocabulary import Vocabulary
 
 CAPTIONS = ["un caf\u00e9", "une \u00eele", "zoo"]

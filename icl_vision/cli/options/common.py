@@ -182,7 +182,7 @@ def expand(images: Sequence[Path]) -> list[Path]:
     Raises:
         UsageError: a folder that holds no images.
     """
-    from icl_vision.tasks.folders import read_images
+    from icl_vision.tasks.inputs import read_images
 
     targets: list[Path] = []
     for path in images:

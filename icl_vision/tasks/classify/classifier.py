@@ -30,15 +30,6 @@ from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.spelling import composed
 from icl_vision.tasks.base import Task
-from icl_vision.tasks.checks import (
-    Label,
-    as_labels,
-    as_sources,
-    check_folder,
-    check_name,
-    check_support,
-    sorted_classes,
-)
 from icl_vision.tasks.classify import calibrating
 from icl_vision.tasks.classify.ensemble import Ensemble
 from icl_vision.tasks.classify.fitted import FittedClassifier, Lot, builder_of
@@ -47,7 +38,17 @@ from icl_vision.tasks.classify.scoring import EnsembleOption, Scoring
 from icl_vision.tasks.classify.selection import Support, SupportExample
 from icl_vision.tasks.classify.verdicts import verdict
 from icl_vision.tasks.encoding import encode
-from icl_vision.tasks.folders import is_folder, read_classes
+from icl_vision.tasks.inputs import (
+    Label,
+    as_labels,
+    as_sources,
+    check_folder,
+    check_name,
+    check_support,
+    is_folder,
+    read_classes,
+    sorted_classes,
+)
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, classifying
 from icl_vision.wording import counted

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from icl_vision.contracts import Tokenizer
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.checks import Label, as_labels
+from icl_vision.tasks.inputs import Label, as_labels
 
 Codebook = npt.NDArray[np.float32]
 

@@ -9,86 +9,48 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from icl_vision.asking.plan import Plan
 from icl_vision.checks import choice, count, flag, number
-from icl_vision.codebook import Codebook
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.corruption import PAPER_RATES, check_rates
-from icl_vision.drawing.drawing import Drawing, Pair, SegmentDrawn
+from icl_vision.drawing.drawing import Pair, SegmentDrawn
 from icl_vision.drawing.progressive import ProgressiveDecoder
 from icl_vision.drawing.segments import Stride
-from icl_vision.drawing.stages import Allowed, Decoding
+from icl_vision.drawing.stages import Allowed
 from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.prompting import template_hashes
-from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.base import Fitted, Task
-from icl_vision.tasks.checks import as_sources
+from icl_vision.tasks.base import Task
 from icl_vision.tasks.denoise.alignment import Alignment
-from icl_vision.tasks.denoise.defaults import Defaults
+from icl_vision.tasks.denoise.fitted import FittedDenoiser, keeps_known, maker_of, parts_of
 from icl_vision.tasks.denoise.plan import (
     DenoisingStages,
     Refine,
     check_stride,
-    decided_by,
-    denoising_plan,
-    denoising_stages,
 )
 from icl_vision.tasks.denoise.puzzles import (
     Context,
     Puzzle,
-    PuzzleMaker,
     digest_of,
-    number_of,
     pixels_and_sizes,
     pixels_of,
 )
 from icl_vision.tasks.denoise.results import DenoisedImage
 from icl_vision.tasks.denoise.tasks import DenoisingTask, find_task
+from icl_vision.tasks.inputs import as_sources
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, restoring
-from icl_vision.tokenizers.wrapping import whole
 
 Protocol = Literal["leak-free", "paper"]
 PROTOCOLS = ("leak-free", "paper")
 TEMPLATES = ("progressive", "refinement")
 """Those that its stages ask with."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FittedDenoiser(Fitted):
-    """What an ``ImageDenoiser`` was fitted with. parts: how words are asked for. maker: makes puzzles and examples."""
-
-    kept: Context
-    parts: DenoisingStages
-    maker: PuzzleMaker
-
-    @property
-    def leaking(self) -> bool:
-        """Whether the examples hold the answer."""
-        return bool(self.params["protocol"] == "paper")
-
-    def pairs_for(self, puzzle: Puzzle) -> list[Pair]:
-        """The examples that a puzzle is shown, in order."""
-        return self.maker.leaking_pairs(puzzle, self.params["context"]) if self.leaking else list(self.kept.pairs)
-
-    def shared(self, puzzles: Sequence[Puzzle]) -> list[tuple[list[Pair], list[Puzzle]]]:
-        """Puzzles by the examples they share."""
-        if not self.leaking:
-            return [(list(self.kept.pairs), list(puzzles))]
-        return [(self.pairs_for(puzzle), [puzzle]) for puzzle in puzzles]
-
-    def decided(self, puzzle: Puzzle) -> tuple[str, ...]:
-        """By layer, whose words a puzzle's are."""
-        return decided_by(self.parts, puzzle.query, len(self.tokenizer.layout))
 
 
 class ImageDenoiser(Task[FittedDenoiser]):
@@ -104,7 +66,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
         stride: words asked for at a time there; "rows" for a row of the layer's grid, None for a whole layer.
         window: what those prompts show: "near" or "all"; see ``denoising_stages``.
         refine: the deeper layers: "agnostic", "task" or "none"; see ``denoising_stages``. For None, here and below, see
-            ``denoise.defaults``.
+            ``denoise.fitted``.
         context: examples in each prompt. Of more context pictures so many are drawn by ``seed``; None shows all.
         corruption: share of random words in the first and the last example's condition (in its target, with
             protocol "paper"). The query of "reconstruction" has the last rate.
@@ -221,74 +183,23 @@ class ImageDenoiser(Task[FittedDenoiser]):
         """
         self.check()
         sources = as_sources(images, single=False)
-        llm, tokenizer = self._connect_llm(), self._connect_tokenizer()
-        parts = self._parts(llm, tokenizer)
+        llm, tokenizer, params = self._connect_llm(), self._connect_tokenizer(), self.get_params()
+        parts = parts_of(params, llm, tokenizer, single_pass=self._single_pass)
         context = Context()
         if self.protocol != "paper":
             pictures = pixels_of(tokenizer, self._drawn(sources))
             alignment, task = Alignment(), find_task(self.task)
             square = all(rows == columns for rows, columns in tokenizer.layout.grids)
-            if self.align and square and not self._keeps(task):
+            if self.align and square and not keeps_known(params):
                 alignment = Alignment.of([task.degrade(picture) for picture in pictures], pictures)
-            pairs = self._maker(tokenizer, parts, alignment).leak_free_pairs(pictures)
-            context = Context(tuple(pairs), tuple(map(digest_of, pictures)), alignment)
+            maker = maker_of(params, tokenizer, parts, alignment, shuffled=self._shuffled)
+            context = Context(tuple(maker.leak_free_pairs(pictures)), tuple(map(digest_of, pictures)), alignment)
         self._fitted = self._assembled(llm, tokenizer, context)
         return self
 
     def _assembled(self, llm: TextLLM, tokenizer: Tokenizer, kept: Context) -> FittedDenoiser:
-        parts = self._parts(llm, tokenizer)
-        wanted = parts.layout, tokenizer.layout.truncate(parts.layers) if parts.whole else tokenizer.layout
-        for pair in kept.pairs:
-            assert isinstance(pair.condition, TokenPyramid)
-            if (pair.target.layout, pair.condition.layout) != wanted:
-                raise UsageError(
-                    f"the examples' words ({pair.condition.layout}, {pair.target.layout}) are not those that these "
-                    f"options ask for ({wanted[1]}, {wanted[0]})"
-                )
-        if not kept.pairs and self.protocol != "paper":
-            raise UsageError("leak-free denoising needs context images; there are none")
-        return FittedDenoiser(
-            params=self._params_now(),
-            llm=llm,
-            tokenizer=tokenizer,
-            kept=kept,
-            parts=parts,
-            maker=self._maker(tokenizer, parts, kept.alignment),
-        )
-
-    def _parts(self, llm: TextLLM, tokenizer: Tokenizer) -> DenoisingStages:
-        chosen = self._chosen(tokenizer, llm)
-        return denoising_stages(
-            tokenizer.layout,
-            layers=self.layers,
-            stride=self.stride,
-            window=self.window,
-            refine=chosen.refine,
-            allowed=chosen.allowed,
-            decoding=Decoding(
-                self.temperature,
-                self.seed,
-                self.longest_run,
-                guidance=chosen.guidance,
-                most_uses=chosen.most_uses,
-            ),
-            single_pass=self._single_pass,
-        )
-
-    def _maker(self, tokenizer: Tokenizer, parts: DenoisingStages, alignment: Alignment) -> PuzzleMaker:
-        task = find_task(self.task)
-        return PuzzleMaker(
-            task,
-            tokenizer,
-            parts,
-            corruption=check_rates(self.corruption),
-            alignment=alignment,
-            keep_known=self._keeps(task),
-            own=self.own,
-            degrade=self.degrade,
-            shuffled=self._shuffled,
-            seed=self.seed,
-        )
+        controls = {"single_pass": self._single_pass, "shuffled": self._shuffled}
+        return FittedDenoiser.of(self._params_now(), llm, tokenizer, kept, **controls)
 
     @property
     def pairs_(self) -> list[Pair]:
@@ -338,15 +249,8 @@ class ImageDenoiser(Task[FittedDenoiser]):
         """``plan`` of puzzles that are made already."""
         if not puzzles:
             raise UsageError("there is nothing to restore: give at least one image")
-        fitted, decoder = self.ready(), self._decoder()
-        return denoising_plan(
-            [decoder.plan(pairs, [puzzle.query for puzzle in some]) for pairs, some in fitted.shared(puzzles)],
-            task=fitted.maker.task.name,
-            protocol=fitted.params["protocol"],
-            leaking=fitted.leaking,
-            decided=fitted.decided(puzzles[0]),
-            max_tokens=self.max_tokens,
-        )
+        fitted = self.ready()
+        return fitted.plan(self._decoder(fitted), puzzles, self.max_tokens)
 
     def denoise(
         self,
@@ -446,22 +350,6 @@ class ImageDenoiser(Task[FittedDenoiser]):
         if task.in_words and not self.degrade:
             raise UsageError("task='reconstruction' adds noise to words; images cannot hold it already (degrade=False)")
 
-    def _chosen(self, tokenizer: Tokenizer, llm: TextLLM) -> Defaults:
-        """What was asked for, and what to do where nothing was."""
-        defaults = Defaults.of(
-            find_task(self.task),
-            words=0 if tokenizer.vocabulary is None else len(tokenizer.vocabulary),
-            own=self.own,
-            leaking=self.protocol == "paper",
-            whole=self.window == "all",
-            scores=llm.profile.scores_text and self.constrain != "never",
-        )
-        asked = {name: getattr(self, name) for name in ("allowed", "refine", "guidance", "most_uses")}
-        return replace(defaults, **{name: value for name, value in asked.items() if value is not None})
-
-    def _keeps(self, task: DenoisingTask) -> bool:
-        return task.keep_known if self.keep_known is None else self.keep_known
-
     def _drawn(self, sources: Sequence[ImageSource]) -> list[ImageSource]:
         """The context pictures, in the order given."""
         if not sources:
@@ -475,20 +363,8 @@ class ImageDenoiser(Task[FittedDenoiser]):
         drawn = np.random.default_rng([self.seed, 1]).permutation(len(sources))[:wanted]
         return [sources[index] for index in sorted(drawn.tolist())]
 
-    def _decoder(self) -> ProgressiveDecoder:
-        fitted = self.fitted
-        tokenizer, book = fitted.tokenizer, None
-        if tokenizer.codebook is not None and tokenizer.vocabulary is not None:
-            book = Codebook(tokenizer.vocabulary, tokenizer.codebook, name=tokenizer.name)
-        return ProgressiveDecoder(
-            fitted.llm,
-            fitted.parts.stages,
-            constrain=fitted.params["constrain"],
-            codebook=book,
-            concurrency=self.concurrency,
-            errors=self.errors,
-            budget=None if self.max_tokens is None else Budget(tokens=self.max_tokens),
-        )
+    def _decoder(self, fitted: FittedDenoiser) -> ProgressiveDecoder:
+        return fitted.decoder(max_tokens=self.max_tokens, concurrency=self.concurrency, errors=self.errors)
 
     async def _denoise(
         self,
@@ -499,47 +375,9 @@ class ImageDenoiser(Task[FittedDenoiser]):
     ) -> list[DenoisedImage]:
         if not puzzles:
             return []
-        fitted, decoder = self.fitted, await asyncio.to_thread(self._planned, puzzles, resume)
-        if out is not None and resume:
-            # Before the first request: with protocol "paper" every picture has a folder of its own, and pictures that
-            # are not asked for now have used some of the budget too.
-            await asyncio.to_thread(decoder.count_spent, out, "words*")
-        drawn: list[tuple[Puzzle, Drawing]] = []
-        for pairs, some in await asyncio.to_thread(fitted.shared, puzzles):
-            queries = [puzzle.query for puzzle in some]
-            if out is None:
-                drawings = await decoder.decode(pairs, queries, on_segment=watch)
-            else:
-                folder = Path(out) / (f"words-{number_of(some[0].name):08x}" if fitted.leaking else "words")
-                run = await asyncio.to_thread(decoder.open_run, folder, pairs, resume=resume)
-                try:
-                    drawings = await decoder.decode(pairs, queries, run=run, on_segment=watch)
-                finally:
-                    await asyncio.shield(asyncio.to_thread(run.close))
-            drawn += zip(some, drawings, strict=True)
-        return await asyncio.to_thread(lambda: [self._restored(fitted, *entry) for entry in drawn])
-
-    def _planned(self, puzzles: Sequence[Puzzle], resume: bool) -> ProgressiveDecoder:
-        """What draws, once the plan is known to keep to its limit."""
+        fitted = self.fitted
+        decoder = await asyncio.to_thread(self._decoder, fitted)
         if self.max_tokens is not None and not resume:
-            self.plan_of(puzzles).check(Budget(tokens=self.max_tokens))
-        return self._decoder()
-
-    def _restored(self, fitted: FittedDenoiser, puzzle: Puzzle, drawing: Drawing) -> DenoisedImage:
-        """The picture of a drawing that has all its words, or its error."""
-        restored = DenoisedImage(
-            puzzle,
-            fitted.maker.task.name,
-            fitted.params["protocol"],
-            None,
-            None,
-            drawing,
-            fitted.decided(puzzle),
-            fitted.leaking,
-            drawing.error,
-            whole(fitted.tokenizer).preprocessing,
-        )
-        if drawing.error is not None:
-            return restored
-        pyramid = drawing.pyramid
-        return replace(restored, decoded=fitted.tokenizer.decode([pyramid])[0], pyramid=pyramid)
+            plan = await asyncio.to_thread(fitted.plan, decoder, puzzles, self.max_tokens)
+            plan.check(Budget(tokens=self.max_tokens))
+        return await fitted.restore(decoder, puzzles, out, resume, watch)

@@ -27,10 +27,9 @@ from icl_vision.llms.loop import hop, run_sync
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.spelling import composed
 from icl_vision.tasks.base import Fitted, Task
-from icl_vision.tasks.checks import as_sources, check_folder, check_name
 from icl_vision.tasks.draw.examples import as_texts, choose
-from icl_vision.tasks.draw.results import GeneratedImage, Preview
-from icl_vision.tasks.draw.session import DrawingSession, close, next_of
+from icl_vision.tasks.draw.session import DrawingSession, GeneratedImage, Preview, close, next_of
+from icl_vision.tasks.inputs import as_sources, check_folder, check_name
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, drawing
 

@@ -1,6 +1,7 @@
 """One call of an image generator: its queries decoded, kept in a run folder, and turned into pictures as they come.
 
-Knows: a decoder, a run folder, previews. Refuses to know: options, how queries and examples are chosen.
+Knows: a decoder, a run folder, pictures finished and on their way, with their plain form. Refuses to know: options, how
+queries and examples are chosen.
 """
 
 from __future__ import annotations
@@ -10,11 +11,69 @@ import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from icl_vision.contracts import Tokenizer
+from icl_vision.contracts import Tokenizer, Usage
 from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentDrawn
 from icl_vision.drawing.progressive import ProgressiveDecoder
-from icl_vision.tasks.draw.results import GeneratedImage, Preview
+from icl_vision.drawing.repair import Change
+from icl_vision.pyramid import TokenPyramid
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratedImage:
+    """One drawn picture.
+
+    text: what was asked for. number: from 1, among several pictures of one text. image: decoded from ``pyramid``; both
+    None where ``error`` says why. drawing: every segment's words, repairs and usage.
+    """
+
+    text: str
+    number: int
+    image: Image.Image | None
+    pyramid: TokenPyramid | None
+    drawing: Drawing
+    error: Exception | None = None
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The repair report: everything that was done to the LLM's answers."""
+        return self.drawing.changes
+
+    @property
+    def usage(self) -> Usage:
+        """Requests and tokens."""
+        return self.drawing.usage
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without pixels; ``words`` holds a list per layer."""
+        pyramid = self.pyramid
+        return {
+            "text": self.text,
+            "number": self.number,
+            "words": None if pyramid is None else [pyramid.words(layer + 1) for layer in range(pyramid.layers)],
+            "constrained": self.drawing.constrained,
+            "changes": [change.to_dict() for change in self.changes],
+            "usage": self.usage.to_dict(),
+            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A picture on its way. query: its place among all that are drawn, from 0. text, number: as in GeneratedImage.
+    segment: the one that has just got its words. image: what there is; places without a word show the coarser word
+    over them, or the most frequent word of the examples. done: nothing is missing."""
+
+    query: int
+    text: str
+    number: int
+    segment: SegmentDrawn
+    image: Image.Image
+    done: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +123,16 @@ class DrawingSession:
         return Preview(drawn.query, text, number, drawn, image, drawn.drawing.complete)
 
     def _images(self, drawings: Sequence[Drawing]) -> list[GeneratedImage]:
-        whole = [one for one in drawings if one.complete and one.error is None]
-        decoded = iter(self.tokenizer.decode([one.pyramid for one in whole]) if whole else [])
-        found = []
-        for one in drawings:
-            text, number = named(one.query)
-            if one.complete and one.error is None:
-                found.append(GeneratedImage(text, number, next(decoded), one.pyramid, one))
+        whole = [drawing for drawing in drawings if drawing.complete and drawing.error is None]
+        decoded = iter(self.tokenizer.decode([drawing.pyramid for drawing in whole]) if whole else [])
+        pictures = []
+        for drawing in drawings:
+            text, number = named(drawing.query)
+            if drawing.complete and drawing.error is None:
+                pictures.append(GeneratedImage(text, number, next(decoded), drawing.pyramid, drawing))
             else:
-                found.append(GeneratedImage(text, number, None, None, one, one.error))
-        return found
+                pictures.append(GeneratedImage(text, number, None, None, drawing, drawing.error))
+        return pictures
 
 
 def named(query: Query) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from icl_vision.errors import DroppedGuaranteeWarning, ImageNotFoundError, Usage
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.prompting.templates import packaged_folder
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
-from icl_vision.tasks.folders import read_classes
+from icl_vision.tasks.inputs import read_classes
 from icl_vision.vocabulary import Vocabulary
 
 

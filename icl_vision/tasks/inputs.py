@@ -1,18 +1,21 @@
-"""What a user may pass to a task beyond whole numbers and choices (``icl_vision.checks``), and what is said otherwise.
+"""What a user hands to a task: folders, images, labels and options, and what is said of those that cannot work.
 
-Knows: arguments. Refuses to know: what they are used for.
+A folder holds one sub-folder a class, or images to ask about. (Whole numbers and choices: ``icl_vision.checks``.)
+
+Knows: folder names are labels; the forms that arguments may have. Refuses to know: what is done with them.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from icl_vision.errors import UsageError
-from icl_vision.images import ImageSource, is_image_source
-from icl_vision.spelling import composed
-from icl_vision.tasks.folders import is_folder, read_images
+from icl_vision.images import ImageSource, is_image_source, list_images
+from icl_vision.images.folders import loose
+from icl_vision.spelling import by_name, composed
 from icl_vision.wording import counted
 
 Label = str | int
@@ -104,3 +107,51 @@ def sorted_classes(labels: Sequence[Label]) -> list[Label]:
 def _named(value: object) -> str:
     text = repr(value) if isinstance(value, str) else ""
     return text if 0 < len(text) <= 80 else f"a value of type {type(value).__name__}"
+
+
+def is_folder(value: object) -> bool:
+    """Whether a value names a folder that is there."""
+    return isinstance(value, str | os.PathLike) and "\0" not in os.fsdecode(value) and os.path.isdir(value)
+
+
+def read_classes(folder: str | os.PathLike[str], name: str = "the folder") -> tuple[list[Path], list[str]]:
+    """The images below each class folder (sub-folders that are not hidden, sorted), and the folder's name for each.
+
+    name: what the message calls the folder.
+
+    Raises:
+        UsageError: no class folders, a single one, or one without images.
+        ImageNotFoundError: a class folder that cannot be read.
+    """
+    root = Path(folder)
+    shown = f"{name} {str(root)!r}"
+    try:
+        classes = sorted(
+            (path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")), key=by_name
+        )
+    except OSError as error:
+        raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
+    if not classes:
+        raise UsageError(f"{shown} has no sub-folders; make one for each class, with its images")
+    if len(classes) == 1:
+        raise UsageError(f"{shown} has a single class, {classes[0].name!r}; classification needs two or more")
+    loose(root).tell()
+    images_of = {path: list_images(path) for path in classes}
+    empty = [path.name for path, images in images_of.items() if not images]
+    if empty:
+        raise UsageError(f"{shown} has no images for {', '.join(map(repr, empty))}; add some, or remove the folder")
+    pairs = [(image, path.name) for path, images in images_of.items() for image in images]
+    return [image for image, _ in pairs], [label for _, label in pairs]
+
+
+def read_images(folder: str | os.PathLike[str]) -> list[Path]:
+    """The images of a folder and its sub-folders, sorted by path.
+
+    Raises:
+        UsageError: there are none.
+        ImageNotFoundError: it cannot be read.
+    """
+    images = list_images(folder)
+    if not images:
+        raise UsageError(f"the folder {os.fspath(folder)!r} holds no images")
+    return images
