@@ -654,6 +654,15 @@ class NeverAnswers(FakeLLM):
     _score = _complete
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as at a terminal; a job in the background of a script has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_a_run_whose_questions_are_never_answered(make: Any, tmp_path: Path) -> None:
     llm = NeverAnswers()
     with pytest.raises(KeyboardInterrupt):
