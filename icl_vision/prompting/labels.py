@@ -72,13 +72,14 @@ def check_label(label: object, literals: Iterable[str] = ()) -> str:
         )
     if label != label.strip():
         raise LabelError(f"the label {_short(label)} has spaces at its ends: give label.strip()")
-    characters = len(composed(label))
+    spelled = label if label.isascii() else composed(label)
+    characters = len(spelled)
     if characters > MAX_LABEL_CHARS:
         raise LabelError(
             f"the label {_short(label)} has {characters} characters; at most {MAX_LABEL_CHARS} are allowed: shorten it"
         )
     for literal in literals:
-        if _contains(composed(label), composed(literal)):
+        if _contains(spelled, literal if literal.isascii() else composed(literal)):
             raise LabelError(
                 f"the label {_short(label)} contains {literal!r}, which the template itself uses to separate its "
                 "parts: rename the label"
@@ -130,8 +131,7 @@ def check_words(words: object) -> str:
     character = forbidden_character(words, breaks="\n")
     if character:
         raise PromptError(f"the words {_short(words)} contain {character}: remove it")
-    rows = composed(words).split("\n")
-    if len({len(row) for row in rows}) > 1:
+    if "\n" in words and len({len(row) for row in composed(words).split("\n")}) > 1:
         raise PromptError(
             f"the words {_short(words)} contain a line break; only ASCII art, rows of equal length, may: "
             "join words with spaces"
