@@ -120,6 +120,7 @@ class SegmentAsker:
                 "use constrain='auto', which repairs its answers"
             )
         self.llm = llm
+        self._profile = llm.profile
         self.constrain = constrain
         self.asks = asks
         self.score = score
@@ -130,11 +131,11 @@ class SegmentAsker:
         if decoding.guidance != 1 and not self._scores_words:
             raise CapabilityError(
                 f"guidance={decoding.guidance:g} chooses among the allowed words by their log-probabilities, which "
-                f"{self.llm.profile.name!r} does not give (or constrain='never' forbids): use guidance=1"
+                f"{self._profile.name!r} does not give (or constrain='never' forbids): use guidance=1"
             )
-        if decoding.best_of > 1 and self.score is None and not self.llm.profile.scores_text:
+        if decoding.best_of > 1 and self.score is None and not self._profile.scores_text:
             raise CapabilityError(
-                f"best_of={decoding.best_of} keeps the likeliest answer, but {self.llm.profile.name!r} gives no "
+                f"best_of={decoding.best_of} keeps the likeliest answer, but {self._profile.name!r} gives no "
                 "log-probabilities of given text: give a score= of your own, or best_of=1"
             )
 
@@ -165,10 +166,10 @@ class SegmentAsker:
         else:
             pairs = [(candidate.inquiry.prompt, " " + composed(" ".join(candidate.words))) for candidate in candidates]
             said = await self.llm.score(pairs, terminator="")
-            scores, spent = list(checked_logprobs(said, len(pairs), self.llm.profile.name)), said.usage
+            scores, spent = list(checked_logprobs(said, len(pairs), self._profile.name)), said.usage
             if all_impossible(scores):
                 raise LLMResponseError(
-                    f"{self.llm.profile.name!r} holds all {len(scores)} candidates impossible (log-probability -inf), "
+                    f"{self._profile.name!r} holds all {len(scores)} candidates impossible (log-probability -inf), "
                     "so none is the likeliest; use best_of=1, or give a score= of your own"
                 )
         if len(scores) != len(candidates) or any(score != score for score in scores):
@@ -188,7 +189,7 @@ class SegmentAsker:
                 break
             last = attempt + 1 == asks
             # A word that repeats too often is better than none: whom nothing restricts may have it at last.
-            lifted = last and (self.constrain == "never" or self.llm.profile.constraint is None)
+            lifted = last and (self.constrain == "never" or self._profile.constraint is None)
             places = [
                 words.without(barred[place]) if place in barred and not lifted else words
                 for place, words in enumerate(inquiry.places)
@@ -246,17 +247,17 @@ class SegmentAsker:
     def word_by_word(self, decoding: Decoding, guided: bool) -> bool:
         """Whether each word is chosen by its log-probability: with guidance, and where a limit to repetition can so
         leave words out instead of asking about them again, at no great price."""
-        limited = decoding.most_uses is not None and self.llm.profile.scores_bags
+        limited = decoding.most_uses is not None and self._profile.scores_bags
         return self._scores_words and (guided or limited)
 
     @property
     def _scores_words(self) -> bool:
-        return self.llm.profile.scores_text and self.constrain != "never"
+        return self._profile.scores_text and self.constrain != "never"
 
     @property
     def _continues(self) -> bool:
         """Whether the LLM goes on with a text, so that a prompt may end in the middle of an answer."""
-        return self.llm.profile.api == "completions"
+        return self._profile.api == "completions"
 
     def _start(self, state: _Try) -> int:
         """The first place that is asked for."""
@@ -278,7 +279,7 @@ class SegmentAsker:
         settings = inquiry.decoding
         temperature = max(settings.temperature, REASK_TEMPERATURE) if again else settings.temperature
         seed = seed_of(settings.seed, key) if temperature else settings.seed
-        profile = self.llm.profile
+        profile = self._profile
         options: dict[str, Any] = {
             "max_tokens": inquiry.max_tokens,
             "temperature": temperature,
@@ -322,7 +323,7 @@ class SegmentAsker:
 
     def constraint(self, places: Sequence[WordSet], known: Mapping[int, str]) -> Constraint | None:
         """What an answer is restricted to: the words of its places, but for those that are known."""
-        profile = self.llm.profile
+        profile = self._profile
         if self.constrain == "never" or profile.constraint is None:
             return None
         first = places[0]

@@ -10,7 +10,7 @@ import hashlib
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from icl_vision.drawing.drawing import (
 )
 from icl_vision.drawing.prompts import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
 from icl_vision.drawing.repair import WordSet
-from icl_vision.drawing.segments import Segment, first_place, layer_of, shown_places, split, strides_of
+from icl_vision.drawing.segments import Segment, shown_places, split, strides_of
 from icl_vision.drawing.stages import Stage
 from icl_vision.errors import UsageError
 from icl_vision.llms.tokens import ESTIMATE_ERROR, count_tokens
@@ -37,7 +37,7 @@ from icl_vision.spelling import composed
 
 if TYPE_CHECKING:
     from icl_vision.codebook import Codebook
-    from icl_vision.pyramid import PyramidLayout
+    from icl_vision.pyramid import PyramidLayout, TokenPyramid
     from icl_vision.vocabulary import Vocabulary
 
 SPARE_TOKENS = 8
@@ -158,13 +158,17 @@ class SegmentPrompts:
     _words: list[list[list[str]]] = field(init=False)
     _fixed: dict[int, _Fixed] = field(init=False, default_factory=dict)
     _sets: dict[tuple[int, str], WordSet] = field(init=False, default_factory=dict)
-    _conditions: dict[int, tuple[Condition, str]] = field(init=False, default_factory=dict)
+    _conditions: dict[int, tuple[TokenPyramid, list[str]]] = field(init=False, default_factory=dict)
+    _layers: list[int] = field(init=False)
+    _starts: tuple[int, ...] = field(init=False)
     _items: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
         self.layout, self.vocabulary = check_pairs(self.pairs)
         self.stages = resolve(self.stages, self.layout)
         self.passes = passes_of(self.stages, self.layout)
+        self._starts = (0, *self.layout.cumulative)
+        self._layers = [layer for layer, count in enumerate(self.layout.counts, start=1) for _ in range(count)]
         for number, pairs in self.stage_pairs.items():
             if not 1 <= number <= len(self.stages):
                 raise UsageError(
@@ -174,20 +178,21 @@ class SegmentPrompts:
                 raise UsageError(f"the examples of stage {number} have another layout or vocabulary than the others")
         self.queries = _named(self.queries)
         drawn = {place for pass_ in self.passes for place in pass_.segment.places}
-        rest = set(range(self.layout.cumulative[-1])) - drawn
+        rest = set(range(len(self._layers))) - drawn
         for query in self.queries:
             check_query(query, self.layout, self.vocabulary)
             lost = sorted(rest - set(query.known))
             if lost:
                 raise UsageError(
-                    f"no stage draws layer {layer_of(self.layout, lost[0])} and the query {query.name!r} does not give "
+                    f"no stage draws layer {self._layers[lost[0]]} and the query {query.name!r} does not give "
                     "all its words: add a stage, or give them as known"
                 )
         for pass_ in self.passes:
             if self.stages[pass_.stage].condition == "same":
                 examples = self.pairs_of(pass_.stage)
                 for condition in (*(pair.condition for pair in examples), *(query.condition for query in self.queries)):
-                    condition_words(condition, pass_.segment.places[-1:])  # refused here, not in mid-picture
+                    if isinstance(condition, str) or pass_.segment.stop > len(self._words_of(condition)):
+                        condition_words(condition, pass_.segment.places)  # refuses it, here and not in mid-picture
         self._builders = [
             SegmentPromptBuilder(stage.template, folder=self.templates, induction=stage.induction)
             for stage in self.stages
@@ -201,7 +206,7 @@ class SegmentPrompts:
 
     def canvas(self, query: Query) -> Canvas:
         """A query's picture before anything is drawn: the known words."""
-        words = [query.known.get(place) for place in range(self.layout.cumulative[-1])]
+        words = [query.known.get(place) for place in range(len(self._layers))]
         return Canvas(query, self.layout, self.vocabulary, words)
 
     def item(self, number: int, pass_: Pass) -> str:
@@ -251,9 +256,8 @@ class SegmentPrompts:
         places that the segment is shown count, so that no order of work matters."""
         if self.stages[pass_.stage].decoding.most_uses is None:
             return {}
-        first = first_place(self.layout, pass_.segment.layer)
-        layer = range(first, first_place(self.layout, pass_.segment.layer + 1))
-        written = (words[place] for place in pass_.shown if place in layer and place not in query.known)
+        layer = pass_.segment.layer
+        written = (words[place] for place in pass_.shown if self._layers[place] == layer and place not in query.known)
         return Counter(word for word in written if word is not None)
 
     def against(self, pass_: Pass, query: Query, words: Sequence[str | None]) -> Prompt | None:
@@ -286,15 +290,15 @@ class SegmentPrompts:
         sets: list[WordSet] = []
         merged: dict[tuple[int, int], WordSet] = {}  # places with the same words go on sharing one set
         for place, words in zip(pass_.segment.places, places, strict=True):
-            layer = layer_of(self.layout, place)
+            layer = self._layers[place]
             key = (id(words), layer)
             if key not in merged:
                 own: Sequence[str] = query.also.get(layer, ())
                 if shown:
-                    same = [other for other in pass_.segment.places if layer_of(self.layout, other) == layer]
+                    same = [other for other in pass_.segment.places if self._layers[other] == layer]
                     # A single word would be no choice.
                     own = condition_words(query.condition, same).split() if len(same) > 1 else own
-                names = sorted({*(() if alone and own else words.words), *own}, key=self.vocabulary.id)
+                names = self._in_order({*(() if alone and own else words.words), *own})
                 merged[key] = words if names == list(words.words) else WordSet(names, self.codebook)
             sets.append(merged[key])
         return tuple(sets)
@@ -335,7 +339,7 @@ class SegmentPrompts:
         return hashlib.sha256(composed("\n\n".join(parts)).encode("utf-8", "backslashreplace")).hexdigest()
 
     def _fix(self, pass_: Pass) -> _Fixed:
-        layout, segment = self.layout, pass_.segment
+        segment = pass_.segment
         words = self._words[pass_.stage]
         examples = [
             SegmentExample(
@@ -346,11 +350,11 @@ class SegmentPrompts:
             for pair, target in zip(self.pairs_of(pass_.stage), words, strict=True)
         ]
         place = SegmentPlace(
-            count=len(segment),
+            count=len(segment.places),
             layer=segment.layer,
-            layers=len(layout),
-            first=segment.start - first_place(layout, segment.layer) + 1,
-            size=layout.counts[segment.layer - 1],
+            layers=len(self._starts) - 1,
+            first=segment.start - self._starts[segment.layer - 1] + 1,
+            size=self._starts[segment.layer] - self._starts[segment.layer - 1],
             segment=pass_.number,
             segments=len(self.passes),
         )
@@ -363,7 +367,7 @@ class SegmentPrompts:
         return _Fixed(
             self._builders[pass_.stage].prepare(examples, place),
             tuple(self._allowed(pass_.stage, place) for place in segment.places),
-            tokens + len(segment) + SPARE_TOKENS,
+            tokens + len(segment.places) + SPARE_TOKENS,
             filling,
             counted.tokens,
         )
@@ -376,15 +380,20 @@ class SegmentPrompts:
         return self.fixed(pass_).prepared.query(condition=condition, words=shown)
 
     def _condition(self, pass_: Pass, condition: Condition) -> str:
-        """A condition as a pass shows it; the whole of one is put together once."""
+        """A condition as a pass shows it."""
         shown = self.stages[pass_.stage].condition
         if shown == "none":
             return ""
-        if shown == "same":
-            return condition_words(condition, pass_.segment.places)
+        if isinstance(condition, str):
+            return condition
+        words = self._words_of(condition)
+        return " ".join(words if shown == "all" else [words[place] for place in pass_.segment.places])
+
+    def _words_of(self, condition: TokenPyramid) -> list[str]:
+        """A condition's words, looked up once."""
         if id(condition) not in self._conditions:
-            # Held with its text, so that no other object can have its id.
-            self._conditions[id(condition)] = (condition, condition_text(condition))
+            # Held with its words, so that no other object can have its id.
+            self._conditions[id(condition)] = (condition, condition.words())
         return self._conditions[id(condition)][1]
 
     def _allowed(self, stage: int, place: int) -> WordSet:
@@ -393,17 +402,21 @@ class SegmentPrompts:
         if mode == "vocabulary":
             key, chosen = "", range(0)
         elif mode == "context":
-            key, chosen = "all", range(self.layout.cumulative[-1])
+            key, chosen = "all", range(len(self._layers))
         elif mode == "layer":
-            layer = layer_of(self.layout, place)
-            key, chosen = f"layer {layer}", range(first_place(self.layout, layer), first_place(self.layout, layer + 1))
+            layer = self._layers[place]
+            key, chosen = f"layer {layer}", range(self._starts[layer - 1], self._starts[layer])
         else:
             key, chosen = f"place {place}", range(place, place + 1)
         if (stage, key) not in self._sets:
             held = {target[place] for target in words for place in chosen}
-            names = sorted(held, key=self.vocabulary.id) if held else self.vocabulary.words
-            self._sets[stage, key] = WordSet(names, self.codebook)
+            self._sets[stage, key] = WordSet(self._in_order(held) if held else self.vocabulary.words, self.codebook)
         return self._sets[stage, key]
+
+    def _in_order(self, words: Set[str]) -> list[str]:
+        """Words in the order of the vocabulary."""
+        ids = self.vocabulary.ids(words).tolist()
+        return [word for _, word in sorted(zip(ids, words, strict=True))]
 
 
 def _named(queries: Sequence[Query]) -> tuple[Query, ...]:

@@ -118,6 +118,7 @@ class ProgressiveDecoder:
         self._counted: set[Path] = set()
         self.llm = llm if self._meter is None else MeteredLLM(llm, self._meter)
         self._window = Window(self.llm)
+        self._limited = self._window.tokens is not None
         self._asker = SegmentAsker(self.llm, constrain=constrain, asks=asks, score=score)
         for stage in self.stages:
             self._asker.check(stage.decoding)
@@ -236,6 +237,7 @@ class ProgressiveDecoder:
         """
         watcher = OwnThread("icl-vision-segments")
         work = await asyncio.to_thread(self._begin, pairs, queries, stage_pairs, run)
+        work.watched = on_segment is not None
         async with contextlib.aclosing(self._segments(work)) as segments:
             async for drawn in segments:
                 if on_segment is not None:
@@ -342,7 +344,6 @@ class ProgressiveDecoder:
         canvas = work.canvases[number]
         if canvas.error is not None:
             return
-        item = work.prompts.item(number, pass_)
         answer: SegmentAnswer | None = None
         error: Exception | None = None
         try:
@@ -362,8 +363,11 @@ class ProgressiveDecoder:
             raise
         except Exception as caught:
             error = caught
+        kept = work.journal.run is not None
         if error is not None:
-            await work.journal.record_error(item, error, Usage() if answer is None else answer.usage)
+            if kept:
+                spent = Usage() if answer is None else answer.usage
+                await work.journal.record_error(work.prompts.item(number, pass_), error, spent)
             canvas.error = canvas.error or error  # the first says why it was given up
             if answer is not None:
                 canvas.answers[pass_.number] = answer
@@ -371,21 +375,22 @@ class ProgressiveDecoder:
                 raise error
         else:
             assert answer is not None
-            # On disk before anything is built upon it.
-            await work.journal.record(item, answer.to_dict())
+            if kept:  # on disk before anything is built upon it
+                await work.journal.record(work.prompts.item(number, pass_), answer.to_dict())
             canvas.put(pass_.number, pass_.segment, answer)
-        work.drawn.put_nowait(SegmentDrawn(number, pass_.number, canvas.drawing()))
+        if work.watched:
+            work.drawn.put_nowait(SegmentDrawn(number, pass_.number, canvas.drawing()))
 
     async def _check_window(self, prompts: SegmentPrompts) -> None:
         """Refuse prompts that do not fit before anything is asked, as far as they are known: words that are still to be
         drawn are the first example's there, and each prompt is looked at again when they are (``_check_inquiry``)."""
-        if self._window.tokens is not None:
+        if self._limited:
             for texts, words in await asyncio.to_thread(_texts, prompts):
                 await self._check_fits(texts, words)
 
     async def _check_inquiry(self, prompts: SegmentPrompts, pass_: Pass, inquiry: SegmentInquiry) -> None:
         """Refuse a prompt that does not fit, with the words that were drawn in it, before it is sent."""
-        if self._window.tokens is not None:
+        if self._limited:
             texts = [inquiry.prompt.text] if inquiry.against is None else [inquiry.prompt.text, inquiry.against.text]
             await self._check_fits(texts, await asyncio.to_thread(prompts.example_words, pass_))
 
@@ -401,7 +406,8 @@ class _Work:
     """One call of ``stream`` or ``decode`` while it is done: its pictures, its journal, what was drawn last.
 
     builder: one thread puts all prompts together, since what they are made of is looked up once and kept. restored: the
-    queries' numbers and passes that the run folder had. drawn: None where there is no more.
+    queries' numbers and passes that the run folder had. drawn: None where there is no more; nothing else where nobody
+    watches.
     """
 
     prompts: SegmentPrompts
@@ -410,6 +416,7 @@ class _Work:
     restored: list[tuple[int, Pass]] = field(default_factory=list)
     builder: OwnThread = field(default_factory=lambda: OwnThread("icl-vision-prompts"))
     drawn: asyncio.Queue[SegmentDrawn | None] = field(default_factory=asyncio.Queue)
+    watched: bool = True
 
     def numbers(self, pass_: Pass) -> list[int]:
         """The queries that a pass is still to be asked for."""

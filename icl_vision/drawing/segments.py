@@ -10,7 +10,7 @@ import itertools
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -33,14 +33,13 @@ class Segment:
     start: int
     stop: int
     layer: int
+    places: range = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "places", range(self.start, self.stop))
 
     def __len__(self) -> int:
         return self.stop - self.start
-
-    @property
-    def places(self) -> range:
-        """The places of its words."""
-        return range(self.start, self.stop)
 
 
 @dataclass(frozen=True, slots=True)
