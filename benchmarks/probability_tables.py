@@ -37,7 +37,7 @@ from icl_vision.files.storage import atomic_path, sha256_file, write_json
 from icl_vision.llms import connect
 from icl_vision.tasks.classify.ensemble import Ensemble
 from icl_vision.tasks.classify.scoring import CONTENT_FREE
-from icl_vision.tasks.encoding import encode
+from icl_vision.tasks.inputs import encode
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.wrapping import fingerprint
 

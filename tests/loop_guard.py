@@ -38,7 +38,7 @@ WORK = {
     "icl_vision.tokenizers.sessions.GraphSession": ("run",),
     "icl_vision.drawing.passes.SegmentPrompts": ("__post_init__", "inquiry", "stand_in", "digest"),
     "icl_vision.drawing.progressive": ("plan_of",),
-    "icl_vision.tasks.classify.asking": ("plan_of",),
+    "icl_vision.tasks.classify.fitted": ("plan_of",),
     "icl_vision.llms.wrappers.metered": ("count_tokens",),
     "icl_vision.llms.remote.transport": ("count_tokens",),
     "icl_vision.llms.remote.langchain.llm": ("count_tokens",),

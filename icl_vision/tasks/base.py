@@ -134,7 +134,7 @@ CALL_OPTIONS: Mapping[str, Callable[[str, object], object]] = {
     "on_unknown": partial(checks.choice, choices=("abstain", "raise")),
     "probabilities": partial(checks.choice, choices=("calibrated", "raw")),
     "batch_size": checks.count,
-    "concurrency": partial(checks.count, none="as many as the LLM bears"),
+    "concurrency": checks.count,
     "progress": partial(checks.flag, none=True),
     "max_tokens": partial(checks.count, none="no limit"),
     "budget": lambda name, value: check_kind(name, value, Budget, "Budget(requests=100)"),
@@ -258,11 +258,11 @@ class Task(Parameters, Generic[F]):
         })  # fmt: skip
 
     def _check_call_options(self) -> None:
-        defaults = self._defaults()
-        for name, check in CALL_OPTIONS.items():
+        for name, default in self._own_defaults.items():
+            value = getattr(self, name)
             # (What is as the task itself has it needs no look, at each call.)
-            if name in defaults and getattr(self, name) is not defaults[name]:
-                check(name, getattr(self, name))
+            if value is not default and name in CALL_OPTIONS:
+                CALL_OPTIONS[name](name, value)
 
     def _params_now(self) -> Mapping[str, Any]:
         """The parameters, for a snapshot: lists among them are copies, so that nobody changes them from outside."""

@@ -1,22 +1,32 @@
-"""What a user hands to a task: folders, images, labels and options, and what is said of those that cannot work.
+"""What a user hands to a task: folders, images, labels and options, what is said of those that cannot work, and the
+words of the images.
 
-A folder holds one sub-folder a class, or images to ask about. (Whole numbers and choices: ``icl_vision.checks``.)
+A folder holds one sub-folder a class, or images to ask about. Images become words a batch at a time, so that one bad
+image is named and costs only itself. (Whole numbers and choices: ``icl_vision.checks``.)
 
-Knows: folder names are labels; the forms that arguments may have. Refuses to know: what is done with them.
+Knows: folder names are labels; the forms that arguments may have; batches. Refuses to know: how an image becomes words,
+what is done with them.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from icl_vision.errors import UsageError
-from icl_vision.images import ImageSource, is_image_source, list_images
+from icl_vision.contracts import Tokenizer
+from icl_vision.errors import ImageError, UsageError
+from icl_vision.images import ImageSource, is_image_source, list_images, load_image
 from icl_vision.images.folders import loose
 from icl_vision.spelling import by_name, composed
 from icl_vision.wording import counted
+
+if TYPE_CHECKING:
+    from icl_vision.pyramid import TokenPyramid
+
+logger = logging.getLogger(__name__)
 
 Label = str | int
 """A class label as the user gives it and gets it back."""
@@ -155,3 +165,62 @@ def read_images(folder: str | os.PathLike[str]) -> list[Path]:
     if not images:
         raise UsageError(f"the folder {os.fspath(folder)!r} holds no images")
     return images
+
+
+def encode(
+    tokenizer: Tokenizer,
+    sources: Sequence[ImageSource],
+    k: int | None,
+    *,
+    batch_size: int,
+    keep_errors: bool,
+    done: Callable[[int], None],
+) -> list[TokenPyramid | Exception]:
+    """The words of each image.
+
+    Args:
+        keep_errors: put an image's exception in its place; otherwise the first one is raised, with the image's index.
+        done: told how many images were finished.
+    """
+    words: list[TokenPyramid | Exception] = []
+    for start in range(0, len(sources), batch_size):
+        batch = [rereadable(source) for source in sources[start : start + batch_size]]
+        try:
+            words.extend(tokenizer.encode(batch, k))
+        except Exception as error:
+            if not (keep_errors or isinstance(error, ImageError)):
+                raise
+            logger.debug("images %d to %d failed together (%s); one by one", start, start + len(batch) - 1, error)
+            words.extend(_one_by_one(tokenizer, batch, k, start, keep_errors))
+        done(len(batch))
+    return words
+
+
+def _one_by_one(
+    tokenizer: Tokenizer, batch: Sequence[ImageSource], k: int | None, start: int, keep_errors: bool
+) -> list[TokenPyramid | Exception]:
+    words: list[TokenPyramid | Exception] = []
+    for index, source in enumerate(batch, start):
+        try:
+            # Loaded here, so that a message has no index of its own ("images[0]") that counts within this batch of one.
+            words.extend(tokenizer.encode([load_image(source)], k))
+        except Exception as error:
+            if keep_errors:
+                words.append(error)
+            elif isinstance(error, ImageError):
+                raise type(error)(f"images[{index}]: {error}") from error
+            else:
+                raise
+    return words
+
+
+def rereadable(source: ImageSource) -> ImageSource:
+    """A stream that can be read only once is read now: a failed batch is read again, image by image."""
+    read, seekable = getattr(source, "read", None), getattr(source, "seekable", None)
+    if not callable(read) or (callable(seekable) and seekable()):
+        return source
+    try:
+        return bytes(read())
+    except Exception as error:
+        logger.debug("a stream cannot be read: %s", error)
+        return source  # reading it again, as an image, gives the proper message

@@ -28,7 +28,7 @@ from icl_vision.llms.loop import run_sync
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.prompting import Declaration, FixedPart, Sample, find_template, load_template, render_fixed
 from icl_vision.tasks.base import Fitted, Task
-from icl_vision.tasks.encoding import encode
+from icl_vision.tasks.inputs import encode
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
 

@@ -16,10 +16,9 @@ from icl_vision.errors import LLMResponseError, PromptTooLongError
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.loop import run_sync
 from icl_vision.prompting import PromptSize
-from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.ensemble import pool
-from icl_vision.tasks.classify.scoring import log_bias, log_softmax, written_label
-from icl_vision.tasks.classify.verdicts import verdict
+from icl_vision.tasks.classify.fitted import Asker
+from icl_vision.tasks.classify.scoring import log_bias, log_softmax, verdict, written_label
 
 finite = st.floats(-1000, 0)
 

@@ -24,8 +24,8 @@ from icl_vision.llms.loop import run_sync
 from icl_vision.llms.word_tables import word_tables
 from icl_vision.prompting import PromptSize
 from icl_vision.spelling import composed
-from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.classifier import FewShotClassifier
+from icl_vision.tasks.classify.fitted import Asker
 from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
 from icl_vision.tasks.classify.scoring import choose_method, written_label
 

@@ -28,8 +28,7 @@ from icl_vision.probabilities.packaged import Situation, find_map, knows_llm
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 from icl_vision.tasks.classify.selection import SupportExample
-from icl_vision.tasks.encoding import rereadable
-from icl_vision.tasks.inputs import as_labels, as_sources
+from icl_vision.tasks.inputs import as_labels, as_sources, rereadable
 from icl_vision.tokenizers.wrapping import fingerprint
 from icl_vision.wording import counted
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self, get_args
 
@@ -34,10 +34,8 @@ from icl_vision.tasks.classify import calibrating
 from icl_vision.tasks.classify.ensemble import Ensemble
 from icl_vision.tasks.classify.fitted import FittedClassifier, Lot, builder_of
 from icl_vision.tasks.classify.prompts import CHANNEL, Example
-from icl_vision.tasks.classify.scoring import EnsembleOption, Scoring
+from icl_vision.tasks.classify.scoring import EnsembleOption, Scoring, verdict
 from icl_vision.tasks.classify.selection import Support, SupportExample
-from icl_vision.tasks.classify.verdicts import verdict
-from icl_vision.tasks.encoding import encode
 from icl_vision.tasks.inputs import (
     Label,
     as_labels,
@@ -45,6 +43,7 @@ from icl_vision.tasks.inputs import (
     check_folder,
     check_name,
     check_support,
+    encode,
     is_folder,
     read_classes,
     sorted_classes,
@@ -236,12 +235,6 @@ class FewShotClassifier(Task[FittedClassifier]):
         if self.selection == "nearest" and self.shots is None:
             raise UsageError("selection='nearest' needs `shots`, the number of examples of each class; got None")
 
-    def _check_call_options(self) -> None:
-        if self.concurrency is not self._defaults()["concurrency"]:
-            # (None, which leaves it to the LLM elsewhere, says nothing here.)
-            count("concurrency", self.concurrency)
-        super()._check_call_options()
-
     def _assembled(self, llm: TextLLM, tokenizer: Tokenizer, kept: Support) -> FittedClassifier:
         return FittedClassifier.of(self._params_now(), llm, tokenizer, kept)
 
@@ -278,11 +271,11 @@ class FewShotClassifier(Task[FittedClassifier]):
         Args:
             images: a sequence of images; one image counts as a list of one.
         """
-        return [self._own_label(result) for result in self.classify(images)]
+        return self._own_labels(self.classify(images))
 
     async def apredict(self, images: Images) -> list[Label | None]:
         """``predict`` as a coroutine."""
-        return [self._own_label(result) for result in await self.aclassify(images)]
+        return self._own_labels(await self.aclassify(images))
 
     def classify(self, images: Images) -> list[Classification]:
         """``predict`` with everything known about each answer: probabilities, words, method, raw text, usage, error.
@@ -485,9 +478,9 @@ class FewShotClassifier(Task[FittedClassifier]):
         Raises:
             LLMError, PromptTooLongError, UnknownAnswerError: unless ``errors="return"``.
         """
-        fitted = self.ready()
+        fitted = lot.fitted
         keep_errors, on_unknown = self.errors == "return", self.on_unknown
-        labels, calibration = fitted.asker.labels, self._map_in_use()
+        labels, method, calibration = fitted.asker.labels, fitted.asker.method, self._map_in_use(fitted)
         spelled = [str(label) for label in fitted.kept.classes]
         # What the prompts name in composed characters, as the user spelled it.
         own = dict(zip(labels, spelled, strict=True)) if list(labels) != spelled else None
@@ -503,9 +496,7 @@ class FewShotClassifier(Task[FittedClassifier]):
             pyramid = lot.words[number]
             assert not isinstance(pyramid, Exception)  # it would be in no group
             known = on_unknown == "raise"
-            result = verdict(
-                reply, _layers(pyramid), fitted.method, labels, unknown_is_error=known, calibration=calibration
-            )
+            result = verdict(reply, _layers(pyramid), method, labels, unknown_is_error=known, calibration=calibration)
             if own is not None:
                 result = replace(
                     result,
@@ -517,9 +508,10 @@ class FewShotClassifier(Task[FittedClassifier]):
             if result.error is not None and not keep_errors:
                 raise result.error  # now: what is still to be asked would be paid for and thrown away
 
-        for number, result in lot.unusable:
+        unusable = lot.unusable
+        for number, result in unusable:
             await keep(number, result)
-        with progress_bar(len(lot.words) - len(lot.unusable), "answers", self.progress) as done:
+        with progress_bar(len(lot.words) - len(unusable), "answers", self.progress) as done:
             await fitted.asker.ask(
                 lot.inquiries, concurrency=self.concurrency, keep_errors=keep_errors, done=done, read=judge
             )
@@ -568,7 +560,8 @@ class FewShotClassifier(Task[FittedClassifier]):
         Raises:
             NotFittedError: before ``fit``.
         """
-        return self.ready().run_config(self._map_in_use(), on_unknown=self.on_unknown)
+        fitted = self.ready()
+        return fitted.run_config(self._map_in_use(fitted), on_unknown=self.on_unknown)
 
     @property
     def at_once(self) -> int:
@@ -576,13 +569,14 @@ class FewShotClassifier(Task[FittedClassifier]):
         self.ready()
         return self.concurrency
 
-    def _map_in_use(self) -> ProbabilityMap | None:
+    def _map_in_use(self, fitted: FittedClassifier) -> ProbabilityMap | None:
         """What makes probabilities of scores in this call; None leaves them raw."""
-        return self.fitted.probability_map if self.probabilities == "calibrated" else None
+        return fitted.probability_map if self.probabilities == "calibrated" else None
 
-    def _own_label(self, result: Classification) -> Label | None:
-        classes = self.fitted.kept.classes
-        return None if result.label is None else classes[[str(label) for label in classes].index(result.label)]
+    def _own_labels(self, results: Sequence[Classification]) -> list[Label | None]:
+        assert self._fitted is not None  # it was asked
+        own = {str(label): label for label in self._fitted.kept.classes}
+        return [None if result.label is None else own[result.label] for result in results]
 
 
 def _spelling(label: Label) -> Label:

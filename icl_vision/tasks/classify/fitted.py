@@ -1,34 +1,305 @@
-"""A classifier as it was fitted: what it asks, whom, with which examples.
+"""A classifier as it was fitted: what it asks, whom, with which examples, and how its replies are weighed.
 
-Knows: how options, labelled words and an LLM become prepared prompts. Refuses to know: images, how replies are read.
+Knows: how options, labelled words and an LLM become prepared prompts; what is put to the LLM about each query, what it
+learns beforehand, what all of it would cost. Refuses to know: images, what a user is told.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Self
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, Self, TypeVar
 
-from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer, Usage
-from icl_vision.errors import CapabilityError, DroppedGuaranteeWarning
+import numpy as np
+import numpy.typing as npt
+
+from icl_vision.asking.groups import Group, ask, fitting
+from icl_vision.asking.inquiries import Inquiry, Reply
+from icl_vision.asking.plan import Plan, plan_of
+from icl_vision.asking.window import Window
+from icl_vision.contracts import Classification, Prompt, ScoringMethod, TextLLM, Tokenizer, Usage
+from icl_vision.errors import BudgetExceededError, CapabilityError, DroppedGuaranteeWarning, LLMError
+from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import run_sync
+from icl_vision.llms.word_tables import learn, learns
+from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.probabilities import ProbabilityMap
-from icl_vision.prompting import PromptSize
+from icl_vision.prompting import PromptSize, check_tokens
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.spelling import composed
 from icl_vision.tasks.base import Fitted
-from icl_vision.tasks.classify import calibrating
+from icl_vision.tasks.classify import calibrating, scoring
 from icl_vision.tasks.classify import scoring as ladder
 from icl_vision.tasks.classify import selection as choosing
-from icl_vision.tasks.classify.asking import Asker
 from icl_vision.tasks.classify.ensemble import Ensemble
 from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 from icl_vision.tasks.classify.scoring import Shown
 from icl_vision.tasks.classify.selection import Support, SupportExample
 from icl_vision.tokenizers.likely import likely_words
 from icl_vision.tokenizers.wrapping import fingerprint
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+QUERIES_PER_CALL = 4
+"""Queries whose labels are scored in one call: enough for an adapter to batch, few enough for progress to show."""
+
+
+QUERIES_PER_ENSEMBLE = 16
+"""The same with an ensemble, whose prompts then serve so many queries: an embedded LLM takes little more for all their
+words than for those of one (benchmarks/scoring_rules.py)."""
+
+
+@dataclass(slots=True)
+class Bias:
+    """What a prompt alone says of each label (log, float64 [labels]), and what of asking for it is not booked yet."""
+
+    values: npt.NDArray[np.float64]
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(slots=True)
+class Asker:
+    """What a fitted classifier asks, and of whom.
+
+    labels: as texts, in the order of ``classes_``. calibrate: subtract the bias of the prompt itself. size: what
+    makes prompts long, for the advice where one is too long. shared: the
+    prepared prompt that all queries share, None where each has its own. words: which an image is likely to have, for
+    an LLM that can learn beforehand what an ensemble's prompts say of them.
+    """
+
+    llm: TextLLM
+    method: ScoringMethod
+    labels: tuple[str, ...]
+    calibrate: bool
+    size: PromptSize
+    seed: int
+    shared: Shown | None = None
+    words: tuple[str, ...] = ()
+    _used: set[str] = field(default_factory=set, repr=False)
+    """Prompts of an ensemble that were asked once."""
+    _learnt: set[str] = field(default_factory=set, repr=False)
+    _unbooked: Usage = field(default_factory=Usage, repr=False)
+    """What learning took and no reply has been charged with yet."""
+    _bias: npt.NDArray[np.float64] | None = field(default=None, repr=False)
+    """Of the shared prompt."""
+    _room: int = 0
+
+    @property
+    def room(self) -> int:
+        """Tokens kept free for an answer that the LLM writes; 0 where it writes none."""
+        return self._room
+
+    def inquiry(self, prepared: Shown, words: str) -> Inquiry:
+        """What is put to the LLM about an image with these words."""
+        writing = scoring.written_label(self.method, self.labels, self._room, self.seed) if self._room else None
+        return scoring.make_inquiry(self.method, prepared, self.labels, words, writing)
+
+    async def prepare(self, largest: Inquiry) -> None:
+        """Find out how long an answer may be, and refuse a support set that leaves no room for this inquiry.
+
+        Raises:
+            PromptTooLongError: as ``check_window``.
+        """
+        if self.method in ("constrained", "parse"):
+            texts = [" " + composed(label) for label in self.labels]
+            tokens = await Window(self.llm).most_counted(texts)
+            longest = max(len(text.encode()) for text in texts)
+            self._room = scoring.ANSWER_ROOM + (longest if tokens is None else tokens)
+        await self.check_window(largest)
+
+    async def check_window(self, inquiry: Inquiry) -> None:
+        """Refuse an inquiry that does not fit the LLM's window, before it is sent.
+
+        Raises:
+            PromptTooLongError: it does not; the message names tokens, window and what shrinks the prompt.
+        """
+        excess = await Window(self.llm).excess(inquiry.texts, room=self._room)
+        if excess is not None:
+            check_tokens(excess.tokens, excess.window, reserve=excess.room, size=self.size)
+
+    # What an LLM may learn beforehand.
+
+    async def learn(self, done: Callable[[int], None]) -> Usage:
+        """Have the LLM learn what the prompts of the shared ensemble say of ``words``; what it took.
+
+        done: told how many prompts are finished. A budget that does not allow it is no error: words are asked then.
+        """
+        if not isinstance(self.shared, Ensemble):
+            return Usage()
+        return await self._learn(self.shared.prompts, done)
+
+    def pays(self, groups: Sequence[tuple[Shown, int]]) -> list[Prompt]:
+        """The prompts that are to be learnt before so many queries of each group are asked."""
+        calls: Counter[Prompt] = Counter()
+        for prepared, queries in groups:
+            if isinstance(prepared, Ensemble):
+                for prompt in dict.fromkeys(prepared.prompts):
+                    calls[prompt] += -(-queries // QUERIES_PER_ENSEMBLE)
+        return [
+            prompt
+            for prompt, times in calls.items()
+            if times + (prompt.text in self._used) > 1 and prompt.text not in self._learnt
+        ]
+
+    def learnt_at_fit(self) -> list[Prompt]:
+        """The shared ensemble's prompts, those that ``learn`` was called for."""
+        prompts = self.shared.prompts if isinstance(self.shared, Ensemble) else ()
+        return [prompt for prompt in dict.fromkeys(prompts) if prompt.text in self._learnt]
+
+    async def _learn_what_pays(self, groups: Sequence[tuple[Shown, Sequence[str]]]) -> None:
+        """Learn the prompts that would be asked twice: now, in several calls, or now and before.
+
+        Learning takes about as long as asking twice, so who asks once is not made to wait for what nobody uses, and
+        who asks often never waits for more than twice what was needed.
+        """
+        often = self.pays([(prepared, len(texts)) for prepared, texts in groups])
+        for prepared, _ in groups:
+            if isinstance(prepared, Ensemble):
+                self._used.update(prompt.text for prompt in prepared.prompts)
+        try:
+            self._unbooked += await self._learn(often, lambda count: None)
+        except LLMError as error:
+            logger.debug("nothing learnt, words are asked: %s", error)  # and whoever asks is told what is wrong
+
+    async def _learn(self, prompts: Sequence[Prompt], done: Callable[[int], None]) -> Usage:
+        if not learns(self.llm):
+            return Usage()
+        try:
+            spent = await learn(self.llm, prompts, self.words, done)
+            self._learnt.update(prompt.text for prompt in prompts)
+            return spent
+        except BudgetExceededError as error:
+            logger.info("nothing learnt beforehand: %s", error)
+            return Usage()
+
+    # Asking, and what it would cost.
+
+    async def ask(
+        self,
+        groups: Sequence[tuple[Shown, Sequence[str]]],
+        *,
+        concurrency: int,
+        keep_errors: bool,
+        done: Callable[[int], None],
+        read: Callable[[int, int, Reply | Exception], Awaitable[T]],
+    ) -> list[list[T]]:
+        """Ask about images with these words, grouped by the prepared prompt they share; see ``asking.groups.ask``.
+
+        read: told of each reply, with log-probabilities by label, calibrated where that was asked for.
+        """
+        if self.words and learns(self.llm):
+            await self._learn_what_pays(groups)
+        biases = {
+            number: Bias(self._bias)
+            for number, (prepared, _) in enumerate(groups)
+            if self.calibrate and self._bias is not None and prepared is self.shared
+        }
+
+        async def read_weighed(number: int, query: int, reply: Reply | Exception) -> T:
+            if isinstance(reply, Reply):
+                prepared, texts = groups[number]
+                reply = self._weighed(reply, prepared, texts[query], biases.get(number))
+            return await read(number, query, reply)
+
+        return await ask(
+            self.llm,
+            [
+                self._group(prepared, texts, partial(self._begin, biases, number, prepared))
+                for number, (prepared, texts) in enumerate(groups)
+            ],
+            concurrency=concurrency,
+            read=read_weighed,
+            keep_errors=keep_errors,
+            check=self.check_window,
+            done=done,
+        )
+
+    def plan(
+        self,
+        llm: DryLLM,
+        groups: Sequence[tuple[Shown, Sequence[str]]],
+        unusable: Sequence[Classification] = (),
+        prices: PriceTable | None = None,
+        *,
+        concurrency: int,
+    ) -> Plan:
+        """What ``ask`` about these groups would send.
+
+        llm: the one that would be asked. unusable: images that cannot be asked about, which the plan names.
+        """
+        all_groups = [self._group(prepared, texts) for prepared, texts in groups]
+        fitted, refused = run_sync(fitting(all_groups, self.check_window))
+        learning = []
+        if learns(llm) and self.words:
+            learning = self.pays(
+                [(prepared, group.queries) for (prepared, _), group in zip(groups, fitted, strict=True)]
+            )
+        plan = plan_of(
+            llm,
+            fitted,
+            concurrency=concurrency,
+            prices=prices,
+            learnt=self.learnt_at_fit(),
+            learning=learning,
+            words=self.words,
+        )
+        lost = (*unusable, *(Classification(None, None, (), None, error=error) for error in refused))
+        remarks = {"model": f"scoring: {self.method}", **({"images": f"{len(lost)} unusable"} if lost else {})}
+        return replace(
+            plan,
+            unusable=lost,
+            facts={"method": str(self.method), "images": plan.queries, "unusable": len(lost)},
+            lines=(("images", f"{plan.queries:,}"),),
+            remarks={**plan.remarks, **remarks},
+            subject="classifying",
+            advice="use fewer images, fewer shots= or a smaller k=",
+        )
+
+    def _group(
+        self,
+        prepared: Shown,
+        texts: Sequence[str],
+        begun: Callable[[Sequence[Reply]], None] = lambda replies: None,
+    ) -> Group:
+        """Queries with these words that share a prepared prompt."""
+        size = QUERIES_PER_CALL if self.method in ("channel", "direct") else 1
+        # Where there is a prefix cache the first request goes alone, with one query, and fills it for the others.
+        leads = self.llm.profile.prefix_cache
+        if isinstance(prepared, Ensemble):
+            size, leads = QUERIES_PER_ENSEMBLE, False  # short prompts, each its own: there is nothing to fill
+        before: tuple[Inquiry, ...] = ()
+        if self.calibrate and not (prepared is self.shared and self._bias is not None):
+            before = scoring.content_free_inquiries(self.method, prepared, self.labels)
+        return Group(lambda query: self.inquiry(prepared, texts[query]), len(texts), size, leads, before, begun)
+
+    def _begin(self, biases: dict[int, Bias], number: int, prepared: Shown, replies: Sequence[Reply]) -> None:
+        """What came back of a group's inputs without content."""
+        rows = [scoring.of_labels(prepared, self.labels, reply.logprobs or ()) for reply in replies]
+        biases[number] = Bias(scoring.log_bias(rows), sum((reply.usage for reply in replies), Usage()))
+        if prepared is self.shared:
+            self._bias = biases[number].values  # paid for once
+
+    def _weighed(self, reply: Reply, prepared: Shown, text: str, bias: Bias | None) -> Reply:
+        """A reply with log-probabilities by label, less the prompt's bias."""
+        if reply.logprobs is not None:
+            logprobs = scoring.of_labels(prepared, self.labels, reply.logprobs)
+            if bias is not None:
+                # Inputs without content are one word: a bag of several words has the bias of each of them.
+                words = len(text.split()) if isinstance(prepared, Ensemble) else 1
+                logprobs = tuple((np.asarray(logprobs) - words * bias.values).tolist())
+                # What calibration cost is booked on the first that has an answer.
+                reply, bias.usage = replace(reply, usage=reply.usage + bias.usage), Usage()
+            reply = replace(reply, logprobs=logprobs)
+        if self._unbooked.requests:
+            reply, self._unbooked = replace(reply, usage=reply.usage + self._unbooked), Usage()
+        return reply
 
 
 @dataclass(slots=True)
@@ -42,8 +313,10 @@ class Together:
 
 @dataclass(frozen=True, slots=True)
 class Lot:
-    """Images that are asked about in one go: the words of each, or why there are none, and who shares a prompt."""
+    """Images that are asked about in one go: as it was fitted when they were read, the words of each, or why there are
+    none, and who shares a prompt."""
 
+    fitted: FittedClassifier
     words: list[TokenPyramid | Exception]
     together: list[Together]
 
@@ -167,7 +440,7 @@ class FittedClassifier(Fitted):
                 group = groups.setdefault(prepared.context, Together(prepared))
                 group.numbers.append(number)
                 group.texts.append(self.tokenizer.to_text(pyramid))
-        return Lot(list(words), [*groups.values()])
+        return Lot(self, list(words), [*groups.values()])
 
     def run_config(self, calibration: ProbabilityMap | None, *, on_unknown: str) -> dict[str, Any]:
         """What decides answers, as plain JSON: a run goes on only with the same. calibration: the map in use."""

@@ -1,6 +1,7 @@
 """How an LLM's answer becomes a label: the ladder of methods, best available first, and contextual calibration.
 
-Knows: what is put to the LLM about one query by each method, and how log-probabilities of labels are weighed.
+Knows: what is put to the LLM about one query by each method, how log-probabilities of labels are weighed, and which
+label a reply means.
 Refuses to know: images, examples, how anything is asked (``icl_vision.asking``).
 
 The ladder (``scoring="auto"`` takes the first that the LLM and the template allow):
@@ -26,12 +27,14 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.asking.inquiries import TERMINATOR, Inquiry, Writing
-from icl_vision.contracts import Constraint, Profile, ScoringMethod
-from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError
+from icl_vision.asking.inquiries import TERMINATOR, Inquiry, Reply, Writing
+from icl_vision.contracts import Classification, Constraint, Profile, ScoringMethod
+from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError, UnknownAnswerError
 from icl_vision.llms.scores import all_impossible
+from icl_vision.probabilities import ProbabilityMap
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.ensemble import Ensemble, pool
+from icl_vision.tasks.classify.parsing import parse_label
 from icl_vision.tasks.classify.prompts import PreparedPrompt, PromptBuilder
 
 Scoring = Literal["auto", "channel", "direct", "constrained", "parse"]
@@ -188,3 +191,45 @@ def log_softmax(logprobs: Sequence[float] | npt.NDArray[np.float64]) -> npt.NDAr
     # From the likeliest on: beside numbers as large as a mask's (-3.4e38) a sum of shares leaves no trace.
     values = values - values.max()
     return np.asarray(values - np.logaddexp.reduce(values), dtype=np.float64)
+
+
+def verdict(
+    reply: Reply | Exception,
+    words: tuple[tuple[str, ...], ...],
+    method: ScoringMethod,
+    labels: Sequence[str],
+    *,
+    unknown_is_error: bool,
+    calibration: ProbabilityMap | None = None,
+) -> Classification:
+    """The likeliest label (of equals the first), or the one that the text names.
+
+    An exception, and with ``unknown_is_error`` a text that names no label, becomes the classification's ``error``; so
+    does a reply that holds every label impossible: no label is then likelier than another.
+
+    calibration: what makes probabilities of the scores; None takes them as they are. The label does not depend on it.
+    """
+    if isinstance(reply, Exception):
+        return Classification(None, None, words, None, error=reply)
+    if reply.logprobs is not None:
+        if all_impossible(reply.logprobs):
+            nothing = LLMResponseError(
+                f"the LLM holds every label impossible (log-probability -inf): {', '.join(map(repr, labels))}; there "
+                "is nothing to choose by"
+            )
+            return Classification(None, None, words, method, usage=reply.usage, error=nothing)
+        shares = np.exp(log_softmax(reply.logprobs)) if calibration is None else calibration(reply.logprobs)
+        best = labels[int(np.argmax(reply.logprobs))]
+        probabilities = dict(zip(labels, shares.tolist(), strict=True))
+        calibrated = calibration is not None
+        return Classification(best, probabilities, words, method, usage=reply.usage, calibrated=calibrated)
+    label = parse_label(reply.text, labels).label
+    if method == "constrained" and composed(reply.text.strip()) not in map(composed, labels):
+        method = "parse"  # the restriction was not kept, so whatever label is found was parsed
+    error = None
+    if label is None and unknown_is_error:
+        error = UnknownAnswerError(
+            f"the LLM answered {reply.text!r}, which is none of the labels {', '.join(map(repr, labels))}; "
+            "with on_unknown='abstain' the prediction is None"
+        )
+    return Classification(label, None, words, method, reply.text, reply.usage, error)
