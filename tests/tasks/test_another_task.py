@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pytest
 
-from icl_vision.asking.groups import Group, ask, calls_of
+from icl_vision.asking.groups import Group, ask
 from icl_vision.asking.inquiries import Inquiry, Reply, Writing
 from icl_vision.asking.many import OnResult, Work
 from icl_vision.asking.plan import count
@@ -191,7 +191,7 @@ class Questions(Task[FittedAnswering]):
             asked = {"words": lot[number].text, "question": lot[number].question}
             return Inquiry.written(self.fitted.prompts.prompt(asked), Writing(self.max_tokens))
 
-        return Group(inquiry, calls_of(len(lot)))
+        return Group(inquiry, len(lot))
 
     async def ask(self, lot: Sequence[Asked], on_result: OnResult | None = None) -> list[Answer]:
         """The answers of a lot, each told of as soon as it is there."""
