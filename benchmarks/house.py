@@ -354,8 +354,6 @@ def main() -> None:
         print(rooms(options.rooms))
         return
     if options.inside:
-        # An editable install would lend this checkout's modules to a tree that has none of that name.
-        sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
         found = arguments() if options.inside == "arguments" else count_trip(options.inside)
         print(json.dumps(found))
         return

@@ -17,6 +17,13 @@ HERE = Path(__file__).resolve().parents[1]
 BESIDE = ("prompts", "exporters")
 
 
+ALONE = """import sys
+sys.meta_path[:] = [finder for finder in sys.meta_path if "editable" not in getattr(finder, "__module__", "")]
+"""
+"""Run by every interpreter as it starts: an editable install would lend this checkout's modules to a tree that has none
+of that name."""
+
+
 @contextlib.contextmanager
 def environment(tree: Path) -> Iterator[dict[str, str]]:
     """The environment in which an interpreter, and whatever it starts, imports the package of ``tree``.
@@ -31,6 +38,7 @@ def environment(tree: Path) -> Iterator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="icl-vision-tree-") as folder:
         linked = Path(folder) / "icl_vision"
         linked.mkdir()
+        (Path(folder) / "sitecustomize.py").write_text(ALONE, encoding="utf-8")
         for entry in package.iterdir():
             if entry.name != "__pycache__":
                 (linked / entry.name).symlink_to(entry.resolve())

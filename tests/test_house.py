@@ -104,6 +104,13 @@ def test_the_package_of_another_checkout_is_the_one_that_is_imported(house: Modu
         command, cwd = [sys.executable, "-c", code], variables["PYTHONPATH"]
         done = subprocess.run(command, env=variables, cwd=cwd, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(["another"] * 4)
+    # A module that only this checkout has is not lent to it.
+    with house.environment(tmp_path) as variables:
+        command = [sys.executable, "-c", "import icl_vision.pyramid"]
+        done = subprocess.run(
+            command, env=variables, cwd=variables["PYTHONPATH"], capture_output=True, text=True, check=False
+        )
+    assert "No module named 'icl_vision.pyramid'" in done.stderr
     with pytest.raises(SystemExit, match="is no checkout"), house.environment(tmp_path / "tasks"):
         pass
 
