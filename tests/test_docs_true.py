@@ -230,6 +230,36 @@ def test_the_table_of_folders_names_the_folders_there_are() -> None:
     assert sorted(set(named) ^ there) == []
 
 
+PATH = re.compile(r"(?:icl_vision|exporters|prompts|benchmarks|tests|examples|docs)/[\w./-]+")
+
+
+@pytest.mark.parametrize("page", CODE, ids=page_id)
+def test_paths_in_a_pages_text_exist(page: Path) -> None:
+    wrong = [code for code in CODE[page] if PATH.fullmatch(code) and not (TOP / code).exists()]
+    assert not wrong, f"{page_id(page)} names {wrong}, which are not there"
+
+
+DOTTED = re.compile(r"icl_vision(?:\.\w+)+")
+
+
+def is_there(dotted: str) -> bool:
+    """Whether a dotted name is a module, or a name in one."""
+    module, _, name = dotted.rpartition(".")
+    for imported in (dotted, module):
+        try:
+            found = importlib.import_module(imported)
+        except ModuleNotFoundError:
+            continue
+        return imported == dotted or hasattr(found, name)
+    return False
+
+
+@pytest.mark.parametrize("page", CODE, ids=page_id)
+def test_modules_in_a_pages_text_exist(page: Path) -> None:
+    wrong = [code for code in CODE[page] if DOTTED.fullmatch(code) and not is_there(code)]
+    assert not wrong, f"{page_id(page)} names {wrong}, which are not there"
+
+
 def test_the_import_order_of_the_page_is_the_one_that_is_enforced() -> None:
     order = load(TOP / "tests" / "test_public.py").ORDER
     text = (TOP / "docs" / "architecture.md").read_text(encoding="utf-8")
