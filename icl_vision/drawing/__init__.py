@@ -11,8 +11,7 @@ if TYPE_CHECKING:
     from icl_vision.drawing.drawing import Drawing, Pair, Query, SegmentAnswer, SegmentDrawn, plurality
     from icl_vision.drawing.progressive import ProgressiveDecoder
     from icl_vision.drawing.repair import Change, WordSet, read_words
-    from icl_vision.drawing.segments import Near
-    from icl_vision.drawing.stages import Decoding, Stage, par, pnar, single_pass, two_stage
+    from icl_vision.drawing.stages import Decoding, Near, Stage, par, pnar, single_pass, two_stage
 
 __all__ = [
     "Candidate",
@@ -41,7 +40,7 @@ _HOMES = {
     "Change": "repair",
     "Decoding": "stages",
     "Drawing": "drawing",
-    "Near": "segments",
+    "Near": "stages",
     "Pair": "drawing",
     "ProgressiveDecoder": "progressive",
     "Query": "drawing",

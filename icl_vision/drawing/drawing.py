@@ -14,7 +14,7 @@ import numpy as np
 
 from icl_vision.contracts import Usage
 from icl_vision.drawing.repair import Change
-from icl_vision.drawing.segments import Segment, first_place, layer_of, parents
+from icl_vision.drawing.stages import Segment, first_place, layer_of, parents
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.vocabulary import Vocabulary

@@ -29,8 +29,7 @@ from icl_vision.drawing.drawing import (
 )
 from icl_vision.drawing.prompts import PreparedSegment, SegmentExample, SegmentPlace, SegmentPromptBuilder
 from icl_vision.drawing.repair import WordSet
-from icl_vision.drawing.segments import Segment, shown_places, split, strides_of
-from icl_vision.drawing.stages import Stage
+from icl_vision.drawing.stages import Segment, Stage, shown_places, split, strides_of
 from icl_vision.errors import UsageError
 from icl_vision.llms.tokens import ESTIMATE_ERROR, count_tokens
 from icl_vision.spelling import composed

@@ -1,7 +1,7 @@
 """From pairs of pictures and a segment template to the prompts that ask for one segment of a picture.
 
 Knows: the variables that a segment template gets, which it declares. Refuses to know: which words are shown for which
-segment (``drawing.segments``), LLMs, answers, and how a template is rendered.
+segment (``drawing.stages``), LLMs, answers, and how a template is rendered.
 """
 
 from __future__ import annotations

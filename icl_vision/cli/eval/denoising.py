@@ -25,7 +25,7 @@ from icl_vision.errors import BudgetExceededError, IclVisionError, UsageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
-    from icl_vision.drawing.segments import Stride
+    from icl_vision.drawing.stages import Stride
     from icl_vision.evaluation.denoising.evaluation import DenoisingEvaluation
     from icl_vision.evaluation.kit.pictures import Picture
 

@@ -18,8 +18,7 @@ from icl_vision.contracts import Profile
 from icl_vision.drawing.drawing import Pair, Query, plurality
 from icl_vision.drawing.passes import SegmentPrompts
 from icl_vision.drawing.repair import unused
-from icl_vision.drawing.segments import first_place
-from icl_vision.drawing.stages import Stage, pnar
+from icl_vision.drawing.stages import Stage, first_place, pnar
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.spelling import composed
 from icl_vision.tasks.denoise.alignment import Alignment

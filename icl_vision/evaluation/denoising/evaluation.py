@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from icl_vision.contracts import Usage
-from icl_vision.drawing.segments import Stride
+from icl_vision.drawing.stages import Stride
 from icl_vision.errors import PromptTooLongError, UsageError
 from icl_vision.evaluation.denoising.baselines import BASELINES, Task
 from icl_vision.evaluation.kit.image_metrics import WINDOW, psnr, ssim

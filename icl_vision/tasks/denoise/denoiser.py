@@ -19,8 +19,7 @@ from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.corruption import PAPER_RATES, check_rates
 from icl_vision.drawing.drawing import Pair, SegmentDrawn
 from icl_vision.drawing.progressive import ProgressiveDecoder
-from icl_vision.drawing.segments import Stride
-from icl_vision.drawing.stages import Allowed
+from icl_vision.drawing.stages import Allowed, Stride
 from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget

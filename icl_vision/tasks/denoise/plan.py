@@ -16,8 +16,7 @@ from icl_vision import checks
 from icl_vision.asking.plan import Plan
 from icl_vision.drawing.drawing import Query
 from icl_vision.drawing.passes import resolve
-from icl_vision.drawing.segments import Near, Stride, first_place
-from icl_vision.drawing.stages import Allowed, Decoding, Stage, stages_of
+from icl_vision.drawing.stages import Allowed, Decoding, Near, Stage, Stride, first_place, stages_of
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 from icl_vision.wording import counted

@@ -17,7 +17,7 @@ import numpy as np
 from icl_vision.contracts import Tokenizer
 from icl_vision.drawing.corruption import corrupt_words, corruption_rates, shuffle_words
 from icl_vision.drawing.drawing import Pair, Query
-from icl_vision.drawing.segments import first_place
+from icl_vision.drawing.stages import first_place
 from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.images import ImageSource, load_image
 from icl_vision.pyramid import TokenPyramid

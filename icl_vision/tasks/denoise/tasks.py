@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.drawing.segments import first_place
+from icl_vision.drawing.stages import first_place
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 

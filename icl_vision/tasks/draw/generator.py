@@ -16,8 +16,7 @@ from icl_vision.checks import as_real, count, flag, number
 from icl_vision.contracts import TextLLM, Tokenizer
 from icl_vision.drawing.drawing import Pair, Query, plurality
 from icl_vision.drawing.progressive import ProgressiveDecoder
-from icl_vision.drawing.segments import Strides
-from icl_vision.drawing.stages import Allowed, Decoding, Passes, Stage, stages_of
+from icl_vision.drawing.stages import Allowed, Decoding, Passes, Stage, Strides, stages_of
 from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.images import ImageSource

@@ -10,8 +10,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icl_vision.drawing.passes import passes_of, resolve
-from icl_vision.drawing.segments import Near, layer_of, parents, shown_places, split
-from icl_vision.drawing.stages import Decoding, Stage, par, pnar, single_pass, stages_of, two_stage
+from icl_vision.drawing.stages import (
+    Decoding,
+    Near,
+    Stage,
+    layer_of,
+    par,
+    parents,
+    pnar,
+    shown_places,
+    single_pass,
+    split,
+    stages_of,
+    two_stage,
+)
 from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout
 
