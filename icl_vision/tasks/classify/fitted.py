@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.asking.groups import Group, ask, fitting
-from icl_vision.asking.inquiries import Inquiry, Reply
+from icl_vision.asking.inquiries import Inquiry, Reply, Writing
 from icl_vision.asking.plan import Plan, plan_of
 from icl_vision.asking.window import Window
 from icl_vision.contracts import Classification, Prompt, ScoringMethod, TextLLM, Tokenizer, Usage
@@ -89,17 +89,17 @@ class Asker:
     """What learning took and no reply has been charged with yet."""
     _bias: npt.NDArray[np.float64] | None = field(default=None, repr=False)
     """Of the shared prompt."""
-    _room: int = 0
+    _writing: Writing | None = field(default=None, repr=False)
+    """How an answer is written, once it is known how long it may be; None where none is."""
 
     @property
     def room(self) -> int:
         """Tokens kept free for an answer that the LLM writes; 0 where it writes none."""
-        return self._room
+        return 0 if self._writing is None else self._writing.max_tokens
 
     def inquiry(self, prepared: Shown, words: str) -> Inquiry:
         """What is put to the LLM about an image with these words."""
-        writing = scoring.written_label(self.method, self.labels, self._room, self.seed) if self._room else None
-        return scoring.make_inquiry(self.method, prepared, self.labels, words, writing)
+        return scoring.make_inquiry(self.method, prepared, self.labels, words, self._writing)
 
     async def prepare(self, largest: Inquiry) -> None:
         """Find out how long an answer may be, and refuse a support set that leaves no room for this inquiry.
@@ -111,7 +111,8 @@ class Asker:
             texts = [" " + composed(label) for label in self.labels]
             tokens = await Window(self.llm).most_counted(texts)
             longest = max(len(text.encode()) for text in texts)
-            self._room = scoring.ANSWER_ROOM + (longest if tokens is None else tokens)
+            room = scoring.ANSWER_ROOM + (longest if tokens is None else tokens)
+            self._writing = scoring.written_label(self.method, self.labels, room, self.seed)
         await self.check_window(largest)
 
     async def check_window(self, inquiry: Inquiry) -> None:
@@ -120,7 +121,7 @@ class Asker:
         Raises:
             PromptTooLongError: it does not; the message names tokens, window and what shrinks the prompt.
         """
-        excess = await Window(self.llm).excess(inquiry.texts, room=self._room)
+        excess = await Window(self.llm).excess(inquiry.texts, room=self.room)
         if excess is not None:
             check_tokens(excess.tokens, excess.window, reserve=excess.room, size=self.size)
 
