@@ -22,7 +22,7 @@ class Writing:
     """How an LLM is to write its answer.
 
     max_tokens: at most. stop: texts that end it. temperature: 0 for the likeliest. seed: left out where the LLM takes
-    none. constraint: what it may write, None for anything.
+    none. constraint: what it may write, None for anything. logprobs: have it say how likely its answer is, if it can.
     """
 
     max_tokens: int
@@ -30,6 +30,7 @@ class Writing:
     temperature: float = 0.0
     seed: int | None = None
     constraint: Constraint | None = None
+    logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +69,16 @@ class Inquiry:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came back to one inquiry: log-probabilities in the order of its pairs, or a text; and what it cost."""
+    """What came back to one inquiry: log-probabilities in the order of its pairs, or a text; and what it cost.
+
+    finish_reason, logprob: of a text, as in ``Completion``.
+    """
 
     logprobs: tuple[float, ...] | None = None
     text: str = ""
     usage: Usage = field(default_factory=Usage)
+    finish_reason: str = ""
+    logprob: float | None = None
 
 
 async def score(llm: TextLLM, inquiries: Sequence[Inquiry]) -> list[Reply]:
@@ -138,9 +144,10 @@ async def complete(llm: TextLLM, inquiry: Inquiry) -> Reply:
         temperature=writing.temperature,
         seed=writing.seed if llm.profile.seed else None,
         constraint=writing.constraint,
+        **({"logprobs": True} if writing.logprobs and llm.profile.logprobs else {}),
     )
     check(completion, llm.profile.name)  # again, for an LLM that is not one of this library's
-    return Reply(None, completion.text, completion.usage)
+    return Reply(None, completion.text, completion.usage, completion.finish_reason, completion.logprob)
 
 
 async def _asked(

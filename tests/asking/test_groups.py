@@ -64,6 +64,21 @@ async def test_free_texts_come_back_in_order_and_one_that_fails_costs_no_other()
         await ask(Named("cyd"), [captions()], concurrency=3, read=as_text, keep_errors=False)
 
 
+@pytest.mark.parametrize(("can", "told"), [(True, -0.5), (False, None)])
+async def test_how_likely_a_free_text_is_is_asked_where_the_llm_can_say(can: bool, told: float | None) -> None:
+    class Sure(Named):
+        async def _complete(self, prompt: Prompt, *, logprobs: bool = False, **settings: Any) -> Completion:
+            return Completion("yes", "stop", logprob=-0.5 if logprobs else None)
+
+    async def read(group: int, query: int, reply: Reply | Exception) -> Reply | Exception:
+        return reply
+
+    prompt = Prompt("", "", "likely?")
+    group = Group(lambda query: Inquiry.written(prompt, Writing(max_tokens=3, logprobs=True)), 1)
+    ((reply,),) = await ask(Sure(logprobs=can), [group], concurrency=1, read=read)
+    assert isinstance(reply, Reply) and (reply.logprob, reply.finish_reason) == (told, "stop")
+
+
 async def test_what_cannot_be_sent_is_refused_query_by_query() -> None:
     async def check(inquiry: Inquiry) -> None:
         if "bob" in inquiry.texts[0]:

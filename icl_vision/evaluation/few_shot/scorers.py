@@ -14,12 +14,11 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from icl_vision.asking.inquiries import TERMINATOR, Inquiry
+from icl_vision.asking.inquiries import Inquiry, Reply, complete
 from icl_vision.errors import CapabilityError
 from icl_vision.evaluation.few_shot.baselines import Need, Row
 from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers, shares
 from icl_vision.evaluation.kit.metrics import normalised_match, prefix_match, strict_match, substring_match
-from icl_vision.llms.answers import check
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.word_tables import word_tables
 from icl_vision.prompting import PromptSize
@@ -27,10 +26,10 @@ from icl_vision.spelling import composed
 from icl_vision.tasks.classify.classifier import FewShotClassifier
 from icl_vision.tasks.classify.fitted import Asker
 from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
-from icl_vision.tasks.classify.scoring import choose_method, written_label
+from icl_vision.tasks.classify.scoring import choose_method
 
 if TYPE_CHECKING:
-    from icl_vision.contracts import Completion, Tokenizer
+    from icl_vision.contracts import Tokenizer
     from icl_vision.evaluation.few_shot.settings import Setting
 
 _LLM: frozenset[Need] = frozenset({"llm"})
@@ -190,36 +189,32 @@ def open_ended(task: Task, rows: Sequence[str]) -> Judged:
     seed = int(task.options.get("order_seed") or 0) % 2**31
     asker = Asker(task.llm, "parse", task.labels, False, task.size, seed)
     results: dict[str, list[RowResult]] = {row: [] for row in rows}
-    prompts = [task.prepared.query(words=words) for words in task.query_words]
-    for prompt, truth in zip(prompts, task.truths, strict=True):
+    prompts: list[str] = []
+    for words, truth in zip(task.query_words, task.truths, strict=True):
         before = task.llm.calls
-        run_sync(asker.prepare(Inquiry.written(prompt, written_label("parse", task.labels))))
-        completion = task.llm.complete_sync(
-            prompt,
-            max_tokens=asker.room,
-            stop=(TERMINATOR,),
-            seed=seed if task.llm.profile.seed else None,
-        )
-        check(completion, task.llm.profile.name)
+        run_sync(asker.prepare(asker.inquiry(task.prepared, words)))
+        inquiry = asker.inquiry(task.prepared, words)  # whose answer has room now
+        reply = run_sync(complete(task.llm, inquiry))
         calls = task.llm.calls - before
         for row in rows:
-            results[row].append(_judged(row, completion, task.labels, truth, calls))
-    return results, [prompt.text for prompt in prompts]
+            results[row].append(_judged(row, reply, task.labels, truth, calls))
+        prompts.append(inquiry.pairs[0][0].text)
+    return results, prompts
 
 
-def _judged(row: str, completion: Completion, labels: Sequence[str], truth: str, calls: int) -> RowResult:
+def _judged(row: str, reply: Reply, labels: Sequence[str], truth: str, calls: int) -> RowResult:
     """A free answer by the rule of one open-ended row."""
     judges: dict[str, Callable[[str, str], bool]] = {
-        "exact": partial(strict_match, ended=completion.finish_reason != "length"),
+        "exact": partial(strict_match, ended=reply.finish_reason != "length"),
         "exact_normalised": normalised_match,
         "prefix": prefix_match,
         "substring": substring_match,
     }
-    named = [label for label in labels if judges[row](completion.text, label)]
+    named = [label for label in labels if judges[row](reply.text, label)]
     right = truth in named
     # Of several that fit (a name that begins another), the true one counts, as the rule has it; else the longest.
     label = truth if right else max(named, key=len, default=None)
-    return RowResult(label, right, completion.text, None, calls)
+    return RowResult(label, right, reply.text, None, calls)
 
 
 def likelihood(task: Task) -> Judged:
