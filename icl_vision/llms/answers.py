@@ -16,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Profile, Usage
-from icl_vision.errors import LLMNoAnswerError, UsageError
+from icl_vision.errors import LLMNoAnswerError
 from icl_vision.llms.redaction import quote
 from icl_vision.llms.scores import is_logprob
 from icl_vision.spelling import composed
@@ -184,9 +185,7 @@ def reasoning_room_of(room: int | None, profile: Profile) -> int:
     """
     if room is None:
         return REASONING_ROOM if profile.reasoning != "never" else 0
-    if isinstance(room, bool) or not isinstance(room, int) or room < 0:
-        raise UsageError(f"reasoning_room must be a whole number of tokens, 0 or more, or None; got {room!r}")
-    return room
+    return checks.count("reasoning_room", room, least=0, of="tokens")
 
 
 # ---- what can be seen ----

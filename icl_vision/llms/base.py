@@ -139,7 +139,8 @@ class BaseLLM(ABC):
         settings = check_settings(
             self.profile, max_tokens=max_tokens, stop=stop, temperature=temperature, seed=seed, constraint=constraint
         )
-        checks.flag("logprobs", logprobs)
+        if logprobs is not False:
+            checks.flag("logprobs", logprobs)
         if logprobs and self.profile.logprobs and constraint is None:
             settings["logprobs"] = True
         answer = await hop(self._complete(prompt, **cast(dict[str, Any], settings)))
@@ -383,7 +384,7 @@ def check_settings(
         "max_tokens": checks.count("max_tokens", max_tokens),
         "stop": _check_stop(stop),
         "temperature": checks.number("temperature", temperature, least=0),
-        "seed": checks.count("seed", seed, least=0, most=2**31 - 1, none="any"),
+        "seed": None if seed is None else checks.count("seed", seed, least=0, most=2**31 - 1),
         "constraint": None,
     }
     if constraint is not None:

@@ -28,7 +28,7 @@ def llm() -> FakeLLM:
         ({"temperature": "hot"}, "temperature must be a number of 0 or more; got 'hot'"),
         ({"stop": [""]}, "every stop must be a string that is not empty; got ''"),
         ({"stop": ["\n", 3]}, "every stop must be a string that is not empty; got 3"),
-        ({"seed": -1}, "seed must be a whole number from 0 to 2,147,483,647, or None .any.; got -1"),
+        ({"seed": -1}, "seed must be a whole number from 0 to 2,147,483,647; got -1"),
         ({"seed": 2**31}, r"seed must be a whole number from 0 to 2,147,483,647"),
         ({"constraint": "a|b"}, "constraint must be an icl_vision Constraint or None; got str"),
     ],

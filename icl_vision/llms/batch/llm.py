@@ -17,12 +17,12 @@ import asyncio
 import hashlib
 import json
 import logging
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
+from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, TextLLM, Usage
 from icl_vision.errors import (
     CapabilityError,
@@ -106,11 +106,9 @@ class BatchLLM(WrappedLLM):
         window: float = 2.0,
         resilience: Resilience | None = None,
     ) -> None:
-        for name, value, least in (("poll", poll, 0.0), ("max_wait", max_wait, 0.0), ("window", window, None)):
-            number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not number or value < 0 or value == least:
-                more = "0 or more" if least is None else "more than 0"
-                raise UsageError(f"{name} must be a number of seconds, {more}; got {value!r}")
+        self._poll = checks.number("poll (seconds)", poll, above=0)
+        self._max_wait = checks.number("max_wait (seconds)", max_wait, above=0)
+        self._window = checks.number("window (seconds)", window, least=0)
         if isinstance(llm, CachedLLM):
             raise UsageError("BatchLLM goes inside the cache: CachedLLM(BatchLLM(llm, folder), cache)")
         super().__init__(connect(llm))
@@ -119,13 +117,9 @@ class BatchLLM(WrappedLLM):
         self._provider = _provider(inner, resilience or Resilience(POLICY))
         self._written_off: set[str] = set()
         most = self._provider.max_requests
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int) or not 1 <= size <= most):
-            raise UsageError(f"size must be a whole number from 1 to {most:,}, the provider's limit; got {size!r}")
+        size = checks.count("size", size, most=most, of="requests", none="the provider's limit")
         self.folder = os.fspath(folder)
-        self._poll = float(poll)
-        self._max_wait = float(max_wait)
         self._size = most if size is None else size
-        self._window = float(window)
         self._thread = OwnThread("icl-vision-batch")
         self._opening: asyncio.Task[BatchFolder] | None = None
         self._gathered: dict[str, Request] = {}

@@ -15,6 +15,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal
 
+from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
 from icl_vision.cores import usable_cores
 from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLongError, UsageError
@@ -40,7 +41,7 @@ from icl_vision.llms.word_tables import WordTable, WordTables, in_use, key_of
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_CONTEXT = 8192
+DEFAULT_WINDOW = 8192
 """Tokens of a request's window: some hundred examples of five words, in 150 MB of cache for Gemma 3 270M."""
 
 TABLES_AT_ONCE = 16
@@ -87,15 +88,9 @@ class LocalLLM(BaseLLM):
     ) -> None:
         if api not in ("auto", "chat", "completions"):
             raise UsageError(f"api for a local LLM must be 'auto', 'chat' or 'completions'; got {api!r}")
-        for name, value, least, most in (
-            ("threads", threads, 1, 1024),
-            ("context", context, 64, 2**22),
-            ("slots", slots, 1, 256),
-        ):
-            if value is None and name != "slots":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise UsageError(f"{name} must be a whole number from {least} to {most}; got {value!r}")
+        threads = checks.count("threads", threads, most=1024, none="the cores this process may use")
+        window = checks.count("context", context, least=64, most=2**22, of="tokens", none="the default")
+        slots = checks.count("slots", slots, most=256)
         if deterministic and slots != 1:
             raise UsageError(f"deterministic=True works with slots=1 only; got slots={slots}")
         if path is None and api == "chat":
@@ -109,22 +104,22 @@ class LocalLLM(BaseLLM):
         # Of the header, not of the file's name: a copy gives the same answers.
         self._model_name = (info.own_name if info is not None else "").replace("|", " ") or "gguf"
         trained = GEMMA_3_270M_CONTEXT if info is None else info.context_length
-        if context is not None and trained is not None and context > trained:
-            raise UsageError(f"context={context} is more than the {trained} tokens the model was trained with")
+        if window is not None and trained is not None and window > trained:
+            raise UsageError(f"context={window} is more than the {trained} tokens the model was trained with")
         has_template = info is not None and bool(info.chat_template)
         if api == "chat" and not has_template:
             raise UsageError(f"{str(path)!r} holds no chat template, so it cannot chat: use api='completions'")
         chat = api == "chat" or (api == "auto" and has_template)
         # A chat template is for questions; log-probabilities are those of plain text, for instruct models too.
         scores = api != "chat"
-        self._context = context or min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+        self._window = window or min(DEFAULT_WINDOW, trained or DEFAULT_WINDOW)
         self._threads = threads or usable_cores()
         self._slots = slots
         self._deterministic = deterministic
         self._closed = False
         self._profile = Profile(
             name="local" if self._path is None else f"local:{self._path.name}",
-            context_window=self._context,
+            context_window=self._window,
             api="chat" if chat else "completions",
             scores_text=scores,
             constraint="grammar",
@@ -156,7 +151,7 @@ class LocalLLM(BaseLLM):
         """
         # Only where they are not what they always were: older caches and run folders go on.
         options = ("|deterministic" if self._deterministic else "") + (
-            f"|context={self._context}" if self._context != DEFAULT_CONTEXT else ""
+            f"|context={self._window}" if self._window != DEFAULT_WINDOW else ""
         )
         if self._path is None:
             return f"local:{GEMMA_3_270M_NAME}|{self._profile.api}{options}"
@@ -193,7 +188,7 @@ class LocalLLM(BaseLLM):
         self._check_open()
         path = await asyncio.to_thread(packaged_gemma) if self._path is None else self._path
         return await shared_server(
-            ServerOptions(path=path, threads=self._threads, context=self._context, slots=self._slots)
+            ServerOptions(path=path, threads=self._threads, context=self._window, slots=self._slots)
         )
 
     async def _complete(
@@ -399,7 +394,7 @@ class LocalLLM(BaseLLM):
     ) -> tuple[WordTable | None, Usage]:
         """A prompt's table with these words, or None where there is nothing to keep; and what it took."""
         new = _lacking(table, list(tokens))
-        if not new or not ids or len(ids) >= self._context:
+        if not new or not ids or len(ids) >= self._window:
             return None, Usage()
         # Where a word melts into the prompt's last token, its own token says nothing.
         if await server.tokenize(f"{prompt.text} {new[0]}") != [*ids, tokens[new[0]]]:
@@ -454,7 +449,7 @@ class LocalLLM(BaseLLM):
         """The key of a prompt's table; reads the model file once a change, to know it by its hash."""
         if self._model is None:
             self._model = packaged_hash() if self._path is None else file_hash(self._path)
-        options = (self._context, self._slots, self._threads)
+        options = (self._window, self._slots, self._threads)
         return key_of((self._model, llama_version(), *options), prompt)
 
     def _check_open(self) -> None:
@@ -484,11 +479,11 @@ class LocalLLM(BaseLLM):
         return tokens
 
     def _check_fits(self, tokens: int, room: int) -> int:
-        if tokens + room > self._context:
-            fits = tokens <= self._context
+        if tokens + room > self._window:
+            fits = tokens <= self._window
             kept = f"{room} of the window are kept for the answer; " if fits else ""
-            raise PromptTooLongError(tokens, self._context, kept + SHORTER)
-        return self._context - tokens
+            raise PromptTooLongError(tokens, self._window, kept + SHORTER)
+        return self._window - tokens
 
 
 class _Locks:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Unpack
 
+from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Prompt, Usage
 from icl_vision.errors import UsageError
 from icl_vision.llms.answers import REASONING_ROOM, Said, sent_stops
@@ -63,8 +64,7 @@ class AnthropicLLM(RemoteLLM):
             raise UsageError(f"the model must be one of Anthropic's names, like 'claude-haiku-4-5'; got {model!r}")
         if api not in ("auto", "chat"):
             raise UsageError(f"api for {model!r} must be 'auto' or 'chat': Anthropic has no other; got {api!r}")
-        if isinstance(reasoning_room, bool) or not isinstance(reasoning_room, int) or reasoning_room < 0:
-            raise UsageError(f"reasoning_room must be a whole number, 0 or more; got {reasoning_room!r}")
+        reasoning_room = checks.count("reasoning_room", reasoning_room, least=0, of="tokens")
         if prompt_cache not in (True, False, "5m", "1h"):
             raise UsageError(f"prompt_cache must be True, False, '5m' or '1h'; got {prompt_cache!r}")
         profile = profile_for(f"anthropic:{model}")

@@ -29,6 +29,7 @@ from typing import TypeVar
 
 import tenacity
 
+from icl_vision import checks
 from icl_vision.errors import (
     LLMError,
     LLMGarbledError,
@@ -86,8 +87,7 @@ class RetryPolicy:
     retry_after_maximum: float = 120.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise UsageError(f"attempts must be 1 or more; got {self.attempts}")
+        checks.count("attempts", self.attempts)
         for name in ("attempt_timeout", "total_timeout"):
             if getattr(self, name) <= 0:
                 raise UsageError(f"{name} must be more than 0 seconds; got {getattr(self, name)}")

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypedDict, TypeVar, Unpack
 
+from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt
 from icl_vision.errors import (
     DroppedGuaranteeWarning,
@@ -83,8 +84,7 @@ def make_resilience(
     tokens_per_minute: int | None = None,
 ) -> Resilience:
     """A retry policy and a limiter of one's own from the options of ``Transport``."""
-    if isinstance(concurrency, bool) or not isinstance(concurrency, int) or concurrency < 1:
-        raise UsageError(f"concurrency must be a whole number, 1 or more; got {concurrency!r}")
+    concurrency = checks.count("concurrency", concurrency, of="requests")
     return Resilience(
         RetryPolicy(attempts=attempts, attempt_timeout=attempt_timeout, total_timeout=total_timeout),
         Limiter(
@@ -189,9 +189,7 @@ class RemoteLLM(BaseLLM):
         if extra_body is not None and not isinstance(extra_body, Mapping):
             raise UsageError(f"extra_body must be a mapping of JSON fields; got {type(extra_body).__name__}")
         if context_window is not None:
-            if isinstance(context_window, bool) or not isinstance(context_window, int) or context_window < 1:
-                raise UsageError(f"context_window must be a whole number, 1 or more; got {context_window!r}")
-            profile = replace(profile, context_window=context_window)
+            profile = replace(profile, context_window=checks.count("context_window", context_window, of="tokens"))
         self.model = model
         self._profile = profile
         self._secret = None if api_key is None else Secret(api_key)

@@ -704,10 +704,10 @@ async def test_the_key_is_written_nowhere(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"poll": 0}, "poll must be a number of seconds, more than 0; got 0"),
-        ({"poll": float("nan")}, "poll must be a number of seconds"),
-        ({"max_wait": -1}, "max_wait must be a number of seconds, more than 0; got -1"),
-        ({"window": "soon"}, "window must be a number of seconds, 0 or more; got 'soon'"),
+        ({"poll": 0}, "poll .seconds. must be a number above 0; got 0"),
+        ({"poll": float("nan")}, "poll .seconds. must be a number"),
+        ({"max_wait": -1}, "max_wait .seconds. must be a number above 0; got -1"),
+        ({"window": "soon"}, "window .seconds. must be a number of 0 or more; got 'soon'"),
         ({"size": 0}, "size must be a whole number from 1 to 50,000"),
         ({"size": 60_000}, "got 60000"),
         ({"size": True}, "got True"),

@@ -328,7 +328,7 @@ def test_cancellation_is_clean() -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"attempts": 0}, "attempts must be 1 or more; got 0"),
+        ({"attempts": 0}, "attempts must be a whole number of 1 or more; got 0"),
         ({"attempt_timeout": 0}, "attempt_timeout must be more than 0"),
         ({"total_timeout": -1}, "total_timeout must be more than 0"),
         ({"wait_initial": -1}, "wait_initial must be 0 seconds or more"),

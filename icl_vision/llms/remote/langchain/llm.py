@@ -23,7 +23,7 @@ import threading
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, TypeVar, Unpack, cast
 
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt
 from icl_vision.errors import (
@@ -306,7 +306,7 @@ async def _in_thread(work: Callable[[], T]) -> T:
         if error is not None:
             future.set_exception(error)
         else:
-            future.set_result(result)  # type: ignore[arg-type]
+            future.set_result(cast(T, result))
 
     def run() -> None:
         result: T | None = None

@@ -145,7 +145,7 @@ class TestConnect:
             connect(Chat(), api="chat")
         with pytest.raises(UsageError, match="leave api out"):
             connect("langchain:openai:gpt-test", api="chat")
-        with pytest.raises(UsageError, match="attempts must be 1 or more"):
+        with pytest.raises(UsageError, match="attempts must be a whole number of 1 or more"):
             connect(Chat(), attempts=0)
         with pytest.raises(UsageError, match="resilience= says all that attempts say"):
             connect(Chat(), resilience=Resilience(), attempts=2)

@@ -388,7 +388,7 @@ def test_options_that_cannot_work():
         ({"api": "responses"}, "has no api='responses'"),
         ({"api": "chat", "echo": True}, "echo=True scores through completions"),
         ({"context_window": 0}, "context_window must be a whole number"),
-        ({"attempts": 0}, "attempts must be 1 or more"),
+        ({"attempts": 0}, "attempts must be a whole number of 1 or more"),
         ({"echoes": True}, "does not take the option 'echoes'"),
     ):
         with pytest.raises(UsageError, match=message):
