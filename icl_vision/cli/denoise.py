@@ -27,7 +27,7 @@ from icl_vision.errors import UsageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
-    from icl_vision.tasks.denoise.results import DenoisedImage
+    from icl_vision.tasks.denoise.fitted import DenoisedImage
 
 
 @click.command("denoise")
@@ -104,7 +104,7 @@ def command(
     from icl_vision.files.storage import write_json
     from icl_vision.images import list_images
     from icl_vision.tasks.denoise.denoiser import ImageDenoiser
-    from icl_vision.tasks.denoise.results import LEAK
+    from icl_vision.tasks.denoise.fitted import LEAK
 
     targets = expand(images)
     if protocol == "leak-free" and context is None:

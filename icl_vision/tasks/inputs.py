@@ -1,5 +1,4 @@
-"""What a user hands to a task: folders, images, labels and options, what is said of those that cannot work, and the
-words of the images.
+"""What a user hands to a task, what is said of it where it cannot work, and the words of the images.
 
 A folder holds one sub-folder a class, or images to ask about. Images become words a batch at a time, so that one bad
 image is named and costs only itself. (Whole numbers and choices: ``icl_vision.checks``.)

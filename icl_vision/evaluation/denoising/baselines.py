@@ -21,7 +21,7 @@ from icl_vision.drawing.repair import unused
 from icl_vision.drawing.stages import Stage, first_place, pnar
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.spelling import composed
-from icl_vision.tasks.denoise.alignment import Alignment
+from icl_vision.tasks.denoise.tasks import Alignment
 from icl_vision.tokenizers.base import on_grids
 from icl_vision.vocabulary import Vocabulary
 

@@ -27,10 +27,10 @@ from icl_vision.evaluation.kit.paired_means import METHOD, paired_mean
 from icl_vision.evaluation.reconstruction import Pixels
 from icl_vision.files.runs import read_usage
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.denoise.alignment import Alignment
 from icl_vision.tasks.denoise.denoiser import ImageDenoiser
+from icl_vision.tasks.denoise.fitted import LEAK
 from icl_vision.tasks.denoise.puzzles import Puzzle
-from icl_vision.tasks.denoise.results import LEAK
+from icl_vision.tasks.denoise.tasks import Alignment
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.kit.pictures import Picture

@@ -64,8 +64,8 @@ def packaged_map(
     # "nearest" shows other examples than those the maps were fitted with: closer ones, so other scores.
     if method not in ("channel", "direct") or selection == "nearest" or not knows_llm(identity):
         return None
-    ways = len({one.label for one in shown})
-    found = find_map(
+    ways = len({example.label for example in shown})
+    packaged = find_map(
         Situation(
             llm=identity,
             prompt=prompt_digest(builder),
@@ -73,14 +73,14 @@ def packaged_map(
             method=method,
             ensemble=ensemble,
             contextual=contextual,
-            words=statistics.median(len(one.text.split()) for one in shown),
+            words=statistics.median(len(example.text.split()) for example in shown),
             ways=ways,
             shots=len(shown) / ways,
         )
     )
-    if found is not None and found.note:
-        logger.info("calibrated probabilities: %s", found.note)
-    return found
+    if packaged is not None and packaged.note:
+        logger.info("calibrated probabilities: %s", packaged.note)
+    return packaged
 
 
 def prompt_digest(builder: PromptBuilder) -> str:
@@ -98,7 +98,7 @@ def prompt_digest(builder: PromptBuilder) -> str:
 def check_images(
     classifier: FewShotClassifier, images: Iterable[ImageSource], labels: Iterable[Any]
 ) -> tuple[list[ImageSource], list[int]]:
-    """The images that calibrate, each content once, and the places of their labels among ``classes_``.
+    """The images that calibrate, each content once, and the numbers of their labels among ``classes_``.
 
     Raises:
         CapabilityError: the scoring in use gives no probabilities.
@@ -106,9 +106,11 @@ def check_images(
             file that does not say which its support images were.
         ImageError: an image that cannot be used.
     """
-    if classifier.method_ not in ("channel", "direct"):
+    fitted = classifier.fitted
+    classes, examples = fitted.kept.classes, fitted.kept.examples
+    if fitted.method not in ("channel", "direct"):
         raise CapabilityError(
-            f"scoring by {classifier.method_!r} gives no probabilities to calibrate; use an LLM that scores text "
+            f"scoring by {fitted.method!r} gives no probabilities to calibrate; use an LLM that scores text "
             "(local does) with scoring='auto', 'direct' or 'channel'"
         )
     sources, names = as_sources(images, single=False), as_labels(labels)
@@ -118,39 +120,39 @@ def check_images(
             f"{counted(len(names), 'label')}"
         )
     # As people spell them: names of folders are in separate characters on some file systems.
-    own = {composed(str(one)) if isinstance(one, str) else one: one for one in classifier.classes_}
+    own = {composed(label) if isinstance(label, str) else label: label for label in classes}
     names = [own.get(composed(label) if isinstance(label, str) else label, label) for label in names]
-    unknown = [label for label in names if label not in classifier.classes_]
+    unknown = [label for label in names if label not in classes]
     if unknown:
         raise UsageError(
             f"{unknown[0]!r} is no class of this classifier, so no probability can be right for it; its classes are "
-            f"{', '.join(map(repr, classifier.classes_))}"
+            f"{', '.join(map(repr, classes))}"
         )
-    if any(one.digest is None for one in classifier.examples_):
+    if any(example.digest is None for example in examples):
         raise UsageError(
             "this classifier comes from a file that does not say which its support images were, so it cannot be told "
             "whether the calibration images are among them; fit it again, then calibrate"
         )
-    support = {one.digest for one in classifier.examples_}
-    found: dict[str, tuple[ImageSource, int]] = {}
-    for place, (source, label) in enumerate(zip(sources, names, strict=True)):
+    support = {example.digest for example in examples}
+    chosen: dict[str, tuple[ImageSource, int]] = {}
+    for index, (source, label) in enumerate(zip(sources, names, strict=True)):
         try:
             digest, source = content_of(source)
         except ImageError as error:
-            raise type(error)(f"images[{place}]: {error}") from error
+            raise type(error)(f"images[{index}]: {error}") from error
         if digest in support:
             named = f" ({os.fspath(source)!r})" if isinstance(source, str | os.PathLike) else ""
             raise UsageError(
-                f"images[{place}]{named} is one of the support images, which the LLM was shown with its label: leave "
+                f"images[{index}]{named} is one of the support images, which the LLM was shown with its label: leave "
                 "it out and calibrate on images that are not in the support set"
             )
-        found.setdefault(digest, (source, classifier.classes_.index(label)))
-    if len(found) < LEAST_IMAGES:
+        chosen.setdefault(digest, (source, classes.index(label)))
+    if len(chosen) < LEAST_IMAGES:
         raise UsageError(
             f"calibrate_probabilities needs {LEAST_IMAGES} different images or more that are not in the support set; "
-            f"got {len(found)}"
+            f"got {len(chosen)}"
         )
-    return [source for source, _ in found.values()], [place for _, place in found.values()]
+    return [source for source, _ in chosen.values()], [number for _, number in chosen.values()]
 
 
 def raw_twin(classifier: FewShotClassifier) -> FewShotClassifier:
@@ -171,9 +173,9 @@ def map_of(shares: Sequence[Sequence[float]], truths: Sequence[int], llm: TextLL
     return fit_map(scores, truths, source="own", note=note)
 
 
-def shares_of(found: Sequence[Classification]) -> list[list[float]]:
+def shares_of(results: Sequence[Classification]) -> list[list[float]]:
     """Probabilities by image, in the order of the classes."""
-    return [list((one.probabilities or {}).values()) for one in found]
+    return [list((result.probabilities or {}).values()) for result in results]
 
 
 def shares_in(outcome: Outcome) -> list[list[float]]:

@@ -26,8 +26,7 @@ from icl_vision.llms import Budget
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.prompting import template_hashes
 from icl_vision.tasks.base import Task
-from icl_vision.tasks.denoise.alignment import Alignment
-from icl_vision.tasks.denoise.fitted import FittedDenoiser, keeps_known, maker_of, parts_of
+from icl_vision.tasks.denoise.fitted import DenoisedImage, FittedDenoiser, keeps_known, maker_of, parts_of
 from icl_vision.tasks.denoise.plan import (
     DenoisingStages,
     Refine,
@@ -40,8 +39,7 @@ from icl_vision.tasks.denoise.puzzles import (
     pixels_and_sizes,
     pixels_of,
 )
-from icl_vision.tasks.denoise.results import DenoisedImage
-from icl_vision.tasks.denoise.tasks import DenoisingTask, find_task
+from icl_vision.tasks.denoise.tasks import Alignment, DenoisingTask, find_task
 from icl_vision.tasks.inputs import as_sources
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, restoring

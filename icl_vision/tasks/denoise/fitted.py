@@ -1,4 +1,4 @@
-"""A denoiser as it was fitted: what is decoded how, which examples a puzzle is shown, and how one call goes.
+"""A denoiser as it was fitted: what is decoded how, which examples a puzzle is shown, how a call goes, what it gives.
 
 What is not told is decided by the size of the tokenizer's vocabulary. In a vocabulary of thousands hardly a word of one
 photograph stands in another one, and within a photograph hardly a word stands twice (spae-photo-128: 97 of 100 words of
@@ -16,11 +16,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
 
 from icl_vision.asking.plan import Plan
 from icl_vision.codebook import Codebook
-from icl_vision.contracts import TextLLM, Tokenizer
+from icl_vision.contracts import TextLLM, Tokenizer, Usage
 from icl_vision.drawing.corruption import check_rates
 from icl_vision.drawing.drawing import Drawing, Pair, SegmentDrawn
 from icl_vision.drawing.progressive import ProgressiveDecoder
@@ -29,12 +31,15 @@ from icl_vision.errors import UsageError
 from icl_vision.llms import Budget
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.base import Fitted
-from icl_vision.tasks.denoise.alignment import Alignment
 from icl_vision.tasks.denoise.plan import DenoisingStages, Refine, decided_by, denoising_plan, denoising_stages
 from icl_vision.tasks.denoise.puzzles import Context, Puzzle, PuzzleMaker, number_of
-from icl_vision.tasks.denoise.results import DenoisedImage
-from icl_vision.tasks.denoise.tasks import WHOLE, DenoisingTask, find_task
+from icl_vision.tasks.denoise.tasks import WHOLE, Alignment, DenoisingTask, find_task
 from icl_vision.tokenizers.wrapping import whole
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from icl_vision.tokenizers.pixels import Preprocessing
 
 LARGE = 1000
 """Words; see above."""
@@ -126,6 +131,83 @@ def maker_of(
         shuffled=shuffled,
         seed=params["seed"],
     )
+
+
+LEAK = "the context holds corrupted copies of the answer itself (the papers' protocol)"
+
+
+@dataclass(frozen=True, slots=True)
+class DenoisedImage:
+    """One restored picture.
+
+    ``image``, ``condition`` and ``merged`` have the photograph's own shape, whatever square the tokenizer took it as.
+
+    decoded: from ``pyramid``, as the tokenizer makes it; None where ``error`` says why. puzzle: what was asked.
+    drawing: every segment's words, changes and usage. decided: by layer, whose words they are. leaking: the context
+    held the answer. preprocessing: how the tokenizer took the photograph, None where it does not say.
+    """
+
+    puzzle: Puzzle
+    task: str
+    protocol: str
+    decoded: Image.Image | None
+    pyramid: TokenPyramid | None
+    drawing: Drawing
+    decided: tuple[str, ...]
+    leaking: bool
+    error: Exception | None = None
+    preprocessing: Preprocessing | None = None
+
+    @property
+    def image(self) -> Image.Image | None:
+        """The restored picture; None where ``error`` says why."""
+        return None if self.decoded is None else self._in_shape(self.decoded)
+
+    @property
+    def condition(self) -> Image.Image:
+        """What the LLM was shown, as a picture."""
+        from PIL import Image
+
+        return self._in_shape(Image.fromarray(self.puzzle.shown))
+
+    @property
+    def merged(self) -> Image.Image | None:
+        """The condition with its unknown region taken from ``image``; ``image`` itself where all is unknown."""
+        if self.decoded is None:
+            return None
+        from PIL import Image
+
+        merged, pixels = self.puzzle.shown.copy(), np.asarray(self.decoded)
+        region = find_task(self.task).pixels(merged.shape[0])
+        merged[region] = pixels[region]
+        return self._in_shape(Image.fromarray(merged))
+
+    def _in_shape(self, picture: Image.Image) -> Image.Image:
+        if self.preprocessing is None or self.puzzle.size is None:
+            return picture
+        restore = getattr(self.preprocessing, "restore", None)  # a tokenizer of a user's may have a rule of its own
+        return picture if restore is None else restore(picture, self.puzzle.size)
+
+    @property
+    def usage(self) -> Usage:
+        """Requests and tokens."""
+        return self.drawing.usage
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form, without pixels."""
+        return {
+            "name": self.puzzle.name,
+            "task": self.task,
+            "protocol": self.protocol,
+            "leaking": self.leaking,
+            "words": None if self.pyramid is None else [self.pyramid.words(n + 1) for n in range(self.pyramid.layers)],
+            "kept_words": len(self.puzzle.query.known),
+            "decided": list(self.decided),
+            "constrained": self.drawing.constrained,
+            "changes": [change.to_dict() for change in self.drawing.changes],
+            "usage": self.usage.to_dict(),
+            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+        }
 
 
 @dataclass(frozen=True, kw_only=True)

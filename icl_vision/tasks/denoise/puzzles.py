@@ -22,9 +22,8 @@ from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.images import ImageSource, load_image
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.spelling import composed
-from icl_vision.tasks.denoise.alignment import Alignment
 from icl_vision.tasks.denoise.plan import DenoisingStages
-from icl_vision.tasks.denoise.tasks import DenoisingTask, Pixels
+from icl_vision.tasks.denoise.tasks import Alignment, DenoisingTask, Pixels
 from icl_vision.tokenizers.wrapping import whole
 
 
@@ -134,8 +133,8 @@ class PuzzleMaker:
         if self.task.in_words:
             # Noise of the query is that of its name, not of its place among others.
             conditions = [
-                corrupt_words(one, self.corruption[1], seed=self.seed, number=number_of(name))
-                for one, name in zip(conditions, names, strict=True)
+                corrupt_words(words, self.corruption[1], seed=self.seed, number=number_of(name))
+                for words, name in zip(conditions, names, strict=True)
             ]
             shown = [np.asarray(image) for image in self.tokenizer.decode(conditions)]
         own: Sequence[tuple[int, int] | None] = [None] * len(pictures) if sizes is None else sizes
@@ -176,11 +175,11 @@ class PuzzleMaker:
         known = {place: words[place] for place in self.task.known_places(self.parts.layout)} if self.keep_known else {}
         also = {}
         for layer in range(1, len(self.parts.layout) + 1):
-            start, found = first_place(self.parts.layout, layer), condition.words(layer)
+            start, own = first_place(self.parts.layout, layer), condition.words(layer)
             # Where some words are known, the others stand for what covers the picture: grey, mostly.
-            kept = [word for place, word in enumerate(found, start) if place in known] if known else found
-            if kept:
-                also[layer] = tuple(dict.fromkeys(kept))
+            usable = [word for place, word in enumerate(own, start) if place in known] if known else own
+            if usable:
+                also[layer] = tuple(dict.fromkeys(usable))
         return Query(self._condition(condition), known, name, also if self.own else {})
 
     def _condition(self, words: TokenPyramid) -> TokenPyramid:
@@ -215,14 +214,14 @@ def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> li
             f"the tokenizer {tokenizer.name!r} does not say how it takes pictures (no `preprocessing`), so a picture "
             "cannot be degraded as it would see it"
         )
-    found: list[tuple[Pixels, tuple[int, int]]] = []
-    for place, source in enumerate(sources):
+    measured: list[tuple[Pixels, tuple[int, int]]] = []
+    for index, source in enumerate(sources):
         try:
             image = load_image(source)
-            found.append((preprocessing.batch([image])[0], image.size))
+            measured.append((preprocessing.batch([image])[0], image.size))
         except IclVisionError as error:
-            raise type(error)(f"images[{place}]: {error}") from error
-    return found
+            raise type(error)(f"images[{index}]: {error}") from error
+    return measured
 
 
 def digest_of(picture: Pixels) -> str:

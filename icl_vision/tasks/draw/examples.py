@@ -66,22 +66,26 @@ def read_examples(source: str | os.PathLike[str], text: str = TEXT) -> list[Capt
         raise UsageError(f"examples must be 'digits' or a folder of pictures; there is no folder {str(folder)!r}")
     if (folder / CAPTIONS).is_file():
         return _captioned(folder)
-    folders = sorted((one for one in folder.iterdir() if one.is_dir() and not one.name.startswith(".")), key=by_name)
+    folders = sorted(
+        (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=by_name
+    )
     if folders:
         left = loose(folder)
-        for one in folders:
-            if not survey(one).images:
-                left.leave_out(EMPTY, one.name)
+        for named in folders:
+            if not survey(named).images:
+                left.leave_out(EMPTY, named.name)
         left.tell()
-        found = [Captioned(image, text.replace("{}", _name(one.name))) for one in folders for image in list_images(one)]
+        pictures = [
+            Captioned(image, text.replace("{}", _name(named.name))) for named in folders for image in list_images(named)
+        ]
     else:
-        found = [
+        pictures = [
             Captioned(image, text.replace("{}", _name(_NUMBER.sub("", image.stem) or image.stem)))
             for image in list_images(folder)
         ]
-    if not found:
+    if not pictures:
         raise UsageError(f"the folder {str(folder)!r} holds no pictures to draw from")
-    return found
+    return pictures
 
 
 def _name(name: str) -> str:
@@ -100,7 +104,7 @@ def _captioned(folder: Path) -> list[Captioned]:
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{str(file)!r} cannot be read: {error}") from error
     root = folder.resolve()
-    found: list[Captioned] = []
+    captioned: list[Captioned] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -121,10 +125,10 @@ def _captioned(folder: Path) -> list[Captioned]:
             raise UsageError(f"{where} names {name!r}, which lies outside the folder")
         if not there:
             raise UsageError(f"{where} names {name!r}, which is not there")
-        found.append(Captioned(path, text.strip()))
-    if not found:
+        captioned.append(Captioned(path, text.strip()))
+    if not captioned:
         raise UsageError(f"{str(file)!r} names no pictures")
-    return found
+    return captioned
 
 
 def as_texts(texts: object) -> list[str]:
@@ -153,18 +157,18 @@ def as_texts(texts: object) -> list[str]:
 
 
 def choose(texts: Sequence[str], shots: int | None, seed: int) -> list[int]:
-    """Which examples are shown, and in which order: places among those given.
+    """Which examples are shown, and in which order: indices among those given.
 
     ``shots`` of each text, drawn by ``seed`` (None: all of them, in rounds too), one of each text after the other; the
     texts of each round stand in a random order. Nothing that is asked for later takes part.
     """
     generator = np.random.default_rng([seed, 7])
-    places: dict[str, list[int]] = {}
-    for place, text in enumerate(texts):
-        places.setdefault(composed(text), []).append(place)
+    indices: dict[str, list[int]] = {}
+    for index, text in enumerate(texts):
+        indices.setdefault(composed(text), []).append(index)
     drawn = {
         text: [some[at] for at in generator.permutation(len(some))[: shots or len(some)].tolist()]
-        for text, some in places.items()
+        for text, some in indices.items()
     }
     order: list[int] = []
     for turn in range(max((len(some) for some in drawn.values()), default=0)):

@@ -20,7 +20,7 @@ from icl_vision.evaluation.kit.pictures import Picture
 from icl_vision.files.runs import Run
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
-from icl_vision.tasks.denoise.alignment import Alignment
+from icl_vision.tasks.denoise.tasks import Alignment
 from icl_vision.tokenizers.base import on_grids
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 from icl_vision.vocabulary import Vocabulary

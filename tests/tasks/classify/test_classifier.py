@@ -322,6 +322,19 @@ def test_none_goes_first_where_there_is_no_cache_to_fill(make, picture, scoring)
     assert started[0] == 3  # a batch endpoint, say, would make a batch of one and wait a day for it
 
 
+def test_concurrency_is_read_at_each_call(make, picture):
+    clf = make({"prefix_cache": False}, scoring="parse", ensemble=None, concurrency=3)
+    pictures = [picture("red", number % 5) for number in range(40)]
+    clf.predict(pictures)
+    assert clf.llm_.most_in_flight == 3
+    clf.set_params(concurrency=1).predict(pictures)
+    clf.llm_.most_in_flight = 0
+    clf.predict(pictures)
+    assert clf.llm_.most_in_flight == clf.at_once == 1
+    clf.set_params(concurrency=6).predict(pictures)
+    assert clf.llm_.most_in_flight == 6
+
+
 def test_usage_adds_up_to_what_was_spent(make, picture):
     clf = make(ensemble=None)
     results = clf.classify([picture("red", number % 5) for number in range(11)])

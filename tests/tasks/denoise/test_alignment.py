@@ -11,8 +11,7 @@ from grey_pictures import GreyTokenizer, pictures
 from icl_vision import ImageDenoiser
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.denoise.alignment import Alignment
-from icl_vision.tasks.denoise.tasks import GREY, TASKS
+from icl_vision.tasks.denoise.tasks import GREY, TASKS, Alignment
 
 
 def fitted(**options: Any) -> ImageDenoiser:
