@@ -1,17 +1,34 @@
-"""What is put to an LLM about one query, and what comes back: continuations to be scored, or a text to be written.
+"""One prompt prefix, many queries: what is put to an LLM about each, and asked so that the prefix is read once.
 
-Knows: scores and texts, and that what was paid for is never asked again. Refuses to know: what they mean.
+    results = await ask(llm, [Group(inquiry, len(queries))], concurrency=8, read=read)
+
+A task says what is put to the LLM about each query (``Group.inquiry``), continuations to be scored or an answer to be
+written, and what a reply means (``read``). Results come back in the order of the queries, and where one cannot be asked
+the others do not pay for it; what was paid for is never asked again.
+
+Knows: scores and texts, whether they fit the LLM's window, calls and their order, errors query by query. Refuses to
+know: what is asked about, what a reply means, what makes a prompt long.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from itertools import pairwise
+from typing import Generic, NamedTuple, TypeVar
 
+from icl_vision.asking.jobs import Job, Order, run_jobs
 from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
-from icl_vision.errors import LLMResponseError
+from icl_vision.errors import CapabilityError, LLMResponseError, PromptError
 from icl_vision.llms.answers import check
 from icl_vision.llms.scores import PartialScores, checked_logprobs, is_logprob, take
+from icl_vision.llms.tokens import most_tokens
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TERMINATOR = "\n"
 """What ends an answer: the line's end."""
@@ -183,3 +200,223 @@ def _shares(usage: Usage, parts: int) -> list[Usage]:
     """One call's usage spread over the inquiries it answered, so that the sum over all is what was spent."""
     counts = {field.name: divmod(getattr(usage, field.name), parts) for field in fields(usage)}
     return [Usage(**{name: each + (part < rest) for name, (each, rest) in counts.items()}) for part in range(parts)]
+
+
+class Excess(NamedTuple):
+    """What does not fit: tokens of the longest text, those kept free for an answer, and those of the window."""
+
+    tokens: int
+    room: int
+    window: int
+
+
+class Window:
+    """The context window of one LLM."""
+
+    def __init__(self, llm: TextLLM) -> None:
+        self._llm = llm
+        self._rooms: dict[str, int] = {}  # answers' tokens: the same few are asked for again and again
+
+    @property
+    def tokens(self) -> int | None:
+        """Tokens that the LLM can read and write in one request; None where that is not known."""
+        return self._llm.profile.context_window
+
+    async def excess(self, texts: Iterable[str], *, room: int = 0, answers: Sequence[str] = ()) -> Excess | None:
+        """What does not fit; None where all of it does.
+
+        Also None where nothing is known: an LLM of unknown window, or one that cannot count and will have to refuse a
+        long prompt itself.
+
+        Args:
+            texts: what would be sent, each by itself.
+            room: tokens kept free for an answer.
+            answers: what an answer may be, in place of ``room``: as much is kept free as the longest needs.
+        """
+        window = self.tokens
+        if window is None:
+            return None
+        texts = dict.fromkeys(texts)
+        longest = max(map(most_tokens, texts), default=0)
+        if longest + max(map(most_tokens, answers), default=room) <= window:
+            return None  # whatever they are written in
+        if answers:
+            counted = await self.most_counted(answers, self._rooms)
+            if counted is None:
+                return None
+            room = counted
+        tokens = await self.most_counted([text for text in texts if most_tokens(text) + room > window])
+        return None if tokens is None or tokens + room <= window else Excess(tokens, room, window)
+
+    async def most_counted(self, texts: Iterable[str], known: dict[str, int] | None = None) -> int | None:
+        """Tokens of the text that has the most of them, which need not be the longest; None where the LLM cannot count.
+
+        known: counts from before, to which these are added.
+        """
+        most = 0
+        for text in sorted(dict.fromkeys(texts), key=most_tokens, reverse=True):
+            if most_tokens(text) <= most:
+                break  # neither this one nor a shorter one can have more
+            tokens = None if known is None else known.get(text)
+            if tokens is None:
+                try:
+                    tokens = await self._llm.count_tokens(text)
+                except CapabilityError as error:
+                    logger.debug("prompt length unchecked: %s", error)
+                    return None
+                if known is not None:
+                    known[text] = tokens
+            most = max(most, tokens)
+        return most
+
+
+Check = Callable[[Inquiry], Awaitable[None]]
+"""Refuses an inquiry that cannot be sent, before it is, by a ``PromptError``: too long a prompt."""
+
+Read = Callable[[int, int, Reply | Exception], Awaitable[T]]
+"""What a reply means: told the number of its group and of its query there (from 0), and the reply or the error in its
+place; gives the query's result, which may be kept on disk by then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Queries whose prompts begin alike.
+
+    inquiry: what is put to the LLM about the query of a number, from 0; made when it is about to be asked. queries: how
+    many there are. size: so many are scored in one call; where the LLM writes, each is asked by itself all the same.
+    leads: the first query goes alone and is awaited before the others, to fill the provider's prefix cache. before:
+    asked and awaited before everything else; begun: told of what came back to it.
+    """
+
+    inquiry: Callable[[int], Inquiry]
+    queries: int
+    size: int = 1
+    leads: bool = True
+    before: Sequence[Inquiry] = ()
+    begun: Callable[[Sequence[Reply]], None] = lambda replies: None
+
+    @property
+    def calls(self) -> list[range]:
+        """Which queries are asked together, each once and in order."""
+        edges = [0, *range(1 if self.leads else self.size, self.queries, self.size), self.queries]
+        return [range(start, stop) for start, stop in pairwise(edges) if start < stop]
+
+
+async def fitting(groups: Sequence[Group], check: Check) -> tuple[list[Group], list[PromptError]]:
+    """The groups without the queries that cannot be sent, and why each of those cannot."""
+    fitted: list[Group] = []
+    refused: list[PromptError] = []
+    for group in groups:
+        inquiries: list[Inquiry] = []
+        for query in range(group.queries):
+            inquiry = group.inquiry(query)
+            try:
+                await check(inquiry)
+            except PromptError as error:
+                refused.append(error)
+            else:
+                inquiries.append(inquiry)
+        fitted.append(replace(group, inquiry=inquiries.__getitem__, queries=len(inquiries)))
+    return fitted, refused
+
+
+async def ask(
+    llm: TextLLM,
+    groups: Sequence[Group],
+    *,
+    concurrency: int,
+    read: Read[T],
+    keep_errors: bool = True,
+    check: Check | None = None,
+    order: Order = "together",
+    done: Callable[[int], None] = lambda count: None,
+) -> list[list[T]]:
+    """Ask about every query of every group; the results of ``read``, in the order of groups and queries.
+
+    Args:
+        concurrency: calls at the same time.
+        read: awaited with each reply as soon as there is one, before anything else is asked in its stead; what it
+            raises ends everything.
+        keep_errors: give ``read`` the error of a query that cannot be answered; otherwise the first one is raised.
+        check: awaited with each inquiry before it is sent.
+        order: of the groups, see ``jobs.run_jobs``.
+        done: told how many queries were answered.
+    """
+    askings = [_Asking(llm, number, group, keep_errors, check, read, done) for number, group in enumerate(groups)]
+    # The jobs keep errors themselves: what leaves one is meant to end everything.
+    await run_jobs([jobs for asking in askings for jobs in asking.jobs()], concurrency=concurrency, order=order)
+    return [asking.ordered() for asking in askings]
+
+
+class _Asking(Generic[T]):
+    """A group while it is asked."""
+
+    def __init__(
+        self,
+        llm: TextLLM,
+        number: int,
+        group: Group,
+        keep_errors: bool,
+        check: Check | None,
+        read: Read[T],
+        done: Callable[[int], None],
+    ) -> None:
+        self._group = group
+        self._results: dict[int, T] = {}
+        self._failure: Exception | None = None
+        self._llm, self._number, self._keep_errors = llm, number, keep_errors
+        self._check, self._read, self._done = check, read, done
+
+    def jobs(self) -> list[list[Job]]:
+        """What is to be done, in groups of which the first job goes before the others."""
+        calls: list[Job] = [partial(self._ask, call) for call in self._group.calls]
+        if self._group.before and calls:
+            return [[self._begin, *calls]]
+        return [calls] if self._group.leads else [[call] for call in calls]
+
+    def ordered(self) -> list[T]:
+        """The results, when everything was asked."""
+        return [self._results[query] for query in range(self._group.queries)]
+
+    async def _begin(self) -> None:
+        """Ask what has to be known first."""
+        try:
+            await self._refuse(self._group.before)
+            self._group.begun(await score(self._llm, self._group.before))
+        except Exception as error:
+            if not self._keep_errors:
+                raise
+            self._failure = error
+
+    async def _ask(self, call: range) -> None:
+        """Ask about some queries together, and read what comes back."""
+        if self._failure is not None:
+            replies: list[Reply | Exception] = [self._failure] * len(call)
+        else:
+            replies = await self._replies(call)
+        for query, reply in zip(call, replies, strict=True):
+            self._results[query] = await self._read(self._number, query, reply)
+        self._done(len(call))
+
+    async def _replies(self, call: Sequence[int]) -> list[Reply | Exception]:
+        try:
+            inquiries = [self._group.inquiry(query) for query in call]
+            await self._refuse(inquiries)
+            if inquiries[0].writing is None:
+                if self._keep_errors:
+                    return await score_apart(self._llm, inquiries)
+                return [*await score(self._llm, inquiries)]
+            if len(inquiries) == 1:
+                return [await complete(self._llm, inquiries[0])]
+        except Exception as error:
+            if not self._keep_errors:
+                raise
+            if len(call) == 1:
+                return [error]
+        # Answers are written one by one; and where one query cannot be asked, the others must not pay for it.
+        return [reply for query in call for reply in await self._replies([query])]
+
+    async def _refuse(self, inquiries: Sequence[Inquiry]) -> None:
+        if self._check is not None:
+            for inquiry in inquiries:
+                await self._check(inquiry)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from icl_vision.asking.journal import Journal
+from icl_vision.asking.jobs import Journal
 from icl_vision.contracts import Usage
 from icl_vision.errors import BudgetExceededError, PromptError, UnknownAnswerError
 from icl_vision.files.runs import Run

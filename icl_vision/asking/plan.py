@@ -19,8 +19,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
-from icl_vision.asking.groups import Group
-from icl_vision.asking.inquiries import Inquiry
+from icl_vision.asking.inquiries import Group, Inquiry
 from icl_vision.contracts import Prompt, Usage
 from icl_vision.errors import BudgetExceededError
 from icl_vision.llms.cost import Budget, Cost, PriceTable
@@ -190,7 +189,7 @@ def plan_of(
     """What asking about these groups would send and cost at most, every answer taken to be as long as it may be.
 
     A task adds what else it has to tell with ``dataclasses.replace``: facts, lines, queries that cannot be asked about
-    (see ``groups.fitting``).
+    (see ``inquiries.fitting``).
 
     Args:
         concurrency: calls at the same time.

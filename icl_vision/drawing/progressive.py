@@ -27,10 +27,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from icl_vision import checks
-from icl_vision.asking.journal import Journal
+from icl_vision.asking.inquiries import Window
+from icl_vision.asking.jobs import Journal, run_jobs
 from icl_vision.asking.plan import Plan
-from icl_vision.asking.scheduling import run_jobs
-from icl_vision.asking.window import Window
 from icl_vision.contracts import Prompt, TextLLM, Usage
 from icl_vision.drawing.answering import Constrain, Score, SegmentAsker, SegmentInquiry
 from icl_vision.drawing.drawing import Canvas, Drawing, Pair, Query, SegmentAnswer, SegmentDrawn

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.asking.jobs import progress_bar
 from icl_vision.asking.many import Outcome, Work
-from icl_vision.asking.progress import progress_bar
 from icl_vision.contracts import Classification
 from icl_vision.errors import ImageError, UsageError
 from icl_vision.files.runs import Run, check_config, read_info, read_results
@@ -57,7 +57,7 @@ def classify_many(
         RunMismatchError, RunLockedError, RunError: the folder cannot be used; see ``Run.open``.
         BudgetExceededError: the budget does not allow the next inquiry. Everything answered is kept.
         LLMError: the LLM refuses for good (a wrong key, an account without money, no such model), or failed
-            ``asking.journal.FAILURES_IN_A_ROW`` times in a row. Everything answered is kept.
+            ``asking.jobs.FAILURES_IN_A_ROW`` times in a row. Everything answered is kept.
     """
     config = classifier.run_config()
     sources, quiet = _named(images), classifier.quietly()

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from icl_vision.asking.groups import Group, ask
-from icl_vision.asking.inquiries import Inquiry, Reply, Writing
+from icl_vision.asking.inquiries import Group, Inquiry, Reply, Writing, ask
 from icl_vision.asking.plan import count
 from icl_vision.contracts import Completion, Profile, Prompt, Scores, Usage
 from icl_vision.errors import LLMUnavailableError, PromptTooLongError

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from icl_vision.asking.journal import FAILURES_IN_A_ROW, Failures, Journal
+from icl_vision.asking.jobs import FAILURES_IN_A_ROW, Failures, Journal
 from icl_vision.contracts import Usage
 from icl_vision.errors import LLMStatusError, LLMUnavailableError, PromptError
 from icl_vision.files.runs import Run, read_results, read_usage

@@ -9,11 +9,9 @@ from typing import Any
 
 import pytest
 
-from icl_vision.asking.groups import Group, ask, fitting
-from icl_vision.asking.inquiries import Inquiry, Reply, Writing
+from icl_vision.asking.inquiries import Group, Inquiry, Reply, Window, Writing, ask, fitting
 from icl_vision.asking.many import OnResult, Work
 from icl_vision.asking.plan import plan_of
-from icl_vision.asking.window import Window
 from icl_vision.contracts import Completion, Profile, Prompt, TextLLM, Usage
 from icl_vision.errors import BudgetExceededError, LLMStatusError, LLMUnavailableError, PromptTooLongError
 from icl_vision.files.runs import Run, read_results

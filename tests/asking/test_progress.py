@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from icl_vision.asking.progress import progress_bar
+from icl_vision.asking.jobs import progress_bar
 
 
 class Terminal(io.StringIO):

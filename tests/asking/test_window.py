@@ -7,7 +7,7 @@ import re
 from hypothesis import given
 from hypothesis import strategies as st
 
-from icl_vision.asking.window import Excess, Window
+from icl_vision.asking.inquiries import Excess, Window
 from icl_vision.errors import CapabilityError
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.loop import run_sync

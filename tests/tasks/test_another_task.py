@@ -14,11 +14,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pytest
 
-from icl_vision.asking.groups import Group, ask
-from icl_vision.asking.inquiries import Inquiry, Reply, Writing
+from icl_vision.asking.inquiries import Group, Inquiry, Reply, Window, Writing, ask
 from icl_vision.asking.many import OnResult, Work
 from icl_vision.asking.plan import count
-from icl_vision.asking.window import Window
 from icl_vision.contracts import TextLLM, Tokenizer, Usage
 from icl_vision.errors import ImageError, NotFittedError, StorageError, TemplateError, UsageError
 from icl_vision.files.runs import Run

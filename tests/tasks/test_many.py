@@ -13,8 +13,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from icl_vision.asking import journal as journals
-from icl_vision.asking import many
+from icl_vision.asking import jobs, many
 from icl_vision.contracts import Usage
 from icl_vision.errors import (
     BudgetExceededError,
@@ -206,7 +205,7 @@ def test_a_refusal_for_good_stops_the_run(fit, overlap_llm, images, tmp_path):
 
 
 def test_too_many_failures_in_a_row_stop_the_run(fit, overlap_llm, picture, tmp_path, monkeypatch):
-    monkeypatch.setattr(journals, "FAILURES_IN_A_ROW", 5)
+    monkeypatch.setattr(jobs, "FAILURES_IN_A_ROW", 5)
 
     def before(prompts):
         raise LLMUnavailableError("nobody there")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_vision import checks
-from icl_vision.asking.progress import progress_bar
+from icl_vision.asking.jobs import progress_bar
 from icl_vision.errors import ImageError
 from icl_vision.evaluation.few_shot.baselines import ROWS
 from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate, prompt_hash

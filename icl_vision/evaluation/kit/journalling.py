@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from icl_vision.asking.journal import Failures
+from icl_vision.asking.jobs import Failures
 from icl_vision.contracts import Usage
 from icl_vision.errors import BudgetExceededError, ImageError
 from icl_vision.forks import ForkLock

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.asking.inquiries import Inquiry, Reply
+from icl_vision.asking.jobs import progress_bar
 from icl_vision.asking.plan import Plan
-from icl_vision.asking.progress import progress_bar
 from icl_vision.checks import choice, count, flag
 from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer, Usage
 from icl_vision.errors import CapabilityError, UsageError

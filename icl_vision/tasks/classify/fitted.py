@@ -18,10 +18,8 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.asking.groups import Group, ask, fitting
-from icl_vision.asking.inquiries import Inquiry, Reply, Writing
+from icl_vision.asking.inquiries import Group, Inquiry, Reply, Window, Writing, ask, fitting
 from icl_vision.asking.plan import Plan, plan_of
-from icl_vision.asking.window import Window
 from icl_vision.contracts import Classification, Prompt, ScoringMethod, TextLLM, Tokenizer, Usage
 from icl_vision.errors import BudgetExceededError, CapabilityError, DroppedGuaranteeWarning, LLMError
 from icl_vision.llms.cost import PriceTable
@@ -191,7 +189,7 @@ class Asker:
         done: Callable[[int], None],
         read: Callable[[int, int, Reply | Exception], Awaitable[T]],
     ) -> list[list[T]]:
-        """Ask about images with these words, grouped by the prepared prompt they share; see ``asking.groups.ask``.
+        """Ask about images with these words, grouped by the prepared prompt they share; see ``asking.inquiries.ask``.
 
         read: told of each reply, with log-probabilities by label, calibrated where that was asked for.
         """
@@ -218,7 +216,7 @@ class Asker:
             concurrency=concurrency,
             read=read_weighed,
             keep_errors=keep_errors,
-            check=self.check_window,
+            check=None if self.llm.profile.context_window is None else self.check_window,
             done=done,
         )
 

@@ -271,7 +271,7 @@ def _load(data: Data, source: ImageFiles, wanted: Tensor, progress: bool | None)
 
     Gives the images that can be read, in the order of ``wanted``, and which of ``wanted`` those are (bool).
     """
-    from icl_vision.asking.progress import progress_bar  # here: its package brings templates and LLMs along
+    from icl_vision.asking.jobs import progress_bar  # here: its package brings templates and LLMs along
 
     load = data.augmenter.load
     values = torch.empty(len(wanted), data.channels, load, load, dtype=torch.uint8)

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from icl_vision.asking.journal import FAILURES_IN_A_ROW
+from icl_vision.asking.jobs import FAILURES_IN_A_ROW
 from icl_vision.contracts import Profile, Usage
 from icl_vision.errors import (
     BudgetExceededError,

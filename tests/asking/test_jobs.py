@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from icl_vision.asking.scheduling import Job, Order, run_jobs
+from icl_vision.asking.jobs import Job, Order, run_jobs
 
 ORDERS: tuple[Order, ...] = ("together", "in turn")
 
