@@ -197,8 +197,8 @@ _INVISIBLE = re.compile(r"[\s\x00-\x1f\x7f\u00ad\u034f\u061c\u180e\u200b-\u200f\
 
 def _shown_from(text: str) -> int:
     """Where the first character stands that somebody can see; the text's length where there is none."""
-    found = _INVISIBLE.match(text)
-    return found.end() if found is not None else 0
+    invisible = _INVISIBLE.match(text)
+    return invisible.end() if invisible is not None else 0
 
 
 def is_blank(text: str) -> bool:
@@ -314,7 +314,7 @@ def without_thoughts(text: str) -> tuple[str, Thoughts]:
     "open": a block of thoughts that does not end, behind which there is nothing. A block may lack its beginning, since
     some templates put that into the prompt.
     """
-    found: Thoughts = "none"
+    thoughts: Thoughts = "none"
     while True:
         opened = _OPEN.match(text)
         if opened is not None:
@@ -327,11 +327,11 @@ def without_thoughts(text: str) -> tuple[str, Thoughts]:
             if closed is None:
                 break
         text = text[closed.end() :]
-        found = "closed"
+        thoughts = "closed"
     marked = _ANSWER_MARK.match(text)
     if marked is not None:
         text = _END_MARK.sub("", text[marked.end() :])
-    return text.lstrip() if found != "none" else text, found
+    return text.lstrip() if thoughts != "none" else text, thoughts
 
 
 # ---- spellings of allowed strings ----

@@ -69,17 +69,17 @@ def free() -> Iterator[None]:
 
 def requested() -> None:
     """A request has come to the retry layer; from here on its attempts are noted."""
-    for one in _open():
-        one.known = True
+    for opened in _open():
+        opened.known = True
 
 
 @contextlib.contextmanager
 def sending() -> Iterator[None]:
     """Around one attempt, from the moment it may leave this machine."""
     accounts = list(_open())
-    for one in accounts:
-        one.sent += 1
-        one.in_flight += 1
+    for opened in accounts:
+        opened.sent += 1
+        opened.in_flight += 1
     failed: BaseException | None = None
     try:
         yield
@@ -87,10 +87,10 @@ def sending() -> Iterator[None]:
         failed = error
         raise
     finally:
-        for one in accounts:
-            one.in_flight -= 1
-            one.answered += failed is None
-            one.unsure += failed is not None and may_be_billed(failed)
+        for opened in accounts:
+            opened.in_flight -= 1
+            opened.answered += failed is None
+            opened.unsure += failed is not None and may_be_billed(failed)
 
 
 def may_be_billed(error: BaseException) -> bool:
@@ -101,7 +101,7 @@ def may_be_billed(error: BaseException) -> bool:
 
 
 def _open() -> Iterator[Account]:
-    one = _current.get()
-    while one is not None:
-        yield one
-        one = one.outer
+    opened = _current.get()
+    while opened is not None:
+        yield opened
+        opened = opened.outer

@@ -146,7 +146,7 @@ class FakeLLM(BaseLLM):
             return self._answers
         if constraint is not None:
             places = constraint.places or (constraint.allowed,)
-            best = [max(place, key=lambda one: self._score_of(prompt, " " + one)) for place in places]
+            best = [max(place, key=lambda word: self._score_of(prompt, " " + word)) for place in places]
             return " " + " ".join(best if constraint.places else best * constraint.count)
         return overlap_answer(prompt)
 
@@ -169,7 +169,7 @@ class FakeLLM(BaseLLM):
 
     def _forced_usage(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Usage:
         """What llama.cpp would be asked: see ``local.scoring``."""
-        tokens = [([START, *self.pieces(one.text)], self.pieces(text + terminator)) for one, text in pairs]
+        tokens = [([START, *self.pieces(prompt.text)], self.pieces(text + terminator)) for prompt, text in pairs]
         assert self._forced is not None
         led, asks = self._forced.requests(tokens)
         read = sum((len(prefix) - 1) * times for prefix, times in asks.items())

@@ -90,8 +90,8 @@ def learns(llm: TextLLM) -> bool:
 def table_of(llm: TextLLM, prompt: Prompt) -> WordTable | None:
     """What an LLM keeps of a prompt, without asking it; None where there is nothing."""
     find = getattr(llm, "word_table", None)
-    found = find(prompt) if find is not None and learns(llm) else None
-    return found if isinstance(found, WordTable) else None
+    table = find(prompt) if find is not None and learns(llm) else None
+    return table if isinstance(table, WordTable) else None
 
 
 class _Words:

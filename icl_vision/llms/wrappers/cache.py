@@ -103,13 +103,13 @@ class CachedLLM(WrappedLLM):
             self._key(identity, "score", prompt, {"continuation": text, "terminator": terminator})
             for prompt, text in pairs
         ]
-        found: dict[str, float] = {}
+        known: dict[str, float] = {}
         missing: dict[str, tuple[Prompt, str]] = {}
         stored = await self._thread.run(self._rows, dict.fromkeys(keys)) if mode == "on" else {}
         for key, pair in zip(keys, pairs, strict=True):
             value = stored[key].get("logprob") if key in stored else None
             if value is not None and is_logprob(value):
-                found[key] = min(float(value), 0.0)
+                known[key] = min(float(value), 0.0)
             else:
                 missing[key] = pair
         usage, method = Usage(), "cached"
@@ -120,17 +120,17 @@ class CachedLLM(WrappedLLM):
                 # What came back before it is paid for: kept here, and handed on with what was known already.
                 partial = take(error)
                 asked = list(missing)
-                found |= {asked[place]: value for place, value in partial.logprobs.items()}
-                kept = {asked[place]: value for place, value in partial.logprobs.items()}
-                await self._store_scores(kept, partial.method)
-                there = {place: found[key] for place, key in enumerate(keys) if key in found}
-                attach(error, replace(partial, logprobs=there))
+                known |= {asked[index]: value for index, value in partial.logprobs.items()}
+                came = {asked[index]: value for index, value in partial.logprobs.items()}
+                await self._store_scores(came, partial.method)
+                answered = {index: known[key] for index, key in enumerate(keys) if key in known}
+                attach(error, replace(partial, logprobs=answered))
                 raise
             usage, method = scores.usage, scores.method
             new = dict(zip(missing, scores.logprobs, strict=True))
-            found |= new
+            known |= new
             await self._store_scores(new, method)
-        return Scores(tuple(found[key] for key in keys), usage, method)
+        return Scores(tuple(known[key] for key in keys), usage, method)
 
     def _rows(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """The rows there are."""

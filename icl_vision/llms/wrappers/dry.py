@@ -46,10 +46,10 @@ class DryLLM(WrappedLLM):
 
     def count(self, text: str) -> int:
         """Tokens of a text: exact where this machine has the model's tokenizer, estimated elsewhere."""
-        found = self._counted(text)
-        self.exact = self.exact and found.exact
-        self.how = found.how
-        return found.tokens
+        counted = self._counted(text)
+        self.exact = self.exact and counted.exact
+        self.how = counted.how
+        return counted.tokens
 
     def count_prompt(self, prompt: Prompt) -> int:
         """Tokens of a prompt, in two parts: the fixed one ends in a newline, where every tokenizer splits."""
@@ -64,8 +64,8 @@ class DryLLM(WrappedLLM):
         """
         if not self.profile.scores_bags:
             fixed = self.count(prompt.prefix) if prompt.prefix else 0
-            return Usage(len(continuations), sum(fixed + self.count(prompt.query + one) for one in continuations))
-        tokens = [len(self._pieces(one)) for one in dict.fromkeys(continuations)]
+            return Usage(len(continuations), sum(fixed + self.count(prompt.query + text) for text in continuations))
+        tokens = [len(self._pieces(text)) for text in dict.fromkeys(continuations)]
         start, later = self.count_prompt(prompt), sum(tokens) - len(tokens)
         requests = (2 if len(tokens) >= SIBLINGS else len(tokens)) + later
         total = requests * start + sum(number * (number - 1) // 2 for number in tokens)
@@ -83,29 +83,31 @@ class DryLLM(WrappedLLM):
         """
         groups = by_prompt(pairs, terminator)
         if not self.profile.scores_bags:
-            found: list[tuple[Prompt | None, Usage]] = [(one, self.scored(one, texts)) for one, texts in groups]
+            parts: list[tuple[Prompt | None, Usage]] = [
+                (prompt, self.scored(prompt, texts)) for prompt, texts in groups
+            ]
             if self._checks and not any(len(set(texts)) > 1 for _, texts in groups):
-                found.append((None, Usage(self._checks, self._checks * CHECK_TOKENS, 0, self._checks)))
+                parts.append((None, Usage(self._checks, self._checks * CHECK_TOKENS, 0, self._checks)))
                 self._checks = 0
             elif alone:
                 self._checks = 0  # its scores show it
-            return found
+            return parts
         return self._forced_call(groups)
 
     def _forced_call(self, groups: Sequence[tuple[Prompt, list[str]]]) -> list[tuple[Prompt | None, Usage]]:
         cut = [(prompt, self._cut(prompt), [self._pieces(text) for text in texts]) for prompt, texts in groups]
         led, asks = self._forced.requests([(prompt, text) for _, prompt, texts in cut for text in texts])
-        found: list[tuple[Prompt | None, Usage]] = [(None, Usage(1, led, 0, 1))] if led else []
+        parts: list[tuple[Prompt | None, Usage]] = [(None, Usage(1, led, 0, 1))] if led else []
         for prompt, tokens, texts in cut:
             start, requests, read, later = self.count_prompt(prompt), 0, 0, 0
             for text in texts:
-                for place in range(len(text)):
-                    times = asks.pop((*tokens, *text[:place]), 0)
+                for index in range(len(text)):
+                    times = asks.pop((*tokens, *text[:index]), 0)
                     requests += times
-                    read += times * (start + place)
-                    later += times if place else 0
-            found.append((prompt, Usage(requests, read, max(0, read - start - later))))
-        return found
+                    read += times * (start + index)
+                    later += times if index else 0
+            parts.append((prompt, Usage(requests, read, max(0, read - start - later))))
+        return parts
 
     def learnt(self, prompt: Prompt) -> Usage:
         """What learning words after a prompt would use: see ``word_tables``."""
@@ -142,7 +144,7 @@ class DryLLM(WrappedLLM):
 
 def by_prompt(pairs: Iterable[tuple[Prompt, str]], terminator: str) -> list[tuple[Prompt, list[str]]]:
     """Each prompt once, with everything that is scored after it, terminators included."""
-    found: dict[str, tuple[Prompt, list[str]]] = {}
+    groups: dict[str, tuple[Prompt, list[str]]] = {}
     for prompt, continuation in pairs:
-        found.setdefault(prompt.text, (prompt, []))[1].append(continuation + terminator)
-    return list(found.values())
+        groups.setdefault(prompt.text, (prompt, []))[1].append(continuation + terminator)
+    return list(groups.values())

@@ -161,20 +161,20 @@ def another_may_answer(error: Exception) -> bool:
     if isinstance(error, IclVisionError):
         return False
     # An LLM of the user's own raises what it likes.
-    found = failure_of(error)
-    if found.status is None:
-        return bool(found.kind)
-    return found.status in (402, 408, 409, 429) or found.status >= 500
+    failure = failure_of(error)
+    if failure.status is None:
+        return bool(failure.kind)
+    return failure.status in (402, 408, 409, 429) or failure.status >= 500
 
 
 def _common(profiles: Sequence[Profile]) -> Profile:
     """What all of them can do: every field by its own rule."""
-    found = {name: rule([getattr(one, name) for one in profiles]) for name, rule in _RULES.items()}
+    common = {name: rule([getattr(profile, name) for profile in profiles]) for name, rule in _RULES.items()}
     # A field without a rule promises nothing that they do not all say.
     for field in dataclasses.fields(Profile):
-        if field.name not in found:
-            found[field.name] = _same(field.default)([getattr(one, field.name) for one in profiles])
-    return Profile(**found)
+        if field.name not in common:
+            common[field.name] = _same(field.default)([getattr(profile, field.name) for profile in profiles])
+    return Profile(**common)
 
 
 def _same(otherwise: Any) -> Callable[[Sequence[Any]], Any]:

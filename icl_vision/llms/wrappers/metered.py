@@ -74,19 +74,19 @@ class MeteredLLM(WrappedLLM):
         asked = pairs if terminator else await unknown(self.llm, pairs)
         estimates = [Usage(), *await asyncio.to_thread(self._estimates, asked, terminator)]
         # Which pair's attempt it was that came to nothing is not known here: the largest.
-        one = max(estimates, key=lambda each: each.prompt_tokens + each.completion_tokens)
+        largest = max(estimates, key=lambda each: each.prompt_tokens + each.completion_tokens)
         estimate = sum(estimates, Usage())
         self.meter.reserve(self.name, estimate)
         spent = estimate
         with account() as tried:
             try:
                 scores = await scored(self.llm, pairs, terminator=terminator)
-                spent = scores.usage + _times(one, tried.unsure)
+                spent = scores.usage + _times(largest, tried.unsure)
                 return scores
             except BaseException as error:
                 partial = take(error)
                 attach(error, partial)
-                spent = _spent(error, tried, estimate, one, partial.usage)
+                spent = _spent(error, tried, estimate, largest, partial.usage)
                 raise
             finally:
                 self.meter.settle(self.name, estimate, spent)
@@ -102,7 +102,9 @@ class MeteredLLM(WrappedLLM):
     async def _learn_words(self, prompts: Sequence[Prompt], words: Sequence[str], done: Callable[[int], None]) -> Usage:
         if not words:
             return Usage()
-        new = dict.fromkeys(prompt for prompt, _ in await unknown(self.llm, [(one, " " + words[0]) for one in prompts]))
+        new = dict.fromkeys(
+            prompt for prompt, _ in await unknown(self.llm, [(prompt, " " + words[0]) for prompt in prompts])
+        )
         each = await asyncio.to_thread(lambda: [self._upper(prompt.text) for prompt in new])
         estimate = Usage(LEARNING * len(each), LEARNING * sum(each), 0, LEARNING * len(each))
         self.meter.reserve(self.name, estimate)
@@ -146,14 +148,14 @@ class MeteredLLM(WrappedLLM):
         return Usage(1, tokens, 0, self.most_tokens(max_tokens, constraint), min(written, tokens))
 
     def _upper(self, text: str) -> int:
-        found: TokenCount = count_tokens(text, self.name, encoding=self.profile.tokenizer)
-        return found.tokens if found.exact else math.ceil(found.tokens * (1 + ESTIMATE_ERROR))
+        counted: TokenCount = count_tokens(text, self.name, encoding=self.profile.tokenizer)
+        return counted.tokens if counted.exact else math.ceil(counted.tokens * (1 + ESTIMATE_ERROR))
 
 
-def _spent(error: BaseException, tried: Account, whole: Usage, one: Usage, known: Usage) -> Usage:
+def _spent(error: BaseException, tried: Account, whole: Usage, largest: Usage, known: Usage) -> Usage:
     """What a failed call is booked with.
 
-    whole: its reservation. one: that of the largest of its requests. known: the usage of what came back.
+    whole: its reservation. largest: that of the largest of its requests. known: the usage of what came back.
     """
     refused = not may_be_billed(error)
     if not tried.known and not known.requests:
@@ -161,7 +163,7 @@ def _spent(error: BaseException, tried: Account, whole: Usage, one: Usage, known
         return Usage(requests=1) if refused else whole
     # A refusal is a request without tokens; not where the answers, all of them there, were found to be of no use.
     refused = refused and tried.sent > tried.billed
-    spent = known + _times(one, max(0, tried.billed - known.requests)) + Usage(requests=int(refused))
+    spent = known + _times(largest, max(0, tried.billed - known.requests)) + Usage(requests=int(refused))
     # Whatever was sent is a request at least: refusals, say, until the time was up.
     return spent if spent.requests or not tried.sent else Usage(requests=1)
 

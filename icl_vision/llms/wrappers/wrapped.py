@@ -70,8 +70,8 @@ class WrappedLLM(BaseLLM):
     def word_table(self, prompt: Prompt) -> WordTable | None:
         """What the LLM keeps of a prompt, without asking it."""
         find = getattr(self.llm, "word_table", None)
-        found: WordTable | None = None if find is None else find(prompt)
-        return found
+        table: WordTable | None = None if find is None else find(prompt)
+        return table
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.llm!r})"

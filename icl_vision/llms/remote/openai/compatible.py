@@ -216,7 +216,7 @@ class OpenAICompatibleLLM(RemoteLLM):
         except BaseException as error:
             came = take(error)
             known = list(came.logprobs)
-            told = _told_apart([pairs[place] for place in known], list(came.logprobs.values()))
+            told = _told_apart([pairs[index] for index in known], list(came.logprobs.values()))
             # What an unproven echo gave is paid for, but is no score yet.
             attach(error, came if self._proven or told else replace(came, logprobs={}))
             raise
@@ -245,17 +245,17 @@ class OpenAICompatibleLLM(RemoteLLM):
             if self._proven:
                 return Usage()
             asks = [partial(self._score_one, Prompt.of(PROBE), text, "") for text in PROBE_ENDS]
-            found = await score_each(asks, method=method)
-            if len(set(found.logprobs)) == 1:
+            scores = await score_each(asks, method=method)
+            if len(set(scores.logprobs)) == 1:
                 error = CapabilityError(
                     f"the server of {self.profile.name!r} gives every text the same log-probability "
-                    f"({found.logprobs[0]:g}, for {PROBE + PROBE_ENDS[0]!r} as for {PROBE + PROBE_ENDS[1]!r}): it does "
-                    f"not score what it is sent; connect without echo={self._echo!r}"
+                    f"({scores.logprobs[0]:g}, for {PROBE + PROBE_ENDS[0]!r} as for {PROBE + PROBE_ENDS[1]!r}): it "
+                    f"does not score what it is sent; connect without echo={self._echo!r}"
                 )
-                attach(error, PartialScores({}, found.usage, method))
+                attach(error, PartialScores({}, scores.usage, method))
                 raise error
             self._proven = True
-            return found.usage
+            return scores.usage
 
     async def _score_by_tokens(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
         assert self._base_url is not None
@@ -286,11 +286,11 @@ class OpenAICompatibleLLM(RemoteLLM):
             params |= {"logprobs": 1, "echo": True}
         answer = await self._post(params | ({"extra_body": extra} if extra else {}), Prompt("", "", whole), 1)
         choice, _ = first_choice(answer, self.profile.name)
-        found = choice.get("logprobs")
+        told = choice.get("logprobs")
         if self._echo == "prompt_logprobs":
-            found = dialects.prompt_logprobs(choice.get("prompt_logprobs", answer.get("prompt_logprobs")))
+            told = dialects.prompt_logprobs(choice.get("prompt_logprobs", answer.get("prompt_logprobs")))
         try:
-            logprob = echoed_logprob(found, len(prompt.text), whole)
+            logprob = echoed_logprob(told, len(prompt.text), whole)
         except ValueError as error:
             raise LLMResponseError(f"the echo of {self.profile.name!r} {error}") from None
         if logprob is None:
@@ -304,7 +304,9 @@ class OpenAICompatibleLLM(RemoteLLM):
 def _told_apart(pairs: Sequence[tuple[Prompt, str]], logprobs: Sequence[float]) -> bool:
     """Whether two continuations of one prompt have different log-probabilities."""
     seen: dict[str, float] = {}
-    return any(seen.setdefault(prompt.text, one) != one for (prompt, _), one in zip(pairs, logprobs, strict=True))
+    return any(
+        seen.setdefault(prompt.text, logprob) != logprob for (prompt, _), logprob in zip(pairs, logprobs, strict=True)
+    )
 
 
 def parse_spec(rest: str) -> tuple[str, str]:

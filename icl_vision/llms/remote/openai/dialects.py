@@ -71,7 +71,7 @@ def constraint_fields(
     if profile.constraint == "choice":
         value: list[str] | str
         if constraint.count == 1:
-            kind, value = "choice", [" " + one if spaced else one for one in constraint.allowed]
+            kind, value = "choice", [" " + allowed if spaced else allowed for allowed in constraint.allowed]
         else:
             word = "(" + "|".join(map(re.escape, constraint.allowed)) + ")"
             kind, value = "regex", f"{' ' if spaced else ''}{word}( {word}){{{constraint.count - 1}}}"
@@ -94,9 +94,9 @@ def room(constraint: Constraint | None, profile: Profile) -> int:
 def keeps(text: str, constraint: Constraint) -> bool:
     """Whether a plain answer consists of what was allowed."""
     text = composed(text.strip())
-    allowed = [composed(one) for one in constraint.allowed]
+    allowed = [composed(string) for string in constraint.allowed]
     if constraint.count == 1:
-        return text in {one.strip() for one in allowed}
+        return text in {string.strip() for string in allowed}
     word = "(?:" + "|".join(map(re.escape, allowed)) + ")"
     return re.fullmatch(f"{word}(?: {word}){{{constraint.count - 1}}}", text) is not None
 
@@ -107,8 +107,8 @@ def prompt_logprobs(positions: Any) -> dict[str, Any] | None:
         return None
     tokens: list[str] = []
     values: list[float | None] = []
-    for place, position in enumerate(positions):
-        if position is None and place == 0:
+    for index, position in enumerate(positions):
+        if position is None and index == 0:
             # The start token, or the first of the text where there is none: nothing precedes it.
             continue
         entry = next(iter(position.values()), None) if isinstance(position, Mapping) else None
