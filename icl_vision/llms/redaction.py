@@ -79,7 +79,7 @@ def redact(text: str, secrets: Sequence[str]) -> str:
     Secrets below four characters are left where they stand alone: they are words like any other.
     """
     text = _BASIC.sub(_basic, _BEARER.sub("Bearer ***", _USER.sub("***@", text)))
-    for secret in sorted((one for one in secrets if len(one) >= 4), key=len, reverse=True):
+    for secret in sorted((secret for secret in secrets if len(secret) >= 4), key=len, reverse=True):
         for form in _forms(secret):
             text = text.replace(form, "***")
     return text

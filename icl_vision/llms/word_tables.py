@@ -136,15 +136,15 @@ class WordTable:
     def logprobs(self, words: Iterable[str]) -> dict[str, float]:
         """Natural-log probabilities of those of these words that are known, as they would be if asked for together."""
         wanted = list(dict.fromkeys(words))
-        found = {word: self.more[word] for word in wanted if word in self.more}
+        known = {word: self.more[word] for word in wanted if word in self.more}
         listed = [word for word in wanted if word in self.listed.places]
         if listed:
             places = np.array([self.listed.places[word] for word in listed])
             shares = self.shares[places]
             best = int(np.argmax(shares))
             values = np.clip(shares + (self.levels[places[best]] - shares[best]), LOWEST, 0.0)
-            found |= dict(zip(listed, values.tolist(), strict=True))
-        return found
+            known |= dict(zip(listed, values.tolist(), strict=True))
+        return known
 
     def with_more(self, logprobs: Mapping[str, float]) -> WordTable:
         """The table with further words."""
@@ -203,7 +203,7 @@ class WordTables:
 
     def load(self, keys: Iterable[str]) -> dict[str, WordTable]:
         """The tables of those of these keys that have one. Reads a file: not for an event loop's own thread."""
-        found: dict[str, WordTable] = {}
+        tables: dict[str, WordTable] = {}
         for key in dict.fromkeys(keys):
             table = self._memory.get(key)
             if table is None:
@@ -211,8 +211,8 @@ class WordTables:
                 if table is not None:
                     self._remember({key: table})
             if table is not None:
-                found[key] = table
-        return found
+                tables[key] = table
+        return tables
 
     def keep(self, tables: Mapping[str, WordTable]) -> None:
         """Store tables by key, newest wins. Where the file cannot be written they stay in memory alone."""

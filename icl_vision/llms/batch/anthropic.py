@@ -66,20 +66,20 @@ class AnthropicBatches(Provider):
         at_work = False
         after: str | None = None
         while True:
-            made, more = await self._page(PAGE, after)
-            for one in made:
-                found = self.text_of(one, "id")
-                if found == batch.marker or _seconds(one.get("created_at")) < batch.at - DAY:
+            listed, more = await self._page(PAGE, after)
+            for document in listed:
+                batch_id = self.text_of(document, "id")
+                if batch_id == batch.marker or _seconds(document.get("created_at")) < batch.at - DAY:
                     return Search(open=at_work)
-                if found in known or sum(_counts(one)) != batch.count:
+                if batch_id in known or sum(_counts(document)) != batch.count:
                     continue
-                if one.get("processing_status") != "ended":
+                if document.get("processing_status") != "ended":
                     at_work = True
-                elif await self._holds(found, batch):
-                    return Search(found)
-            if not made or not more:
+                elif await self._holds(batch_id, batch):
+                    return Search(batch_id)
+            if not listed or not more:
                 return Search(open=at_work)
-            after = self.text_of(made[-1], "id")
+            after = self.text_of(listed[-1], "id")
 
     async def progress(self, batch_id: str) -> Progress:
         async def attempt(client: Any) -> Any:
@@ -135,7 +135,7 @@ class AnthropicBatches(Provider):
         data = answer.get("data")
         if not isinstance(data, list):
             raise self.wrong_form("data")
-        return [mapping(one) for one in data], answer.get("has_more") is True
+        return [mapping(entry) for entry in data], answer.get("has_more") is True
 
     async def _holds(self, batch_id: str, batch: Batch) -> bool:
         """Whether the results of a batch are those of ``batch``; the first line tells."""

@@ -46,14 +46,14 @@ class Courier:
         provider, folder = self.provider, self.folder
         name = provider.llm.profile.name
         unsure = batch.state == "intent"
-        found: str | None = None
+        batch_id: str | None = None
         try:
             marker = None if unsure else await provider.marker()
             for _ in range(SUBMISSIONS):
                 if unsure:
                     logger.info("batch %s may have been submitted before; looking for it", batch.name)
-                    found = await self._found(batch)
-                    if found is not None:
+                    batch_id = await self._found(batch)
+                    if batch_id is not None:
                         break
                     unsure = False
                 lines = await asyncio.to_thread(
@@ -65,7 +65,7 @@ class Courier:
                 await asyncio.to_thread(folder.intend, batch, marker)
                 unsure = True
                 try:
-                    found = await provider.create(batch, uploaded)
+                    batch_id = await provider.create(batch, uploaded)
                     break
                 except UnsureError as error:
                     logger.warning("it is open whether batch %s was made (%s)", batch.name, error)
@@ -73,7 +73,7 @@ class Courier:
                 except IclVisionError:
                     unsure = False
                     raise
-            if found is None:
+            if batch_id is None:
                 raise LLMUnavailableError(
                     f"{name!r} made no batch in {SUBMISSIONS} attempts, each of which was cut off; ask again later"
                 )
@@ -82,8 +82,8 @@ class Courier:
                 # Certainly not made: its requests are free to be asked again.
                 await asyncio.to_thread(folder.failed, batch, error)
             raise
-        await asyncio.to_thread(folder.submitted, batch, found)
-        logger.info("batch %s submitted with %d requests as %s", batch.name, batch.count, found)
+        await asyncio.to_thread(folder.submitted, batch, batch_id)
+        logger.info("batch %s submitted with %d requests as %s", batch.name, batch.count, batch_id)
 
     async def _found(self, batch: Batch) -> str | None:
         """The id of a batch that may have been made; None when it is certain that it was not."""
@@ -149,9 +149,11 @@ class Courier:
             if download:
                 # A batch may be called ended a moment before all of its results can be had.
                 await asyncio.sleep(self._poll)
-            found, unusable = await self.provider.fetch(batch.id, requests)
+            fetched, unusable = await self.provider.fetch(batch.id, requests)
             # What was once an answer stays one.
-            outcomes |= {key: one for key, one in found.items() if not isinstance(outcomes.get(key), Completion)}
+            outcomes |= {
+                key: outcome for key, outcome in fetched.items() if not isinstance(outcomes.get(key), Completion)
+            }
             if len(outcomes) == batch.count:
                 break
             logger.warning(

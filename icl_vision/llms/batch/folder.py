@@ -145,7 +145,7 @@ class BatchFolder:
         with self._lock:
             steps = [(self._batch(item, step), step) for item, step in self._run.results()]
             # In the order of submission: a request asked again after a failure is what the later batch says.
-            for batch, step in sorted(steps, key=lambda one: one[0].at):
+            for batch, step in sorted(steps, key=lambda entry: entry[0].at):
                 self._load(batch, step)
 
     def _batch(self, item: str, step: Any) -> Batch:
@@ -296,10 +296,10 @@ class BatchFolder:
 
     def keys(self) -> list[str]:
         """Every request of this folder that has an answer, an error, or is under way; in the order of submission."""
-        found: dict[str, None] = {}
+        keys: dict[str, None] = {}
         for batch in self.all():
-            found.update(dict.fromkeys(batch.keys))
-        return list(found)
+            keys.update(dict.fromkeys(batch.keys))
+        return list(keys)
 
     # ---- inside ----
 

@@ -170,10 +170,12 @@ class BatchLLM(WrappedLLM):
 
         Raises UsageError for an id that this folder does not know.
         """
-        found = await hop(self._collect(None if ids is None else list(ids), wait))
+        outcomes = await hop(self._collect(None if ids is None else list(ids), wait))
         return {
-            key: respelled(one, self._spellings[key]) if isinstance(one, Completion) and key in self._spellings else one
-            for key, one in found.items()
+            key: respelled(outcome, self._spellings[key])
+            if isinstance(outcome, Completion) and key in self._spellings
+            else outcome
+            for key, outcome in outcomes.items()
         }
 
     def submit_sync(
@@ -268,10 +270,10 @@ class BatchLLM(WrappedLLM):
         """The answer in the folder, read in its thread; what came back while it was read is read too."""
         place = folder.place_of(key)
         while place is not None:
-            found = await self._thread.run(folder.answer, key)
+            answer = await self._thread.run(folder.answer, key)
             before, place = place, folder.place_of(key)
-            if found is not None or place is before:
-                return found
+            if answer is not None or place is before:
+                return answer
         return None
 
     def _request(self, prompt: Prompt, settings: RequestSettings) -> Request:
@@ -508,13 +510,13 @@ def _provider(llm: TextLLM, resilience: Resilience) -> Provider:
 
 def _outcomes(folder: BatchFolder, keys: Sequence[str], broken: Mapping[Batch, IclVisionError]) -> dict[str, Outcome]:
     """How each request ended, of those that have; read from the folder's files."""
-    found: dict[str, Outcome] = {}
+    outcomes: dict[str, Outcome] = {}
     for key in keys:
         batch = folder.batch_of(key)
         outcome = broken.get(batch) if batch is not None else folder.answer(key) or folder.error(key)
         if outcome is not None:
-            found[key] = outcome
-    return found
+            outcomes[key] = outcome
+    return outcomes
 
 
 def _seen(done: asyncio.Future[Any]) -> None:

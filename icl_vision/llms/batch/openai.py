@@ -79,15 +79,18 @@ class OpenAIBatches(Provider):
             data = answer.get("data")
             if not isinstance(data, list):
                 raise self.wrong_form("data")
-            made = [mapping(one) for one in data]
-            for one in made:
-                if mapping(one.get("metadata")).get(METADATA_KEY) == batch.name:
-                    return Search(self.text_of(one, "id"))
+            listed = [mapping(document) for document in data]
+            for document in listed:
+                if mapping(document.get("metadata")).get(METADATA_KEY) == batch.name:
+                    return Search(self.text_of(document, "id"))
             # The newest come first.
-            too_old = any(isinstance(one.get("created_at"), int) and one["created_at"] < batch.at - DAY for one in made)
-            if not made or too_old or answer.get("has_more") is not True:
+            too_old = any(
+                isinstance(document.get("created_at"), int) and document["created_at"] < batch.at - DAY
+                for document in listed
+            )
+            if not listed or too_old or answer.get("has_more") is not True:
                 return Search()
-            after = self.text_of(made[-1], "id")
+            after = self.text_of(listed[-1], "id")
 
     async def progress(self, batch_id: str) -> Progress:
         document = await self._retrieve(batch_id)
@@ -153,13 +156,13 @@ class OpenAIBatches(Provider):
 
     def _failure(self, batch_id: str, document: Mapping[str, Any]) -> IclVisionError:
         data = mapping(document.get("errors")).get("data")
-        found = [mapping(one) for one in data] if isinstance(data, list) else []
-        first = found[0] if found else {}
+        errors = [mapping(entry) for entry in data] if isinstance(data, list) else []
+        first = errors[0] if errors else {}
         code = str(first.get("code") or "unknown")
         place = f" at line {first['line']}" if isinstance(first.get("line"), int) else ""
         message = quote(str(first.get("message") or "no message"), self.secrets())
         return LLMStatusError(
-            f"{self.llm.profile.name!r} refused batch {batch_id}, {len(found)} error(s), the first{place} ({code}): "
+            f"{self.llm.profile.name!r} refused batch {batch_id}, {len(errors)} error(s), the first{place} ({code}): "
             f"{message}",
             429 if code == QUEUE_FULL else 400,
             code=code,

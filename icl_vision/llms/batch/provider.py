@@ -124,7 +124,7 @@ class Provider(ABC):
         """Outcomes by key, and how many lines could not be used. requests: by custom id."""
 
         async def attempt(client: Any) -> tuple[dict[str, Outcome], int]:
-            found: dict[str, list[Outcome]] = {}
+            results: dict[str, list[Outcome]] = {}
             number = unusable = 0
             with in_pieces():
                 async with contextlib.aclosing(self.lines(client, batch_id)) as lines:
@@ -138,8 +138,8 @@ class Provider(ABC):
                             said = "line %d of the results of batch %s cannot be used: %s"
                             logger.warning(said, number, batch_id, shown)
                         else:
-                            found.setdefault(request.key, []).append(self.outcome(line, request.settings))
-            return {key: self.settled(outcomes) for key, outcomes in found.items()}, unusable
+                            results.setdefault(request.key, []).append(self.outcome(line, request.settings))
+            return {key: self.settled(outcomes) for key, outcomes in results.items()}, unusable
 
         return await self.ask(attempt)
 
@@ -148,8 +148,8 @@ class Provider(ABC):
 
         Where answers differ, one may be another request's, and nothing tells which: none is taken.
         """
-        answers = [one for one in outcomes if isinstance(one, Completion)]
-        if len({one.text for one in answers}) > 1:
+        answers = [answer for answer in outcomes if isinstance(answer, Completion)]
+        if len({answer.text for answer in answers}) > 1:
             logger.warning("%s: the results of a batch hold different answers to one request", self.llm.profile.name)
             return LLMResponseError(
                 f"{self.llm.profile.name!r}: the results of the batch hold {len(answers)} answers to this request that "

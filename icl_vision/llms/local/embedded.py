@@ -399,12 +399,12 @@ class LocalLLM(BaseLLM):
         # Where a word melts into the prompt's last token, its own token says nothing.
         if await server.tokenize(f"{prompt.text} {new[0]}") != [*ids, tokens[new[0]]]:
             return None, Usage()
-        found = await next_tokens(server, ids, [tokens[word] for word in new])
-        told = [word for word in new if tokens[word] in found.levels]
-        shares, levels = ([column[tokens[word]] for word in told] for column in (found.shares, found.levels))
+        following = await next_tokens(server, ids, [tokens[word] for word in new])
+        told = [word for word in new if tokens[word] in following.levels]
+        shares, levels = ([column[tokens[word]] for word in told] for column in (following.shares, following.levels))
         if table is None:
-            return WordTable.of(told, shares, levels), found.usage
-        return table.with_more(dict(zip(told, levels, strict=True))), found.usage
+            return WordTable.of(told, shares, levels), following.usage
+        return table.with_more(dict(zip(told, levels, strict=True))), following.usage
 
     async def _tokens_of_words(self, server: LlamaServer, words: Sequence[str]) -> dict[str, int]:
         """The tokens of those words that are one each."""
@@ -430,8 +430,8 @@ class LocalLLM(BaseLLM):
 
         def read() -> dict[str, WordTable]:
             keys = {text: self._table_key(prompt) for text, prompt in distinct.items()}
-            found = load(keys.values())
-            return {text: found[key] for text, key in keys.items() if key in found}
+            tables = load(keys.values())
+            return {text: tables[key] for text, key in keys.items() if key in tables}
 
         return await asyncio.to_thread(read)
 
@@ -442,7 +442,7 @@ class LocalLLM(BaseLLM):
             if prompt.text in tables and text[:1] == " ":
                 more.setdefault(prompt.text, (prompt, {}))[1][text[1:]] = value
         if more and self._tables is not None:
-            grown = {self._table_key(prompt): tables[text].with_more(found) for text, (prompt, found) in more.items()}
+            grown = {self._table_key(prompt): tables[text].with_more(added) for text, (prompt, added) in more.items()}
             await asyncio.to_thread(self._tables.keep, grown)
 
     def _table_key(self, prompt: Prompt) -> str:

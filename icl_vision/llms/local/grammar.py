@@ -31,10 +31,10 @@ def constraint_grammar(constraint: Constraint, *, leading_space: bool) -> str:
     if constraint.places:
         rules = {place: f"p{number}" for number, place in enumerate(dict.fromkeys(constraint.places), start=1)}
         text = ' " " '.join(rules[place] for place in constraint.places)
-        lines = [f"{name} ::= " + " | ".join(_literal(one) for one in place) for place, name in rules.items()]
+        lines = [f"{name} ::= " + " | ".join(_literal(string) for string in place) for place, name in rules.items()]
         start = '" " ' if leading_space else ""
         return "\n".join([f"root ::= {start}{text}", *lines]) + "\n"
-    words = " | ".join(_literal(one) for one in constraint.allowed)
+    words = " | ".join(_literal(string) for string in constraint.allowed)
     first = '" " word' if leading_space else "word"
     more = f' (" " word){{{constraint.count - 1}}}' if constraint.count > 1 else ""
     return f"root ::= {first}{more}\nword ::= {words}\n"

@@ -64,11 +64,11 @@ async def write_places(
                 raise LLMResponseError(
                     f"the local LLM wrote {answer['content']!r} where {length} of {len(place)} words were allowed"
                 )
-            found = usage_of(answer)
+            usage = usage_of(answer)
             # Later requests read again what the first one has paid for.
-            fresh = found.prompt_tokens if not spent.requests else 0
-            cached = found.cached_tokens if not spent.requests else 0
-            spent += Usage(1, fresh, cached, found.completion_tokens)
+            fresh = usage.prompt_tokens if not spent.requests else 0
+            cached = usage.cached_tokens if not spent.requests else 0
+            spent += Usage(1, fresh, cached, usage.completion_tokens)
             words += written
             prompt += [tokens[word] for word in written]
             # The last token written was not evaluated.

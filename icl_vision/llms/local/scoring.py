@@ -96,9 +96,9 @@ async def score_pairs(server: TokenServer, pairs: Sequence[TokenPair], *, fresh:
     """
     nodes = sorted(
         {
-            (pair.prompt + pair.continuation[:place], token)
+            (pair.prompt + pair.continuation[:index], token)
             for pair in pairs
-            for place, token in enumerate(pair.continuation)
+            for index, token in enumerate(pair.continuation)
         }
     )
     shared = list(nodes[0][0])
@@ -110,13 +110,13 @@ async def score_pairs(server: TokenServer, pairs: Sequence[TokenPair], *, fresh:
     except Exception as error:
         attach(error, PartialScores(_sums(pairs, logprobs), take(error).usage, METHOD))
         raise
-    found = _sums(pairs, logprobs)
-    return Scores(tuple(found[place] for place in range(len(pairs))), usage, METHOD)
+    sums = _sums(pairs, logprobs)
+    return Scores(tuple(sums[index] for index in range(len(pairs))), usage, METHOD)
 
 
 def _sums(pairs: Sequence[TokenPair], logprobs: Mapping[Node, float]) -> dict[int, float]:
     """The log-probability of each continuation all of whose tokens are known, by its place."""
-    found: dict[int, float] = {}
+    sums: dict[int, float] = {}
     for number, pair in enumerate(pairs):
         parts = [
             logprobs.get((pair.prompt + pair.continuation[:place], token))
@@ -124,8 +124,8 @@ def _sums(pairs: Sequence[TokenPair], logprobs: Mapping[Node, float]) -> dict[in
         ]
         known = [part for part in parts if part is not None]
         if len(known) == len(parts):
-            found[number] = sum(known)
-    return found
+            sums[number] = sum(known)
+    return sums
 
 
 async def _ask_all(
@@ -140,9 +140,9 @@ async def _ask_all(
             usage += (await _ask(server, slot, shared, cache=not fresh))[1]
         try:
             for prefix, group in groupby(nodes, key=itemgetter(0)):
-                found, spent = await _next_tokens(server, slot, list(prefix), [token for _, token in group])
+                levels, spent = await _next_tokens(server, slot, list(prefix), [token for _, token in group])
                 usage += spent
-                logprobs.update({(prefix, token): logprob for token, logprob in found.items()})
+                logprobs.update({(prefix, token): logprob for token, logprob in levels.items()})
         except Exception as error:
             attach(error, PartialScores(usage=usage))
             raise
@@ -210,17 +210,17 @@ async def _next_tokens(
     if len(tokens) >= SIBLINGS:
         shares, usage = await _shares(server, slot, prefix, tokens)
     likeliest = max(shares, key=shares.__getitem__, default=None)
-    found: dict[int, float] = {}
+    levels: dict[int, float] = {}
     for token in tokens:
         if token in shares and token != likeliest:
             continue
         answer, spent = await _ask(server, slot, prefix, force=token)
         usage += spent
-        found[token] = _logprob(answer, token)
+        levels[token] = _logprob(answer, token)
     if likeliest is not None:
-        together = found[likeliest] - shares[likeliest]
-        found |= {token: max(together + share, LOWEST) for token, share in shares.items()}
-    return found, usage
+        together = levels[likeliest] - shares[likeliest]
+        levels |= {token: max(together + share, LOWEST) for token, share in shares.items()}
+    return levels, usage
 
 
 async def _shares(

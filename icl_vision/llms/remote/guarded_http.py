@@ -170,11 +170,11 @@ def _bound(response: httpx2.Response, name: str) -> None:
             await self._inner.aclose()
 
     unpackers = [
-        _Unpacker(one)
-        for one in reversed(response.headers.get("content-encoding", "").replace(" ", "").lower().split(","))
-        if one and one != "identity"
+        _Unpacker(encoding)
+        for encoding in reversed(response.headers.get("content-encoding", "").replace(" ", "").lower().split(","))
+        if encoding and encoding != "identity"
     ]
-    wrong = next((one.encoding for one in unpackers if one.encoding not in _ENCODINGS), None)
+    wrong = next((unpacker.encoding for unpacker in unpackers if unpacker.encoding not in _ENCODINGS), None)
     if wrong is not None or len(unpackers) > 1:
         said = response.headers["content-encoding"][:40]
         raise LLMResponseError(f"{name!r} answered in the encoding {said!r}, which it was not offered")

@@ -58,15 +58,14 @@ def answer_from_json(text: str, constraint: Constraint, *, arrays: bool) -> str 
     if constraint.count == 1:
         words: list[Any] = [document.get("answer")]
     elif arrays:
-        found = document.get("answer")
-        words = found if isinstance(found, list) else []
+        answered = document.get("answer")
+        words = answered if isinstance(answered, list) else []
     else:
         words = [document.get(name) for name in _names(constraint.count)]
     # A model may write an accent as a character of its own.
-    allowed = {composed(one): one for one in reversed(constraint.allowed)}
-    spelled = [allowed.get(composed(word)) if isinstance(word, str) else None for word in words]
-    found = [word for word in spelled if word is not None]
-    return " ".join(found) if len(spelled) == len(found) == constraint.count else None
+    allowed = {composed(string): string for string in reversed(constraint.allowed)}
+    spelled = [allowed[composed(word)] for word in words if isinstance(word, str) and composed(word) in allowed]
+    return " ".join(spelled) if len(spelled) == len(words) == constraint.count else None
 
 
 def _names(count: int) -> list[str]:

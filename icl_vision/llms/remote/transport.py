@@ -143,10 +143,14 @@ def _close_idle() -> None:
     async def close(clients: list[Any]) -> None:
         await asyncio.gather(*(client.close() for client in clients), return_exceptions=True)
 
-    idle = [one for one in list(_open) if one.process == os.getpid() and not one.resilience.limiter.in_use]
+    idle = [
+        connection
+        for connection in list(_open)
+        if connection.process == os.getpid() and not connection.resilience.limiter.in_use
+    ]
     if idle:
         with contextlib.suppress(LLMError, UsageError):
-            run_sync(close([one.client for one in idle]), timeout=1.0)
+            run_sync(close([connection.client for connection in idle]), timeout=1.0)
 
 
 class RemoteLLM(BaseLLM):

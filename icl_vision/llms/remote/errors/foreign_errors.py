@@ -216,8 +216,8 @@ def wait_of(links: list[BaseException], status: int) -> float | None:
         if own:
             bodies.insert(0, own)
         headers += list(_headers(link))
-        found = _body_of(link)
-        bodies += [one for one in (found, str(link)) if one]
+        body = _body_of(link)
+        bodies += [one for one in (body, str(link)) if one]
     asked = hint_of(status, headers, bodies)
     if asked is None:
         # An attribute is as good as a header: it counts whatever the status.
@@ -263,27 +263,27 @@ def _headers(error: BaseException) -> Iterator[Mapping[str, Any]]:
     with contextlib.suppress(Exception):
         pairs = trailing() if callable(trailing) else trailing
         if pairs:
-            found = {str(key): value for key, value in pairs}
-            pushed = found.get("grpc-retry-pushback-ms")
-            yield found | ({} if pushed is None else {"retry-after-ms": pushed})
+            metadata = {str(key): value for key, value in pairs}
+            pushed = metadata.get("grpc-retry-pushback-ms")
+            yield metadata | ({} if pushed is None else {"retry-after-ms": pushed})
 
 
 def _body_of(error: BaseException) -> object:
     """The provider's error object: parsed where the exception keeps its text; None without any."""
     for value in (*(_get(error, name) for name in _BODIES), *error.args):
-        found = _parsed(value)
-        if found is not None:
-            return found
+        document = _parsed(value)
+        if document is not None:
+            return document
     for response in _responses(error):
         parse = _get(response, "json")
         with contextlib.suppress(Exception):
-            found = _parsed(parse()) if callable(parse) else None
-            if found is not None:
-                return found
+            document = _parsed(parse()) if callable(parse) else None
+            if document is not None:
+                return document
         for name in ("text", "content", "body", "data", "Error"):
-            found = _parsed(_get(response, name))
-            if found is not None:
-                return found
+            document = _parsed(_get(response, name))
+            if document is not None:
+                return document
     # googleapiclient keeps the body's bytes as ``content`` of the exception.
     return _parsed(_get(error, "content"))
 

@@ -105,11 +105,11 @@ def error_in(document: object) -> Reported | None:
     for name in _AROUND:
         value = document.get(name)
         if isinstance(value, Mapping):
-            found = error_in(value)
-            if found is None and name in ("fault", "base_resp") and _says_something(value) and not _is_fine(value):
-                found = _reported(value, document)
-            if found is not None:
-                return found
+            reported = error_in(value)
+            if reported is None and name in ("fault", "base_resp") and _says_something(value) and not _is_fine(value):
+                reported = _reported(value, document)
+            if reported is not None:
+                return reported
     if any(_number_of(document.get(name)) is not None for name in _STATUS_FIELDS):
         return _reported({"message": document.get("title") or ""}, document)  # a status, and nothing else
     return None
@@ -120,8 +120,8 @@ def _number_of(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str):
-        found = re.match(r"\s*(?:[A-Za-z]{1,6}[-_ ]?)?([45]\d\d)(?!\d)", value)
-        return int(found[1]) if found else None
+        matched = re.match(r"\s*(?:[A-Za-z]{1,6}[-_ ]?)?([45]\d\d)(?!\d)", value)
+        return int(matched[1]) if matched else None
     return int(value) if 400 <= value <= 599 and value == int(value) else None
 
 
@@ -133,7 +133,7 @@ def _is_fine(inner: object) -> bool:
         return False
     codes = [inner[name] for name in _STATUS_FIELDS if inner.get(name) is not None]
     if codes:
-        return all(str(one).strip().lower() in _FINE for one in codes)
+        return all(str(code).strip().lower() in _FINE for code in codes)
     return str(inner.get("message") or inner.get("msg")).strip().lower() in _FINE
 
 
@@ -179,8 +179,8 @@ def _passed_on(inner: Mapping[str, Any]) -> dict[str, Any]:
             return {}
     if not isinstance(raw, Mapping) or any(_number_of(inner.get(name)) is not None for name in _STATUS_FIELDS):
         return {}
-    found = error_in(raw)
-    return {} if found is None else {"status": found.status}
+    reported = error_in(raw)
+    return {} if reported is None else {"status": reported.status}
 
 
 def status_of(detail: Mapping[str, Any], message: str = "") -> int:

@@ -115,15 +115,15 @@ def parse_retry_after(headers: Mapping[str, Any], *, now: float | None = None) -
     ``retry-after`` as seconds, as a duration ("1m30s"), as a date (``now``: Unix time to measure it from). Never
     negative.
     """
-    found = _lowered(headers)
+    lowered = _lowered(headers)
     moment = time.time() if now is None else now
     for name in _ASKED_MS:
-        for value in _values(found.get(name)):
+        for value in _values(lowered.get(name)):
             milliseconds = _number(value)
             if milliseconds is not None:
                 return milliseconds / 1000
     for name in _ASKED:
-        for value in _values(found.get(name)):
+        for value in _values(lowered.get(name)):
             seconds = _asked(value, moment)
             if seconds is not None:
                 return seconds
@@ -137,15 +137,15 @@ def parse_reset(headers: Mapping[str, Any], *, now: float | None = None) -> floa
     ``anthropic-ratelimit-*-reset`` (RFC 3339), ``x-ratelimit-reset`` (Unix time or seconds), ``ratelimit-reset`` and
     ``ratelimit`` (IETF). One whose twin says that something is left does not. Of several, the longest.
     """
-    found = _lowered(headers)
+    lowered = _lowered(headers)
     moment = time.time() if now is None else now
     empty: list[float] = []  # limits known to be used up
     unsaid: list[float] = []  # limits of which nobody says how much is left
-    for name, value in found.items():
+    for name, value in lowered.items():
         if name in _ASKED or not re.search(r"rate-?limit", name):
             continue
         if "reset" in name:
-            pairs = [(_left(found, re.sub(r"reset(-after)?", "remaining", name)), value)]
+            pairs = [(_left(lowered, re.sub(r"reset(-after)?", "remaining", name)), value)]
         elif name in ("ratelimit", "x-ratelimit"):
             pairs = list(_structured(value))
         else:
@@ -214,13 +214,13 @@ def _of_text(text: str, now: float) -> float | None:
             inner = json.loads(text)
         except (ValueError, RecursionError):
             return parse_said(text, now=now)
-        found = [parse_said(one, now=now) for _, one in _walk(inner) if isinstance(one, str)]
+        hints = [parse_said(leaf, now=now) for _, leaf in _walk(inner) if isinstance(leaf, str)]
         fields = [
-            _field(one, _FIELDS[plain], now)
-            for name, one in _walk(inner)
+            _field(leaf, _FIELDS[plain], now)
+            for name, leaf in _walk(inner)
             if (plain := re.sub(r"[^a-z]", "", name.casefold())) in _FIELDS
         ]
-        return next((one for one in [*fields, *found] if one is not None), None)
+        return next((leaf for leaf in [*fields, *hints] if leaf is not None), None)
     return parse_said(text, now=now)
 
 
@@ -346,15 +346,15 @@ def _sane(seconds: float) -> float | None:
 
 
 def _lowered(headers: Mapping[str, Any]) -> dict[str, str]:
-    found: dict[str, str] = {}
+    lowered: dict[str, str] = {}
     for name, value in headers.items():
         if isinstance(value, list | tuple):
             value = ", ".join(map(str, value))
         elif isinstance(value, bytes):
             value = value.decode("latin-1")
         plain = name.decode("latin-1") if isinstance(name, bytes) else str(name)
-        found[plain.casefold().replace("_", "-")] = str(value)
-    return found
+        lowered[plain.casefold().replace("_", "-")] = str(value)
+    return lowered
 
 
 def _values(value: str | None) -> list[str]:
@@ -377,9 +377,9 @@ def _walk(body: object) -> Iterator[tuple[str, object]]:
                 return
             yield name, value
             if isinstance(value, Mapping):
-                below.extend((str(key), one) for key, one in value.items())
+                below.extend((str(key), child) for key, child in value.items())
             elif isinstance(value, list | tuple):
-                below.extend((name, one) for one in value)
+                below.extend((name, child) for child in value)
             elif not isinstance(value, str | bytes | int | float | None):
                 delay = getattr(value, "retry_delay", None)  # google.rpc.RetryInfo
                 if delay is not None:

@@ -49,15 +49,15 @@ def translated(error: Exception, inner: Any, profile: Profile, prompt: Prompt) -
     text = quote(without_keys(str(error)), hidden)
     message = f"{profile.name!r} failed with {type(error).__name__}: {text}"
     kinds = {base.__name__ for base in type(error).__mro__}
-    found = failure_of(error)
-    if found.status is not None:
-        detail = error_detail(found.body)
+    failure = failure_of(error)
+    if failure.status is not None:
+        detail = error_detail(failure.body)
         said = without_keys(str(detail.get("message") or error))
         translator = Translator(profile.name, "", "the model's key", profile.context_window)
-        return translator.status_error(found.status, detail, said, hidden, prompt.text, found.retry_after)
-    if found.kind == "timeout":
+        return translator.status_error(failure.status, detail, said, hidden, prompt.text, failure.retry_after)
+    if failure.kind == "timeout":
         return LLMTimeoutError(message)
-    if found.kind == "connection":
+    if failure.kind == "connection":
         return LLMUnavailableError(message)
     if "ContextOverflowError" in kinds and profile.context_window is not None:
         tokens = count_tokens(prompt.text, model_name(inner)).tokens
@@ -106,18 +106,18 @@ def setting_names(inner: Any, wanted: Collection[str] | None) -> dict[str, str]:
     known: set[str] = set()
     for name, field in type(inner).model_fields.items():
         known |= {name, *([field.alias] if field.alias else [])}
-    found = {
+    fields = {
         setting: next((name for name in names if name in known), None)
         for setting, names in _FIELDS.items()
         if wanted is None or setting in wanted
     }
     if wanted is None and described(inner).get("temperature") is False:
-        found.pop("temperature", None)  # the provider refuses it
-    missing = [setting for setting, name in found.items() if name is None]
+        fields.pop("temperature", None)  # the provider refuses it
+    missing = [setting for setting, name in fields.items() if name is None]
     if wanted is not None and missing:
         # Asked for by name: handed over under the usual name.
-        found.update({setting: _FIELDS[setting][0] for setting in missing})
-    return {setting: name for setting, name in found.items() if name is not None}
+        fields.update({setting: _FIELDS[setting][0] for setting in missing})
+    return {setting: name for setting, name in fields.items() if name is not None}
 
 
 def model_name(inner: Any) -> str:
@@ -131,10 +131,10 @@ def model_name(inner: Any) -> str:
 
 def addresses(inner: Any) -> dict[str, str]:
     """Where the model's requests go, by field, without passwords: LangChain's own settings of a model leave it out."""
-    found = {name: getattr(inner, name, None) for name in type(inner).model_fields if _ADDRESS.search(name)}
+    fields = {name: getattr(inner, name, None) for name in type(inner).model_fields if _ADDRESS.search(name)}
     return {
         name: shown_url(value) if "://" in value else redacted_url(value)
-        for name, value in found.items()
+        for name, value in fields.items()
         if isinstance(value, str) and value
     }
 
@@ -165,12 +165,12 @@ def said_by_message(answer: Any, metadata: Mapping[str, Any]) -> Said:
     kinds = [str(block.get("type")) for block in blocks if isinstance(block, Mapping)]
     _, thoughts, refused = text_of(blocks)
     refusal = more.get("refusal")
-    found = answer.usage_metadata or {}
-    reasoned = (found.get("output_token_details") or {}).get("reasoning")
+    usage = answer.usage_metadata or {}
+    reasoned = (usage.get("output_token_details") or {}).get("reasoning")
     return Said(
         str(answer.text),
         finish_word(metadata),
-        usage_of_message(found),
+        usage_of_message(usage),
         refusal=refusal if isinstance(refusal, str) and refusal.strip() else refused,
         thoughts=thoughts or thought(more) or thought(metadata) or bool(reasoned),
         tools=bool(answer.tool_calls or answer.invalid_tool_calls or more.get("function_call"))
@@ -181,24 +181,24 @@ def said_by_message(answer: Any, metadata: Mapping[str, Any]) -> Said:
 
 def usage_of_message(metadata: Any) -> Usage:
     """``AIMessage.usage_metadata``: its input_tokens count every token of the prompt, the cached ones included."""
-    found = metadata or {}
-    details = found.get("input_token_details") or {}
+    told = metadata or {}
+    details = told.get("input_token_details") or {}
     return Usage(
         requests=1,
-        prompt_tokens=int(found.get("input_tokens") or 0),
+        prompt_tokens=int(told.get("input_tokens") or 0),
         cached_tokens=int(details.get("cache_read") or 0),
-        completion_tokens=int(found.get("output_tokens") or 0),
+        completion_tokens=int(told.get("output_tokens") or 0),
         cache_write_tokens=int(details.get("cache_creation") or 0),
     )
 
 
 def usage_of_output(output: Mapping[str, Any]) -> Usage:
     """``LLMResult.llm_output`` of a completion model, in the form OpenAI's has and others copy."""
-    found = output.get("token_usage") or {}
+    told = output.get("token_usage") or {}
     return Usage(
         requests=1,
-        prompt_tokens=int(found.get("prompt_tokens") or 0),
-        completion_tokens=int(found.get("completion_tokens") or 0),
+        prompt_tokens=int(told.get("prompt_tokens") or 0),
+        completion_tokens=int(told.get("completion_tokens") or 0),
     )
 
 
@@ -229,9 +229,9 @@ def result_collector() -> Any:
 def plain(value: Any) -> Any:
     """The part of a model's settings that can decide an answer, as JSON; keys, headers and objects left out."""
     if isinstance(value, Mapping):
-        return {str(name): plain(one) for name, one in value.items() if not _HIDDEN.search(str(name))}
+        return {str(name): plain(part) for name, part in value.items() if not _HIDDEN.search(str(name))}
     if isinstance(value, list | tuple):
-        return [plain(one) for one in value]
+        return [plain(part) for part in value]
     return value if value is None or isinstance(value, str | int | float | bool) else type(value).__name__
 
 
@@ -257,14 +257,14 @@ def public_fields(inner: Any) -> dict[str, Any]:
 
 def opaque_fields(model: Any) -> list[str]:
     """Names of the fields, of a model and of what is bound around it, that hold what cannot be told from another."""
-    found: dict[str, None] = {}
+    names: dict[str, None] = {}
 
     def look(name: str, value: Any) -> None:
         described = Description()
         if not hides(name, value):
             described.of(value)
         if described.opaque:
-            found[name] = None
+            names[name] = None
 
     for _ in range(32):
         if any(base.__name__ == "BaseLanguageModel" for base in type(model).__mro__):
@@ -274,8 +274,8 @@ def opaque_fields(model: Any) -> list[str]:
         for given in (getattr(model, "kwargs", None), chosen):
             for name, value in given.items() if isinstance(given, Mapping) else ():
                 look(str(name), value)
-        for one in getattr(model, "fallbacks", None) or ():
-            found.update(dict.fromkeys(opaque_fields(one)))
+        for fallback in getattr(model, "fallbacks", None) or ():
+            names.update(dict.fromkeys(opaque_fields(fallback)))
         inner = getattr(model, "bound", None) or getattr(model, "runnable", None)
         if inner is None:
             break
@@ -283,12 +283,12 @@ def opaque_fields(model: Any) -> list[str]:
     for name in [*getattr(type(model), "model_fields", ()), *(getattr(model, "__pydantic_extra__", None) or {})]:
         if name not in _NO_ANSWER:
             look(name, getattr(model, name, None))
-    return list(found)
+    return list(names)
 
 
 def wrapping(model: Any) -> list[Any]:
     """What the wrappers around a model bind to its calls, from outside in, and the models that stand in for it."""
-    found: list[Any] = []
+    layers: list[Any] = []
     for _ in range(32):
         if any(base.__name__ == "BaseLanguageModel" for base in type(model).__mro__):
             break
@@ -296,51 +296,51 @@ def wrapping(model: Any) -> list[Any]:
         config = getattr(model, "config", None) or {}
         chosen = Description().of(config.get("configurable") or {}) if isinstance(config, Mapping) else {}
         others = [
-            [type(innermost(one)).__name__, public_fields(innermost(one)), wrapping(one)]
-            for one in getattr(model, "fallbacks", None) or ()
-            if hasattr(type(innermost(one)), "model_fields")
+            [type(innermost(fallback)).__name__, public_fields(innermost(fallback)), wrapping(fallback)]
+            for fallback in getattr(model, "fallbacks", None) or ()
+            if hasattr(type(innermost(fallback)), "model_fields")
         ]
         if bound or chosen or others:
-            found.append([bound, chosen, others])
+            layers.append([bound, chosen, others])
         inner = getattr(model, "bound", None) or getattr(model, "runnable", None)
         if inner is None:
             break
         model = inner
-    return found
+    return layers
 
 
 def secrets(inner: Any) -> tuple[str, ...]:
     """What the model's fields keep secret: keys, and what addresses in them hide."""
-    found: list[str] = []
+    secrets_seen: list[str] = []
 
     def look(value: Any, depth: int = 4) -> None:
         reveal = getattr(value, "get_secret_value", None)
         if callable(reveal):
             secret = reveal()
             if isinstance(secret, str) and secret:
-                found.append(secret)
+                secrets_seen.append(secret)
         elif isinstance(value, str):
             with contextlib.suppress(ValueError):  # no address after all
-                found.extend(url_secrets(value) if "://" in value else ())
+                secrets_seen.extend(url_secrets(value) if "://" in value else ())
         elif depth and isinstance(value, Mapping | list | tuple):
             for one in value.values() if isinstance(value, Mapping) else value:
                 look(one, depth - 1)
 
     for value in [*vars(inner).values(), getattr(inner, "__pydantic_extra__", None)]:
         look(value)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(secrets_seen))
 
 
 def secrets_around(model: Any) -> tuple[str, ...]:
     """``secrets`` of a model, of what is bound around it, and of those that stand in for it."""
-    found: list[str] = []
+    hidden: list[str] = []
     for _ in range(32):
         if hasattr(model, "__dict__"):
-            found += secrets(model)
-        for one in getattr(model, "fallbacks", None) or ():
-            found += secrets_around(one)
+            hidden += secrets(model)
+        for fallback in getattr(model, "fallbacks", None) or ():
+            hidden += secrets_around(fallback)
         inner = getattr(model, "bound", None) or getattr(model, "runnable", None)
         if inner is None or any(base.__name__ == "BaseLanguageModel" for base in type(model).__mro__):
             break
         model = inner
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(hidden))

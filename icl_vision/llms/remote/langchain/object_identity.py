@@ -76,11 +76,11 @@ class Description:
             self.opaque = True  # what it gives next depends on what it gave
             return type(value).__name__
         if isinstance(value, Mapping):
-            return {str(name): self.of(one, depth) for name, one in value.items() if not hides(str(name), one)}
+            return {str(name): self.of(part, depth) for name, part in value.items() if not hides(str(name), part)}
         if isinstance(value, set | frozenset):
-            return sorted(json.dumps(self.of(one, depth), sort_keys=True) for one in value)
+            return sorted(json.dumps(self.of(part, depth), sort_keys=True) for part in value)
         if isinstance(value, list | tuple):
-            return [self.of(one, depth) for one in value]
+            return [self.of(part, depth) for part in value]
         if isinstance(value, bytes | bytearray):
             return hashlib.sha256(value).hexdigest()
         if isinstance(value, os.PathLike):
@@ -121,14 +121,14 @@ class Description:
         names += [name for name in getattr(value, "__dict__", ()) if not name.startswith("_")]
         for base in type(value).__mro__:
             slots = base.__dict__.get("__slots__", ())
-            names += [one for one in ([slots] if isinstance(slots, str) else slots) if not one.startswith("_")]
-        found = {}
+            names += [field for field in ([slots] if isinstance(slots, str) else slots) if not field.startswith("_")]
+        fields = {}
         for name in dict.fromkeys(names):
-            one = getattr(value, name, None)
-            if not hides(name, one):
-                found[name] = self.of(one, depth)
-        if found:
-            return {kind: found}
+            field = getattr(value, name, None)
+            if not hides(name, field):
+                fields[name] = self.of(field, depth)
+        if fields:
+            return {kind: fields}
         data = getattr(value, "tobytes", None)  # arrays, whose repr leaves most of them out
         with contextlib.suppress(Exception):
             if callable(data):
@@ -159,6 +159,6 @@ def _without_secrets(text: str) -> str:
         pairs = urllib.parse.parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:
         return without_secrets(text)
-    kept = [[name, one] for name, one in pairs if not _SECRET_QUERY.search(name)]
+    kept = [[name, argument] for name, argument in pairs if not _SECRET_QUERY.search(name)]
     plain = without_secrets(text)
     return json.dumps([plain, kept, parts.fragment]) if kept or parts.fragment else plain

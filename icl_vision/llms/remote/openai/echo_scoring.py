@@ -144,7 +144,7 @@ def _by_offsets(tokens: Sequence[str], offsets: Any, whole: str) -> list[_Span] 
     """Where the server's offsets agree with the text, in every token that is shown as it is."""
     if not isinstance(offsets, list) or len(offsets) != len(tokens):
         return None
-    if not all(isinstance(one, int) and not isinstance(one, bool) for one in offsets):
+    if not all(isinstance(offset, int) and not isinstance(offset, bool) for offset in offsets):
         return None
     if offsets != sorted(offsets) or offsets[0] != 0:
         return None
@@ -179,9 +179,9 @@ def _by_text(tokens: Sequence[str], whole: str) -> list[_Span] | None:
     """
     # A start token stands before the text and is in it nowhere.
     for skipped in range(min(2, len(tokens) - 1) + 1):
-        found = _aligned(tokens, skipped, whole)
-        if found is not None:
-            return found
+        aligned = _aligned(tokens, skipped, whole)
+        if aligned is not None:
+            return aligned
     return None
 
 
