@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from icl_vision.evaluation.kit.machine import machine
+from icl_vision.evaluation.kit.running import machine
 from icl_vision.files.runs import source_commit, versions
 from icl_vision.files.storage import write_text
 

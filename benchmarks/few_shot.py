@@ -38,8 +38,8 @@ from icl_vision.evaluation.few_shot.items import ItemMaker
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
 from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.few_shot.tally import RowInfo, Tally
-from icl_vision.evaluation.kit.journalling import Failed
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
+from icl_vision.evaluation.kit.running import Failed
 from icl_vision.files.runs import Run
 from icl_vision.llms import connect
 from icl_vision.tokenizers import ImageTokenizer

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from few_shot import images_of
 
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
-from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
+from icl_vision.evaluation.few_shot.scorers import SharedAnswers
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.files.runs import Run
 from icl_vision.files.storage import sha256_file

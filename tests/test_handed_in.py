@@ -18,7 +18,7 @@ from icl_vision.codebook import Codebook
 from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.evaluation.drawing.items import DigitPool
 from icl_vision.evaluation.few_shot.episodes.archive_entries import read_entries
-from icl_vision.evaluation.few_shot.episodes.files import load_episodes, read_episode_file
+from icl_vision.evaluation.few_shot.episodes.sets import load_episodes, read_episode_file
 from icl_vision.evaluation.kit.digit_reader import DigitReader
 from icl_vision.evaluation.kit.pictures import list_pictures
 from icl_vision.files.reading import read_arrays

@@ -112,8 +112,8 @@ def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet
     from icl_vision.evaluation.few_shot.scorers import LADDER
     from icl_vision.evaluation.few_shot.settings import Setting
     from icl_vision.evaluation.few_shot.tally import RowInfo, Tally
-    from icl_vision.evaluation.kit.journalling import Failed
     from icl_vision.evaluation.kit.remember import RememberingTokenizer
+    from icl_vision.evaluation.kit.running import Failed
     from icl_vision.files.storage import write_json, write_text
     from icl_vision.llms import connect
     from icl_vision.tasks.classify.prompts import PromptBuilder

@@ -122,7 +122,7 @@ def test_bad_input_of_a_measured_run(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_measured_run_keeps_no_key(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icl_vision.tasks.denoise.denoiser.connect", lambda spec: FakeLLM("no such words"))
+    monkeypatch.setattr("icl_vision.tasks.base.connect", lambda spec: FakeLLM("no such words"))
     out = tmp_path / "run"
     spec = "openai-compatible:m@http://user:sk-canary@127.0.0.1:9/v1?key=sk-canary"
     result = run("eval", "denoising", "--data", data, "--tasks", "rotation", "--n", 1, "--examples", 2, "--control",

@@ -14,7 +14,7 @@ import pytest
 from icl_vision.asking.inquiries import Inquiry, Reply, score_apart
 from icl_vision.contracts import Completion, Profile, Prompt, Scores, Usage
 from icl_vision.errors import LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError, LLMUnavailableError
-from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers
+from icl_vision.evaluation.few_shot.scorers import SharedAnswers
 from icl_vision.llms import CachedLLM, FakeLLM, FallbackLLM, Meter, MeteredLLM, ResponseCache, connect, record
 from icl_vision.llms.base import BaseLLM
 from icl_vision.llms.loop import run_sync

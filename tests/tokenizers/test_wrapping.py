@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from icl_vision.contracts import Tokenizer
-from icl_vision.evaluation.few_shot.controls.variants import DealtTokenizer
+from icl_vision.evaluation.few_shot.controls.controls import DealtTokenizer
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
 from icl_vision.tokenizers.bulk.encoding import encode_files

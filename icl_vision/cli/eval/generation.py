@@ -93,7 +93,7 @@ def command(
     from icl_vision.evaluation.drawing.page import SHOWN, render_page, row_grid
     from icl_vision.evaluation.drawing.summary import drawings_of, render, summarise
     from icl_vision.evaluation.kit.digit_reader import DigitReader
-    from icl_vision.evaluation.kit.machine import machine
+    from icl_vision.evaluation.kit.running import machine
     from icl_vision.files.runs import Run, versions
     from icl_vision.files.storage import atomic_path, write_text
     from icl_vision.llms import connect

@@ -31,23 +31,19 @@ from icl_vision.asking.jobs import progress_bar
 from icl_vision.errors import ImageError
 from icl_vision.evaluation.few_shot.baselines import ROWS
 from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate, prompt_hash
-from icl_vision.evaluation.few_shot.controls.controls import UNTRAINED, Setup
-from icl_vision.evaluation.few_shot.controls.variants import Variant, prepare_variants
-from icl_vision.evaluation.few_shot.episodes import sources
+from icl_vision.evaluation.few_shot.controls.controls import UNTRAINED, Setup, Variant, prepare_variants
+from icl_vision.evaluation.few_shot.episodes import sets
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
-from icl_vision.evaluation.few_shot.episodes.files import save_episodes
 from icl_vision.evaluation.few_shot.episodes.loaders import detect, load_archive
 from icl_vision.evaluation.few_shot.episodes.names import nonsense_names
-from icl_vision.evaluation.few_shot.estimating import estimate
-from icl_vision.evaluation.few_shot.items import ItemMaker, item_id
+from icl_vision.evaluation.few_shot.episodes.sets import save_episodes
+from icl_vision.evaluation.few_shot.items import ItemMaker, estimate, item_id
 from icl_vision.evaluation.few_shot.published import quoted
-from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
+from icl_vision.evaluation.few_shot.scorers import LLM_ROWS, UnaskedLLM
 from icl_vision.evaluation.few_shot.settings import Setting
-from icl_vision.evaluation.few_shot.shared_answers import UnaskedLLM
 from icl_vision.evaluation.few_shot.tally import RowInfo, Tally, means
-from icl_vision.evaluation.kit.journalling import Keeper
-from icl_vision.evaluation.kit.machine import machine
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
+from icl_vision.evaluation.kit.running import Keeper, machine
 from icl_vision.files.runs import Run, check_config, read_info, read_results, versions
 from icl_vision.llms.loop import Interruptible
 from icl_vision.probabilities.packaged import knows_llm
@@ -84,7 +80,7 @@ class FewShotBenchmark:
     """A benchmark on one set of images, with one LLM and one tokenizer.
 
     Args:
-        data: a folder of class folders, or an episode file (``icl_vision.evaluation.few_shot.episodes.sources``).
+        data: a folder of class folders, or an episode file (``icl_vision.evaluation.few_shot.episodes.sets``).
         llm: under test; a ``connect`` string or a ``TextLLM``.
         tokenizer: a name, a folder or a ``Tokenizer``.
         config: what is asked.
@@ -129,17 +125,17 @@ class FewShotBenchmark:
         remembers = isinstance(tokenizer, RememberingTokenizer)
         self.tokenizer: Tokenizer = tokenizer if remembers else RememberingTokenizer(tokenizer)
 
-    def _episode_set(self, data: Path, images: Path | None, trust: bool) -> sources.EpisodeSet:
+    def _episode_set(self, data: Path, images: Path | None, trust: bool) -> sets.EpisodeSet:
         target, seed = self._temporary / "episodes.json", self.config.seed
         archive = detect(data)
         if archive is not None and archive.has_episodes:
             loaded = [load_archive(data, ways=ways, seed=seed) for ways in self.config.shots]
             save_episodes(target, (episode for episodes, _ in loaded for episode in episodes))
-            return sources.read(target, loaded[0][1])
+            return sets.read(target, loaded[0][1])
         if os.path.isdir(data):
             count = self.config.episodes or DRAWN
-            return sources.draw(ImageFolder(data), target, shots=self.config.shots, episodes=count, seed=seed)
-        return sources.read(data, images, trust=trust)
+            return sets.draw(ImageFolder(data), target, shots=self.config.shots, episodes=count, seed=seed)
+        return sets.read(data, images, trust=trust)
 
     # What would be done.
 

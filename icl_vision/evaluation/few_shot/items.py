@@ -4,14 +4,15 @@ Knows: which rows there are, what to do when one cannot be had. Refuses to know:
 kept.
 
 Rows that cannot be had are noted, never a crash: "exceeds window", "not installed: ...", "not available: ...". An
-item that fails is given as ``Failed``: the caller records it as an error, or raises.
+item that fails is given as ``Failed``: the caller records it as an error, or raises. An estimate prepares the first
+episode of each series as it would be, and asks nobody.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,15 @@ from icl_vision.errors import (
 )
 from icl_vision.evaluation.few_shot import baselines, scorers
 from icl_vision.evaluation.few_shot.baselines import ROWS, View
-from icl_vision.evaluation.few_shot.controls.variants import Variant
-from icl_vision.evaluation.few_shot.scorers import Judged, RowResult, Task
-from icl_vision.evaluation.few_shot.shared_answers import SharedAnswers, shares
-from icl_vision.evaluation.kit.journalling import Failed
+from icl_vision.evaluation.few_shot.config import Estimate
+from icl_vision.evaluation.few_shot.controls.controls import Variant
+from icl_vision.evaluation.few_shot.scorers import Judged, RowResult, SharedAnswers, Task, shares
+from icl_vision.evaluation.kit.running import Failed
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
     from icl_vision.evaluation.few_shot.episodes.drawing import Episode
+    from icl_vision.evaluation.few_shot.scorers import UnaskedLLM
     from icl_vision.evaluation.few_shot.settings import Setting
 
 EXCEEDS_WINDOW = "exceeds window"
@@ -244,3 +246,49 @@ def _dealt(spent: Mapping[str, int], parts: int) -> list[dict[str, int]]:
     """A usage dealt to so many queries."""
     dealt = {name: shares(value, parts) for name, value in spent.items()}
     return [{name: values[index] for name, values in dealt.items()} for index in range(parts)]
+
+
+def estimate(
+    maker: ItemMaker,
+    llm: UnaskedLLM,
+    firsts: Mapping[int, Episode],
+    settings: Sequence[Setting],
+    *,
+    episodes: int,
+    done: Collection[str] = (),
+) -> Estimate:
+    """What is left to ask.
+
+    Args:
+        maker: of items, with ``llm`` in place of every LLM.
+        llm: counts.
+        firsts: ways -> the series' first episode, which stands for the others.
+        settings: every episode is asked in those of its ways.
+        episodes: in each series.
+        done: ids of items that a run has already.
+
+    Raises:
+        ImageError: an image of the first episodes cannot be used.
+    """
+    items = requests = tokens = saved = written = lacking = 0
+    # Asked once as an episode with controls and once as one without, each standing for those like it.
+    controlled = min(episodes, maker.variant_episodes) if maker.variants else 0
+    for ways, episode in firsts.items():
+        own = [setting for setting in settings if setting.ways == ways]
+        for number, alike in ((0, range(controlled)), (maker.variant_episodes, range(controlled, episodes))):
+            missing = [[setting for setting in own if item_id(other, setting) not in done] for other in alike]
+            counts = Counter(setting for settings_of in missing for setting in settings_of)
+            lacking += sum(map(bool, missing))
+            before = llm.fixed_tokens
+            for setting, document in maker.items(number, episode, [setting for setting in own if counts[setting]]):
+                if isinstance(document, Failed):
+                    raise document.error
+                count, usage = counts[setting], document["usage"]
+                items += count
+                requests += count * usage["requests"]
+                tokens += count * usage["prompt_tokens"]
+                written += count * usage["completion_tokens"]
+                saved += count * (llm.fixed_tokens - before)
+                before = llm.fixed_tokens
+            llm.forget()
+    return Estimate(items, requests, tokens, tokens - saved, written, llm.exact, lacking)

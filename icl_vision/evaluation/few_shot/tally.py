@@ -176,11 +176,15 @@ def _note(cell: _Cell) -> str:
 def means(cells: Sequence[Mapping[str, Any]], settings: Sequence[Setting]) -> list[dict[str, Any]]:
     """The plain mean of the papers' seven columns for each row and number of ways; null unless all seven are there."""
     accuracies = {(cell["row"], cell["setting"]): cell["accuracy"] for cell in cells}
+    names = {
+        ways: [setting.id for setting in settings_of(ways)]
+        for ways in dict.fromkeys(setting.ways for setting in settings)
+    }
     result = []
     for row in dict.fromkeys(cell["row"] for cell in cells):
-        for ways in dict.fromkeys(setting.ways for setting in settings):
-            columns = [accuracies.get((row, setting.id)) for setting in settings_of(ways)]
-            shares = [column["accuracy"] for column in columns if column is not None and column["accuracy"] is not None]
+        for ways, columns in names.items():
+            accuracy = [accuracies.get((row, column)) for column in columns]
+            shares = [share["accuracy"] for share in accuracy if share is not None and share["accuracy"] is not None]
             mean = sum(shares) / len(COLUMNS) if len(shares) == len(COLUMNS) else None
             result.append({"row": row, "ways": ways, "mean": mean})
     return result

@@ -25,8 +25,7 @@ from icl_vision.viz import plots, reliability
 from icl_vision.viz.benchmark import table as benchmark_table
 from icl_vision.viz.benchmark.data import Packed, Results, pack_items
 from icl_vision.viz.few_shot_page import STYLE as FEW_SHOT_STYLE
-from icl_vision.viz.page import document, escape
-from icl_vision.viz.thumbnails import size_for, thumbnails
+from icl_vision.viz.page import document, escape, size_for, thumbnails
 
 logger = logging.getLogger(__name__)
 

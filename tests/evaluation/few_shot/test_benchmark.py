@@ -34,7 +34,7 @@ from icl_vision.errors import (
 )
 from icl_vision.evaluation import BenchmarkConfig, FewShotBenchmark, parse_settings
 from icl_vision.evaluation.few_shot.controls.controls import CONTROLS
-from icl_vision.evaluation.few_shot.episodes import sources as asking
+from icl_vision.evaluation.few_shot.episodes import sets
 from icl_vision.evaluation.few_shot.items import EXCEEDS_WINDOW
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
 from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting
@@ -509,7 +509,7 @@ def test_what_a_run_cost_is_in_its_results_where_prices_are_given(
     control = replace(
         CONTROLS["second_llm"], missing=lambda setup: None, prepare=lambda setup: replace(setup, llm=second)
     )
-    monkeypatch.setattr("icl_vision.evaluation.few_shot.controls.variants.CONTROLS", {"second_llm": control})
+    monkeypatch.setattr("icl_vision.evaluation.few_shot.controls.controls.CONTROLS", {"second_llm": control})
     both = make(controls=("second_llm",)).run(tmp_path / "two", progress=False, prices=prices).results
     assert both["cost"] == {"amount": None, "reason": "no price for 'second' in the table"}
     priced = PriceTable({"fake": Price(2.0, 10.0), "second": Price(0.0, 0.0)})
@@ -544,11 +544,11 @@ def test_an_episode_file_names_no_image_outside_the_folder(make: Any, photos: Pa
     document = json.loads(file.read_text())
     file.write_text(changed)
     with pytest.raises(UsageError, match="names the image|must stay inside its folder"):
-        asking.read(file, photos)
+        sets.read(file, photos)
     document["images"][name] = "0" * 64
     file.write_text(json.dumps(document))
     with pytest.raises(UntrustedNameError, match="names the image"):
-        asking.read(file, photos)
+        sets.read(file, photos)
 
 
 def test_episodes_at_the_same_time_give_the_same_results(make: Any, tmp_path: Path) -> None:
@@ -561,7 +561,7 @@ def test_episodes_at_the_same_time_give_the_same_results(make: Any, tmp_path: Pa
 
 
 def test_time_is_told_once_it_was_measured(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("icl_vision.evaluation.kit.journalling._MEASURED", 0.0)
+    monkeypatch.setattr("icl_vision.evaluation.kit.running._MEASURED", 0.0)
     said: list[str] = []
     make(settings=TWO, episodes=3).run(tmp_path / "run", progress=False, say=said.append)
     (line,) = said

@@ -20,8 +20,8 @@ from icl_vision.evaluation.few_shot.pages import few_shot_page
 from icl_vision.evaluation.few_shot.scorers import LADDER
 from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.few_shot.tally import RowInfo, Tally
-from icl_vision.evaluation.kit.journalling import Failed
 from icl_vision.evaluation.kit.metrics import Accuracy
+from icl_vision.evaluation.kit.running import Failed
 from icl_vision.llms.base import BaseLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers import ImageTokenizer

@@ -1,7 +1,7 @@
 """Controls: what the same question is worth once something it should depend on is taken away or exchanged.
 
 Knows: what each control alters (tokenizer, LLM, or an episode's words and labels), and what it needs.
-Refuses to know: how an episode is asked, counted or shown, and ImageNet beyond the names a tokenizer lists.
+Refuses to know: how an episode is counted or shown, and ImageNet beyond the names a tokenizer lists.
 
     shuffled_labels  the support images' labels, dealt anew to them at random
     shuffled_words   the words of the episode's images, dealt anew to its images (support and queries) at random
@@ -14,21 +14,26 @@ method that learns from the examples alone falls to 1/ways exactly (in expectati
 something else, such as names the LLM knows or a leak. A derangement would push such a method below chance by an amount
 that depends on the method.
 
-``UNTRAINED`` has the same form: the "untrained" baseline row is the LLM's row with another tokenizer.
+``UNTRAINED`` has the same form: the "untrained" baseline row is the LLM's row with another tokenizer. A ``Variant`` is
+such a row set up for a run: it puts the altered words and labels to the LLM.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from icl_vision.errors import UsageError
+from icl_vision.errors import CapabilityError, UsageError
+from icl_vision.evaluation.few_shot import scorers
 from icl_vision.evaluation.few_shot.controls.withheld import class_lines, match_classes, withholding
 from icl_vision.evaluation.few_shot.episodes.drawing import Draw
+from icl_vision.evaluation.few_shot.scorers import RowResult, SharedAnswers, Task, UnaskedLLM
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
+from icl_vision.tokenizers.wrapping import WrappedTokenizer
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -239,3 +244,86 @@ def parse_controls(texts: Iterable[str] | str) -> tuple[Control, ...]:
     if "all" in names:
         return tuple(CONTROLS.values())
     return tuple(control for control in CONTROLS.values() if control.name in names)
+
+
+class DealtTokenizer(WrappedTokenizer):
+    """``inner`` whose words for some paths are others.
+
+    words: path -> pyramid. Any other image is ``inner``'s.
+    """
+
+    def __init__(self, inner: Tokenizer, words: Mapping[str, TokenPyramid]) -> None:
+        super().__init__(inner)
+        self._words = words
+
+    def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
+        """As ``inner``'s, but for the paths that were dealt other words."""
+        if isinstance(images, list | tuple) and all(os.fspath(image) in self._words for image in images):
+            return [self._words[os.fspath(image)] for image in images]
+        return self.inner.encode(images, k)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One such row. name: the row's. control: what it alters. setup: who reads and answers, or a note why it cannot."""
+
+    name: str
+    control: Control
+    setup: Setup | str
+    seed: int
+
+    @property
+    def meaning(self) -> str:
+        """One line for people, with what preparing it had to say."""
+        note = self.setup.note if isinstance(self.setup, Setup) else ""
+        return f"{self.control.meaning} ({note})" if note else self.control.meaning
+
+    def unasked(self) -> Variant:
+        """The same with an LLM of its own never asked, for estimates."""
+        if isinstance(self.setup, str) or isinstance(self.setup.llm, UnaskedLLM):
+            return self
+        return replace(self, setup=replace(self.setup, llm=UnaskedLLM(self.setup.llm)))
+
+    def ask(self, task: Task, number: int, llm_of: Callable[[TextLLM], SharedAnswers], scorer: str) -> list[RowResult]:
+        """What the LLM says of each query once the control has altered the task.
+
+        Args:
+            task: as it is. number: the episode's. llm_of: the counting wrapper of an LLM.
+            scorer: the row of ``LLM_ROWS`` by which the altered task is asked and judged.
+
+        Raises:
+            CapabilityError: the control cannot be had here. LLMError: no answer.
+        """
+        if isinstance(self.setup, str):
+            raise CapabilityError(self.setup)
+        altered = replace(task, tokenizer=self.setup.tokenizer, k=self.setup.k, llm=llm_of(self.setup.llm))
+        paths = [*task.support, *task.queries]
+        pyramids = tuple(altered.tokenizer.encode(paths, altered.k))
+        examples = len(task.support)
+        shown = self.control.alter(
+            Shown(pyramids[:examples], task.support_labels, pyramids[examples:]), self.control.draw(self.seed, number)
+        )
+        words = dict(zip(paths, [*shown.support_words, *shown.query_words], strict=True))
+        altered = replace(
+            altered, tokenizer=DealtTokenizer(altered.tokenizer, words), support_labels=shown.support_labels
+        )
+        results, _ = (
+            scorers.open_ended(altered, [scorer])
+            if scorer in scorers.OPEN_ENDED
+            else scorers.CLASSIFIED[scorer](altered)
+        )
+        return results[scorer]
+
+
+def prepare_variants(names: Sequence[str], setup: Setup, *, seed: int) -> tuple[Variant, ...]:
+    """The rows of these controls ("untrained" among them), set up once for a run.
+
+    names: of ``CONTROLS``, or "untrained". seed: of what they deal at random.
+    """
+    variants = []
+    for name in names:
+        control = UNTRAINED if name == UNTRAINED.name else CONTROLS[name]
+        missing = control.missing(setup)
+        row = name if control is UNTRAINED else control.row
+        variants.append(Variant(row, control, missing or control.prepare(setup), seed))
+    return tuple(variants)

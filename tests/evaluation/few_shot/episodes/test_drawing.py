@@ -17,7 +17,7 @@ from icl_vision.evaluation.few_shot.episodes.drawing import (
     Item,
     display_label,
 )
-from icl_vision.evaluation.few_shot.episodes.files import load_episodes, save_episodes
+from icl_vision.evaluation.few_shot.episodes.sets import load_episodes, save_episodes
 
 
 def make_folder(root: Path, classes: dict[str, int]) -> ImageFolder:

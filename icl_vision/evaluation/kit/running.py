@@ -1,17 +1,21 @@
-"""Items into a run's journal, from any thread, and when to stop asking.
+"""A measurement while it runs: items into its journal, from any thread, when to stop asking, and what it ran on.
 
-Knows: the journal, failures in a row, how long the rest will take. Refuses to know: what an item is.
+Knows: the journal, failures in a row, how long the rest will take, the machine. Refuses to know: what an item is.
 """
 
 from __future__ import annotations
 
+import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.asking.jobs import Failures
 from icl_vision.contracts import Usage
+from icl_vision.cores import usable_cores
 from icl_vision.errors import BudgetExceededError, ImageError
 from icl_vision.forks import ForkLock
 
@@ -85,3 +89,17 @@ def _duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores this process may use, memory and operating system; no host or user name."""
+    processor, memory = platform.processor() or platform.machine(), None
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+        memory = round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (OSError, ValueError, AttributeError):
+        pass  # not Linux
+    return {"processor": processor, "cores": usable_cores(), "memory_gib": memory, "system": platform.system()}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.kit.linear_probe import fit, linear_probe
+from icl_vision.evaluation.few_shot.baselines import fit_probe, linear_probe
 
 
 def cloud(classes: int, shots: int, width: int, seed: int = 0) -> tuple[np.ndarray, list[str], np.ndarray]:
@@ -23,7 +23,7 @@ def cloud(classes: int, shots: int, width: int, seed: int = 0) -> tuple[np.ndarr
 def test_agrees_with_scikit_learn(classes: int, shots: int, width: int, c: float) -> None:
     linear_model = pytest.importorskip("sklearn.linear_model")
     support, labels, queries = cloud(classes, shots, width)
-    probe = fit(support, labels, c=c, tolerance=1e-9)
+    probe = fit_probe(support, labels, c=c, tolerance=1e-9)
     rows = support / np.linalg.norm(support, axis=1, keepdims=True)
     asked = queries / np.linalg.norm(queries, axis=1, keepdims=True)
     # Two classes in one row of weights are penalised half as much as in two rows.
@@ -44,19 +44,19 @@ def test_one_example_of_each_class_behaves_like_the_nearest() -> None:
 def test_vectors_are_taken_by_direction() -> None:
     support, labels, queries = cloud(4, 3, 30)
     scaled = support * np.linspace(0.1, 50, len(support))[:, None]
-    np.testing.assert_allclose(fit(support, labels).weights, fit(scaled, labels).weights, atol=1e-6)
+    np.testing.assert_allclose(fit_probe(support, labels).weights, fit_probe(scaled, labels).weights, atol=1e-6)
     assert linear_probe(support, labels, queries) == linear_probe(support, labels, 3 * queries)
 
 
 def test_the_same_input_gives_the_same_bits() -> None:
     support, labels, queries = cloud(5, 5, 64)
-    first, second = fit(support, labels), fit(support, labels)
+    first, second = fit_probe(support, labels), fit_probe(support, labels)
     np.testing.assert_array_equal(first.probabilities(queries), second.probabilities(queries))
     assert 0 < first.steps == second.steps < 10_000
 
 
 def test_equal_and_zero_vectors_leave_the_prior() -> None:
-    probe = fit(np.zeros((3, 4)), ["a", "b", "b"])
+    probe = fit_probe(np.zeros((3, 4)), ["a", "b", "b"])
     np.testing.assert_allclose(probe.probabilities(np.zeros((1, 4))), [[1 / 3, 2 / 3]], atol=1e-5)
 
 
@@ -70,4 +70,4 @@ def test_equal_and_zero_vectors_leave_the_prior() -> None:
 )
 def test_bad_input_is_told(labels: list[str], c: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        fit([[1, 0], [0, 1]], labels, c=c)
+        fit_probe([[1, 0], [0, 1]], labels, c=c)
