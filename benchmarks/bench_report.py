@@ -26,7 +26,7 @@ import browser
 from _common import header, write
 from synthetic_run import make_images, make_run
 
-from icl_vision.evaluation.few_shot.settings import SETTINGS
+from icl_vision.evaluation.few_shot.config import SETTINGS
 
 PHOTOGRAPHS = Path(__file__).resolve().parents[1] / "icl_vision" / "demo_data" / "caltech101-demo12"
 READY = "document.documentElement.dataset.ready === 'yes'"

@@ -33,13 +33,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 
 from icl_vision.evaluation.few_shot.baselines import ROWS
+from icl_vision.evaluation.few_shot.config import Setting
 from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
 from icl_vision.evaluation.few_shot.items import ItemMaker
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
-from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.few_shot.tally import RowInfo, Tally
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
-from icl_vision.evaluation.kit.running import Failed
 from icl_vision.files.runs import Run
 from icl_vision.llms import connect
 from icl_vision.tokenizers import ImageTokenizer
@@ -155,12 +154,8 @@ def main() -> None:
                 if name in run.done:
                     continue
                 episode = folder.sample(number, ways=ways, shots=max(shots), queries=1, seed=arguments.seed)
-                items = []
-                for _, item in maker.items(number, episode, [Setting(ways, count) for count in shots]):
-                    if isinstance(item, Failed):
-                        raise item.error
-                    items.append(item)
-                run.record(name, items)
+                settings = [Setting(ways, count) for count in shots]
+                run.record(name, [item for _, item in maker.answered(number, episode, settings)])
                 asked += 1
             print(f"episode {number + 1} of {arguments.episodes}, {time.monotonic() - began:.0f} s", file=sys.stderr)
         wanted = {f"{ways}-way/{number}" for ways in arguments.ways for number in range(arguments.episodes)}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting
+from icl_vision.evaluation.few_shot.config import SETTINGS, Setting
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.files.runs import Run
 from icl_vision.files.storage import write_json

@@ -106,14 +106,13 @@ def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet
     try_out(out, folder=True)
 
     from icl_vision.evaluation.few_shot.baselines import ROWS
+    from icl_vision.evaluation.few_shot.config import Setting
     from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
     from icl_vision.evaluation.few_shot.items import ItemMaker
     from icl_vision.evaluation.few_shot.pages import few_shot_page
     from icl_vision.evaluation.few_shot.scorers import LADDER
-    from icl_vision.evaluation.few_shot.settings import Setting
     from icl_vision.evaluation.few_shot.tally import RowInfo, Tally
     from icl_vision.evaluation.kit.remember import RememberingTokenizer
-    from icl_vision.evaluation.kit.running import Failed
     from icl_vision.files.storage import write_json, write_text
     from icl_vision.llms import connect
     from icl_vision.tasks.classify.prompts import PromptBuilder
@@ -142,9 +141,7 @@ def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet
     asked: list[list[dict[str, Any]]] = []
     for number, episode in enumerate(series):
         items: list[dict[str, Any]] = []
-        for _, item in maker.items(number, episode, [setting]):
-            if isinstance(item, Failed):
-                raise item.error
+        for _, item in maker.answered(number, episode, [setting]):
             tally.add(item)
             items.append(item)
         asked.append(items)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    bar,
     expand,
     json_option,
     kept,
@@ -19,7 +20,6 @@ from icl_vision.cli.options.common import (
     quiet_option,
     say,
     seed_option,
-    segment_bar,
     try_out,
 )
 from icl_vision.cli.options.denoising import TASK_NAMES, denoising_options
@@ -142,7 +142,7 @@ def command(
     say(str(plan), quiet=quiet)
     if denoiser.leaking:
         say(f"LEAKING: {LEAK}", quiet=quiet)
-    with kept(out, quiet=quiet), segment_bar(plan.inquiries, quiet) as done:
+    with kept(out, quiet=quiet), bar(plan.inquiries, "segment", quiet=quiet) as done:
         results = denoiser.solve(puzzles, out=out, resume=resume, watch=lambda _: done())
     rows = [_written(restored, out, path) for restored, path in zip(results, targets, strict=True)]
     document = {"plan": plan.to_dict(), "leaking": LEAK if denoiser.leaking else "", "images": rows}

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    bar,
     force_option,
     json_option,
     kept,
     print_json,
     quiet_option,
     say,
-    segment_bar,
     try_out,
 )
 from icl_vision.cli.options.generation import budget_options, drawing_options
@@ -140,7 +140,7 @@ def command(
 
     # A single picture's answers are kept beside it until it is there.
     run = out.with_name(out.name + PART) if single else out
-    with kept(run, quiet=quiet), segment_bar(len(plan.passes) * len(queries) * count, quiet) as done:
+    with kept(run, quiet=quiet), bar(len(plan.passes) * len(queries) * count, "segment", quiet=quiet) as done:
         results = generator.generate(queries, count, out=run, resume=resume, watch=watch)
     elapsed = time.monotonic() - started
     if single:

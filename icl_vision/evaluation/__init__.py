@@ -4,10 +4,9 @@ Knows: measuring. Refuses to know: commands and pages of others.
 """
 
 from icl_vision.evaluation.few_shot.benchmark import FewShotBenchmark
-from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate
+from icl_vision.evaluation.few_shot.config import SETTINGS, BenchmarkConfig, Estimate, Setting, parse_settings
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder, Item
 from icl_vision.evaluation.few_shot.episodes.sets import load_episodes, save_episodes
-from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting, parse_settings
 from icl_vision.evaluation.kit.metrics import Accuracy, exact_match, prefix_match, substring_match, wilson_interval
 
 __all__ = [

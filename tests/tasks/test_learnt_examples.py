@@ -11,9 +11,9 @@ import pytest
 
 from icl_vision.contracts import Usage
 from icl_vision.errors import LLMUnavailableError
+from icl_vision.evaluation.few_shot.config import Setting
 from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
 from icl_vision.evaluation.few_shot.items import ItemMaker
-from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.llms import Budget, Meter, MeteredLLM
 from icl_vision.llms.word_tables import FILE, LEARNING, word_tables
 from icl_vision.llms.wrappers.dry import DryLLM

@@ -14,9 +14,9 @@ from grey_pictures import GreyTokenizer, pictures
 from PIL import Image
 
 from icl_vision.errors import UsageError
+from icl_vision.evaluation.few_shot.config import Setting
 from icl_vision.evaluation.few_shot.episodes.drawing import ImageFolder
 from icl_vision.evaluation.few_shot.scorers import Task as Row
-from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.kit.metrics import normalised_match, prefix_match, strict_match, substring_match
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.tasks import FewShotClassifier, classify_many

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from icl_vision.cli.options.common import json_option, print_json
-from icl_vision.cli.options.lists import ListsCommand
+from icl_vision.cli.options.common import ListsCommand, json_option, print_json
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    bar,
     json_option,
     kept,
     print_json,
-    progress_wanted,
     quiet_option,
     say,
     seed_option,
@@ -246,10 +246,8 @@ def _lpips(notes: dict[str, str]) -> Any:
 
 
 def _measure(evaluation: DenoisingEvaluation, run: Any, quiet: bool) -> None:
-    from tqdm import tqdm
-
-    with tqdm(total=len(evaluation.cells()), unit="row", disable=not progress_wanted(quiet)) as bar:
-        evaluation.measure(run, done=lambda cell: bar.update(1))
+    with bar(len(evaluation.cells()), "row", quiet=quiet) as done:
+        evaluation.measure(run, done=lambda cell: done())
 
 
 def _write_page(evaluation: DenoisingEvaluation, run: Any, results: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ import click
 from click.core import ParameterSource
 
 from icl_vision.cli.options.common import (
+    ListsCommand,
     json_option,
     kept,
     llm_option,
@@ -25,7 +26,6 @@ from icl_vision.cli.options.common import (
     trust_option,
     try_out,
 )
-from icl_vision.cli.options.lists import ListsCommand
 from icl_vision.cli.options.runs import RunOptions, run_options
 from icl_vision.errors import UsageError
 from icl_vision.files.trust import Reader
@@ -233,10 +233,9 @@ def command(
     """
     from icl_vision.evaluation.few_shot.baselines import ROWS
     from icl_vision.evaluation.few_shot.benchmark import FewShotBenchmark
-    from icl_vision.evaluation.few_shot.config import BenchmarkConfig
+    from icl_vision.evaluation.few_shot.config import BenchmarkConfig, parse_settings
     from icl_vision.evaluation.few_shot.controls.controls import parse_controls
     from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
-    from icl_vision.evaluation.few_shot.settings import parse_settings
 
     if not trust:
         _check_paths(click.get_current_context())

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from icl_vision.cli.options.common import json_option, kept, print_json, progress_wanted, quiet_option, say, try_out
+from icl_vision.cli.options.common import bar, json_option, kept, print_json, quiet_option, say, try_out
 from icl_vision.cli.options.generation import drawing_options
 
 ATTRIBUTION = "The examples are MNIST's digits (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
@@ -130,11 +130,9 @@ def command(
     }
     started = time.monotonic()
     with kept(out, quiet=quiet), Run.open(out, "eval generation", settings, seed=drawing["seed"], resume=resume) as run:
-        from tqdm import tqdm
-
         total = sum(1 for _ in evaluation.items())
-        with tqdm(total=total, initial=len(run.done), unit="row", disable=not progress_wanted(quiet)) as bar:
-            evaluation.draw(run, done=lambda row, number: bar.update())
+        with bar(total, "row", quiet=quiet, done=len(run.done)) as done:
+            evaluation.draw(run, done=lambda row, number: done())
         results: dict[str, Any] = {
             "format_version": 1,
             "kind": "generation",

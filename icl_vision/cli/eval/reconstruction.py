@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    bar,
     json_option,
     kept,
     print_json,
-    progress_wanted,
     quiet_option,
     say,
     seed_option,
@@ -132,12 +132,8 @@ def command(
     }
     started = time.monotonic()
     with kept(out, quiet=quiet), Run.open(out, "eval reconstruction", config, seed=seed, resume=resume) as run:
-        from tqdm import tqdm
-
-        with tqdm(
-            total=len(pictures), initial=len(run.done), unit="picture", disable=not progress_wanted(quiet)
-        ) as bar:
-            evaluation.measure(pictures, run, done=bar.update)
+        with bar(len(pictures), "picture", quiet=quiet, done=len(run.done)) as done:
+            evaluation.measure(pictures, run, done=done)
         results: dict[str, Any] = {
             "format_version": 1,
             "kind": "reconstruction",

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.options.common import trust_option, try_out
-from icl_vision.cli.options.lists import ListsCommand
+from icl_vision.cli.options.common import ListsCommand, trust_option, try_out
 
 
 @click.command(name="report", cls=ListsCommand)

@@ -121,12 +121,15 @@ def progress_wanted(quiet: bool) -> bool:
 
 
 @contextlib.contextmanager
-def segment_bar(total: int, quiet: bool) -> Iterator[Callable[[], object]]:
-    """A bar on stderr, for a person at a terminal, while segments of pictures are asked for; called after each."""
+def bar(total: int, unit: str, *, quiet: bool, done: int = 0) -> Iterator[Callable[..., object]]:
+    """A bar on stderr, for a person at a terminal; called after each unit, or with how many there were.
+
+    done: how many there are already.
+    """
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="segment", disable=not progress_wanted(quiet)) as bar:
-        yield bar.update
+    with tqdm(total=total, initial=done, unit=unit, disable=not progress_wanted(quiet)) as shown:
+        yield shown.update
 
 
 @contextlib.contextmanager
@@ -191,3 +194,39 @@ def expand(images: Sequence[Path]) -> list[Path]:
             continue
         targets.extend(read_images(path))
     return targets
+
+
+class ListsCommand(click.Command):
+    """A command whose ``multiple`` options take every word up to the next option.
+
+    ``--rows a b`` means ``--rows a --rows b``, which works as well. Arguments therefore stand before such an option,
+    or after ``--``.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        lists = {
+            name
+            for option in self.params
+            if isinstance(option, click.Option) and option.multiple
+            for name in option.opts
+        }
+        return super().parse_args(ctx, _spread(args, lists))
+
+
+def _spread(args: list[str], lists: set[str]) -> list[str]:
+    """The words with the option's name before each of its values."""
+    result: list[str] = []
+    current: str | None = None
+    fresh = False
+    for place, word in enumerate(args):
+        if word == "--":
+            return result + args[place:]
+        if word.startswith("-") and word != "-":
+            current, fresh = (word, True) if word in lists else (None, False)
+            result.append(word)
+        elif current is not None and not fresh:
+            result += [current, word]
+        else:
+            fresh = False
+            result.append(word)
+    return result

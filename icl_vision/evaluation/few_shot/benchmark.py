@@ -30,7 +30,7 @@ from icl_vision import checks
 from icl_vision.asking.jobs import progress_bar
 from icl_vision.errors import ImageError
 from icl_vision.evaluation.few_shot.baselines import ROWS
-from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate, prompt_hash
+from icl_vision.evaluation.few_shot.config import BenchmarkConfig, Estimate, Setting, prompt_hash
 from icl_vision.evaluation.few_shot.controls.controls import UNTRAINED, Setup, Variant, prepare_variants
 from icl_vision.evaluation.few_shot.episodes import sets
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
@@ -40,7 +40,6 @@ from icl_vision.evaluation.few_shot.episodes.sets import save_episodes
 from icl_vision.evaluation.few_shot.items import ItemMaker, estimate, item_id
 from icl_vision.evaluation.few_shot.published import quoted
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS, UnaskedLLM
-from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.few_shot.tally import RowInfo, Tally, means
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.evaluation.kit.running import Keeper, machine

@@ -36,9 +36,9 @@ from icl_vision.evaluation.kit.running import Failed
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
+    from icl_vision.evaluation.few_shot.config import Setting
     from icl_vision.evaluation.few_shot.episodes.drawing import Episode
     from icl_vision.evaluation.few_shot.scorers import UnaskedLLM
-    from icl_vision.evaluation.few_shot.settings import Setting
 
 EXCEEDS_WINDOW = "exceeds window"
 
@@ -103,6 +103,15 @@ class ItemMaker:
                 document["asked"] = new[index]
                 document["seconds"] = seconds
                 yield setting, document
+
+    def answered(
+        self, number: int, episode: Episode, settings: Sequence[Setting]
+    ) -> Iterator[tuple[Setting, dict[str, Any]]]:
+        """``items``, where the error of one that failed is raised."""
+        for setting, document in self.items(number, episode, settings):
+            if isinstance(document, Failed):
+                raise document.error
+            yield setting, document
 
     def _documents(
         self, number: int, episode: Episode, setting: Setting, llm_of: Callable[[TextLLM], SharedAnswers]
@@ -280,9 +289,7 @@ def estimate(
             counts = Counter(setting for settings_of in missing for setting in settings_of)
             lacking += sum(map(bool, missing))
             before = llm.fixed_tokens
-            for setting, document in maker.items(number, episode, [setting for setting in own if counts[setting]]):
-                if isinstance(document, Failed):
-                    raise document.error
+            for setting, document in maker.answered(number, episode, [setting for setting in own if counts[setting]]):
                 count, usage = counts[setting], document["usage"]
                 items += count
                 requests += count * usage["requests"]

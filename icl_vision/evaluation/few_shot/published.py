@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from icl_vision.evaluation.few_shot.settings import Setting, settings_of
+from icl_vision.evaluation.few_shot.config import Setting, settings_of
 
 KIND = "quoted"
 SCORER = "as published"

@@ -37,7 +37,7 @@ from icl_vision.tasks.classify.scoring import choose_method
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Tokenizer
-    from icl_vision.evaluation.few_shot.settings import Setting
+    from icl_vision.evaluation.few_shot.config import Setting
 
 
 def shares(total: int, parts: int) -> list[int]:

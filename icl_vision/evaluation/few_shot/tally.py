@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Usage
-from icl_vision.evaluation.few_shot.settings import COLUMNS, Setting, settings_of
+from icl_vision.evaluation.few_shot.config import COLUMNS, Setting, settings_of
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.llms.cost import Cost, PriceTable
 from icl_vision.probabilities import brier_score, reliability

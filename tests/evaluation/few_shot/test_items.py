@@ -14,14 +14,13 @@ from PIL import Image
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores
 from icl_vision.errors import CapabilityError, PromptTooLongError
 from icl_vision.evaluation.few_shot.baselines import ROWS
+from icl_vision.evaluation.few_shot.config import Setting
 from icl_vision.evaluation.few_shot.episodes.drawing import Episode, ImageFolder
 from icl_vision.evaluation.few_shot.items import ItemMaker
 from icl_vision.evaluation.few_shot.pages import few_shot_page
 from icl_vision.evaluation.few_shot.scorers import LADDER
-from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.few_shot.tally import RowInfo, Tally
 from icl_vision.evaluation.kit.metrics import Accuracy
-from icl_vision.evaluation.kit.running import Failed
 from icl_vision.llms.base import BaseLLM
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers import ImageTokenizer
@@ -121,10 +120,7 @@ def maker(folder: ImageFolder, llm: OverlapLLM | None = None, **options: Any) ->
 
 
 def items_of(maker: ItemMaker, episode: Episode, number: int = 0) -> list[dict[str, Any]]:
-    documents = [document for _, document in maker.items(number, episode, [Setting(episode.ways, episode.shots)])]
-    for document in documents:
-        if isinstance(document, Failed):
-            raise document.error
+    documents = [document for _, document in maker.answered(number, episode, [Setting(episode.ways, episode.shots)])]
     return json.loads(json.dumps(documents))  # plain JSON, as a journal takes it
 
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from icl_vision.evaluation.few_shot.config import SETTINGS, Setting, settings_of
 from icl_vision.evaluation.few_shot.published import PUBLISHED, Published, quoted
-from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting, settings_of
 
 
 @pytest.mark.parametrize("one", PUBLISHED, ids=lambda one: one.name)

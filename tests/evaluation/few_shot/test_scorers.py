@@ -12,8 +12,8 @@ from icl_vision.contracts import Prompt
 from icl_vision.errors import CapabilityError, PromptTooLongError, TemplateError
 from icl_vision.evaluation.few_shot import scorers
 from icl_vision.evaluation.few_shot.baselines import ROWS
+from icl_vision.evaluation.few_shot.config import Setting
 from icl_vision.evaluation.few_shot.scorers import CLASSIFIED, LLM_ROWS, OPEN_ENDED, SharedAnswers, Task, UnaskedLLM
-from icl_vision.evaluation.few_shot.settings import Setting
 from icl_vision.evaluation.kit.metrics import normalised_match, strict_match
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.tokenizers import ImageTokenizer

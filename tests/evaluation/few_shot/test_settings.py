@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting, parse_settings, settings_of
+from icl_vision.evaluation.few_shot.config import SETTINGS, Setting, parse_settings, settings_of
 
 
 def test_the_14_settings_are_those_of_the_papers() -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from icl_vision.errors import RunError, UsageError
-from icl_vision.evaluation.few_shot.settings import SETTINGS, Setting
+from icl_vision.evaluation.few_shot.config import SETTINGS, Setting
 from icl_vision.viz.benchmark.page import write_report
 from icl_vision.viz.benchmark.table import bare
 
