@@ -110,14 +110,13 @@ class ProgressiveDecoder:
         self.templates = templates
         self.concurrency = concurrency or (1 if llm.profile.embedded else 8)
         self.errors = errors
-        self.prices = prices or PriceTable()
+        self.prices = prices
         self.budget = budget
         # Metering counts every prompt's tokens before it is sent; without a limit nobody needs that.
-        self._meter = None if budget is None else Meter(self.prices, budget)
+        self._meter = None if budget is None else Meter(prices or PriceTable(), budget)
         self._counted: set[Path] = set()
         self.llm = llm if self._meter is None else MeteredLLM(llm, self._meter)
-        self._window = Window(self.llm)
-        self._limited = self._window.tokens is not None
+        self._window = None if llm.profile.context_window is None else Window(self.llm)
         self._asker = SegmentAsker(self.llm, constrain=constrain, asks=asks, score=score)
         for stage in self.stages:
             self._asker.check(stage.decoding)
@@ -383,21 +382,15 @@ class ProgressiveDecoder:
     async def _check_window(self, prompts: SegmentPrompts) -> None:
         """Refuse prompts that do not fit before anything is asked, as far as they are known: words that are still to be
         drawn are the first example's there, and each prompt is looked at again when they are (``_check_inquiry``)."""
-        if self._limited:
+        if self._window is not None:
             for texts, words in await asyncio.to_thread(_texts, prompts):
-                await self._check_fits(texts, words)
+                await _check_fits(self._window, texts, words)
 
     async def _check_inquiry(self, prompts: SegmentPrompts, pass_: Pass, inquiry: SegmentInquiry) -> None:
         """Refuse a prompt that does not fit, with the words that were drawn in it, before it is sent."""
-        if self._limited:
+        if self._window is not None:
             texts = [inquiry.prompt.text] if inquiry.against is None else [inquiry.prompt.text, inquiry.against.text]
-            await self._check_fits(texts, await asyncio.to_thread(prompts.example_words, pass_))
-
-    async def _check_fits(self, texts: Sequence[str], words: Sequence[str]) -> None:
-        """Raise PromptTooLongError where the prompt with the most tokens and the longest of the words do not fit."""
-        excess = await self._window.excess(texts, answers=words)
-        if excess is not None:
-            raise PromptTooLongError(excess.tokens + excess.room, excess.window, SHORTER)
+            await _check_fits(self._window, texts, await asyncio.to_thread(prompts.example_words, pass_))
 
 
 @dataclass(slots=True)
@@ -453,6 +446,13 @@ class _Work:
                 ) from error
             self.canvases[number].put(pass_.number, pass_.segment, answer)
             self.restored.append((number, pass_))
+
+
+async def _check_fits(window: Window, texts: Sequence[str], words: Sequence[str]) -> None:
+    """Raise PromptTooLongError where the prompt with the most tokens and the longest of the words do not fit."""
+    excess = await window.excess(texts, answers=words)
+    if excess is not None:
+        raise PromptTooLongError(excess.tokens + excess.room, excess.window, SHORTER)
 
 
 def _texts(prompts: SegmentPrompts) -> list[tuple[list[str], list[str]]]:
