@@ -101,7 +101,7 @@ def on_background_thread() -> bool:
     return current is not None and threading.current_thread() is current.thread
 
 
-class _Work(Generic[T]):
+class _Job(Generic[T]):
     """A coroutine on the loop. result: done when the coroutine has really ended, cancelled or not."""
 
     def __init__(self, coro: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop) -> None:
@@ -138,14 +138,14 @@ class Interruptible:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waits: set[_Work[Any]] = set()
+        self._waits: set[_Job[Any]] = set()
         self._interrupted = False
 
-    def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """``work(*arguments)`` in the calling thread, whose waits ``interrupt`` ends."""
+    def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """``function(*arguments)`` in the calling thread, whose waits ``interrupt`` ends."""
         token = _scope.set(self)
         try:
-            return work(*arguments)
+            return function(*arguments)
         finally:
             _scope.reset(token)
 
@@ -154,27 +154,27 @@ class Interruptible:
         with self._lock:
             self._interrupted = True
             waits = list(self._waits)
-        for work in waits:
-            work.cancel()
+        for job in waits:
+            job.cancel()
 
-    def begun(self, work: _Work[Any]) -> None:
+    def begun(self, job: _Job[Any]) -> None:
         """A thread begins to wait. Raises KeyboardInterrupt after ``interrupt``."""
         with self._lock:
             if self._interrupted:
                 raise KeyboardInterrupt
-            self._waits.add(work)
+            self._waits.add(job)
 
-    def ended(self, work: _Work[Any]) -> None:
+    def ended(self, job: _Job[Any]) -> None:
         """A thread waits no longer. Raises KeyboardInterrupt where ``interrupt`` is why."""
         with self._lock:
-            interrupted = self._interrupted and work in self._waits
-            self._waits.discard(work)
-        if interrupted and work.result.cancelled():
+            interrupted = self._interrupted and job in self._waits
+            self._waits.discard(job)
+        if interrupted and job.result.cancelled():
             raise KeyboardInterrupt
 
 
 _scope: contextvars.ContextVar[Interruptible | None] = contextvars.ContextVar("icl_vision_waits", default=None)
-_LAST_WORK = 5.0
+_LAST_WAIT = 5.0
 """Seconds that a coroutine has to end after its wait was interrupted."""
 
 
@@ -200,26 +200,26 @@ def run_sync(coro: Coroutine[Any, Any, T], timeout: float | None = None) -> T:
         )
     scope = _scope.get()
     try:
-        work = _Work(coro, background())
+        job = _Job(coro, background())
     except BaseException:
         coro.close()
         raise
     try:
         if scope is not None:
-            scope.begun(work)
-        done, _ = concurrent.futures.wait([work.result], timeout)
+            scope.begun(job)
+        done, _ = concurrent.futures.wait([job.result], timeout)
     except BaseException:
         # What the coroutine still has to put away (a journal, a lock) is put away before the program goes on, or ends.
-        work.cancel()
-        concurrent.futures.wait([work.result], _LAST_WORK)
+        job.cancel()
+        concurrent.futures.wait([job.result], _LAST_WAIT)
         raise
     finally:
         if scope is not None:
-            scope.ended(work)
+            scope.ended(job)
     if not done:
-        work.cancel()
+        job.cancel()
         raise LLMTimeoutError(f"no answer within {timeout} s; raise the timeout or ask for less at a time")
-    return work.result.result()
+    return job.result.result()
 
 
 async def hop(coro: Coroutine[Any, Any, T]) -> T:
@@ -245,14 +245,16 @@ class OwnThread:
         self._pool: concurrent.futures.ThreadPoolExecutor | None = None
         self._pid = 0
 
-    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
-        """``work(*arguments)``, awaited. Who is cancelled stops waiting; the work is done all the same."""
+    async def run(self, function: Callable[..., T], *arguments: Any) -> T:
+        """``function(*arguments)``, awaited. Who is cancelled stops waiting; the work is done all the same."""
         if self._pool is None or self._pid != os.getpid():
             self._pool = concurrent.futures.ThreadPoolExecutor(1, self._name)
             self._pid = os.getpid()
         context = contextvars.copy_context()
         loop = asyncio.get_running_loop()
-        return await asyncio.shield(loop.run_in_executor(self._pool, context.run, functools.partial(work, *arguments)))
+        return await asyncio.shield(
+            loop.run_in_executor(self._pool, context.run, functools.partial(function, *arguments))
+        )
 
     def __reduce__(self) -> tuple[type[OwnThread], tuple[str]]:
         return OwnThread, (self._name,)

@@ -16,7 +16,7 @@ from typing import Any
 
 from icl_vision.errors import LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError
 from icl_vision.llms.batch.folder import Batch, RequestSettings
-from icl_vision.llms.batch.provider import DAY, Outcome, Progress, Provider, Search, json_object, lines_of, mapping
+from icl_vision.llms.batch.provider import DAY, Progress, Provider, Result, Search, json_object, lines_of, mapping
 from icl_vision.llms.remote.errors.sdk_errors import error_detail
 from icl_vision.llms.remote.guarded_http import in_pieces
 
@@ -97,7 +97,7 @@ class AnthropicBatches(Provider):
             async for line in lines:
                 yield line
 
-    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Outcome:
+    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Result:
         result = mapping(line.get("result"))
         kind = result.get("type")
         if kind == "succeeded":

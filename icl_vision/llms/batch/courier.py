@@ -13,7 +13,7 @@ import time
 from icl_vision.contracts import Completion
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMTimeoutError, LLMUnavailableError
 from icl_vision.llms.batch.folder import Batch, BatchFolder
-from icl_vision.llms.batch.provider import Outcome, Progress, Provider, UnsureError
+from icl_vision.llms.batch.provider import Progress, Provider, Result, UnsureError
 from icl_vision.llms.remote.resilience import is_retryable
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,7 @@ class Courier:
                 return search.id
             await self._pause(deadline, f"whether batch {batch.name} was submitted is not known")
 
-    async def bring_back(self, batch: Batch) -> dict[str, Outcome]:
+    async def bring_back(self, batch: Batch) -> dict[str, Result]:
         """Wait for a batch that the provider has; its outcomes by request, kept in the folder.
 
         Raises LLMTimeoutError after ``max_wait``, and what a look or a fetch raises that trying again does not mend;
@@ -137,14 +137,14 @@ class Courier:
             )
         await asyncio.sleep(self._poll)
 
-    async def _fetch(self, batch: Batch, word: str) -> dict[str, Outcome]:
+    async def _fetch(self, batch: Batch, word: str) -> dict[str, Result]:
         """An outcome for each request of an ended batch, fetched again while something is missing."""
         assert batch.id is not None
         requests = {
             batch.custom_id(request.key): request
             for request in await asyncio.to_thread(lambda: [*self.folder.requests(batch)])
         }
-        outcomes: dict[str, Outcome] = {}
+        outcomes: dict[str, Result] = {}
         for download in range(DOWNLOADS):
             if download:
                 # A batch may be called ended a moment before all of its results can be had.

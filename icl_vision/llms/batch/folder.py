@@ -111,7 +111,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _Span:
     file: Path
     start: int
     length: int
@@ -127,8 +127,8 @@ class BatchFolder:
         self._run = run
         self.path = run.folder
         self._lock = ForkLock()
-        self._answers: dict[str, _Place] = {}
-        self._errors: dict[str, _Place | IclVisionError] = {}
+        self._answers: dict[str, _Span] = {}
+        self._errors: dict[str, _Span | IclVisionError] = {}
         self._batch_of: dict[str, Batch] = {}
         self._batches: dict[str, Batch] = {}
 
@@ -209,12 +209,12 @@ class BatchFolder:
         if batch.state is None:
             batch.marker = marker
         batch.at = time.time()
-        self._step(batch, "intent")
+        self._enter(batch, "intent")
 
     def submitted(self, batch: Batch, batch_id: str) -> None:
         """Journal that the provider has the batch."""
         batch.id = batch_id
-        self._step(batch, "submitted")
+        self._enter(batch, "submitted")
 
     def failed(self, batch: Batch, error: IclVisionError) -> None:
         """Journal that no request of the batch was, or will be, carried out: they are free to be asked again."""
@@ -223,7 +223,7 @@ class BatchFolder:
                 self._requests_file(batch).unlink(missing_ok=True)
                 self._batches.pop(batch.name, None)
         if batch.state is not None:
-            self._step(batch, "failed", error=_error_document(error))
+            self._enter(batch, "failed", error=_error_document(error))
             self._errors.update(dict.fromkeys(batch.keys, error))
         self._forget(batch)
 
@@ -240,7 +240,7 @@ class BatchFolder:
             _write(target, "".join(lines).encode())
             self._scan(batch)
         answers = sum(isinstance(outcome, Completion) for outcome in outcomes.values())
-        self._step(batch, "collected", answers=answers, errors=len(outcomes) - answers)
+        self._enter(batch, "collected", answers=answers, errors=len(outcomes) - answers)
         self._forget(batch)
 
     # ---- reading ----
@@ -276,8 +276,8 @@ class BatchFolder:
 
     def answer(self, key: str) -> Completion | None:
         """The stored answer to a request, with what it cost."""
-        place = self._answers.get(key)
-        line = None if place is None else self._read(place)
+        span = self._answers.get(key)
+        line = None if span is None else self._read(span)
         if line is None:
             return None
         answer = line["answer"]
@@ -288,10 +288,10 @@ class BatchFolder:
 
     def error(self, key: str) -> IclVisionError | None:
         """How a request failed that has no answer."""
-        place = self._errors.get(key)
-        if isinstance(place, IclVisionError):
-            return place
-        line = None if place is None else self._read(place)
+        span = self._errors.get(key)
+        if isinstance(span, IclVisionError):
+            return span
+        line = None if span is None else self._read(span)
         return None if line is None else _error_from(line["error"])
 
     def keys(self) -> list[str]:
@@ -303,7 +303,7 @@ class BatchFolder:
 
     # ---- inside ----
 
-    def _step(self, batch: Batch, state: State, **more: Any) -> None:
+    def _enter(self, batch: Batch, state: State, **more: Any) -> None:
         with self._lock:
             step = {
                 "state": state,
@@ -323,15 +323,15 @@ class BatchFolder:
     def _scan(self, batch: Batch) -> bool:
         """Index a batch's answers file; whether it is whole."""
         path = self._answers_file(batch)
-        answers: dict[str, _Place] = {}
-        failures: dict[str, _Place] = {}
+        answers: dict[str, _Span] = {}
+        failures: dict[str, _Span] = {}
         keys: list[str] = []
         start = 0
         try:
             with path.open("rb") as handle:
                 for raw in handle:
                     line = json.loads(raw)
-                    (answers if "answer" in line else failures)[line["key"]] = _Place(path, start, len(raw))
+                    (answers if "answer" in line else failures)[line["key"]] = _Span(path, start, len(raw))
                     keys.append(line["key"])
                     start += len(raw)
         except (OSError, ValueError, KeyError, TypeError):
@@ -344,13 +344,13 @@ class BatchFolder:
         self._errors.update(failures)
         return True
 
-    def _read(self, place: _Place) -> dict[str, Any] | None:
+    def _read(self, span: _Span) -> dict[str, Any] | None:
         try:
-            with place.file.open("rb") as handle:
-                handle.seek(place.start)
-                line = json.loads(handle.read(place.length))
+            with span.file.open("rb") as handle:
+                handle.seek(span.start)
+                line = json.loads(handle.read(span.length))
         except (OSError, ValueError) as error:
-            logger.warning("%s cannot be read any more (%s)", place.file, error)
+            logger.warning("%s cannot be read any more (%s)", span.file, error)
             return None
         return line if isinstance(line, dict) else None
 

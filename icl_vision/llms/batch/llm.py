@@ -34,7 +34,7 @@ from icl_vision.llms.answers import respelled
 from icl_vision.llms.base import Settings, check_prompt, check_settings
 from icl_vision.llms.batch.courier import Courier
 from icl_vision.llms.batch.folder import Batch, BatchFolder, Request, RequestSettings, rebuilt
-from icl_vision.llms.batch.provider import Outcome, Provider
+from icl_vision.llms.batch.provider import Provider, Result
 from icl_vision.llms.connecting import connect
 from icl_vision.llms.loop import OwnThread, hop, run_sync
 from icl_vision.llms.modes import current_repeat
@@ -162,7 +162,7 @@ class BatchLLM(WrappedLLM):
             self._spellings.update(dict.fromkeys(keys, constraint))
         return keys
 
-    async def collect(self, ids: Iterable[str] | None = None, *, wait: bool = True) -> dict[str, Outcome]:
+    async def collect(self, ids: Iterable[str] | None = None, *, wait: bool = True) -> dict[str, Result]:
         """Answers by request id, in the order asked; an error stands in an answer's place.
 
         ids: of ``submit``; None for every request of the folder, also of earlier processes. wait: False looks once and
@@ -195,7 +195,7 @@ class BatchLLM(WrappedLLM):
             )
         )
 
-    def collect_sync(self, ids: Iterable[str] | None = None, *, wait: bool = True) -> dict[str, Outcome]:
+    def collect_sync(self, ids: Iterable[str] | None = None, *, wait: bool = True) -> dict[str, Result]:
         """``collect`` for code that does not await."""
         return run_sync(self.collect(ids, wait=wait))
 
@@ -244,7 +244,7 @@ class BatchLLM(WrappedLLM):
             await asyncio.shield(self._follow(folder, batch).accepted)
         return tuple(request.key for request in requests)
 
-    async def _collect(self, ids: list[str] | None, wait: bool) -> dict[str, Outcome]:
+    async def _collect(self, ids: list[str] | None, wait: bool) -> dict[str, Result]:
         folder = await self._open()
         self._send(folder)
         if self._sending:
@@ -399,7 +399,7 @@ class BatchLLM(WrappedLLM):
 
     # ---- answering ----
 
-    def _settle(self, key: str, outcome: Outcome) -> None:
+    def _settle(self, key: str, outcome: Result) -> None:
         entry = self._entries.pop(key, None)
         if entry is None:
             return
@@ -410,9 +410,9 @@ class BatchLLM(WrappedLLM):
             known = outcome.usage if isinstance(outcome, Completion) else getattr(outcome, "usage", None)
             self._book(entry, known if isinstance(known, Usage) else Usage(requests=1))
         waiting = [waiter for waiter in entry.waiters if not waiter.done()]
-        for place, waiter in enumerate(waiting):
+        for number, waiter in enumerate(waiting):
             if isinstance(outcome, Completion):
-                waiter.set_result(outcome if place == 0 else replace(outcome, usage=Usage()))
+                waiter.set_result(outcome if number == 0 else replace(outcome, usage=Usage()))
             else:
                 waiter.set_exception(_copy(outcome))
 
@@ -508,9 +508,9 @@ def _provider(llm: TextLLM, resilience: Resilience) -> Provider:
     )
 
 
-def _outcomes(folder: BatchFolder, keys: Sequence[str], broken: Mapping[Batch, IclVisionError]) -> dict[str, Outcome]:
+def _outcomes(folder: BatchFolder, keys: Sequence[str], broken: Mapping[Batch, IclVisionError]) -> dict[str, Result]:
     """How each request ended, of those that have; read from the folder's files."""
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, Result] = {}
     for key in keys:
         batch = folder.batch_of(key)
         outcome = broken.get(batch) if batch is not None else folder.answer(key) or folder.error(key)

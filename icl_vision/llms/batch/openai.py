@@ -15,7 +15,7 @@ from typing import Any
 
 from icl_vision.errors import IclVisionError, LLMError, LLMResponseError, LLMStatusError, LLMTimeoutError
 from icl_vision.llms.batch.folder import Batch, RequestSettings
-from icl_vision.llms.batch.provider import DAY, Outcome, Progress, Provider, Search, lines_of, mapping
+from icl_vision.llms.batch.provider import DAY, Progress, Provider, Result, Search, lines_of, mapping
 from icl_vision.llms.redaction import quote
 from icl_vision.llms.remote.errors.sdk_errors import error_detail
 
@@ -113,7 +113,7 @@ class OpenAIBatches(Provider):
                 async for line in lines:
                     yield line
 
-    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Outcome:
+    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Result:
         response = mapping(line.get("response"))
         status = response.get("status_code")
         if status == 200:

@@ -25,7 +25,7 @@ from icl_vision.llms.remote.transport import RemoteLLM
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-Outcome = Completion | IclVisionError
+Result = Completion | IclVisionError
 
 DAY = 86_400
 """Seconds. A lost batch is not looked for among those made a day before it was to be made: no clock is that wrong."""
@@ -97,7 +97,7 @@ class Provider(ABC):
         """The lines of what came back, in any order."""
 
     @abstractmethod
-    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Outcome:
+    def outcome(self, line: Mapping[str, Any], settings: RequestSettings) -> Result:
         """What a line of the results says."""
 
     @abstractmethod
@@ -120,11 +120,11 @@ class Provider(ABC):
         extra = params.pop("extra_body", None)  # the SDKs' name for fields they do not know
         return params | dict(extra or {})
 
-    async def fetch(self, batch_id: str, requests: Mapping[str, Request]) -> tuple[dict[str, Outcome], int]:
+    async def fetch(self, batch_id: str, requests: Mapping[str, Request]) -> tuple[dict[str, Result], int]:
         """Outcomes by key, and how many lines could not be used. requests: by custom id."""
 
-        async def attempt(client: Any) -> tuple[dict[str, Outcome], int]:
-            results: dict[str, list[Outcome]] = {}
+        async def attempt(client: Any) -> tuple[dict[str, Result], int]:
+            results: dict[str, list[Result]] = {}
             number = unusable = 0
             with in_pieces():
                 async with contextlib.aclosing(self.lines(client, batch_id)) as lines:
@@ -143,7 +143,7 @@ class Provider(ABC):
 
         return await self.ask(attempt)
 
-    def settled(self, outcomes: Sequence[Outcome]) -> Outcome:
+    def settled(self, outcomes: Sequence[Result]) -> Result:
         """What counts where results speak of a request several times: an answer before errors, the first of equal ones.
 
         Where answers differ, one may be another request's, and nothing tells which: none is taken.
@@ -226,7 +226,7 @@ class Provider(ABC):
         """What must not show in a message."""
         return self.llm.secrets()
 
-    def completion(self, answer: Any, settings: RequestSettings) -> Outcome:
+    def completion(self, answer: Any, settings: RequestSettings) -> Result:
         """The provider's answer to one request, read by the LLM's own adapter."""
         try:
             self.llm.check_answer(answer, "")

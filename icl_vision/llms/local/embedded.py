@@ -298,19 +298,19 @@ class LocalLLM(BaseLLM):
         if not tables:
             return await self._asked(pairs, terminator)
         kept = _from_tables(tables, pairs)
-        places = [place for place, value in enumerate(kept) if value is None]
-        known = {place: value for place, value in enumerate(kept) if value is not None}
+        missing = [index for index, value in enumerate(kept) if value is None]
+        known = {index: value for index, value in enumerate(kept) if value is not None}
         try:
-            asked = await self._asked([pairs[place] for place in places], terminator) if places else Scores(())
+            asked = await self._asked([pairs[index] for index in missing], terminator) if missing else Scores(())
         except Exception as error:
             came = take(error)
-            later = {places[place]: value for place, value in came.logprobs.items()}
+            later = {missing[index]: value for index, value in came.logprobs.items()}
             attach(error, PartialScores(known | later, came.usage, came.method))
             raise
-        asked_for = dict(zip(places, asked.logprobs, strict=True))
-        await self._keep_more(tables, [(*pairs[place], value) for place, value in asked_for.items()])
+        asked_for = dict(zip(missing, asked.logprobs, strict=True))
+        await self._keep_more(tables, [(*pairs[index], value) for index, value in asked_for.items()])
         known |= asked_for
-        return Scores(tuple(known[place] for place in range(len(pairs))), asked.usage, asked.method or "word tables")
+        return Scores(tuple(known[index] for index in range(len(pairs))), asked.usage, asked.method or "word tables")
 
     async def _asked(self, pairs: Sequence[tuple[Prompt, str]], terminator: str) -> Scores:
         """Scores by asking llama.cpp for all of them."""

@@ -119,8 +119,8 @@ def _sums(pairs: Sequence[TokenPair], logprobs: Mapping[Node, float]) -> dict[in
     sums: dict[int, float] = {}
     for number, pair in enumerate(pairs):
         parts = [
-            logprobs.get((pair.prompt + pair.continuation[:place], token))
-            for place, token in enumerate(pair.continuation)
+            logprobs.get((pair.prompt + pair.continuation[:index], token))
+            for index, token in enumerate(pair.continuation)
         ]
         known = [part for part in parts if part is not None]
         if len(known) == len(parts):

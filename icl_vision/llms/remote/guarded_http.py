@@ -82,15 +82,15 @@ def guarded_client(module: Any, name: str, timeout: float, address: str | None =
     module: the SDK. name: of the LLM, for messages. timeout: seconds. address: where requests go, with the user and
     password that it may hold; the SDK gets it without (``redaction.without_login``).
     """
-    login, place = None, ""
+    login, shown = None, ""
     if address is not None:
         plain, login = without_login(address)
-        place = shown_url(plain)
+        shown = shown_url(plain)
         hide_in_logs(url_secrets(address))
 
     async def asked(request: httpx2.Request) -> None:
         request.headers["accept-encoding"] = "gzip, deflate"
-        if login is not None and _origin(request.url) == _origin(type(request.url)(place)):
+        if login is not None and _origin(request.url) == _origin(type(request.url)(shown)):
             request.headers["authorization"] = login.reveal()
 
     async def answered(response: httpx2.Response) -> None:

@@ -107,8 +107,8 @@ class RecordingLLM(WrappedLLM):
         method: str,
         terminator: str,
     ) -> None:
-        for place, logprob in sorted(logprobs.items()):
-            prompt, continuation = pairs[place]
+        for index, logprob in sorted(logprobs.items()):
+            prompt, continuation = pairs[index]
             # The usage of the whole call stands with its first pair, so that sums over the file are right.
             written = {"logprob": logprob, "method": method, "usage": usage.to_dict()}
             self._append({"request": _score_request(prompt, continuation, terminator), "answer": written})

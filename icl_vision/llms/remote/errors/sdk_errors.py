@@ -30,7 +30,7 @@ from icl_vision.llms.tokens import estimate_tokens
 _CUT_LATER = frozenset({"ReadError", "RemoteProtocolError", "ReadTimeout", "DecodingError"})
 
 SHORTER = "use fewer shots, ways, inner shots or repeats, or fewer words per image"
-CONTEXT_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"})
+WINDOW_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "model_context_window_exceeded"})
 
 # What providers say where they give no code, and the two numbers in it: tokens of the prompt, and the window.
 _TOO_LONG = re.compile(
@@ -108,7 +108,7 @@ class Translator:
         retry_after: seconds it asks to wait, where something else than the error object says so.
         """
         code = error_code(detail)
-        if status in (400, 413, 422) and (code in CONTEXT_CODES or _TOO_LONG.search(message)):
+        if status in (400, 413, 422) and (code in WINDOW_CODES or _TOO_LONG.search(message)):
             too_long = self._too_long(detail, message, prompt_text)
             if too_long is not None:
                 return too_long
@@ -138,7 +138,7 @@ class Translator:
             return None
         counted = tokens if isinstance(tokens, int) else estimate_tokens(prompt_text)
         # A server that counts may want room for a token of its answer, and then refuses what just fits.
-        too_many = counted >= window if said and error_code(detail) in CONTEXT_CODES else counted > window
+        too_many = counted >= window if said and error_code(detail) in WINDOW_CODES else counted > window
         return PromptTooLongError(counted, window, SHORTER) if too_many else None
 
 

@@ -75,8 +75,8 @@ def echoed_logprob(logprobs: Any, prompt_length: int, whole: str) -> float | Non
             continue
         if span.start < prompt_length < span.end and span.last - span.first > 1:
             raise ValueError("has pieces of characters on both sides of the prompt's end, which cannot be told apart")
-        for place in range(span.first, span.last):
-            value = values[place]
+        for index in range(span.first, span.last):
+            value = values[index]
             if not is_logprob(value):
                 raise ValueError(f"has no log-probability for the token at character {span.start}, but {value!r}")
             total += min(value, 0.0)
@@ -112,7 +112,7 @@ def _by_bytes(tokens: Sequence[str], whole: str) -> list[_Span] | None:
         at += size
     before[len(text)] = len(whole)
     spans, at = [], -shift
-    for place, piece in enumerate(pieces):
+    for index, piece in enumerate(pieces):
         start, end = at, at + len(piece)
         at = end
         if end < 0 or (end == 0 and start < 0):
@@ -120,12 +120,12 @@ def _by_bytes(tokens: Sequence[str], whole: str) -> list[_Span] | None:
         first = before[min(max(start, 0), len(text))]
         # A token that ends within a character reaches into it.
         last = before[min(end, len(text))] + (0 < end < len(text) and _within(text, end))
-        spans.append(_Span(place, place + 1, first, max(first, last)))
+        spans.append(_Span(index, index + 1, first, max(first, last)))
     return spans
 
 
-def _within(text: bytes, place: int) -> bool:
-    return text[place] & 0xC0 == 0x80
+def _within(text: bytes, index: int) -> bool:
+    return text[index] & 0xC0 == 0x80
 
 
 def _bytes_of(token: str) -> bytes:
@@ -150,15 +150,15 @@ def _by_offsets(tokens: Sequence[str], offsets: Any, whole: str) -> list[_Span] 
         return None
     size = len(whole)
     # One token is generated, and stands behind the text; more there would be tokens of the text, counted too far.
-    inside = [place for place, offset in enumerate(offsets) if offset < size]
+    inside = [index for index, offset in enumerate(offsets) if offset < size]
     behind = len(tokens) - len(inside)
     if not inside or behind > 1:
         return None
     spans = []
-    for place in inside:
-        start = offsets[place]
-        end = offsets[place + 1] if place + 1 < len(tokens) else size
-        token = tokens[place]
+    for index in inside:
+        start = offsets[index]
+        end = offsets[index + 1] if index + 1 < len(tokens) else size
+        token = tokens[index]
         if _clean(token):
             # A start token is shown, too, and has no width.
             if whole[start : start + len(token)] != token and not (end == start == 0):
@@ -167,7 +167,7 @@ def _by_offsets(tokens: Sequence[str], offsets: Any, whole: str) -> list[_Span] 
                 return None
         elif not token and end > start:
             return None
-        spans.append(_Span(place, place + 1, start, min(end, size)))
+        spans.append(_Span(index, index + 1, start, min(end, size)))
     return spans if spans[-1].end == size or behind else None
 
 
@@ -187,33 +187,33 @@ def _by_text(tokens: Sequence[str], whole: str) -> list[_Span] | None:
 
 def _aligned(tokens: Sequence[str], skipped: int, whole: str) -> list[_Span] | None:
     spans: list[_Span] = []
-    at, place = 0, skipped
-    while place < len(tokens) and at < len(whole):
-        if _clean(tokens[place]):
-            token = tokens[place]
+    at, index = 0, skipped
+    while index < len(tokens) and at < len(whole):
+        if _clean(tokens[index]):
+            token = tokens[index]
             if not whole.startswith(token, at):
                 return None
-            spans.append(_Span(place, place + 1, at, at + len(token)))
+            spans.append(_Span(index, index + 1, at, at + len(token)))
             at += len(token)
-            place += 1
+            index += 1
             continue
-        run = place
+        run = index
         while run < len(tokens) and not _clean(tokens[run]):
             run += 1
         if run == len(tokens):
             return None  # whether the last piece was generated is not known
-        end = _end_of_run(tokens[place:run], at, whole, _shown_after(tokens, run))
+        end = _end_of_run(tokens[index:run], at, whole, _shown_after(tokens, run))
         if end is None:
             return None
-        spans.append(_Span(place, run, at, end))
-        at, place = end, run
-    return spans if at == len(whole) and len(tokens) - place <= 1 else None
+        spans.append(_Span(index, run, at, end))
+        at, index = end, run
+    return spans if at == len(whole) and len(tokens) - index <= 1 else None
 
 
-def _shown_after(tokens: Sequence[str], place: int) -> str:
+def _shown_after(tokens: Sequence[str], index: int) -> str:
     """The text of the next tokens that are shown as they are."""
     shown = []
-    for token in tokens[place : place + _LOOK_AHEAD]:
+    for token in tokens[index : index + _LOOK_AHEAD]:
         if not _clean(token):
             break
         shown.append(token)
