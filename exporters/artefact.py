@@ -98,10 +98,10 @@ def store_int8(model: onnx.ModelProto) -> int:
     nodes, stored = [], 0
     for tensor in _weights(model):
         value = numpy_helper.to_array(tensor)
-        found = _levels(value)
-        if found is None:
+        rounded = _levels(value)
+        if rounded is None:
             continue
-        levels, scale = found
+        levels, scale = rounded
         name = tensor.name
         tensor.CopyFrom(numpy_helper.from_array(levels, f"{name}_int8"))
         model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}_scale"))
@@ -116,8 +116,8 @@ def store_int8(model: onnx.ModelProto) -> int:
 
 def _weights(model: onnx.ModelProto) -> list[TensorProto]:
     """The fp32 initializers worth storing smaller."""
-    found = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
-    return [tensor for tensor in found if np.prod(tensor.dims, dtype=np.int64) > _SMALL]
+    weights = [tensor for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT]
+    return [tensor for tensor in weights if np.prod(tensor.dims, dtype=np.int64) > _SMALL]
 
 
 def _levels(value: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]] | None:
@@ -189,11 +189,11 @@ def write_card(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:
 def versions(*packages: str) -> dict[str, str]:
     """Versions of python and of the packages that decide an export's bytes."""
     always = ("icl-vision", "torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime", "numpy", "pillow")
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in dict.fromkeys([*always, *packages]):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 @contextlib.contextmanager

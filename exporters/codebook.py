@@ -252,9 +252,9 @@ def overlap(source: Codebook, projected: Codebook, queries: Vectors, k: int, own
     """The mean share of the k nearest words kept; with ``own`` ids, a word is no neighbour of itself."""
     extra = 0 if own is None else 1
     true, _ = source.nearest(queries, k + extra)
-    found, _ = projected.nearest(projected.project(queries), k + extra)
+    nearest, _ = projected.nearest(projected.project(queries), k + extra)
     shares = []
-    for row, (left, right) in enumerate(zip(true.tolist(), found.tolist(), strict=True)):
+    for row, (left, right) in enumerate(zip(true.tolist(), nearest.tolist(), strict=True)):
         if own is not None:
             left, right = ([i for i in side if i != own[row]][:k] for side in (left, right))
         shares.append(len(set(left) & set(right)) / k)
@@ -277,11 +277,11 @@ def _smollm2_file() -> Path:
 
 
 def _versions() -> dict[str, str]:
-    found = {"numpy": np.__version__}
+    versions = {"numpy": np.__version__}
     for package in _PACKAGES:
         with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
+            versions[package] = version(package)
+    return versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

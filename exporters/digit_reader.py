@@ -106,14 +106,14 @@ def build(data: Path, out: Path, *, seed: int = 0, epochs: int = EPOCHS) -> dict
     artefact.store_fp16(model)
     payload = model.SerializeToString(deterministic=True)
     session = ort.InferenceSession(payload, cpu_settings(), providers=[CPU])
-    found = np.concatenate(
+    verdicts = np.concatenate(
         [session.run(None, {"pixels": pixels[at : at + 500]})[0] for at in range(0, len(pixels), 500)]
     )
     with torch.inference_mode():
-        difference = float(np.abs(graph(torch.from_numpy(pixels[:100])).numpy() - found[:100]).max())
+        difference = float(np.abs(graph(torch.from_numpy(pixels[:100])).numpy() - verdicts[:100]).max())
     if difference > TOLERANCE:
         raise ArtefactError(f"the graph's probabilities differ from the module's by {difference:.2g}")
-    accuracy = Accuracy.of(found.argmax(1) == y_test, "digit reader")
+    accuracy = Accuracy.of(verdicts.argmax(1) == y_test, "digit reader")
     logger.info("on x_test: %s", accuracy)
     card = {
         "name": "digits",

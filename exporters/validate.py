@@ -69,11 +69,11 @@ def check_signature(
         ArtefactError: the graph has another signature; the message holds both.
     """
     for what, wanted, values in (("inputs", inputs, session.get_inputs()), ("outputs", outputs, session.get_outputs())):
-        found = {value.name: (value.type, value.shape) for value in values}
-        if list(found) != list(wanted):
-            raise ArtefactError(f"the graph's {what} are {list(found)}, expected {list(wanted)}")
+        signature = {value.name: (value.type, value.shape) for value in values}
+        if list(signature) != list(wanted):
+            raise ArtefactError(f"the graph's {what} are {list(signature)}, expected {list(wanted)}")
         for name, (kind, shape) in wanted.items():
-            its_kind, its_shape = found[name]
+            its_kind, its_shape = signature[name]
             fits = len(its_shape) == len(shape) and all(
                 isinstance(its, str) if isinstance(axis, str) else its == axis
                 for its, axis in zip(its_shape, shape, strict=True)

@@ -129,8 +129,8 @@ def find_vectors(
     if source == "portable-minilm":
         # As for the packaged codebook: what is looked up later are class names, not only words.
         embedder = SentenceEmbedder()
-        found = sentence_vectors(words, template=template, embedder=embedder)
-        return found, embedder.embed(imagenet_class_names(), template=template)
+        vectors = sentence_vectors(words, template=template, embedder=embedder)
+        return vectors, embedder.embed(imagenet_class_names(), template=template)
     if kind == "gguf" and rest:
         return gguf_vectors(rest, words, several=several), None
     if kind == "transformers" and rest:

@@ -103,8 +103,8 @@ def list_checkpoints(run: Path) -> list[Path]:
     root = run / CHECKPOINTS
     if not root.is_dir():
         return []
-    found = [(int(match[1]), path) for path in root.iterdir() if (match := _NAME.fullmatch(path.name))]
-    return [path for _, path in sorted(found)]
+    numbered = [(int(match[1]), path) for path in root.iterdir() if (match := _NAME.fullmatch(path.name))]
+    return [path for _, path in sorted(numbered)]
 
 
 def latest_checkpoint(run: Path) -> Checkpoint | None:
@@ -144,8 +144,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
             raise StorageError(f"{str(path)!r} does not describe a checkpoint: its entry {name!r} is {entry!r}")
         size = (folder / name).stat().st_size if (folder / name).is_file() else None
         if size != entry["bytes"]:
-            found = "missing" if size is None else f"{size} bytes long, not {entry['bytes']}"
-            raise StorageError(f"the checkpoint {str(folder)!r} is damaged: {name} is {found}")
+            own = "missing" if size is None else f"{size} bytes long, not {entry['bytes']}"
+            raise StorageError(f"the checkpoint {str(folder)!r} is damaged: {name} is {own}")
     return Checkpoint(folder, state["step"], state)
 
 

@@ -68,8 +68,8 @@ class Memory:
         self._kept = [tensors[f"kept.{number}"] for number in range(len(tensors))]
         return True
 
-    def _learn(self, index: Tensor, found: tuple[Tensor, ...]) -> None:
-        small = [_small(value) for value in found]
+    def _learn(self, index: Tensor, said: tuple[Tensor, ...]) -> None:
+        small = [_small(value) for value in said]
         if not self._kept:
             self._kept = [torch.zeros(len(self._known), *value.shape[1:], dtype=value.dtype) for value in small]
         new = ~self._known[index]

@@ -209,6 +209,7 @@ def export_toy(model: Toy, out: Path, export: Any) -> dict[str, Any]:
         **facts,
         "layout": model.layout.to_dict(),
         "features": vectors.shape[1],
+        "opset": artefact.OPSET,
         "preprocessing": export.preprocessing.to_dict(),
         **export.card,
     }

@@ -196,7 +196,7 @@ def frechet_distance(mean_a: Float64, covariance_a: Float64, mean_b: Float64, co
     a, b = np.asarray(covariance_a, dtype=np.float64), np.asarray(covariance_b, dtype=np.float64)
     d = mean_a.size
     if mean_a.shape != (d,) or mean_b.shape != (d,) or a.shape != (d, d) or b.shape != (d, d):
-        shapes = ", ".join(str(list(np.shape(one))) for one in (mean_a, covariance_a, mean_b, covariance_b))
+        shapes = ", ".join(str(list(np.shape(array))) for array in (mean_a, covariance_a, mean_b, covariance_b))
         raise UsageError(f"frechet_distance takes [D], [D, D], [D], [D, D]; got {shapes}")
     values, vectors = np.linalg.eigh((a + a.T) / 2)
     root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T

@@ -65,13 +65,13 @@ class SetDistance:
         """Statistics of a set, batch by batch."""
         return gather((_tensor(batch) for batch in batches), self._extractor)
 
-    def distance(self, real: Any, made: Any) -> float:
+    def distance(self, real: Any, drawn: Any) -> float:
         """Between two sets' statistics."""
-        return fid(real, made)
+        return fid(real, drawn)
 
-    def score(self, made: Any) -> float | None:
+    def score(self, drawn: Any) -> float | None:
         """The Inception Score of a set; None where the features are not Inception's."""
-        return inception_score(made.probabilities)[0] if isinstance(self._extractor, InceptionExtractor) else None
+        return inception_score(drawn.probabilities)[0] if isinstance(self._extractor, InceptionExtractor) else None
 
 
 def _tensor(pixels: Pixels) -> Tensor:

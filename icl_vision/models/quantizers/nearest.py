@@ -124,7 +124,7 @@ def _chunked(x: Tensor, words: Tensor, terms: Tensor, normalise: bool, chunk: in
     room = torch.empty(tall * widest, device=x.device)
     ids = torch.zeros(x.shape[0], dtype=torch.int64, device=x.device)
     for top in range(0, x.shape[0], tall):
-        rows, found = x[top : top + tall], ids[top : top + tall]
+        rows, nearest = x[top : top + tall], ids[top : top + tall]
         best = torch.full((len(rows),), -torch.inf, device=x.device)
         for start, end in spans:
             scores = room[: len(rows) * (end - start)].view(len(rows), end - start)
@@ -135,7 +135,7 @@ def _chunked(x: Tensor, words: Tensor, terms: Tensor, normalise: bool, chunk: in
                 scores.sub_(terms[start:end])
             # A later word must be nearer, not as near, to replace an earlier one: hence ">".
             value, place = _largest(scores)
-            torch.where(value > best, place + start, found, out=found)
+            torch.where(value > best, place + start, nearest, out=nearest)
             torch.maximum(best, value, out=best)
     return ids
 

@@ -3,14 +3,14 @@
 Knows: how a classifier's map of features becomes class probabilities of regions, and these become words.
 Refuses to know: appearance, quantization, files of ours other than the packaged ``words-photo``.
 
-The trunk, the class vectors and the mixture of words are those of ``words-photo`` (see ``words.py``); only the look
+The trunk, the class vectors and the mixture of words are those of ``words-photo`` (``words/photo.py``); only the look
 is new. The trunk's last map is averaged over each cell of a layer's grid. Averaging and the last, linear layer may
 change places, so every region gets class logits as the whole image does (class activation maps, Zhou et al. 2016,
 arXiv:1512.04150). A region alone is seen out of context, so its logits are mixed with those of the whole image:
 
     s(c | r) = g s(c | image) + (1 - g) s(c | region r alone)                g: ``_WHOLE``
     p(c | r) = softmax of (s / 1.5) over the 16 classes that are most probable in any region
-    p(w | r) = sum over these classes of p(c | r) p(w | c)                   p(w | c) as in words.py
+    p(w | r) = sum over these classes of p(c | r) p(w | c)                   p(w | c) as in words/photo.py
 
 Regions choose in order, coarse first, rows before columns, each the best word that is not taken yet: a word said twice
 tells an LLM nothing new, and one that follows is still apt.

@@ -135,8 +135,8 @@ def load_clip(encoder: str | os.PathLike[str]) -> ClipParts:
 
     def features(pixels: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            found = _pooled(model.get_image_features(pixel_values=torch.from_numpy(pixels)))
-        return np.asarray(found.float().numpy())
+            pooled = _pooled(model.get_image_features(pixel_values=torch.from_numpy(pixels)))
+        return np.asarray(pooled.float().numpy())
 
     logger.info("%s: pixels as its processor's to a cosine of %.4f", name, agreement(rule, processor, features))
     return ClipParts(name, model, tokenizer, rule.preprocessing, rule.mean, rule.std)

@@ -233,13 +233,13 @@ class LabelGuide(_FrozenGuide):
             raise UsageError(f"names must be a list of class names, in label order; got {names!r}")
         vocabulary = codebook.vocabulary
         others = [name for name in names if name not in vocabulary]
-        found = {name: codebook.vectors[vocabulary.ids([name])[0]] for name in names if name in vocabulary}
+        known = {name: codebook.vectors[vocabulary.ids([name])[0]] for name in names if name in vocabulary}
         if others:
             embedder = SentenceEmbedder() if embedder is None else embedder
             _check_space(embedder, codebook)
             vectors = class_vectors([[name] for name in others], embedder, codebook)
-            found |= dict(zip(others, vectors, strict=True))
-        return cls(torch.from_numpy(np.stack([found[name] for name in names])), _vectors(codebook))
+            known |= dict(zip(others, vectors, strict=True))
+        return cls(torch.from_numpy(np.stack([known[name] for name in names])), _vectors(codebook))
 
     @torch.no_grad()
     def similarity(self, images: Tensor, *, labels: Tensor | None = None) -> Tensor:

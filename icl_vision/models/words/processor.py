@@ -137,8 +137,8 @@ def agreement(rule: PixelRule, processor: Any, features: Callable[[npt.NDArray[n
             f"the image processor {type(processor).__name__} gives pixels {list(theirs.shape)} where "
             f"{list(ours.shape)} were read from its fields; this model cannot be built on"
         )
-    one, other = (np.asarray(features(values), dtype=np.float64) for values in (ours, theirs.astype(np.float32)))
-    cosine = (one * other).sum(1) / (np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1))
+    own, other = (np.asarray(features(values), dtype=np.float64) for values in (ours, theirs.astype(np.float32)))
+    cosine = (own * other).sum(1) / (np.linalg.norm(own, axis=1) * np.linalg.norm(other, axis=1))
     least = float(cosine.min())
     if not least >= LEAST_COSINE:
         raise ArtefactError(
@@ -178,6 +178,6 @@ def _three(
 ) -> tuple[float, float, float]:
     value = fields.get(field)
     numbers = [value] * 3 if isinstance(value, int | float) else list(value or ())
-    if len(numbers) != 3 or not all(isinstance(one, int | float) and math.isfinite(one) for one in numbers):
+    if len(numbers) != 3 or not all(isinstance(each, int | float) and math.isfinite(each) for each in numbers):
         raise refused(field, "which must be three numbers")
     return (float(numbers[0]), float(numbers[1]), float(numbers[2]))

@@ -101,9 +101,9 @@ def vocabulary_features(
     kinds = hashlib.sha256("\n".join(templates).encode()).hexdigest()
     key = f"{model_fingerprint(parts.model)[:24]}-{vocabulary.hash[:24]}-{kinds[:12]}"
     path = (cache_dir() / "text-features" if cache is None else cache) / f"{key}.safetensors"
-    kept = _read(path, len(vocabulary))
-    if kept is not None:
-        return kept
+    stored = _read(path, len(vocabulary))
+    if stored is not None:
+        return stored
     on_device = replace(parts, model=_TextTower(parts.model.to(device), torch.device(device)))
     total = np.zeros(())
     for template in tqdm(templates, desc="text features", unit="template", disable=not sys.stderr.isatty()):

@@ -96,20 +96,20 @@ def gguf_vectors(
     except ImportError as error:
         raise MissingExtraError("reading a GGUF file's weights (gguf)", "train") from error
     reader = gguf.GGUFReader(str(file))
-    tensor = next((one for one in reader.tensors if one.name == _INPUT_EMBEDDINGS), None)
+    tensor = next((entry for entry in reader.tensors if entry.name == _INPUT_EMBEDDINGS), None)
     if tensor is None:
         raise UsageError(f"the GGUF file {file.name!r} has no tensor {_INPUT_EMBEDDINGS!r}; name that of a text LLM")
     kind = tensor.tensor_type
 
     def rows(ids: list[int]) -> Vectors:
         try:
-            found = gguf.quants.dequantize(np.ascontiguousarray(tensor.data[ids]), kind)
+            rows = gguf.quants.dequantize(np.ascontiguousarray(tensor.data[ids]), kind)
         except NotImplementedError as error:
             raise UsageError(
                 f"the input embeddings of {file.name!r} are stored as {kind.name}, which the installed package gguf "
                 "cannot dequantise; take a file of another type (F16, Q8_0, Q6_K ...)"
             ) from error
-        return np.asarray(found, dtype=np.float32)
+        return np.asarray(rows, dtype=np.float32)
 
     if tokenizer is None:
         with GGUFTokenizer(file) as own:
@@ -121,7 +121,7 @@ def gguf_vectors(
         _mean_rows(pieces, rows, len(tensor.data), file.name),
         {"gguf": file.name, "model": info.name, "sha256": sha256_file(file), "stored_as": kind.name},
         str(licence.contents()) if licence is not None else "unknown",
-        sum(len(one) > 1 for one in pieces),
+        sum(len(word) > 1 for word in pieces),
         LOCAL_USE,
     )
 
@@ -164,7 +164,7 @@ def transformers_vectors(model: str, words: Sequence[str], *, several: Several =
         _mean_rows(pieces, lambda ids: np.asarray(weight[ids].float().cpu().numpy()), len(weight), name),
         {"transformers": name, "model_type": str(network.config.model_type), "stored_as": str(weight.dtype)},
         "unknown",
-        sum(len(one) > 1 for one in pieces),
+        sum(len(word) > 1 for word in pieces),
         LOCAL_USE,
     )
 
@@ -304,8 +304,8 @@ def _embeddings(content: bytes, count: int, name: str) -> Vectors:
     # What is not as it should be is told below: an exception's context would keep the body, with whatever it holds.
     with contextlib.suppress(KeyError, ValueError, TypeError, OverflowError, RecursionError):
         data = json.loads(content)["data"]
-        found = {int(one["index"]): one["embedding"] for one in data}
-        vectors, rows = np.array([found[place] for place in range(count)], dtype=np.float32), len(data)
+        by_index = {int(entry["index"]): entry["embedding"] for entry in data}
+        vectors, rows = np.array([by_index[index] for index in range(count)], dtype=np.float32), len(data)
     if vectors.ndim != 2 or vectors.shape[1] < 1 or rows != count:
         raise LLMResponseError(f"{name!r} did not answer with one vector for each of {count} texts")
     if not np.isfinite(vectors).all():

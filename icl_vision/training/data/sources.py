@@ -126,7 +126,7 @@ def open_source(path: Path, *, part: str = "train") -> Folder | Shards | ImageAr
 def _folder_or_shards(root: Path) -> Folder | Shards:
     """What a folder holds more of, pictures or shards; the others are told."""
     try:
-        found = survey(root)
+        pictures = survey(root)
     except ImageNotFoundError as error:
         raise UsageError(str(error)) from error
     shards = sorted(
@@ -134,23 +134,23 @@ def _folder_or_shards(root: Path) -> Folder | Shards:
         for path in root.iterdir()
         if path.suffix.lower() == ".tar" and path.is_file() and not path.name.startswith(".")
     )
-    if len(shards) > len(found.images):
-        left = Survey(root, left_out={why: names for why, names in found.left_out.items() if why != ARCHIVES})
-        for path in found.images:
+    if len(shards) > len(pictures.images):
+        left = Survey(root, left_out={why: names for why, names in pictures.left_out.items() if why != ARCHIVES})
+        for path in pictures.images:
             left.leave_out("pictures beside the shards", path.relative_to(root))
-        for name in found.left_out.get(ARCHIVES, []):
+        for name in pictures.left_out.get(ARCHIVES, []):
             if root / name not in shards:
                 left.leave_out(ARCHIVES, name)
         left.tell()
         return _shards(shards)
-    if not found.images:
-        there = f" (left out: {found.summary()})" if found.left_out else ""
+    if not pictures.images:
+        there = f" (left out: {pictures.summary()})" if pictures.left_out else ""
         raise UsageError(f"the folder {str(root)!r} holds no file with an image's suffix and no .tar{there}")
-    found.tell()
-    names = [path.relative_to(root).as_posix() for path in found.images]
+    pictures.tell()
+    names = [path.relative_to(root).as_posix() for path in pictures.images]
     labels, classes = _classes(names)
-    sizes = [_size(path) for path in found.images]
-    content = _content(names, sizes, found.images, [0] * len(names))
+    sizes = [_size(path) for path in pictures.images]
+    content = _content(names, sizes, pictures.images, [0] * len(names))
     return Folder(root, names, labels, classes, content, _fingerprint(names, sizes))
 
 
