@@ -67,14 +67,14 @@ def measure(model: SPAE, codebook: Codebook, images: np.ndarray, labels: np.ndar
             }
         )
         with torch.inference_mode():
-            parts = zip(*(torch.split(one, 250) for one in ids[:number]), strict=True)
+            parts = zip(*(torch.split(layer, 250) for layer in ids[:number]), strict=True)
             made = torch.cat([model.decode_ids(part) for part in parts])[:, 0].numpy()
         pixels = (made * 255).round().astype(np.uint8)
-        read = reader.read([Image.fromarray(one).convert("RGB") for one in pixels])
-        words = vectors[np.concatenate([one.flatten(1).numpy() for one in ids[:number]], 1)].mean(1)
+        read = reader.read([Image.fromarray(picture).convert("RGB") for picture in pixels])
+        words = vectors[np.concatenate([layer.flatten(1).numpy() for layer in ids[:number]], 1)].mean(1)
         depths.append(
             {
-                "words": int(sum(one[0].numel() for one in ids[:number])),
+                "words": int(sum(layer[0].numel() for layer in ids[:number])),
                 "psnr": float(psnr(images[..., None], pixels[..., None]).mean()),
                 "read": Accuracy.of((a == str(b) for a, b in zip(read, labels, strict=True)), reader.name).to_dict(),
                 "words_prototype": prototype(words, labels),

@@ -128,7 +128,7 @@ def stored_wrongly(
     with contextlib.closing(sqlite3.connect(cache.path)) as connection:
         rows = [json.loads(body) for (body,) in connection.execute("SELECT body FROM responses")]
     again = dict(zip(images, clf.quietly().classify(list(images.values())), strict=True))
-    known = {name: one.label for name, one in again.items() if one.error is None}
+    known = {name: classification.label for name, classification in again.items() if classification.error is None}
     return {
         "journal": sum(result["label"] != wanted[name] for name, result in results.items()),
         "rows": sum(row["text"] not in LABELS or row["finish_reason"] not in ("stop", "length") for row in rows),

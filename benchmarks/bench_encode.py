@@ -245,10 +245,10 @@ def measure(options: argparse.Namespace, threads: int) -> dict[str, Any]:
 
 def agreeing(ours: Ours, torch: dict[str, Way], what: str) -> float:
     """The share of words that torch gives as the graph does, or of pixels that differ by 1 level of 255 at most."""
-    one, other = np.asarray(torch[what]()), np.asarray(getattr(ours, what)())
+    theirs, other = np.asarray(torch[what]()), np.asarray(getattr(ours, what)())
     if what == "encode":
-        return float((one == other).mean())
-    return float((np.abs(one.astype(np.int16) - other.astype(np.int16)) <= 1).mean())
+        return float((theirs == other).mean())
+    return float((np.abs(theirs.astype(np.int16) - other.astype(np.int16)) <= 1).mean())
 
 
 def main() -> None:

@@ -49,7 +49,7 @@ QUERIES = 10
 
 
 def pairs(count: int, seed: int) -> list[Pair]:
-    return [Pair(f"an image of {at % 10}", one) for at, one in enumerate(pictures(count, DIGIT, seed))]
+    return [Pair(f"an image of {at % 10}", picture) for at, picture in enumerate(pictures(count, DIGIT, seed))]
 
 
 def queries(count: int) -> list[Query]:
@@ -152,7 +152,7 @@ def overhead(rounds: int, seed: int) -> dict[str, Any]:
             spent = time.process_time() - started - llm.inside
             segments = len(drawings[0].answers)
             found[count].append(1000 * spent / segments)
-    further = [(many - one) / (QUERIES - 1) for one, many in zip(found[1], found[QUERIES], strict=True)]
+    further = [(many - alone) / (QUERIES - 1) for alone, many in zip(found[1], found[QUERIES], strict=True)]
     return {
         "segments": segments,
         "ms_a_segment_of_one_query": spread(found[1]),
@@ -172,7 +172,7 @@ def cache(examples: list[int], seed: int) -> dict[str, Any]:
         started = time.perf_counter()
         drawings = decoder.decode_sync(shown, asked)
         seconds = time.perf_counter() - started
-        used = sum((one.usage for one in drawings), Usage())
+        used = sum((drawing.usage for drawing in drawings), Usage())
         rows.append({
             "examples": count,
             "requests": used.requests,
@@ -194,20 +194,20 @@ def malformed(answers: int, seed: int) -> dict[str, Any]:
 def table(results: dict[str, Any]) -> str:
     lines = []
     if "latency" in results:
-        one = results["latency"]
-        over = one["over_ideal"]
+        part = results["latency"]
+        over, cpu = part["over_ideal"], part["cpu_ms_a_request"]
         lines.append(
-            f"latency   {one['requests']} requests, {one['seconds']['median']:.2f} s, "
-            f"ideal {one['ideal_seconds']:.2f} s, "
+            f"latency   {part['requests']} requests, {part['seconds']['median']:.2f} s, "
+            f"ideal {part['ideal_seconds']:.2f} s, "
             f"{over['median']:+.1%} ({over['least']:+.1%} to {over['most']:+.1%}); "
-            f"the client alone {one['client_alone_over_ideal']['median']:+.1%}; CPU a request "
-            f"{one['cpu_ms_a_request']['decoder']:.2f} ms, the client alone {one['cpu_ms_a_request']['client']:.2f} ms"
+            f"the client alone {part['client_alone_over_ideal']['median']:+.1%}; CPU a request "
+            f"{cpu['decoder']:.2f} ms, the client alone {cpu['client']:.2f} ms"
         )
     if "overhead" in results:
-        one = results["overhead"]
+        part = results["overhead"]
         lines.append(
-            f"overhead  {one['ms_a_segment_of_one_query']['median']:.2f} ms a segment of one query, "
-            f"{one['ms_for_each_further_query']['median']:.2f} ms for each further query"
+            f"overhead  {part['ms_a_segment_of_one_query']['median']:.2f} ms a segment of one query, "
+            f"{part['ms_for_each_further_query']['median']:.2f} ms for each further query"
         )
     for row in results.get("cache", {}).get("rows", ()):
         lines.append(
@@ -215,10 +215,10 @@ def table(results: dict[str, Any]) -> str:
             f"{row['expected']:.1%}, fixed part {row['fixed_part']:.1%}), {row['seconds_a_picture']:.1f} s a picture"
         )
     if "fuzz" in results:
-        one = results["fuzz"]
+        part = results["fuzz"]
         lines.append(
-            f"fuzz      {one['answers']} malformed answers in {one['segments']} segments: {one['read']} repaired, "
-            f"{one['refused']} refused, {len(one['crashes'])} crashes, {len(one['silent'])} silent guesses"
+            f"fuzz      {part['answers']} malformed answers in {part['segments']} segments: {part['read']} repaired, "
+            f"{part['refused']} refused, {len(part['crashes'])} crashes, {len(part['silent'])} silent guesses"
         )
     return "\n".join(lines)
 

@@ -55,8 +55,10 @@ def main() -> None:
     options = parser.parse_args()
     photos = list_images(PHOTOS)[: options.images]
     words, ascii_art = ImageTokenizer.from_pretrained("words-photo"), ImageTokenizer.from_pretrained("ascii")
-    texts = {f"words-photo, k={k}": [" " + words.to_text(one) for one in words.encode(photos, k)] for k in options.k}
-    texts["ascii, 16x16"] = [ascii_art.to_text(one) for one in ascii_art.encode(photos)]
+    texts = {
+        f"words-photo, k={k}": [" " + words.to_text(pyramid) for pyramid in words.encode(photos, k)] for k in options.k
+    }
+    texts["ascii, 16x16"] = [ascii_art.to_text(pyramid) for pyramid in ascii_art.encode(photos)]
     rows: list[dict[str, Any]] = []
     print(f"{len(photos)} photographs; tokens per image, fewest to most")
     for name, count in counters().items():

@@ -88,7 +88,7 @@ def make_onnx(module: Encoder, codebook: torch.Tensor, z: torch.Tensor, threads:
     value = ort.OrtValue.ortvalue_from_numpy(codebook.numpy())
     session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     feeds = {"z": ort.OrtValue.ortvalue_from_numpy(z.numpy()), "codebook": value}
-    return lambda: [torch.from_numpy(one.numpy()) for one in session.run_with_ort_values(names, feeds)]
+    return lambda: [torch.from_numpy(value.numpy()) for value in session.run_with_ort_values(names, feeds)]
 
 
 def time_ways(ways: list[str], words: int, width: int, batch: int, rounds: int, threads: int) -> dict[str, Any]:
@@ -119,9 +119,9 @@ def time_ways(ways: list[str], words: int, width: int, batch: int, rounds: int, 
                 rows[way][f"ratio_to_{bare.replace(', ', '_').replace(' ', '_')}"] = statistics.median(ratios)
     parity = {}
     if "torch" in runs:
-        reference = torch.cat([one.flatten(1) for one in runs["torch"]()], dim=1)
+        reference = torch.cat([layer.flatten(1) for layer in runs["torch"]()], dim=1)
         for way in runs.keys() - {"torch", *WAYS[:2]}:
-            ids = torch.cat([one.flatten(1) for one in runs[way]()], dim=1)
+            ids = torch.cat([layer.flatten(1) for layer in runs[way]()], dim=1)
             parity[way] = {"ids": ids.numel(), "equal": int((ids == reference).sum())}
     return {"words": words, "width": width, "batch": batch, "ways": rows, "skipped": skipped, "parity": parity}
 

@@ -51,10 +51,10 @@ def opened(page: Path, width: int, height: int) -> dict[str, Any]:
     """Median seconds of several openings, and of the step to the next question; the heap afterwards."""
     loads, steps, heap = [], [], 0
     for _ in range(OPENINGS):
-        with browser.Browser(width=width, height=height) as one:
-            loads.append(one.open(page, ready=READY))
+        with browser.Browser(width=width, height=height) as tab:
+            loads.append(tab.open(page, ready=READY))
             steps.append(
-                one.run(
+                tab.run(
                     "(async () => { const start = performance.now(), node = document.querySelector('#detail h3');"
                     " location.hash = document.querySelector('#items li:nth-child(3) a').hash;"
                     " while (document.querySelector('#detail h3') === node)"
@@ -62,9 +62,9 @@ def opened(page: Path, width: int, height: int) -> dict[str, Any]:
                     " return performance.now() - start; })()"
                 )
             )
-            heap = one.call("Runtime.getHeapUsage")["usedSize"]
-            if one.messages:
-                raise SystemExit(f"the page complains: {one.messages}")
+            heap = tab.call("Runtime.getHeapUsage")["usedSize"]
+            if tab.messages:
+                raise SystemExit(f"the page complains: {tab.messages}")
     return {
         "open_s": round(statistics.median(loads), 3),
         "next_question_ms": round(statistics.median(steps), 1),

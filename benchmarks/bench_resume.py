@@ -126,7 +126,9 @@ def cases(size: int) -> dict[str, Case]:
 
     def generate(folder: Path, url: str, out: Path) -> list[str]:
         # 19 segments of each drawing.
-        queries = [one for number in range(max(1, size // 19)) for one in ("--query", f"an image of {number}")]
+        queries = [
+            argument for number in range(max(1, size // 19)) for argument in ("--query", f"an image of {number}")
+        ]
         return [
             "generate",
             "--examples",
@@ -165,13 +167,15 @@ def _measured(out: Path) -> Any:
 
 def _drawn(out: Path) -> Any:
     images = json.loads((out / "results.json").read_text(encoding="utf-8"))["images"]
-    return [(Path(one["file"]).name, (out / Path(one["file"]).name).read_bytes(), one["error"]) for one in images]
+    return [
+        (Path(image["file"]).name, (out / Path(image["file"]).name).read_bytes(), image["error"]) for image in images
+    ]
 
 
 def _trained(out: Path) -> Any:
     newest = sorted((out / "checkpoints").iterdir())[-1]
     metrics = json.loads((out / "results.json").read_text(encoding="utf-8"))["metrics"]
-    return newest.name, metrics, {one.name: one.read_bytes() for one in newest.glob("*.safetensors")}
+    return newest.name, metrics, {part.name: part.read_bytes() for part in newest.glob("*.safetensors")}
 
 
 # ---- kills ----

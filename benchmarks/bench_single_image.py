@@ -91,22 +91,26 @@ def measure(folder: Any, options: argparse.Namespace, cache: Path) -> dict[str, 
     learnt = [timed(lambda image=image: learning.classify([image])[0]) for image in singles]
     learnt_batch = timed(lambda: learning.classify(batch))
     again, _ = timed(lambda: classifier().fit(support, names))
-    rows = [np.log([list(one.probabilities.values()) for _, one in side]) for side in (asked, learnt)]
-    together = [np.log([list(one.probabilities.values()) for one in asked_batch[1][: len(singles)]])]
+    rows = [
+        np.log([list(classification.probabilities.values()) for _, classification in side]) for side in (asked, learnt)
+    ]
+    together = [
+        np.log([list(classification.probabilities.values()) for classification in asked_batch[1][: len(singles)]])
+    ]
     best = rows[0].argmax(axis=1)
     every = np.arange(len(best))
     apart = np.abs(rows[0] - rows[1])
-    seconds = [statistics.median(one for one, _ in side) for side in (asked, learnt)]
+    seconds = [statistics.median(took for took, _ in side) for side in (asked, learnt)]
     document = header(options.seed) | {
         "data": options.data.name,
         "ways": options.ways,
         "shots": options.shots,
         "images": len(singles),
-        "asked": {"seconds": [one for one, _ in asked], "median": seconds[0]},
-        "learnt": {"seconds": [one for one, _ in learnt], "median": seconds[1]},
+        "asked": {"seconds": [took for took, _ in asked], "median": seconds[0]},
+        "learnt": {"seconds": [took for took, _ in learnt], "median": seconds[1]},
         "ratio": seconds[0] / seconds[1],
-        "requests_asked": [one.usage.requests for _, one in asked],
-        "requests_learnt": [one.usage.requests for _, one in learnt],
+        "requests_asked": [classification.usage.requests for _, classification in asked],
+        "requests_learnt": [classification.usage.requests for _, classification in learnt],
         "fit_seconds": {"words alone": words_alone, "first": first, "again": again},
         "learning_seconds": first - words_alone,
         "fit_requests": learning.fit_usage_.requests,

@@ -75,7 +75,7 @@ class Browser:
         os.close(theirs_out)
         try:
             targets = self.call("Target.getTargets", session=False)["targetInfos"]
-            page = next(one["targetId"] for one in targets if one["type"] == "page")
+            page = next(target["targetId"] for target in targets if target["type"] == "page")
             attached = self.call("Target.attachToTarget", {"targetId": page, "flatten": True}, session=False)
             self._session = attached["sessionId"]
             for domain in ("Page", "Runtime", "Log", "Network"):
@@ -158,7 +158,7 @@ class Browser:
         elif method == "Log.entryAdded":
             self.messages.append(given["entry"]["text"])
         elif method == "Runtime.consoleAPICalled":
-            self.messages.append(" ".join(str(one.get("value")) for one in given["args"]))
+            self.messages.append(" ".join(str(argument.get("value")) for argument in given["args"]))
         elif method == "Network.requestWillBeSent" and not given["request"]["url"].startswith(("file:", "data:")):
             self.messages.append(f"asked for {given['request']['url'][:200]}")
 

@@ -316,7 +316,7 @@ def table(trees: list[dict[str, Any]]) -> str:
     for folder in sorted({folder for tree in trees for folder in tree["folders"]}):
         row(folder, lambda tree, at=folder: _folder(tree["folders"].get(at)))
     row("all: modules, lines", lambda tree: _folder(_sum(tree)))
-    row("most files in a folder", lambda tree: max(one["files"] for one in tree["folders"].values()))
+    row("most files in a folder", lambda tree: max(folder["files"] for folder in tree["folders"].values()))
     for name in TRIPS:
         row(f"{name}: modules", lambda tree, at=name: tree["trips"][at]["modules"])
         row(f"{name}: crossings (back)", lambda tree, at=name: _crossings(tree["trips"][at]))

@@ -36,7 +36,7 @@ RANKS = 12
 def ranks(tokenizer: ImageTokenizer, folder: Path) -> dict[str, int]:
     """The best rank of every word that is among the first ``RANKS`` of a class."""
     graph = onnx.load(folder / "encoder.onnx").graph
-    weights = {one.name: numpy_helper.to_array(one).astype(np.float32) for one in graph.initializer}
+    weights = {tensor.name: numpy_helper.to_array(tensor).astype(np.float32) for tensor in graph.initializer}
     vectors = next(value for name, value in weights.items() if name.startswith("class_vectors"))
     pairs = [value for value in weights.values() if value.shape == (len(vectors), 5)]
     (others,) = [value.astype(np.int64) for value in pairs if value.max() > 1]
@@ -85,7 +85,9 @@ def check(tokenizer: ImageTokenizer, found: dict[str, int], images: ImageFolder,
     """Print how many photographs have a word that is no likely one."""
     items = [item for items in images.classes.values() for item in items]
     some = random.Random(0).sample(items, min(options.n, len(items)))
-    texts = [tokenizer.to_text(one).split() for one in tokenizer.encode([images.root / one for one in some], 5)]
+    texts = [
+        tokenizer.to_text(pyramid).split() for pyramid in tokenizer.encode([images.root / path for path in some], 5)
+    ]
     other = sum(any(found.get(word, RANKS + 1) > 5 for word in words) for words in texts)
     print(f"{options.check.name}: {other} of {len(texts)} photographs have a word of another rank than 1 to 5")
 

@@ -94,7 +94,7 @@ def fuzz(answers: int, seed: int) -> dict[str, Any]:
     draw = random.Random(seed)
     counts: collections.Counter[str] = collections.Counter()
     shown = pictures(5, layout, seed)
-    pairs = [Pair(f"an image of {number}", one) for number, one in enumerate(shown)]
+    pairs = [Pair(f"an image of {number}", pyramid) for number, pyramid in enumerate(shown)]
     found: dict[str, Any] = {"segments": 0, "read": 0, "refused": 0, "crashes": [], "silent": []}
 
     def answer(text: str) -> str:
@@ -130,7 +130,7 @@ def _count(drawing: Drawing, found: dict[str, Any]) -> None:
                 found["silent"].append(f"segment {number} was refused without a reason")
             continue
         found["read"] += 1
-        found["silent"] += [f"segment {number}: {one}" for one in guesses(answer)]
+        found["silent"] += [f"segment {number}: {guess}" for guess in guesses(answer)]
 
 
 def guesses(answer: SegmentAnswer) -> list[str]:

@@ -40,4 +40,4 @@ class NumberTokenizer(ImageTokenizer):
 
     def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
         ids = [np.asarray(image, dtype=np.int32)[:1, :, 0] // 20 for image in images]
-        return [TokenPyramid((one,), self.layout, self.vocabulary) for one in ids]
+        return [TokenPyramid((layer,), self.layout, self.vocabulary) for layer in ids]

@@ -162,8 +162,8 @@ def asked(folder: Path) -> dict[tuple[str, str, int, int], Answers]:
         truth = np.asarray(item["truth"])
         for rule in ("direct", "channel"):
             for name, scores in item.get(rule, {}).items():
-                one = Answers(np.asarray(scores), truth, np.zeros(len(truth), dtype=np.int64))
-                found.setdefault((rule, name, item["ways"], item["shots"]), []).append(one)
+                answers = Answers(np.asarray(scores), truth, np.zeros(len(truth), dtype=np.int64))
+                found.setdefault((rule, name, item["ways"], item["shots"]), []).append(answers)
     return {key: together(parts) for key, parts in found.items()}
 
 
@@ -171,8 +171,8 @@ def power_of_shots(parts: Mapping[int, Sequence[Answers]]) -> tuple[float, float
     """(a, b) of temperature = a * shots ** b, by log-loss over all answers."""
 
     def fitted(power: float) -> tuple[float, float]:
-        rows = [row / shots**power for shots, every in parts.items() for one in every for row in one.scores]
-        places = [int(place) for every in parts.values() for one in every for place in one.truth]
+        rows = [row / shots**power for shots, every in parts.items() for answers in every for row in answers.scores]
+        places = [int(place) for every in parts.values() for answers in every for place in answers.truth]
         scale = best_temperature(rows, places)
         shares = [float(softmax(row / scale)[place]) for row, place in zip(rows, places, strict=True)]
         return float(-np.log(np.maximum(shares, 1e-300)).mean()), scale
@@ -191,8 +191,8 @@ def short(found: Reliability) -> dict[str, Any]:
         "accuracy": round(found.accuracy, 4),
         "confidence": round(found.confidence, 4),
         "ece": round(found.ece, 4),
-        "interval": [round(one, 4) for one in found.interval],
-        "perfect": [round(one, 4) for one in found.perfect],
+        "interval": [round(end, 4) for end in found.interval],
+        "perfect": [round(end, 4) for end in found.perfect],
         "brier": round(found.brier or 0.0, 4),
     }
 
@@ -224,18 +224,18 @@ def fit_tables(tables: Sequence[Table], answers: int, seed: int, *, contextual: 
         row = []
         for shots in shots_axis:
             drawn = {name: draw(t, name, ways, shots, answers, seed, contextual=contextual) for t, name in data}
-            parts = {name: one for name, one in drawn.items() if one is not None}
-            alone = {name: one.fitted() for name, one in parts.items()}
+            parts = {name: part for name, part in drawn.items() if part is not None}
+            alone = {name: part.fitted() for name, part in parts.items()}
             temperature = together([*parts.values()]).fitted()
             row.append(temperature)
-            n += sum(len(one.truth) for one in parts.values())
-            for name, one in parts.items():
+            n += sum(len(part.truth) for part in parts.values())
+            for name, part in parts.items():
                 cell = {"data": name, "words": info["k"], "ways": ways, "shots": shots, "temperature": temperature}
                 for kind, used in (("raw", 1.0), ("calibrated", temperature)):
-                    cell[kind] = short(one.measured(used, 200))
+                    cell[kind] = short(part.measured(used, 200))
                 for other, own in alone.items():
                     if other != name:
-                        cell["fitted_to_the_other_alone"] = {"temperature": own, **short(one.measured(own, 200))}
+                        cell["fitted_to_the_other_alone"] = {"temperature": own, **short(part.measured(own, 200))}
                 cells.append(cell)
                 print(name, ways, shots, cell["raw"]["ece"], cell["calibrated"]["ece"], temperature, file=sys.stderr)
         temperatures.append(row)
@@ -257,19 +257,22 @@ def fit_episodes(folders: Sequence[Path]) -> list[dict[str, Any]]:
         for name, contextual in NAMES.items():
             parts: dict[int, list[Answers]] = {}
             for of in found.values():
-                for (rule, kind, _, shots), one in of.items():
+                for (rule, kind, _, shots), answers in of.items():
                     if (rule, kind) == (method, name):
-                        parts.setdefault(shots, []).append(one)
+                        parts.setdefault(shots, []).append(answers)
             scale, power = power_of_shots(parts)
             shots_axis = sorted(parts)
             cells = []
             for data, of in found.items():
-                for (rule, kind, ways, shots), one in sorted(of.items()):
+                for (rule, kind, ways, shots), answers in sorted(of.items()):
                     if (rule, kind) == (method, name):
                         temperature = scale * shots**power
                         cell = {"data": data, "words": config["k"], "ways": ways, "shots": shots}
                         cells.append({**cell, "temperature": round(temperature, 4)})
-                        cells[-1] |= {"raw": short(one.measured(1.0)), "calibrated": short(one.measured(temperature))}
+                        cells[-1] |= {
+                            "raw": short(answers.measured(1.0)),
+                            "calibrated": short(answers.measured(temperature)),
+                        }
                         print(method, name, data, ways, shots, cells[-1]["raw"]["ece"], cells[-1]["calibrated"]["ece"],
                               round(temperature, 2), file=sys.stderr)  # fmt: skip
             rules.append(
@@ -278,7 +281,7 @@ def fit_episodes(folders: Sequence[Path]) -> list[dict[str, Any]]:
                     # One temperature for all ways: so few answers tell no change with them.
                     "axes": {"words": [config["k"]], "ways": [2, 10], "shots": shots_axis},
                     "temperatures": [[[round(scale * shots**power, 4) for shots in shots_axis]] * 2],
-                    "n": sum(len(one.truth) for every in parts.values() for one in every),
+                    "n": sum(len(answers.truth) for every in parts.values() for answers in every),
                     "measured": cells,
                 }
             )
@@ -336,14 +339,14 @@ def check(options: argparse.Namespace) -> None:
     identity = connect("local").identity
     cells: list[dict[str, Any]] = []
 
-    def add(rule: Mapping[str, Any], data: str, words: int, ways: int, shots: int, one: Answers) -> None:
+    def add(rule: Mapping[str, Any], data: str, words: int, ways: int, shots: int, answers: Answers) -> None:
         found = find_map(
             Situation(
                 identity, rule["prompt"], rule["tokenizer_hash"], rule["method"], rule["ensemble"], rule["contextual"],
                 words, ways, shots,
             )
         )  # fmt: skip
-        raw = one.measured(1.0)
+        raw = answers.measured(1.0)
         cell = {
             **{key: rule[key] for key in ("tokenizer", "method", "ensemble", "contextual")},
             "data": data,
@@ -353,7 +356,7 @@ def check(options: argparse.Namespace) -> None:
             "raw": short(raw) | {"bins": [bin.to_dict() for bin in raw.bins]},
         }
         if found is not None:
-            after = one.measured(found.temperature)
+            after = answers.measured(found.temperature)
             cell |= {"temperature": found.temperature, "note": found.note}
             cell["calibrated"] = short(after) | {"bins": [bin.to_dict() for bin in after.bins]}
         cells.append(cell)
@@ -374,9 +377,9 @@ def check(options: argparse.Namespace) -> None:
                         add(rule, name or " + ".join(map(str, names)), table.info["k"], ways, shots, drawn)
     for folder in options.episodes:
         config = read_info(folder)["config"]
-        for (method, name, ways, shots), one in sorted(asked(folder).items()):
+        for (method, name, ways, shots), answers in sorted(asked(folder).items()):
             rule = rule_of(config["tokenizer"], method, ensemble=False, contextual=NAMES[name])
-            add(rule, Path(config["data"]).stem, config["k"], ways, shots, one)
+            add(rule, Path(config["data"]).stem, config["k"], ways, shots, answers)
     write(options.out, {**header(options.seed), "answers_a_cell": options.answers, "cells": cells})
 
 
@@ -395,14 +398,16 @@ def own(options: argparse.Namespace) -> None:
             random = np.random.default_rng(options.seed)
             parts, temperatures = [], []
             for _ in range(options.answers // 50):
-                chosen = [random.permutation(classes[one]) for one in random.choice(len(classes), ways, replace=False)]
+                chosen = [
+                    random.permutation(classes[which]) for which in random.choice(len(classes), ways, replace=False)
+                ]
                 asked_about = [(place, truth) for truth, order in enumerate(chosen) for place in order[shots:][:left]]
                 asked_about = [asked_about[place] for place in random.permutation(len(asked_about))]
                 words = [[place_of[word] for word in table.images[place][2]] for place, _ in asked_about]
                 scores = np.stack(
                     [[_pooled(table.rows[np.ix_(order[:shots], row)]).sum() for order in chosen] for row in words]
                 )
-                truth = np.asarray([one for _, one in asked_about])
+                truth = np.asarray([label for _, label in asked_about])
                 first, rest = slice(0, images), slice(100, None)
                 fitted = best_temperature([*scores[first]], truth[first].tolist()) if images else 1.0
                 temperatures.append(fitted)

@@ -116,7 +116,7 @@ def words_of(
         ]
         paths = [str(folder.path(path)) for _, path in chosen]
         found = encode(tokenizer, paths, k, batch_size=32, keep_errors=False, done=lambda count: None)
-        words = [tokenizer.to_text(one).split() for one in found if not isinstance(one, Exception)]
+        words = [tokenizer.to_text(pyramid).split() for pyramid in found if not isinstance(pyramid, Exception)]
     return [(label, f"{data.stem}/{path}", row) for (label, path), row in zip(chosen, words, strict=True)]
 
 

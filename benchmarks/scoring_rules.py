@@ -290,8 +290,8 @@ def main() -> None:
     cells = []
     for rule in [*options.rules, "words_prototype"]:
         for shots in sorted(options.shots):
-            right = [one for episode in episodes for one in episode["right"][str(shots)][rule]]
-            other = [one for episode in episodes for one in episode["right"][str(shots)]["words_prototype"]]
+            right = [hit for episode in episodes for hit in episode["right"][str(shots)][rule]]
+            other = [hit for episode in episodes for hit in episode["right"][str(shots)]["words_prototype"]]
             cells.append(
                 {
                     "rule": rule,
@@ -311,7 +311,7 @@ def main() -> None:
             "episodes": options.episodes,
             "queries_an_episode": options.ways,
             "meaning": {rule: RULES[rule][0] for rule in options.rules if rule in RULES},
-            "requests_an_episode": round(float(np.mean([one["usage"]["requests"] for one in episodes])), 1),
+            "requests_an_episode": round(float(np.mean([episode["usage"]["requests"] for episode in episodes])), 1),
             "cells": cells,
         },
     )

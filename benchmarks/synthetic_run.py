@@ -94,15 +94,15 @@ def item_of(
         gain = strength * (skill if kind == "llm" else 1.0) * min(1.0, 0.85 + 0.04 * setting.shots)
         gain *= 0.1 if not setting.induction and name in OPEN_ENDED else 1.0
         right = (once if name in OPEN_ENDED else luck.random()) < gain + (1 - gain) / setting.ways
-        wrong = [one for one in labels if one != truth]
+        wrong = [choice for choice in labels if choice != truth]
         label: str | None = truth if right else wrong[int(once * 97) % len(wrong)]
         probabilities = None
         if name in OPEN_ENDED:
             label = label if right or once < 0.9 else None
         elif kind == "llm":
-            weights = {one: luck.random() ** 3 for one in labels}
+            weights = {choice: luck.random() ** 3 for choice in labels}
             weights[label or ""] = max(weights.values()) + luck.random()
-            probabilities = {one: weight / sum(weights.values()) for one, weight in weights.items()}
+            probabilities = {choice: weight / sum(weights.values()) for choice, weight in weights.items()}
         said = _completion(truth, wrong, once, answers) if name == OPEN_ENDED[-1] else None
         answers[name] = {"label": label, "right": right, "raw": said, "probabilities": probabilities, "calls": calls}
         if said is not None:
@@ -159,9 +159,9 @@ def make_run(
     """
     if images is not None:
         files = {
-            one.name: [f"{one.name}/{path.name}" for path in sorted(one.iterdir())]
-            for one in sorted(images.iterdir())
-            if one.is_dir()
+            folder.name: [f"{folder.name}/{path.name}" for path in sorted(folder.iterdir())]
+            for folder in sorted(images.iterdir())
+            if folder.is_dir()
         }
     else:
         files = {
