@@ -343,7 +343,7 @@ class SegmentPrompts:
         examples = [
             SegmentExample(
                 self._condition(pass_, pair.condition),
-                " ".join(target[place] for place in pass_.shown),
+                " ".join([target[place] for place in pass_.shown]),
                 " ".join(target[segment.start : segment.stop]),
             )
             for pair, target in zip(self.pairs_of(pass_.stage), words, strict=True)
@@ -375,7 +375,7 @@ class SegmentPrompts:
         lacking = next((place for place in pass_.shown if words[place] is None), None)
         if lacking is not None:
             raise UsageError(f"pass {pass_.number} is shown place {lacking}, which has no word yet")
-        shown = " ".join(words[place] or "" for place in pass_.shown)
+        shown = " ".join([words[place] or "" for place in pass_.shown])
         return self.fixed(pass_).prepared.query(condition=condition, words=shown)
 
     def _condition(self, pass_: Pass, condition: Condition) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, astuple, dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from icl_vision import checks
@@ -109,7 +109,9 @@ class SegmentPromptBuilder:
             TemplateError: a block fails, or the text is longer than ``max_chars``.
         """
         variables: dict[str, Any] = {"induction": self.induction, **asdict(place)}
-        texts = iter(check_texts(text for example in examples for text in astuple(example)))
+        texts = iter(
+            check_texts([text for example in examples for text in (example.condition, example.words, example.answer)])
+        )
         shown = [dict(zip(SHOWN, three, strict=True)) for three in zip(texts, texts, texts, strict=True)]
         rendered = render_fixed(self.template, variables, {"examples": shown}, max_chars=self.max_chars)
         return PreparedSegment(*rendered, self.template, variables, self.max_chars)
