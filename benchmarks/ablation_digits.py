@@ -26,8 +26,8 @@ from icl_vision.evaluation.few_shot.episodes.drawing import Draw
 from icl_vision.evaluation.kit.digit_reader import DigitReader
 from icl_vision.evaluation.kit.image_metrics import psnr
 from icl_vision.evaluation.kit.metrics import Accuracy
+from icl_vision.models.losses.guides import LabelGuide
 from icl_vision.models.spae import SPAE
-from icl_vision.models.words.guidance import LabelGuide
 from icl_vision.training import load_config, load_model, train
 
 PREFIX = "ablation-"

@@ -24,7 +24,7 @@ import numpy as np
 
 from icl_vision.codebook import DEFAULT_CODEBOOK, Codebook, normalise
 from icl_vision.errors import IclVisionError, UsageError
-from icl_vision.models.words.guidance import DIGIT_NAMES
+from icl_vision.models.losses.guides import DIGIT_NAMES
 from icl_vision.portable import BPETokenizer, WordTokenizer
 from icl_vision.vocabulary import Vocabulary
 

@@ -27,7 +27,7 @@ from icl_vision.training.seeds import DEPTH, WEIGHTS, generator, kept_generators
 from icl_vision.training.step import TOTAL, Adversary, TrainingStep
 
 if TYPE_CHECKING:
-    from icl_vision.models.words.guidance import Guide
+    from icl_vision.models.losses.guides import Guide
 
 logger = logging.getLogger(__name__)
 
@@ -262,7 +262,7 @@ def build_step(config: SpaeTrainConfig, model: SPAE, codebook: Codebook | None, 
 
 
 def _guide(config: GuideConfig, codebook: Codebook | None, classes: Sequence[str]) -> Guide:
-    from icl_vision.models.words.guidance import DIGIT_NAMES, CLIPGuide, ConSEGuide, LabelGuide
+    from icl_vision.models.losses.guides import DIGIT_NAMES, CLIPGuide, ConSEGuide, LabelGuide
 
     if codebook is None:
         raise UsageError("loss.semantic needs words, and the codebook is drawn at random: set loss.semantic to 0")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from icl_vision.codebook import Codebook
 from icl_vision.evaluation.reconstruction import Pixels
+from icl_vision.models.losses.guides import ConSEGuide
 from icl_vision.models.losses.image_quality import (
     EfficientNetExtractor,
     FeatureExtractor,
@@ -27,7 +28,6 @@ from icl_vision.models.losses.image_quality import (
     lpips,
 )
 from icl_vision.models.losses.perceptual import load_lpips
-from icl_vision.models.words.guidance import ConSEGuide
 
 
 def perceptual() -> Callable[[Pixels, Pixels], npt.NDArray[np.float32]]:

@@ -1,7 +1,7 @@
 """The semantic loss of SPAE: words that fit the image pull the encoder towards them (eq. 4 to 7).
 
 Knows: candidate pools, targets, and the softmax cross-entropy over squared distances to every word.
-Refuses to know: where similarities come from (models/words/guidance.py), and every other loss.
+Refuses to know: where similarities come from (models/losses/guides.py), and every other loss.
 
 Source: Yu et al. 2023, "SPAE" (arXiv:2306.17842), section 3.1. With similarities s'(I, k) of image and word:
 

@@ -41,8 +41,8 @@ from icl_vision.models.losses.discriminator import (
 from icl_vision.models.losses.semantic import SemanticLoss, SemanticOptions, Targets, semantic_loss
 
 if TYPE_CHECKING:
+    from icl_vision.models.losses.guides import Guide
     from icl_vision.models.spae import SpaeOutput
-    from icl_vision.models.words.guidance import Guide
 
 _TINY = 1e-8
 _WEIGHTS = ("pixel", "commitment", "codebook", "gan", "perceptual", "lecam", "r1", "semantic", "shallow")

@@ -16,11 +16,12 @@ from PIL import Image  # noqa: E402
 from icl_vision import contracts  # noqa: E402
 from icl_vision.codebook import Codebook, normalise  # noqa: E402
 from icl_vision.errors import ArtefactNotFoundError, UsageError  # noqa: E402
+from icl_vision.models.losses import guides  # noqa: E402
+from icl_vision.models.losses.guides import DIGIT_NAMES, CLIPGuide, ConSEGuide, Guide, LabelGuide  # noqa: E402
 from icl_vision.models.nets.batches import apply_rule, rgb, scale  # noqa: E402
 from icl_vision.models.nets.efficientnet import EfficientNetLite0  # noqa: E402
-from icl_vision.models.words import guidance, text_features  # noqa: E402
+from icl_vision.models.words import text_features  # noqa: E402
 from icl_vision.models.words.clip_words import load_clip  # noqa: E402
-from icl_vision.models.words.guidance import DIGIT_NAMES, CLIPGuide, ConSEGuide, Guide, LabelGuide  # noqa: E402
 from icl_vision.models.words.photo import WITHHELD, WordsPhoto  # noqa: E402
 from icl_vision.models.words.text_features import IMAGENET_TEMPLATES, vocabulary_features  # noqa: E402
 from icl_vision.tokenizers.pixels import Preprocessing  # noqa: E402
@@ -197,8 +198,8 @@ def test_conse_is_the_mean_of_the_ten_best_classes(photo: WordsPhoto, codebook: 
 
 
 def test_conse_loads_from_its_parts(monkeypatch: pytest.MonkeyPatch, codebook: Codebook, photo: WordsPhoto) -> None:
-    monkeypatch.setattr(guidance, "load_published", lambda: photo.trunk)
-    monkeypatch.setattr(guidance, "imagenet_names", lambda: [[f"class {number}"] for number in range(14)])
+    monkeypatch.setattr(guides, "load_published", lambda: photo.trunk)
+    monkeypatch.setattr(guides, "imagenet_names", lambda: [[f"class {number}"] for number in range(14)])
     monkeypatch.setattr(photo.trunk, "fold", lambda: photo.trunk)
     guide = ConSEGuide.load(codebook, embedder=TinyEmbedder())
     images = torch.rand(1, 1, 28, 28)
