@@ -308,10 +308,10 @@ def measure(tree: Path, pylint: str | None) -> dict[str, Any]:
 
 def table(trees: list[dict[str, Any]]) -> str:
     """A column for each checkout."""
-    lines = [f"{'':36}" + "".join(f"{(tree['commit'] or '?')[:7]:>22}" for tree in trees)]
+    lines = [f"{'':42}" + "".join(f"{(tree['commit'] or '?')[:7]:>22}" for tree in trees)]
 
     def row(name: str, cell: Callable[[dict[str, Any]], object]) -> None:
-        lines.append(f"{name:36}" + "".join(f"{cell(tree)!s:>22}" for tree in trees))
+        lines.append(f"{name:42}" + "".join(f"{cell(tree)!s:>22}" for tree in trees))
 
     for folder in sorted({folder for tree in trees for folder in tree["folders"]}):
         row(folder, lambda tree, at=folder: _folder(tree["folders"].get(at)))
