@@ -192,8 +192,12 @@ def test_the_packaged_artefact_can_be_made_again(tmp_path: Path) -> None:
 
     card = exporter.build_words_photo(tmp_path / "words-photo")
     packaged = json.loads((PACKAGED / "card.json").read_text())
-    for key in ("name", "kind", "recipe", "codebook", "vocabulary", "preprocessing", "licence", "provenance"):
+    for key in ("name", "kind", "codebook", "vocabulary", "preprocessing", "licence", "provenance"):
         assert card[key] == packaged[key], key
+    recipe, recorded = ({**made["recipe"]} for made in (card, packaged))
+    # The packaged card names the module as it was called when the artefact was made.
+    assert recipe.pop("module").rsplit(".", 1)[-1] == recorded.pop("module").rsplit(".", 1)[-1] == "WordsPhoto"
+    assert recipe == recorded
     assert card["files"]["classes.txt"] == packaged["files"]["classes.txt"]
     assert card["metrics"]["parity"]["mismatches"] == 0
 
