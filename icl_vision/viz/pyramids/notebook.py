@@ -136,7 +136,7 @@ def _layer(pyramid: TokenPyramid, layer: int, similarity: Similarity | None, beh
     rows, columns = grid[-2:]
     deep = rows * columns > READABLE and not flat
     frames = [found[start : start + rows * columns] for start in range(0, len(found), rows * columns)]
-    tables = "".join(_table(one, columns, deep=deep, flat=flat, behind=behind) for one in frames)
+    tables = "".join(_table(frame, columns, deep=deep, flat=flat, behind=behind) for frame in frames)
     words = _cloud(found) if deep else ""
     return f'<div>{head}<div class="layer"><div class="frames{" deep" * deep}">{tables}</div>{words}</div></div>'
 

@@ -184,8 +184,8 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         waiting += [link.__cause__, link.__context__]
         if isinstance(link, BaseExceptionGroup):
             waiting += link.exceptions
-        waiting += [one for one in (_get(link, name) for name in _INNER) if isinstance(one, BaseException)]
-        waiting += [one for one in link.args if isinstance(one, BaseException)]
+        waiting += [inner for inner in (_get(link, name) for name in _INNER) if isinstance(inner, BaseException)]
+        waiting += [argument for argument in link.args if isinstance(argument, BaseException)]
 
 
 def own_status(error: BaseException) -> int | None:
@@ -217,11 +217,11 @@ def wait_of(links: list[BaseException], status: int) -> float | None:
             bodies.insert(0, own)
         headers += list(_headers(link))
         body = _body_of(link)
-        bodies += [one for one in (body, str(link)) if one]
+        bodies += [text for text in (body, str(link)) if text]
     asked = hint_of(status, headers, bodies)
     if asked is None:
         # An attribute is as good as a header: it counts whatever the status.
-        asked = hint_of(429, (), [one for one in bodies if isinstance(one, dict) and "retry_after" in one])
+        asked = hint_of(429, (), [told for told in bodies if isinstance(told, dict) and "retry_after" in told])
     return asked
 
 
@@ -310,7 +310,7 @@ def _status_in(holder: object) -> int | None:
         status = _as_status(value)
         if status is None and value is not None and not isinstance(value, str | bytes | int | float):
             # A status that is an object itself, with its number or name in a place of its own.
-            status = next((one for one in map(_as_status, _inner_values(value)) if one is not None), None)
+            status = next((code for code in map(_as_status, _inner_values(value)) if code is not None), None)
         if status is not None:
             return status
     return None

@@ -151,7 +151,7 @@ def parse_reset(headers: Mapping[str, Any], *, now: float | None = None) -> floa
         else:
             continue
         for left, when in pairs:
-            seconds = next((one for one in (_asked(each, moment) for each in _values(when)) if one is not None), None)
+            seconds = next((wait for wait in (_asked(each, moment) for each in _values(when)) if wait is not None), None)
             if seconds is None or (left is not None and left > 0):
                 continue
             (unsaid if left is None else empty).append(seconds)
@@ -204,7 +204,7 @@ def parse_body(body: object, *, now: float | None = None) -> float | None:
                 return seconds
         elif isinstance(value, str):
             texts.append(value)
-    return next((one for one in (_of_text(text, moment) for text in texts) if one is not None), None)
+    return next((hint for hint in (_of_text(text, moment) for text in texts) if hint is not None), None)
 
 
 def _of_text(text: str, now: float) -> float | None:
@@ -232,13 +232,13 @@ def hint_of(
     headers: mappings, the most telling first. bodies: error objects, messages.
     """
     headers, bodies = list(headers), list(bodies)
-    asked = next((one for one in (parse_retry_after(each, now=now) for each in headers) if one is not None), None)
+    asked = next((wait for wait in (parse_retry_after(each, now=now) for each in headers) if wait is not None), None)
     if asked is not None or status not in EXHAUSTED:
         return asked
-    said = next((one for one in (parse_body(each, now=now) for each in bodies) if one is not None), None)
+    said = next((hint for hint in (parse_body(each, now=now) for each in bodies) if hint is not None), None)
     if said is not None:
         return said
-    return next((one for one in (parse_reset(each, now=now) for each in headers) if one is not None), None)
+    return next((wait for wait in (parse_reset(each, now=now) for each in headers) if wait is not None), None)
 
 
 # ---- forms ----

@@ -323,8 +323,8 @@ def secrets(inner: Any) -> tuple[str, ...]:
             with contextlib.suppress(ValueError):  # no address after all
                 secrets_seen.extend(url_secrets(value) if "://" in value else ())
         elif depth and isinstance(value, Mapping | list | tuple):
-            for one in value.values() if isinstance(value, Mapping) else value:
-                look(one, depth - 1)
+            for part in value.values() if isinstance(value, Mapping) else value:
+                look(part, depth - 1)
 
     for value in [*vars(inner).values(), getattr(inner, "__pydantic_extra__", None)]:
         look(value)
