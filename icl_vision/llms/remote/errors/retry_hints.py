@@ -151,7 +151,7 @@ def parse_reset(headers: Mapping[str, Any], *, now: float | None = None) -> floa
         else:
             continue
         for left, when in pairs:
-            seconds = next((wait for wait in (_asked(each, moment) for each in _values(when)) if wait is not None), None)
+            seconds = next((due for due in (_asked(each, moment) for each in _values(when)) if due is not None), None)
             if seconds is None or (left is not None and left > 0):
                 continue
             (unsaid if left is None else empty).append(seconds)
