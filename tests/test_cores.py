@@ -83,7 +83,7 @@ def test_the_least_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_everyone_asks_here(monkeypatch: pytest.MonkeyPatch) -> None:
-    from icl_vision.evaluation.kit import machine as about
+    from icl_vision.evaluation.kit import running as about
     from icl_vision.llms.local import embedded as local
     from icl_vision.tokenizers import sessions
     from icl_vision.tokenizers.bulk import encoding as bulk

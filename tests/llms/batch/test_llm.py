@@ -107,7 +107,7 @@ async def until(done: Any) -> None:
 
 async def test_each_caller_gets_its_own_answer(server: BatchServer, tmp_path: Path) -> None:
     questions = [f"question {number} é\u2028" for number in range(40)]
-    async with batched(server, tmp_path / "run") as llm:
+    async with batched(server, tmp_path / "run", window=0.5) as llm:
         answers = await asyncio.gather(*(llm.complete(Prompt("name it", "a: b", one)) for one in questions))
     for question, answer in zip(questions, answers, strict=True):
         assert question.upper() in answer.text
@@ -118,7 +118,7 @@ async def test_each_caller_gets_its_own_answer(server: BatchServer, tmp_path: Pa
 
 
 async def test_a_full_batch_is_sent_at_once(server: BatchServer, tmp_path: Path) -> None:
-    async with batched(server, tmp_path / "run", size=4, window=0.05) as llm:
+    async with batched(server, tmp_path / "run", size=4, window=0.5) as llm:
         answers = await asyncio.gather(*(llm.complete(f"q{number}") for number in range(10)))
     assert [answer.text for answer in answers] == [f"Q{number}" for number in range(10)]
     assert sorted(len(batch.lines) for batch in server.batches) == [2, 4, 4]
@@ -127,7 +127,7 @@ async def test_a_full_batch_is_sent_at_once(server: BatchServer, tmp_path: Path)
 async def test_too_many_bytes_make_two_batches(
     server: BatchServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with batched(server, tmp_path / "run") as llm:
+    async with batched(server, tmp_path / "run", window=0.5) as llm:
         monkeypatch.setattr(type(llm._provider), "max_bytes", 5000)
         answers = await asyncio.gather(*(llm.complete(f"{number} " + "x" * 2000) for number in range(4)))
     assert [answer.text[0] for answer in answers] == list("0123")
@@ -212,7 +212,7 @@ async def test_errors_go_to_their_own_callers_and_are_not_kept(server: BatchServ
         "odder": Odd([1]),
     }
     questions = ["good", *server.results]
-    async with batched(server, tmp_path / "run") as llm:
+    async with batched(server, tmp_path / "run", window=0.5) as llm:
         found = await asyncio.gather(*(llm.complete(one) for one in questions), return_exceptions=True)
         outcome = dict(zip(questions, found, strict=True))
         assert isinstance(outcome["good"], Completion)
