@@ -319,6 +319,12 @@ class ImageDenoiser(Task[FittedDenoiser]):
         return Context.from_dict(document, tokenizer)
 
     @classmethod
+    def _params_of(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        # JSON has lists only: as it was told, so that what is loaded reads, and is written, like what was saved.
+        rates = params.get("corruption")
+        return {**params, "corruption": tuple(rates)} if isinstance(rates, list) else dict(params)
+
+    @classmethod
     def _template_hashes(cls, params: Mapping[str, Any]) -> dict[str, str]:
         return {name: digest for template in TEMPLATES for name, digest in template_hashes(template).items()}
 
@@ -332,6 +338,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
         check_stride(self.stride)
         number("temperature", self.temperature)
         number("guidance", self.guidance, none="as the task needs")
+        choice("constrain", self.constrain, ("auto", "always", "never"))
         flag("keep_known", self.keep_known, none=True)
         flag("own", self.own)
         flag("align", self.align)

@@ -396,6 +396,7 @@ def test_a_segment_is_a_row_or_so_many_words_or_a_whole_layer() -> None:
         ({"stride": "all"}, "stride must be a whole number of 1 or more words, or 'rows'"),
         ({"window": "far"}, "window must be one of 'near', 'all'; got 'far'"),
         ({"refine": "twice"}, "refine must be one of 'agnostic', 'task', 'none'; got 'twice'"),
+        ({"constrain": "maybe"}, "constrain must be one of 'auto', 'always', 'never'; got 'maybe'"),
         ({"layers": 2, "refine": "task", "window": "all"}, "refine='task' needs window='near'"),
         ({"context": 0}, "context must be a whole number of 1 or more"),
         ({"context": 7}, "context=7 examples were asked for and 6 images given; give more, or set context=6"),
@@ -469,6 +470,7 @@ def test_saved_and_loaded_it_restores_the_same_pictures(options: dict[str, Any],
     assert (again.pairs_, again.alignment_, again.parts_) == (one.pairs_, one.alignment_, one.parts_)
     again.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == (tmp_path / "denoiser.json").read_text()
+    assert again.corruption == tuple(one.corruption)  # and not as JSON has it: its repr names what was changed only
 
 
 def test_a_run_goes_on_with_the_loaded_one(tmp_path: Path) -> None:
