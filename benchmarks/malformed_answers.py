@@ -2,7 +2,7 @@
 
 Knows: how answers go wrong, and what a report must say. Refuses to know: how answers are repaired.
 
-Used by bench_progressive.py (1,000 answers) and by tests/decoding/test_malformed.py (fewer).
+Used by bench_progressive.py (1,000 answers) and by tests/drawing/test_malformed.py (fewer).
 """
 
 from __future__ import annotations

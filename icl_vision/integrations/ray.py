@@ -64,7 +64,7 @@ def tokenize_dataset(
 ) -> BulkReport:
     """Encode image files with ``processes`` Ray actors of ``cpus`` cores into one file on this machine.
 
-    The rows and their order are those of ``bulk_files.tokenize_files``, and so are the files beside it. There is no
+    The rows and their order are those of ``bulk.tokenize_files``, and so are the files beside it. There is no
     journal: Ray repeats what a lost process was at, but a driver that is stopped begins anew.
 
     Raises:
