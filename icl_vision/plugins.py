@@ -52,7 +52,7 @@ def make(group: str, name: str, *arguments: Any, **options: Any) -> Any:
         )
     try:
         factory = first.load()
-    except Exception as error:  # whatever happens while another's module is imported
+    except (Exception, SystemExit) as error:  # whatever happens while another's module is imported
         raise PluginError(f"{what} cannot be loaded: {_told(error)}") from error
     if not callable(factory):
         raise PluginError(f"{what} is of type {type(factory).__name__}: it must be a class or a function")
@@ -61,7 +61,7 @@ def make(group: str, name: str, *arguments: Any, **options: Any) -> Any:
         return factory(*arguments, **options)
     except IclVisionError:
         raise
-    except Exception as error:  # another's code: what it raises may be anything
+    except (Exception, SystemExit) as error:  # another's code: what it raises may be anything
         raise PluginError(f"{what} failed: {_told(error)}") from error
 
 
@@ -90,5 +90,5 @@ def _check_options(factory: Any, what: str, arguments: tuple[Any, ...], options:
         raise UsageError(f"{what} cannot be called so: {error}; it takes {signature}") from error
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"

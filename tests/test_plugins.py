@@ -62,6 +62,8 @@ def test_options_that_it_does_not_take_are_refused_before_it_is_called(install: 
     [
         ("import no_such_module", "cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'"),
         ("1 / 0", "cannot be loaded: ZeroDivisionError"),
+        ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3"),
+        ("def make(): raise SystemExit(3)", "failed: SystemExit: 3"),
         ("pass", "cannot be loaded: AttributeError"),
         ("make = 3", "is of type int: it must be a class or a function"),
         ("def make(): raise KeyError('x')", "failed: KeyError: 'x'"),
