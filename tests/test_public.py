@@ -179,6 +179,7 @@ def test_all_of_each_package_is_complete(package):
         ("import icl_vision", (*HEAVY, "numpy", "jinja2", "tiktoken", "tqdm", "click")),
         ("from icl_vision import connect", (*HEAVY, "jinja2", "tiktoken", "tqdm", "click")),
         ("from icl_vision import FewShotClassifier", (*HEAVY[:-1], "jinja2", "tiktoken", "tqdm", "click")),
+        ("from icl_vision import Example, PromptBuilder", (*HEAVY, "numpy", "jinja2", "tiktoken", "tqdm", "click")),
         ("from icl_vision import ImageTokenizer, PromptBuilder", (*HEAVY[:-1], "jinja2", "tiktoken", "tqdm")),
     ],
 )

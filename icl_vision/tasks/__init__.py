@@ -1,12 +1,40 @@
 """Tasks: the whole line from images to answers, composed of the other packages' parts.
 
+Public names are imported when first used, so that a prompt (``from icl_vision import PromptBuilder``) needs no images.
 Knows: the order of the steps. Refuses to know: how any step works.
 """
 
-from icl_vision.asking.inquiries import Inquiry
-from icl_vision.asking.many import Outcome
-from icl_vision.asking.plan import Plan
-from icl_vision.tasks.classify.classifier import FewShotClassifier
-from icl_vision.tasks.many import aclassify_many, classify_many
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from icl_vision.asking.inquiries import Inquiry
+    from icl_vision.asking.many import Outcome
+    from icl_vision.asking.plan import Plan
+    from icl_vision.tasks.classify.classifier import FewShotClassifier
+    from icl_vision.tasks.many import aclassify_many, classify_many
 
 __all__ = ["FewShotClassifier", "Inquiry", "Outcome", "Plan", "aclassify_many", "classify_many"]
+
+_HOMES = {
+    "FewShotClassifier": "tasks.classify.classifier",
+    "Inquiry": "asking.inquiries",
+    "Outcome": "asking.many",
+    "Plan": "asking.plan",
+    "aclassify_many": "tasks.many",
+    "classify_many": "tasks.many",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; public are {', '.join(__all__)}")
+    value = getattr(importlib.import_module(f"icl_vision.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
