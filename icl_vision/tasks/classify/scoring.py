@@ -34,7 +34,6 @@ from icl_vision.llms.scores import all_impossible
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.ensemble import Ensemble, pool
-from icl_vision.tasks.classify.parsing import parse_label
 from icl_vision.tasks.classify.prompts import PreparedPrompt, PromptBuilder
 
 Scoring = Literal["auto", "channel", "direct", "constrained", "parse"]
@@ -223,6 +222,9 @@ def verdict(
         probabilities = dict(zip(labels, shares.tolist(), strict=True))
         calibrated = calibration is not None
         return Classification(best, probabilities, words, method, usage=reply.usage, calibrated=calibrated)
+    # Its patterns take milliseconds to compile, and most replies are scores.
+    from icl_vision.tasks.classify.parsing import parse_label
+
     label = parse_label(reply.text, labels).label
     if method == "constrained" and composed(reply.text.strip()) not in map(composed, labels):
         method = "parse"  # the restriction was not kept, so whatever label is found was parsed
