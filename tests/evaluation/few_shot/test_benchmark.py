@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import json
 import signal
 import subprocess
@@ -642,20 +643,27 @@ def test_an_extracted_archive_is_asked_as_it_is(make: Any, tmp_path: Path) -> No
 
 
 class NeverAnswers(FakeLLM):
-    """Answers nothing; the first question brings the main thread a Ctrl-C.
+    """Answers nothing; once every question is asked for, the main thread, which waits, gets a Ctrl-C.
 
-    Once more after ten seconds, until ``heard``: Python drops what a signal raises while an object is finalised.
+    Not before: Python drops what a signal raises while a file is opened or an object is finalised.
     """
 
     asked = 0
-    heard = False
 
     async def _complete(self, *arguments: Any, **options: Any) -> Any:
         first, self.asked = self.asked == 0, self.asked + 1
-        while first and not self.heard:
+        if first:
+            while not self._main_thread_waits():  # noqa: ASYNC110  nobody tells when a thread begins to wait
+                await asyncio.sleep(0.01)
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
-            await asyncio.sleep(10)
         await asyncio.sleep(3600)
+
+    @staticmethod
+    def _main_thread_waits() -> bool:
+        frame = sys._current_frames().get(threading.main_thread().ident or 0)
+        while frame is not None and frame.f_code is not concurrent.futures.as_completed.__code__:
+            frame = frame.f_back
+        return frame is not None
 
     _score = _complete
 
@@ -673,7 +681,6 @@ def test_ctrl_c_ends_a_run_whose_questions_are_never_answered(make: Any, tmp_pat
     llm = NeverAnswers()
     with pytest.raises(KeyboardInterrupt):
         make(llm, episodes=3).run(tmp_path / "run", concurrency=2)
-    llm.heard = True
     assert journal(tmp_path / "run") == []  # an interrupt is no answer and no error
     finished = make(episodes=3).run(tmp_path / "run", resume=True)  # and nothing holds the folder
     assert (finished.asked, finished.failed) == (3, 0)
