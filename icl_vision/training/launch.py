@@ -94,9 +94,13 @@ class _Process:
     def __call__(self, fabric: Fabric) -> dict[str, Any]:
         try:
             result = _run(fabric, *self.arguments)
+            answer = {field.name: getattr(result, field.name) for field in fields(result)}
         except AgreedError as error:
-            return {"trouble": str(error)}
-        return {field.name: getattr(result, field.name) for field in fields(result)}
+            answer = {"trouble": str(error)}
+        # All processes come here. Threads of the group that are left to the interpreter's end now and then abort it.
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        return answer
 
 
 def _run(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool, progress: bool | None) -> TrainResult:
