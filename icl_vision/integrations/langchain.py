@@ -129,7 +129,8 @@ def tool_of(
     read = access.find if tool.text is None else tool.read
     taken = str(access) if tool.text is None else tool.text
     title = "".join(part.capitalize() for part in tool.name.split("_"))
-    schema: type[BaseModel] = create_model(title, **{tool.argument: (str, Field(description=taken))})  # type: ignore[call-overload]
+    field: Any = {tool.argument: (str, Field(description=taken))}  # its name is known at run time only
+    schema: type[BaseModel] = create_model(title, **field)
 
     def keep(picture: Any) -> str:
         assert isinstance(registry, ImageRegistry)  # asked for only where the task makes pictures

@@ -63,7 +63,7 @@ def as_sources(images: object, *, single: bool) -> list[ImageSource]:
         return [*read_images(images)]  # type: ignore[arg-type]  # is_folder saw to it
     if is_image_source(images):
         if single:
-            return [images]  # type: ignore[list-item]
+            return [images]  # type: ignore[list-item]  # is_image_source saw to it
         raise UsageError(f"images must be a sequence of images, one per label; got one image ({_named(images)})")
     if isinstance(images, Mapping | set | frozenset) or not isinstance(images, Iterable):
         raise UsageError(f"images must be a sequence of images; got {_named(images)}")
