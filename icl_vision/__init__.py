@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from icl_vision import errors
     from icl_vision.contracts import Classification, Prompt
     from icl_vision.errors import IclVisionError
+    from icl_vision.image_words import ImageWords
     from icl_vision.llms import connect
     from icl_vision.pyramid import PyramidLayout, TokenPyramid
     from icl_vision.tasks import FewShotClassifier
@@ -32,6 +33,7 @@ __all__ = [
     "ImageDenoiser",
     "ImageGenerator",
     "ImageTokenizer",
+    "ImageWords",
     "Prompt",
     "PromptBuilder",
     "PyramidLayout",
@@ -54,6 +56,7 @@ _HOMES = {
     "ImageDenoiser": "tasks.denoise.denoiser",
     "ImageGenerator": "tasks.draw.generator",
     "ImageTokenizer": "tokenizers",
+    "ImageWords": "image_words",
     "Prompt": "contracts",
     "PromptBuilder": "tasks.classify.prompts",
     "PyramidLayout": "pyramid",

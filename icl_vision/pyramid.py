@@ -6,7 +6,8 @@ Refuses to know: how an image becomes ids, and what a word means to an LLM.
 Two objects, both immutable:
 
 - ``PyramidLayout``: the grids, coarse to fine, and the positions each layer owns on the finest grid.
-- ``TokenPyramid``: the ids of one image on such a layout, with the vocabulary that names them.
+- ``TokenPyramid``: the ids of one image on such a layout, with the vocabulary that names them (with named parts:
+  ``image_words``).
 
 Layers are numbered from 1. ``k`` always counts words, ``layers`` always layers.
 """
@@ -332,8 +333,14 @@ class TokenPyramid:
         Raises:
             VocabularyError: ``vocabulary`` is not the one named in the document (by hash).
             PyramidError: missing keys, another format, or ids that do not fit.
+
+        A document with parts is read as the ``ImageWords`` it was.
         """
         keys = _keys(document, "a pyramid", "format", "layout", "vocabulary", "ids")
+        if "parts" in keys:
+            from icl_vision.image_words import ImageWords  # which builds on this module
+
+            return ImageWords.from_dict(keys, vocabulary)
         if keys["format"] != _FORMAT:
             raise PyramidError(f"pyramid format {keys['format']!r} is unknown; this version reads format {_FORMAT}")
         _check_vocabulary(keys["vocabulary"], vocabulary)

@@ -27,7 +27,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "checks",
         "contracts",
         "forks images vocabulary codebook portable screening files plugins",
-        "pyramid",
+        "pyramid image_words",
         "tokenizers llms",
         "prompting",
         "asking",

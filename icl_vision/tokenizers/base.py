@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from icl_vision import checks
 from icl_vision.errors import PyramidError, UsageError, VocabularyError
+from icl_vision.image_words import ImageWords
 from icl_vision.images import ImageSource, is_image_source, iter_images, load_image
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 
@@ -42,14 +43,19 @@ class ImageTokenizer(ABC):
     Class attributes a subclass sets: ``name``; ``can_decode`` (has ``_decode``); ``can_embed`` (has ``_embed``);
     ``embedding_width``, the D of ``embed``. ``preprocessing`` is the rule by which a picture becomes the pixels it
     sees; None where it does not say, and pictures cannot be degraded as it would see them. ``can_focus``: its
-    ``encode`` takes ``about=``, a text (or one an image) that says what the words are wanted for. ``batch_size`` may be
-    changed on any instance: it bounds how many images are held in memory at once and never changes a result.
+    ``encode`` takes ``about=``, a text (or one an image) that says what the words are wanted for, and has ``_focus``;
+    ``focus_from`` words are then chosen from (None: as many as by default). ``parts``: the names of the parts its words
+    have; where there are any, ``_encode`` gives ``ImageWords`` with these, ``k`` is the most words a part, and
+    ``layout`` the flat layer of all words there can be. ``batch_size`` may be changed on any instance: it bounds how
+    many images are held in memory at once and never changes a result.
     """
 
     name: str = "custom"
     can_decode: bool = False
     can_embed: bool = False
     can_focus: bool = False
+    focus_from: int | None = None
+    parts: tuple[str, ...] = ()
     preprocessing: Preprocessing | None = None
     embedding_width: int = 0
     batch_size: int = 32
@@ -136,23 +142,67 @@ class ImageTokenizer(ABC):
         """Embed a batch, float32 [n, D]; implemented where ``can_embed``."""
         raise NotImplementedError
 
+    def _focus(self, words: TokenPyramid, about: str, k: int | None) -> TokenPyramid:
+        """Those of an image's words that bear on a text, the closest first; implemented where ``can_focus``."""
+        raise NotImplementedError
+
+    def _cut(self, words: ImageWords, k: int) -> ImageWords:
+        """The words that ``_encode`` with this ``k`` gives, of those of a greater one; called where there are parts."""
+        return words.at_most(k)
+
     # What every tokenizer does.
 
-    def encode(self, images: Images, k: int | None = None) -> list[TokenPyramid]:
+    def encode(
+        self, images: Images, k: int | None = None, *, about: str | Iterable[str] | None = None
+    ) -> list[TokenPyramid]:
         """The words of each image.
 
         Args:
             images: one image or an iterable of images (path, bytes, file object, PIL image, array).
-            k: words per image; None for the tokenizer's default (every layer of a pyramid).
+            k: words per image (per part, where the words have ``parts``); None for the tokenizer's default (every
+                layer of a pyramid).
+            about: what the words are wanted for (a question), one text for all images or one an image: see ``focus``.
 
         Returns:
-            One TokenPyramid per image, in order; an empty list for no images.
+            One TokenPyramid per image, in order (``ImageWords`` where there are ``parts``); an empty list for none.
 
         Raises:
             PyramidError: this tokenizer has no such ``k``.
+            UsageError: ``about`` where ``can_focus`` is False, or not one text an image.
             ImageError: an image cannot be used; in a batch the message begins with its index, ``images[3]: ...``.
         """
-        return self._encode_batches(self._batches(images), k)
+        if about is None:
+            return self._encode_batches(self._batches(images), k)
+        self._check_can_focus()
+        if k is not None:
+            self.layout_for(self._checked_k(k))
+        texts = about if isinstance(about, str) else list(about)
+        words = self._encode_batches(self._batches(images), self.focus_from)
+        return [self.focus(row, text, k) for row, text in zip(words, one_each(texts, len(words)), strict=True)]
+
+    def focus(self, words: TokenPyramid, about: str, k: int | None = None) -> TokenPyramid:
+        """Those of an image's words that bear on a text, the closest first; the rest is dropped.
+
+        No image is needed: a picture that was encoded once can be asked many questions. ``encode(images, k, about=)``
+        is ``focus`` of the words that ``encode(images, focus_from)`` gives.
+
+        Args:
+            words: an image's words, of this tokenizer.
+            about: what they are wanted for (a question), as it will stand in the prompt.
+            k: most words (a part); None for the tokenizer's default.
+
+        Raises:
+            UsageError: ``can_focus`` is False, or ``about`` is no text.
+            PyramidError, VocabularyError: words of another tokenizer; this tokenizer has no such ``k``.
+        """
+        self._check_can_focus()
+        if not isinstance(about, str) or not about.strip():
+            raise UsageError(f"about must say what the words are wanted for (a question); got {checks.shown(about)}")
+        self._check_pyramid(words)
+        wanted = None if k is None else self._checked_k(k)
+        if wanted is not None:
+            self.layout_for(wanted)
+        return self._focus(words, about, wanted)
 
     def _encode_batches(self, batches: Iterable[list[Image.Image]], k: int | None) -> list[TokenPyramid]:
         """``encode`` for batches of RGB images that went through ``_shrink`` already, 1 to ``batch_size`` in each."""
@@ -161,8 +211,9 @@ class ImageTokenizer(ABC):
         pyramids: list[TokenPyramid] = []
         for batch in batches:
             encoded = self._encode(batch, wanted)
-            if len(encoded) != len(batch) or any(pyramid.layout != layout for pyramid in encoded):
-                raise PyramidError(f"{type(self).__name__}._encode must give {len(batch)} pyramids on {layout}")
+            if len(encoded) != len(batch) or not all(self._is_own(pyramid, layout) for pyramid in encoded):
+                what = f"ImageWords of the parts {', '.join(self.parts)}" if self.parts else f"pyramids on {layout}"
+                raise PyramidError(f"{type(self).__name__}._encode must give {len(batch)} {what}")
             pyramids.extend(encoded)
         return pyramids
 
@@ -196,7 +247,8 @@ class ImageTokenizer(ABC):
         return np.concatenate(parts) if parts else np.zeros((0, self.embedding_width), dtype=np.float32)
 
     def to_text(self, pyramid: TokenPyramid, k: int | None = None) -> str:
-        """The first ``k`` words (None = all) as one string, joined by one space.
+        """The first ``k`` words (None = all) as one string, joined by one space; with their parts' names, where there
+        are parts (``ImageWords.to_text``).
 
         Raises:
             PyramidError: no such ``k``, or more words than the pyramid has.
@@ -204,9 +256,12 @@ class ImageTokenizer(ABC):
         """
         self._check_pyramid(pyramid)
         words = pyramid.words()
-        if k is not None:
-            wanted = self._checked_k(k)
+        wanted = None if k is None else self._checked_k(k)
+        if wanted is not None:
             self.layout_for(wanted)
+        if isinstance(pyramid, ImageWords):
+            return (pyramid if wanted is None else self._cut(pyramid, wanted)).to_text()
+        if wanted is not None:
             if wanted > len(words):
                 raise PyramidError(f"k={wanted} words were asked of a pyramid that holds {len(words)}")
             words = words[:wanted]
@@ -225,6 +280,8 @@ class ImageTokenizer(ABC):
         words = self._text(text).split()
         if not words:
             raise PyramidError("the text holds no words")
+        if self.parts:
+            return ImageWords.from_text(text, vocabulary, self.parts)
         layout = self.layout_for(len(words))
         ids = np.asarray(vocabulary.ids(words), dtype=np.int32)
         return TokenPyramid(on_grids(ids, layout), layout, vocabulary)
@@ -260,9 +317,30 @@ class ImageTokenizer(ABC):
         if own is not its and (own is None or its is None or own.hash != its.hash):
             theirs, ours = ("characters" if words is None else repr(words.name) for words in (its, own))
             raise VocabularyError(f"this pyramid's words are {theirs}; the tokenizer {self.name!r} uses {ours}")
+        if self.parts:
+            if not self._is_own(pyramid, self.layout):
+                its_parts = ", ".join(pyramid.names) if isinstance(pyramid, ImageWords) else "none"
+                raise PyramidError(
+                    f"this picture's words have the parts {its_parts}; the tokenizer {self.name!r} has "
+                    f"{', '.join(self.parts)}"
+                )
+            return
         expected = self.layout_for(pyramid.k)
         if pyramid.layout != expected:
             raise PyramidError(f"this pyramid's layout is {pyramid.layout}; the tokenizer {self.name!r} has {expected}")
+
+    def _is_own(self, pyramid: TokenPyramid, layout: PyramidLayout) -> bool:
+        """Whether words have this tokenizer's parts, or lie on this layout where it has none."""
+        if self.parts:
+            return isinstance(pyramid, ImageWords) and set(pyramid.names) <= set(self.parts)
+        return pyramid.layout == layout
+
+    def _check_can_focus(self) -> None:
+        if not self.can_focus:
+            raise UsageError(
+                f"the tokenizer {self.name!r} says the same of an image whatever it is asked (can_focus=False); leave "
+                "about= out"
+            )
 
     def _batches(self, images: Images) -> Iterator[list[Image.Image]]:
         """Images loaded ``batch_size`` at a time, so that a list of thousands of paths never is in memory at once."""
@@ -275,6 +353,19 @@ class ImageTokenizer(ABC):
         loaded = map(self._shrink, iter_images(cast(Iterable[ImageSource], images)))
         while batch := list(itertools.islice(loaded, size)):
             yield batch
+
+
+def one_each(about: str | list[str], images: int) -> list[str]:
+    """What the words of each image are wanted for: one text for all, or one an image.
+
+    Raises:
+        UsageError: as many texts as images must be given.
+    """
+    if isinstance(about, str):
+        return [about] * images
+    if len(about) != images:
+        raise UsageError(f"about must be one text, or one an image; got {len(about)} for {images} images")
+    return about
 
 
 def digest_of_words(tokenizer: Tokenizer) -> str:

@@ -5,7 +5,7 @@
 
 The key is the sha256 of the image's bytes (of its pixels, where it is no file), of what decides the tokenizer's words,
 and k: a file may be renamed, copied or touched and is still known; one byte more and it is encoded again. A file must
-not change while it is being encoded.
+not change while it is being encoded. (``about`` chooses among stored words, so it is no part of the key.)
 
 Knows: keys, rows, which images are missing. Refuses to know: how words are made, and vectors (``embed`` is not cached).
 """
@@ -71,7 +71,7 @@ class CachedTokenizer(WrappedTokenizer):
         card = json.dumps(dict(inner.card), sort_keys=True, default=str)
         self._identity = hashlib.sha256(f"{FORMAT}/{__version__}/{fingerprint(inner)}/{card}".encode()).hexdigest()
 
-    def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
+    def _encode_words(self, images: Any, k: int | None) -> list[TokenPyramid]:
         """As the wrapped tokenizer's; only images that are not stored are encoded, a batch at a time.
 
         Raises:

@@ -9,13 +9,14 @@ Knows: the Tokenizer contract, defaults for what is beyond it. Refuses to know: 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.tokenizers.base import ImageTokenizer, digest_of_words
+from icl_vision.errors import UsageError
+from icl_vision.tokenizers.base import ImageTokenizer, digest_of_words, one_each
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,7 +38,6 @@ class WrappedTokenizer:
     """
 
     inner: Tokenizer
-    can_focus = ImageTokenizer.can_focus  # whatever the inner one can: ``about`` is not handed on here
 
     def __init__(self, inner: Tokenizer) -> None:
         self.inner = inner
@@ -61,8 +61,52 @@ class WrappedTokenizer:
     def card(self) -> Mapping[str, Any]:
         return self.inner.card
 
-    def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
+    def encode(
+        self, images: Any, k: int | None = None, *, about: str | Iterable[str] | None = None
+    ) -> list[TokenPyramid]:
+        """As the inner tokenizer's; ``about`` chooses among the words that every question about an image shares."""
+        if about is None:
+            return self._encode_words(images, k)
+        inner = self._focusing()
+        texts = about if isinstance(about, str) else list(about)
+        words = self._encode_words(images, inner.focus_from)
+        return [inner.focus(row, text, k) for row, text in zip(words, one_each(texts, len(words)), strict=True)]
+
+    def _encode_words(self, images: Any, k: int | None) -> list[TokenPyramid]:
+        """``encode`` without ``about``: what a subclass changes."""
         return self.inner.encode(images, k)
+
+    def focus(self, words: TokenPyramid, about: str, k: int | None = None) -> TokenPyramid:
+        return self._focusing().focus(words, about, k)
+
+    @property
+    def can_focus(self) -> bool:
+        """Whether the inner tokenizer takes ``about=``."""
+        return bool(getattr(self.inner, "can_focus", ImageTokenizer.can_focus))
+
+    @property
+    def focus_from(self) -> int | None:
+        """Words that are chosen from, where the inner tokenizer says."""
+        words: int | None = getattr(self.inner, "focus_from", ImageTokenizer.focus_from)
+        return words
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of the parts that the words have."""
+        return tuple(getattr(self.inner, "parts", ImageTokenizer.parts))
+
+    def _focusing(self) -> ImageTokenizer:
+        """The inner tokenizer, which must be one that takes ``about=``.
+
+        Raises:
+            UsageError: it is not.
+        """
+        if not self.can_focus:
+            raise UsageError(
+                f"the tokenizer {self.inner.name!r} says the same of an image whatever it is asked (can_focus=False); "
+                "leave about= out"
+            )
+        return cast(ImageTokenizer, self.inner)
 
     def embed(self, images: Any) -> npt.NDArray[np.float32]:
         return self.inner.embed(images)

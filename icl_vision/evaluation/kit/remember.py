@@ -56,7 +56,7 @@ class RememberingTokenizer(WrappedTokenizer):
         words, vectors = state["kept"]
         self.__init__(state["inner"], words_kept=words, vectors_kept=vectors)  # type: ignore[misc]
 
-    def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
+    def _encode_words(self, images: Any, k: int | None) -> list[TokenPyramid]:
         """As the wrapped tokenizer's, without encoding a path twice for the same ``k``."""
         images, paths = _paths(images)
         with self._lock:

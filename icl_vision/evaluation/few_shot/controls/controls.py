@@ -256,7 +256,7 @@ class DealtTokenizer(WrappedTokenizer):
         super().__init__(inner)
         self._words = words
 
-    def encode(self, images: Any, k: int | None = None) -> list[TokenPyramid]:
+    def _encode_words(self, images: Any, k: int | None) -> list[TokenPyramid]:
         """As ``inner``'s, but for the paths that were dealt other words."""
         if isinstance(images, list | tuple) and all(os.fspath(image) in self._words for image in images):
             return [self._words[os.fspath(image)] for image in images]
