@@ -29,13 +29,7 @@ from torch.nn import functional as F
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.models.nets.efficientnet import MEAN, STD, EfficientNetLite0
 from icl_vision.models.quantizers.nearest import full_precision
-from icl_vision.models.words.photo import (
-    CLASS_TEMPERATURE,
-    LOOK_ALIKES,
-    WITHHELD,
-    WORD_TEMPERATURE,
-    look_alike_classes,
-)
+from icl_vision.models.words.photo import CLASS_TEMPERATURE, LOOK_ALIKES, look_alike_classes, words_of_classes
 
 TOP_CLASSES = 16
 _WHOLE = 0.5
@@ -109,13 +103,7 @@ class RegionWords(nn.Module):
         """p(w | region) of every word, [B, R, T], from ``region_logits`` and the codebook."""
         share = (logits / CLASS_TEMPERATURE).softmax(2)
         index = share.amax(1).topk(min(TOP_CLASSES, share.shape[2]), dim=1).indices  # [B, 16]
-        others = self.look_alikes[index]  # [B, 16, 5]
-        weight = self.likeness[index]
-        if class_bias is not None:
-            weight = weight * (class_bias[others] > WITHHELD / 2)
-        around = (weight.unsqueeze(2) @ self.class_vectors[others]).squeeze(2)
-        vectors = F.normalize(self.class_vectors[index] + around, dim=2)  # [B, 16, c]
-        p_word = (vectors @ codebook.T / WORD_TEMPERATURE).softmax(2)  # [B, 16, T]
+        p_word = words_of_classes(index, self, codebook, class_bias)  # [B, 16, T]
         among = logits.gather(2, index.unsqueeze(1).expand(-1, logits.shape[1], -1))
         return (among / CLASS_TEMPERATURE).softmax(2) @ p_word
 

@@ -27,7 +27,7 @@ import logging
 import re
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -96,8 +96,7 @@ class WordsPhoto(WordsEncoder):
         """-> (biased logits of the 10 best classes [B,10], which classes [B,10], features [B,F])."""
         x = pixels.permute(0, 3, 1, 2).to(torch.float32)
         logits, features = self.trunk(x)
-        best, index = (logits + class_bias).topk(min(TOP_CLASSES, logits.shape[1]), dim=1)
-        return best, index, features
+        return *best_classes(logits, class_bias), features
 
     def scores(  # type: ignore[override]  # the graph's inputs have names
         self, pixels: Tensor, codebook: Tensor, class_bias: Tensor
@@ -108,19 +107,47 @@ class WordsPhoto(WordsEncoder):
         logits: 0 for every class, ``WITHHELD`` for one that must not be named (a control for tested classes).
         """
         best, index, features = self.top_classes(pixels, class_bias)
-        p_class = (best / CLASS_TEMPERATURE).softmax(1)  # [B,10]
-        others = self.look_alikes[index]  # [B,10,5]
-        weight = self.likeness[index] * (class_bias[others] > WITHHELD / 2)
-        around = (weight.unsqueeze(2) @ self.class_vectors[others]).squeeze(2)  # [B,10,1,5] x [B,10,5,c] -> [B,10,c]
-        vectors = nn.functional.normalize(self.class_vectors[index] + around, dim=2)
-        cosine = vectors @ codebook.T  # [B,10,c] x [c,T] -> [B,10,T]
-        p_word = (cosine / WORD_TEMPERATURE).softmax(2)
-        return (p_class.unsqueeze(1) @ p_word).squeeze(1), features
+        return class_words(best, index, self, codebook, class_bias), features
 
     def forward(  # type: ignore[override]
         self, pixels: Tensor, codebook: Tensor, class_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         return super().forward(pixels, codebook, class_bias=class_bias)
+
+
+class ClassTable(Protocol):
+    """What is known of C classes: unit ``class_vectors`` [C,c], ``look_alikes`` [C,n] and their ``likeness`` [C,n]."""
+
+    class_vectors: Tensor
+    look_alikes: Tensor
+    likeness: Tensor
+
+
+def best_classes(logits: Tensor, class_bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Biased logits of the 10 best classes [B,10], best first, and which classes they are [B,10]."""
+    best, index = (logits + class_bias).topk(min(TOP_CLASSES, logits.shape[1]), dim=1)
+    return best, index
+
+
+def class_words(best: Tensor, index: Tensor, table: ClassTable, codebook: Tensor, class_bias: Tensor) -> Tensor:
+    """p(w | x) of every word [B,T]: the mixture above, of what ``best_classes`` gives."""
+    p_class = (best / CLASS_TEMPERATURE).softmax(1)  # [B,10]
+    return (p_class.unsqueeze(1) @ words_of_classes(index, table, codebook, class_bias)).squeeze(1)
+
+
+def words_of_classes(index: Tensor, table: ClassTable, codebook: Tensor, class_bias: Tensor | None = None) -> Tensor:
+    """p(w | c) of every word [B,n,T], for the n classes of each image that ``index`` [B,n] names.
+
+    codebook: float32 [T,c], unit rows. class_bias: float32 [C]; a class that it withholds is nobody's look-alike.
+    """
+    others = table.look_alikes[index]  # [B,n,5]
+    weight = table.likeness[index]
+    if class_bias is not None:
+        weight = weight * (class_bias[others] > WITHHELD / 2)
+    around = (weight.unsqueeze(2) @ table.class_vectors[others]).squeeze(2)  # [B,n,1,5] x [B,n,5,c] -> [B,n,c]
+    vectors = nn.functional.normalize(table.class_vectors[index] + around, dim=2)
+    cosine = vectors @ codebook.T  # [B,n,c] x [c,T] -> [B,n,T]
+    return (cosine / WORD_TEMPERATURE).softmax(2)
 
 
 def look_alike_classes(weight: Tensor, count: int = LOOK_ALIKES) -> tuple[Tensor, Tensor]:
