@@ -11,7 +11,7 @@ from PIL import Image
 
 from icl_vision.errors import UntrustedNameError, UsageError
 from icl_vision.images import load_image
-from icl_vision.tasks.answer.examples import (
+from icl_vision.tasks.answer.files import (
     MOST_BYTES,
     MOST_IMAGES,
     PACKAGED,
