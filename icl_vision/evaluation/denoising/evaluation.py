@@ -21,9 +21,10 @@ from icl_vision.contracts import Usage
 from icl_vision.drawing.stages import Stride
 from icl_vision.errors import PromptTooLongError, UsageError
 from icl_vision.evaluation.denoising.baselines import BASELINES, Task
+from icl_vision.evaluation.kit.bootstrap import METHOD
 from icl_vision.evaluation.kit.image_metrics import WINDOW, psnr, ssim
 from icl_vision.evaluation.kit.metrics import RunningMean
-from icl_vision.evaluation.kit.paired_means import METHOD, paired_mean
+from icl_vision.evaluation.kit.paired_means import paired_mean
 from icl_vision.evaluation.reconstruction import Pixels
 from icl_vision.files.runs import read_usage
 from icl_vision.pyramid import TokenPyramid

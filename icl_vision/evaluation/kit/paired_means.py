@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 
 from icl_vision.errors import UsageError
-
-METHOD = "percentile bootstrap over pictures (Efron, Annals of Statistics 7, 1979, 1-26), 10,000 draws"
-ROUNDS = 10_000
+from icl_vision.evaluation.kit.bootstrap import ROUNDS, drawn_means
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +55,10 @@ def paired_mean(
     difference = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if not np.isfinite(difference).all():
         raise UsageError("a paired comparison needs finite values; equal pictures have an infinite PSNR")
-    draw = np.random.default_rng(seed)
-    n = difference.size
-    means = np.concatenate(
-        [difference[draw.integers(0, n, (1000, n))].mean(1) for _ in range(-(-rounds // 1000))]
-    )  # a thousand at a time: memory stays small however many pictures there are
+    means = drawn_means(difference, seed=seed, rounds=rounds)
     low, high = (float(edge) for edge in np.quantile(means, (0.025, 0.975)))
     sign = 1 if higher_is_better else -1
     better = None if low <= 0 <= high else (sign * low > 0)
-    return PairedMean(float(difference.mean()), (low, high), n, int((sign * difference > 0).sum()), better)
+    return PairedMean(
+        float(difference.mean()), (low, high), difference.size, int((sign * difference > 0).sum()), better
+    )
