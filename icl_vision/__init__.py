@@ -13,12 +13,12 @@ from icl_vision._version import __version__
 
 if TYPE_CHECKING:
     from icl_vision import errors
-    from icl_vision.contracts import Classification, Prompt
+    from icl_vision.contracts import Answer, Classification, Prompt
     from icl_vision.errors import IclVisionError
     from icl_vision.image_words import ImageWords
     from icl_vision.llms import connect
     from icl_vision.pyramid import PyramidLayout, TokenPyramid
-    from icl_vision.tasks import FewShotClassifier
+    from icl_vision.tasks import Captioner, Described, FewShotClassifier, VisualQA
     from icl_vision.tasks.classify.prompts import Example, PromptBuilder
     from icl_vision.tasks.denoise.denoiser import ImageDenoiser
     from icl_vision.tasks.draw.generator import ImageGenerator
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from icl_vision.vocabulary import Vocabulary
 
 __all__ = [
+    "Answer",
+    "Captioner",
     "Classification",
+    "Described",
     "Example",
     "FewShotClassifier",
     "IclVisionError",
@@ -38,6 +41,7 @@ __all__ = [
     "PromptBuilder",
     "PyramidLayout",
     "TokenPyramid",
+    "VisualQA",
     "Vocabulary",
     "__version__",
     "connect",
@@ -49,7 +53,10 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # public name -> the module it lives in
 _HOMES = {
+    "Answer": "contracts",
+    "Captioner": "tasks",
     "Classification": "contracts",
+    "Described": "tasks",
     "Example": "tasks.classify.prompts",
     "FewShotClassifier": "tasks",
     "IclVisionError": "errors",
@@ -61,6 +68,7 @@ _HOMES = {
     "PromptBuilder": "tasks.classify.prompts",
     "PyramidLayout": "pyramid",
     "TokenPyramid": "pyramid",
+    "VisualQA": "tasks",
     "Vocabulary": "vocabulary",
     "connect": "llms",
 }

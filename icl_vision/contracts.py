@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 ScoringMethod = Literal["channel", "direct", "constrained", "parse"]
 """How a label was chosen: noisy channel, direct likelihood, constrained output, tolerant parse."""
 
+AnswerMethod = Literal["fused", "choices", "constrained", "parsed", "greedy", "copied"]
+"""How an answer was found: by what the LLM and the picture's words say of each candidate together; by the LLM's scores
+of given choices; written by an LLM that could write nothing but a choice; a choice looked for in what it wrote; written
+freely, up to the line's end; copied from an example."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -274,6 +279,49 @@ class Classification:
         from icl_vision.viz.notebook import classification_html  # the named lazy exception: what is shown is viz's
 
         return classification_html(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back to a question about a picture, or its caption.
+
+    text: the answer, one line; "" where there is none. words: the picture's words as the LLM could be shown them, a
+    tuple per part (a pyramid's parts are its layers), of several pictures one after the other. probability: that the
+    answer is right, among everything that could have been answered; None where the method gives none. method: how it
+    was found. examples: which of the fitted examples were shown, by their index, in the order shown (of several
+    prompts one after the other). raw: what the LLM wrote, "" where it only scored. error: the exception, where
+    ``errors="return"``. calibrated: whether the probability went through a calibrated map, or is raw. probabilities:
+    of the likeliest things that could have been answered, the likeliest first; of given choices all of them. note:
+    what else a reader should know, such as how many of several prompts agreed.
+    """
+
+    text: str
+    words: tuple[tuple[str, ...], ...]
+    probability: float | None
+    method: AnswerMethod | None
+    examples: tuple[int, ...] = ()
+    raw: str = ""
+    usage: Usage = field(default_factory=Usage)
+    error: Exception | None = None
+    calibrated: bool = False
+    probabilities: Mapping[str, float] | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready form: a key per field; words as a list per part, the error as its kind and message."""
+        return {
+            "text": self.text,
+            "words": [list(part) for part in self.words],
+            "probability": self.probability,
+            "calibrated": self.calibrated,
+            "probabilities": None if self.probabilities is None else dict(self.probabilities),
+            "method": self.method,
+            "examples": list(self.examples),
+            "raw": self.raw,
+            "note": self.note,
+            "usage": self.usage.to_dict(),
+            "error": None if self.error is None else f"{type(self.error).__name__}: {self.error}",
+        }
 
 
 @runtime_checkable

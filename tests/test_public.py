@@ -148,7 +148,7 @@ def test_the_names_that_users_rely_on():
 
 
 def test_an_unknown_name_says_which_there_are():
-    with pytest.raises(AttributeError, match="no attribute 'FewShot'; public are Classification, "):
+    with pytest.raises(AttributeError, match="no attribute 'FewShot'; public are Answer, "):
         _ = icl_vision.FewShot
     with pytest.raises(ImportError, match="cannot import name 'FewShot'"):
         exec("from icl_vision import FewShot")

@@ -21,7 +21,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from icl_vision.asking.jobs import Job, Order, run_jobs
 from icl_vision.contracts import Constraint, Prompt, TextLLM, Usage
-from icl_vision.errors import CapabilityError, LLMResponseError, PromptError
+from icl_vision.errors import CapabilityError, LLMNoAnswerError, LLMResponseError, PromptError
 from icl_vision.llms.answers import check
 from icl_vision.llms.scores import PartialScores, checked_logprobs, is_logprob, take
 from icl_vision.llms.tokens import most_tokens
@@ -285,7 +285,9 @@ class Group:
     inquiry: what is put to the LLM about the query of a number, from 0; made when it is about to be asked. queries: how
     many there are. size: so many are scored in one call; where the LLM writes, each is asked by itself all the same.
     leads: the first query goes alone and is awaited before the others, to fill the provider's prefix cache. before:
-    asked and awaited before everything else; begun: told of what came back to it.
+    asked and awaited before everything else; begun: told of what came back to it. then: what is put to the LLM next
+    about the query of a number, after what came back last (a reply, or the error in its place); None, and a function
+    that gives None: nothing, and ``read`` is told.
     """
 
     inquiry: Callable[[int], Inquiry]
@@ -294,6 +296,7 @@ class Group:
     leads: bool = True
     before: Sequence[Inquiry] = ()
     begun: Callable[[Sequence[Reply]], None] = lambda replies: None
+    then: Callable[[int, Reply | Exception], Inquiry | None] | None = None
 
     @property
     def calls(self) -> list[range]:
@@ -395,8 +398,29 @@ class _Asking(Generic[T]):
         else:
             replies = await self._replies(call)
         for query, reply in zip(call, replies, strict=True):
-            self._results[query] = await self._read(self._number, query, reply)
+            last = reply if self._group.then is None else await self._gone_on(query, reply)
+            self._results[query] = await self._read(self._number, query, last)
         self._done(len(call))
+
+    async def _gone_on(self, query: int, reply: Reply | Exception) -> Reply | Exception:
+        """What comes back last about a query that one inquiry does not settle."""
+        assert self._group.then is not None
+        while (following := self._group.then(query, reply)) is not None:
+            reply = await self._reply(following)
+        return reply
+
+    async def _reply(self, inquiry: Inquiry) -> Reply | Exception:
+        try:
+            await self._refuse([inquiry])
+            if inquiry.writing is None:
+                return (await score(self._llm, [inquiry]))[0]
+            return await complete(self._llm, inquiry)
+        except LLMNoAnswerError as error:
+            return error  # whoever asks may go on without
+        except Exception as error:
+            if not self._keep_errors:
+                raise
+            return error
 
     async def _replies(self, call: Sequence[int]) -> list[Reply | Exception]:
         try:
@@ -409,7 +433,7 @@ class _Asking(Generic[T]):
             if len(inquiries) == 1:
                 return [await complete(self._llm, inquiries[0])]
         except Exception as error:
-            if not self._keep_errors:
+            if not self._keep_errors and not (self._group.then and isinstance(error, LLMNoAnswerError)):
                 raise
             if len(call) == 1:
                 return [error]

@@ -6,7 +6,7 @@ LLMs and answers. jinja2 is imported when the first template is loaded.
 
 from icl_vision.prompting.budget import PromptSize, check_fits, check_tokens
 from icl_vision.prompting.declarations import Declaration, Sample, Twin
-from icl_vision.prompting.labels import MAX_LABEL_CHARS, check_label, check_labels, check_words, fold
+from icl_vision.prompting.labels import MAX_LABEL_CHARS, check_label, check_labels, check_line, check_words, fold
 from icl_vision.prompting.templates import (
     FixedPart,
     PromptTemplate,
@@ -31,6 +31,7 @@ __all__ = [
     "check_fits",
     "check_label",
     "check_labels",
+    "check_line",
     "check_tokens",
     "check_words",
     "find_template",

@@ -139,6 +139,46 @@ def check_words(words: object) -> str:
     return words
 
 
+def check_line(text: object, what: str, most: int, literals: Iterable[str] = ()) -> str:
+    """A text of a user that may enter a prompt as part of one line: a question, an answer, a caption.
+
+    With no line break in it, it cannot end the block of the prompt in which it stands.
+
+    Args:
+        text: what the user gave.
+        what: what it is, for messages: "a question".
+        most: characters it may have.
+        literals: fixed words of the template, as of ``check_label``.
+
+    Raises:
+        PromptError: not a string, empty, longer than ``most``, spaces at its ends, control, invisible or
+            direction-changing characters, or one of ``literals`` inside.
+    """
+    if not isinstance(text, str):
+        raise PromptError(f"{what} must be a string; got {text!r} ({type(text).__name__})")
+    text = str.__str__(text)
+    if not text.strip():
+        raise PromptError(f"{what} must not be empty; got {text!r}")
+    character = forbidden_character(text, invisible=True, breaks="")
+    if character:
+        raise PromptError(
+            f"{what} must be one line without control, invisible and direction-changing characters; {_short(text)} "
+            f"contains {character}: remove it"
+        )
+    if text != text.strip():
+        raise PromptError(f"{what} must not have spaces at its ends; got {_short(text)}: give its strip()")
+    spelled = text if text.isascii() else composed(text)
+    if len(spelled) > most:
+        raise PromptError(f"{what} may have {most} characters; {_short(text)} has {len(spelled)}: shorten it")
+    for literal in literals:
+        if _contains(spelled, literal if literal.isascii() else composed(literal)):
+            raise PromptError(
+                f"{what} must not contain {literal!r}, which the template itself uses to separate its parts; got "
+                f"{_short(text)}: word it otherwise"
+            )
+    return text
+
+
 def check_texts(texts: Iterable[object]) -> list[str]:
     """Several texts that may enter a prompt, each as ``check_words`` has it.
 

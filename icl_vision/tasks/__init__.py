@@ -13,16 +13,32 @@ if TYPE_CHECKING:
     from icl_vision.asking.inquiries import Inquiry
     from icl_vision.asking.many import Outcome
     from icl_vision.asking.plan import Plan
+    from icl_vision.tasks.answer.captioner import Captioner
+    from icl_vision.tasks.answer.pictures import Described
+    from icl_vision.tasks.answer.visual_qa import VisualQA
     from icl_vision.tasks.classify.classifier import FewShotClassifier
     from icl_vision.tasks.many import aclassify_many, classify_many
 
-__all__ = ["FewShotClassifier", "Inquiry", "Outcome", "Plan", "aclassify_many", "classify_many"]
+__all__ = [
+    "Captioner",
+    "Described",
+    "FewShotClassifier",
+    "Inquiry",
+    "Outcome",
+    "Plan",
+    "VisualQA",
+    "aclassify_many",
+    "classify_many",
+]
 
 _HOMES = {
+    "Captioner": "tasks.answer.captioner",
+    "Described": "tasks.answer.pictures",
     "FewShotClassifier": "tasks.classify.classifier",
     "Inquiry": "asking.inquiries",
     "Outcome": "asking.many",
     "Plan": "asking.plan",
+    "VisualQA": "tasks.answer.visual_qa",
     "aclassify_many": "tasks.many",
     "classify_many": "tasks.many",
 }

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from icl_vision.drawing.prompts import SEGMENT
 from icl_vision.prompting.declarations import Declaration
+from icl_vision.tasks.answer.prompts import ANSWERING, CAPTIONING
 from icl_vision.tasks.classify.prompts import CLASSIFICATION
 
-DECLARATIONS: tuple[Declaration, ...] = (CLASSIFICATION, SEGMENT)
+DECLARATIONS: tuple[Declaration, ...] = (CLASSIFICATION, SEGMENT, CAPTIONING, ANSWERING)
 """A template that fits several belongs to the first."""

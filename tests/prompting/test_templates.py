@@ -53,12 +53,17 @@ def render(folder: Path, instruction: str, **more: object) -> str:
 def test_packaged_templates_are_listed_and_good() -> None:
     infos = list_templates()
     assert [i.name for i in infos] == [
+        "answer", "answer_pica", "caption", "caption_pica",
         "classification", "classification_channel", "classification_palm", "classification_palm_channel",
         "progressive", "refinement", "text_to_image",
     ]  # fmt: skip
     for i in infos:
         assert template_faults(i, DECLARATIONS) == []
-        titles = {"progressive": "Progressive decoding", "refinement": "Progressive", "text_to_image": "Text to image"}
+        titles = {
+            "answer": "Questions about pictures", "answer_pica": "Questions about", "caption": "Captions of pictures",
+            "caption_pica": "Captions", "progressive": "Progressive decoding", "refinement": "Progressive",
+            "text_to_image": "Text to image",
+        }  # fmt: skip
         assert i.description().startswith(titles.get(i.name, "Few-shot classification"))
         assert (i.origin, i.overrides) == ("packaged", False)
         assert "{#" in i.read()
@@ -84,7 +89,7 @@ def test_names_that_are_paths_are_refused(name: object, tmp_path: Path) -> None:
 
 
 def test_missing_templates_and_folders_are_named(tmp_path: Path) -> None:
-    with pytest.raises(TemplateError, match=r"no template 'nope' in the packaged templates; there are classification,"):
+    with pytest.raises(TemplateError, match=r"no template 'nope' in the packaged templates; there are answer, "):
         find_template("nope")
     with pytest.raises(TemplateError, match=r"no template 'nope' in .* and the packaged templates"):
         find_template("nope", tmp_path)
@@ -351,7 +356,11 @@ def test_a_task_of_ones_own_needs_its_declaration_alone(tmp_path: Path) -> None:
 
 def test_a_template_belongs_to_the_task_that_knows_its_variables(tmp_path: Path) -> None:
     assert load_template(info(tmp_path, ANSWERING), (*DECLARATIONS, ANSWER)).declaration is ANSWER
-    for name, task in (("classification", "classification"), ("progressive", "drawing"), ("refinement", "drawing")):
+    named = {
+        "classification": "classification", "progressive": "drawing", "refinement": "drawing",
+        "answer": "answering", "answer_pica": "answering", "caption": "captioning", "caption_pica": "captioning",
+    }  # fmt: skip
+    for name, task in named.items():
         assert load_template(find_template(name), (ANSWER, *DECLARATIONS)).declaration.task == task
 
 

@@ -1,0 +1,83 @@
+"""What might be answered where nothing was given to choose from, and what the pictures say of each.
+
+Knows: words as evidence, kinds of questions, answers of examples. Refuses to know: prompts, how an LLM scores.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from icl_vision.tasks.answer.reading import (
+    COLOURS,
+    NO,
+    NUMBERS,
+    YES,
+    distinct,
+    is_number,
+    kind_of,
+    normal_form,
+    numbers_like,
+)
+
+MOST_WORDS = 60
+"""Words of a picture that are candidates, the likeliest first."""
+
+FLOOR = 0.01
+"""How probable a word is taken to be that vision says nothing of: less than nearly all that it says something of."""
+
+
+def candidates(
+    question: str | None, chances: Mapping[str, float], answers: Sequence[str], own: str, most: int = MOST_WORDS
+) -> list[str]:
+    """What might be answered, each once.
+
+    A question that asks whether, how many or what colour is answered by yes or no, a number or a colour; any other by
+    a word of the pictures. The answers of the examples and the LLM's own are candidates too, as far as they are of
+    that kind.
+
+    Args:
+        question: None for none.
+        chances: of the pictures' words, see ``pictures.evidence``.
+        answers: of the examples.
+        own: what the LLM answered by itself; "" for nothing.
+        most: words of the pictures at most.
+    """
+    known = distinct(answers)
+    mine = [own] if own else []
+    kind = kind_of(question)
+    if kind == "whether":
+        return distinct([YES, NO, *mine])
+    if kind == "number":
+        return distinct([*filter(is_number, known), *numbers_like(known), *mine])
+    if kind == "colour":
+        return distinct([*(answer for answer in known if normal_form(answer) in COLOURS), *COLOURS, *mine])
+    likeliest = sorted(chances, key=lambda word: -chances[word])[:most]
+    return distinct([*known, *mine, *likeliest])
+
+
+def log_vision(candidate: str, chances: Mapping[str, float]) -> float:
+    """The logarithm of how probable vision holds a candidate: of several words the mean, so that long ones lose
+    nothing; a plural counts as its singular and a number in digits as its word."""
+    words = normal_form(candidate).split() or [candidate]
+    return sum(math.log(_chance(word, chances)) for word in words) / len(words)
+
+
+def _chance(word: str, chances: Mapping[str, float]) -> float:
+    forms = [word, *_other_number(word)]
+    if word.isdecimal() and int(word) < len(NUMBERS):
+        forms.append(NUMBERS[int(word)])
+    return max(FLOOR, *(chances.get(form, 0.0) for form in forms))
+
+
+def _other_number(word: str) -> list[str]:
+    """English singulars and plurals of a word, by its ending."""
+    if word.endswith("ies") and len(word) > 4:
+        return [word[:-3] + "y"]
+    if word.endswith(("ses", "xes", "ches", "shes")):
+        return [word[:-2]]
+    if word.endswith("s") and not word.endswith("ss"):
+        return [word[:-1]]
+    if word.endswith(("s", "x", "ch", "sh")):
+        return [word + "es"]
+    return [word + "s", *([word[:-1] + "ies"] if word.endswith("y") else [])]
