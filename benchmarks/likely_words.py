@@ -65,7 +65,7 @@ def main() -> None:
 
     folder = Path(icl_vision.__file__).parent / "artefacts" / "tokenizers" / "words-photo"
     found = ranks(tokenizer, folder)
-    files = tokenizer.card["files"]
+    files = {**tokenizer.card["files"], **tokenizer.card.get("whole", {})}
     head = (
         "# Words that words-photo is likely to give, with the best rank each has among the words of one class.\n"
         "# Made by benchmarks/likely_words.py; a hint, nothing depends on it but time.\n"

@@ -37,7 +37,7 @@ from icl_vision.tokenizers.onnx import PYRAMID
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 from icl_vision.tokenizers.zoo import find
 
-from . import artefact, validate_pyramids
+from . import artefact, parts, validate_pyramids
 from .checkpoint import Export, graph
 from .validate import check_signature
 
@@ -179,6 +179,7 @@ def export_spae(spae: SPAE, out: Path, export: Export) -> dict[str, Any]:
     metrics = {"parity": parity.to_dict(), **export.card.get("metrics", {})}
     if export.precision == "fp16":
         metrics["fp16_agreement"] = validate_pyramids.agreement(encoder_data, pixels.numpy(), constants, truth.numpy())
+    stored = {ENCODER_FILE: parts.share(encoder_data), DECODER_FILE: parts.share(decoder_data)}
     whole = {
         **facts,
         "description": f"Images as pyramids of words, {spae.layout.cumulative[-1]} at most, and back.",
@@ -193,10 +194,11 @@ def export_spae(spae: SPAE, out: Path, export: Export) -> dict[str, Any]:
         **export.card,
         "metrics": metrics,
         "versions": artefact.versions(),
+        **parts.facts(stored),
     }
     with artefact.writing(out, kind=PYRAMID) as folder:
-        (folder / ENCODER_FILE).write_bytes(encoder_data)
-        (folder / DECODER_FILE).write_bytes(decoder_data)
+        for name, each in stored.items():
+            (folder / name).write_bytes(each.data)
         if spae.regions is not None:  # the classes are those of words-photo, whose trunk and vectors these are
             shutil.copyfile(find("words-photo") / CLASSES_FILE, folder / CLASSES_FILE)
         return artefact.write_card(folder, whole)

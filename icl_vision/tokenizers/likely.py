@@ -34,7 +34,9 @@ def likely_words(tokenizer: Tokenizer, k: int | None, texts: Iterable[str]) -> l
     own = [word for text in texts for word in text.split()]
     known = _packaged(tokenizer.name)
     listed: list[str] = []
-    if known is not None and dict(tokenizer.card.get("files") or {}).get("encoder.onnx") == known[0]:
+    card = tokenizer.card
+    graphs = {**(card.get("files") or {}), **(card.get("whole") or {})}
+    if known is not None and graphs.get("encoder.onnx") == known[0]:
         most = k or int(tokenizer.card.get("default_k") or 0) or max(known[1].values())
         listed = [word for word, rank in known[1].items() if rank <= most]
     return list(dict.fromkeys([*listed, *own]))

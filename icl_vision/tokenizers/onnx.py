@@ -6,7 +6,8 @@ Refuses to know: torch, how the graphs were made, which names exist (``zoo.py``)
 
 An artefact folder holds ``card.json`` and the files the card lists with their sha256: ``encoder.onnx``, perhaps
 ``decoder.onnx`` and, where classes can be withheld, ``classes.txt``. The codebook lies in a folder of its own, found
-by name and sha256. K is the number of words of the whole layout (of a flat list: the most there are, ``k_max``).
+by name and sha256; so do weights that a graph shares with others (``parts.py``). K is the number of words of the whole
+layout (of a flat list: the most there are, ``k_max``).
 
     encoder  pixels uint8 [batch, S, S, 3]; codebook float32 [T, c]; optional class_bias float32 [C]
              -> ids int32 [batch, K], coarse first or best first; optional features float32 [batch, D]
@@ -42,6 +43,7 @@ from icl_vision.tokenizers.artefact import (
     verify_files,
 )
 from icl_vision.tokenizers.base import ImageTokenizer, on_grids
+from icl_vision.tokenizers.parts import find_parts, whole_graph
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, GraphSession, checked_threads, resolve_providers, worth_trying
 from icl_vision.vocabulary import Vocabulary, read_card
@@ -119,6 +121,7 @@ class OnnxTokenizer(ImageTokenizer):
         self.can_embed = self.embedding_width > 0
         self._bias = self._class_bias(self._options["withhold"])
         self._codebook = find_codebook(self.folder, card)
+        self._parts = find_parts(self.folder, card)
         if self._codebook.vocabulary.hash != card["vocabulary"]:
             raise self._damaged(f"its codebook {self._codebook.name!r} has other words than it was built with")
         self._sessions: dict[str, GraphSession] = {}
@@ -256,7 +259,7 @@ class OnnxTokenizer(ImageTokenizer):
         return self._sessions[file]
 
     def _start(self, file: str) -> GraphSession:
-        data = read_file(self.folder, self._card, file)
+        data = whole_graph(self.folder, self._card, file, self._parts)
         constants: dict[str, npt.NDArray[Any]] = {"codebook": self._codebook.vectors}
         if file == ENCODER_FILE:
             fed, needed = {"pixels"}, {"ids", "features"} if self.can_embed else {"ids"}

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 ASCII = "ascii"
 _PACKAGED = Path(__file__).parent.parent / "artefacts" / "tokenizers"
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_HUB_FILES = ["card.json", "*.onnx", "*.txt", "*.safetensors"]  # never code, never pickles
+_HUB_FILES = ["*card.json", "*.onnx", "*.txt", "*.safetensors"]  # never code, never pickles
 
 
 def available() -> list[str]:
@@ -61,9 +61,10 @@ def load(name: str | os.PathLike[str], *, strict: bool = False, **options: Any) 
         return _from_plugin(str(name), strict, options)
     folder = find(name, download=download)
     kind = read_card(folder).get("kind")
-    if kind == "codebook":
+    if kind in ("codebook", "part"):
         names = ", ".join(available())
-        raise ArtefactNotFoundError(f"{str(folder)!r} is a codebook, not a tokenizer; available are {names}")
+        what = "a codebook" if kind == "codebook" else "a part of tokenizers"
+        raise ArtefactNotFoundError(f"{str(folder)!r} is {what}, not a tokenizer; available are {names}")
     if kind not in KINDS:
         logger.debug("%s has the kind %r; its reader will say more", folder, kind)
     _check_options(OnnxTokenizer, str(name), options)

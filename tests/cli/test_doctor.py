@@ -184,7 +184,7 @@ class TestPackages:
 class TestArtefacts:
     @pytest.fixture
     def top(self, tmp_path: Path) -> Path:
-        for kind in ("tokenizers", "codebooks"):
+        for kind in ("tokenizers", "codebooks", "parts"):
             folder = tmp_path / kind / "one"
             folder.mkdir(parents=True)
             (folder / "data.bin").write_bytes(b"data")
@@ -198,6 +198,7 @@ class TestArtefacts:
         assert [(item["kind"], item["name"], item["ok"]) for item in document] == [
             ("tokenizer", "one", True),
             ("codebook", "one", True),
+            ("part", "one", True),
         ]
 
     def test_changed_file(self, top: Path) -> None:
@@ -221,7 +222,11 @@ class TestArtefacts:
 
     def test_nothing_packaged(self, tmp_path: Path) -> None:
         said = errors(doctor.check_artefacts(tmp_path)[1])
-        assert said == ["tokenizers: none came with the package", "codebooks: none came with the package"]
+        assert said == [
+            "tokenizers: none came with the package",
+            "codebooks: none came with the package",
+            "parts: none came with the package",
+        ]
 
 
 class TestLLMsAndCache:

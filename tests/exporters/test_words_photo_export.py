@@ -20,6 +20,8 @@ from icl_vision.exporters import artefact, validate  # noqa: E402
 from icl_vision.exporters import words as exporter  # noqa: E402
 from icl_vision.models.rounding import round_to_fp16  # noqa: E402
 from icl_vision.models.words.photo import WordsEncoder  # noqa: E402
+from icl_vision.tokenizers.parts import whole_graph  # noqa: E402
+from icl_vision.vocabulary import read_card  # noqa: E402
 
 PACKAGED = Path(icl_vision.__file__).parent / "artefacts/tokenizers/words-photo"
 
@@ -202,7 +204,7 @@ def test_the_packaged_artefact_can_be_made_again(tmp_path: Path) -> None:
     assert card["metrics"]["parity"]["mismatches"] == 0
 
     def weights(folder: Path) -> list[np.ndarray]:
-        model = onnx.load(folder / "encoder.onnx")
+        model = onnx.load_model_from_string(whole_graph(folder, read_card(folder), "encoder.onnx"))
         values = [onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer]
         return sorted((v for v in values if v.dtype == np.float16), key=lambda v: (v.shape, v.tobytes()))
 

@@ -17,9 +17,10 @@ import icl_vision
 from icl_vision.codebook import Codebook
 from icl_vision.errors import ArtefactDamagedError, ArtefactError, ArtefactNotFoundError, UsageError
 from icl_vision.tokenizers.onnx import OnnxTokenizer
+from icl_vision.tokenizers.parts import whole_graph
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import GraphSession
-from icl_vision.vocabulary import Vocabulary, hash_words
+from icl_vision.vocabulary import Vocabulary, hash_words, read_card
 
 PACKAGED = Path(icl_vision.__file__).parent / "artefacts"
 
@@ -27,6 +28,17 @@ PACKAGED = Path(icl_vision.__file__).parent / "artefacts"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return Path(shutil.copytree(PACKAGED / "tokenizers/words-photo", tmp_path / "mine"))
+
+
+def made_whole(folder: Path) -> Path:
+    """The folder as it was stored before there were parts: its graph whole, and nothing of parts on its card."""
+    card = read_card(folder)
+    data = whole_graph(folder, card, "encoder.onnx")
+    (folder / "encoder.onnx").write_bytes(data)
+    del card["parts"]
+    card["files"]["encoder.onnx"] = card.pop("whole")["encoder.onnx"]
+    (folder / "card.json").write_text(json.dumps(card))
+    return folder
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
@@ -258,7 +270,7 @@ def test_files_that_no_card_lists_are_not_read(folder: Path) -> None:
 
 def test_a_graph_whose_outputs_are_not_the_cards(tmp_path: Path, photo: np.ndarray[Any, Any]) -> None:
     onnx = pytest.importorskip("onnx")
-    folder = Path(shutil.copytree(PACKAGED / "tokenizers/words-photo", tmp_path / "mine"))
+    folder = made_whole(Path(shutil.copytree(PACKAGED / "tokenizers/words-photo", tmp_path / "mine")))
     whole = onnx.load(folder / "encoder.onnx")
     for change, match in [
         (("Cast", {"to": onnx.TensorProto.FLOAT}), r"gives ids as float32 \[1, 64\], not as whole numbers"),
@@ -289,6 +301,7 @@ def test_own_codebook_beside_the_folder_wins_by_hash(folder: Path) -> None:
 
 
 def test_a_graph_onnxruntime_cannot_read(folder: Path) -> None:
+    made_whole(folder)
     (folder / "encoder.onnx").write_bytes(b"not a graph")
     digest = hashlib.sha256(b"not a graph").hexdigest()
     edit(folder, lambda card: card["files"].update({"encoder.onnx": digest}))
@@ -297,7 +310,8 @@ def test_a_graph_onnxruntime_cannot_read(folder: Path) -> None:
 
 
 def test_wrong_inputs_at_run_time_are_wrapped() -> None:
-    data = (PACKAGED / "tokenizers/words-photo/encoder.onnx").read_bytes()
+    packaged = PACKAGED / "tokenizers/words-photo"
+    data = whole_graph(packaged, read_card(packaged), "encoder.onnx")
     session = GraphSession(data, "words-photo", providers="cpu")
     with pytest.raises(ArtefactError, match="onnxruntime failed while running 'words-photo'"):
         session.run({}, ["ids"])

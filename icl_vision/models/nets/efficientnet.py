@@ -96,10 +96,15 @@ class EfficientNetLite0(nn.Module):
         self.classifier = nn.Linear(FEATURES, classes)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        logits, features, _ = self.look(pixels)
+        return logits, features
+
+    def look(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """-> (logits [B,1000], pooled features [B,1280], the map they are the mean of [B,1280,7,7])."""
         x = (pixels - MEAN) / STD
         x = self.head(self.blocks(self.stem(x)))  # [B,1280,7,7]
         features = x.mean((2, 3))  # [B,1280]
-        return self.classifier(features), features
+        return self.classifier(features), features, x
 
     def fold(self) -> EfficientNetLite0:
         """Fold every batch norm into its convolution, in place; for inference and export."""

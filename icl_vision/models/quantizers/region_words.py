@@ -150,14 +150,17 @@ def _averages(features: Tensor, grid: int) -> Tensor:
 def _packaged_weights() -> dict[str, Tensor]:
     """Trunk and class vectors by name, float32, out of the graph of ``words-photo``."""
     from icl_vision.tokenizers.artefact import ENCODER_FILE
+    from icl_vision.tokenizers.parts import whole_graph
     from icl_vision.tokenizers.zoo import find
+    from icl_vision.vocabulary import read_card
 
     try:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
         raise MissingExtraError("reading the weights of words-photo (onnx)", "train") from error
-    model = onnx.load(find("words-photo") / ENCODER_FILE)
+    folder = find("words-photo")
+    model = onnx.load_model_from_string(whole_graph(folder, read_card(folder), ENCODER_FILE))
     arrays = {tensor.name.removesuffix("_fp16"): numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     return {
         name: torch.from_numpy(array.astype("float32"))
