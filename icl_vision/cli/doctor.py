@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 DISTRIBUTION = "icl-vision"
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
 # Extras that a user chooses among; `dev` and `all` are for other purposes.
-EXTRAS = ("local", "langchain", "sklearn", "parquet", "ray", "train")
+EXTRAS = ("local", "ocr", "langchain", "sklearn", "parquet", "ray", "train")
 PROBE_SECONDS = 120
 CPU = "CPUExecutionProvider"
 
@@ -131,7 +131,17 @@ def check_core() -> tuple[dict[str, Any], list[Finding]]:
 def _onnxruntimes() -> dict[str, str]:
     """Every installed distribution that owns the import `onnxruntime`."""
     variants = "gpu|directml|openvino|qnn|rocm|migraphx|training|vitisai|cann"
-    names = re.compile(rf"^(onnxruntime|ort-nightly)([-_.]({variants}).*)?$")
+    return _owners(rf"^(onnxruntime|ort-nightly)([-_.]({variants}).*)?$")
+
+
+def _opencvs() -> dict[str, str]:
+    """Every installed distribution that owns the import `cv2`."""
+    return _owners(r"^opencv[-_.](contrib[-_.])?python([-_.](headless|rolling).*)?$")
+
+
+def _owners(pattern: str) -> dict[str, str]:
+    """Installed distributions whose name is like this, with their versions."""
+    names = re.compile(pattern)
     owners = {}
     for distribution in importlib.metadata.distributions():
         name = (distribution.metadata["Name"] or "").lower()
@@ -197,6 +207,34 @@ def check_onnxruntime() -> tuple[dict[str, Any], list[Finding]]:
         advice = "it needs CUDA 13 and cuDNN 9: pip install 'onnxruntime-gpu[cuda,cudnn]', or import torch first"
         findings.append(Finding("note", "onnxruntime", "there is an NVIDIA GPU, but sessions cannot use it", advice))
     return document, findings
+
+
+def check_reading() -> tuple[dict[str, Any], list[Finding]]:
+    """Text in pictures: rapidocr, its models, and that no more than one package owns `cv2`."""
+    from icl_vision.tokenizers.describe.reading import models_missing
+
+    version, opencvs = _version("rapidocr"), _opencvs()
+    document: dict[str, Any] = {"rapidocr": version, "opencv": opencvs, "usable": False, "missing": []}
+    if len(opencvs) > 1:
+        both = " and ".join(f"{name} {of_it}" for name, of_it in opencvs.items())
+        text = f"{both} are all installed and overwrite each other's files"
+        advice = f"pip uninstall {' '.join(opencvs)}, then pip install opencv-python-headless"
+        # The rest of the library never imports cv2: nothing essential is broken.
+        clash = [Finding("note", "opencv", text, advice)]
+    else:
+        clash = []
+    if version is None:
+        return document, clash  # the check of extras says so, with the command
+    document["missing"] = models_missing()
+    document["usable"] = not document["missing"] and bool(opencvs)
+    own = ", ".join(f"{name} {of_it}" for name, of_it in opencvs.items()) or "no opencv"
+    if document["usable"]:
+        finding = Finding("ok", "text in pictures", f"rapidocr {version} with its models, {own}")
+    else:
+        why = f"lacks its models {', '.join(document['missing'])}" if document["missing"] else "has no opencv"
+        advice = "pip install --force-reinstall rapidocr opencv-python-headless"
+        finding = Finding("note", "text in pictures", f"rapidocr {version} {why}", advice)
+    return document, [finding, *clash]
 
 
 def check_extras() -> tuple[dict[str, Any], list[Finding]]:
@@ -364,6 +402,7 @@ def examine() -> dict[str, Any]:
         "artefacts": check_artefacts,
         "llms": check_llms,
         "extras": check_extras,
+        "reading": check_reading,
         "cache": check_cache,
     }
     for name, check in checks.items():

@@ -52,6 +52,8 @@ class GraphSession:
         threads: CPU threads within one operator; None takes the cores that this process may use, see ``cpu_settings``.
         fixed_batch: on CUDA, capture the graph at this batch size and replay it (a CUDA graph); smaller batches are
             filled up with zeros, and runs of several threads wait for each other. None, or another provider: as usual.
+        arena: let onnxruntime keep memory for the next run; False for inputs of many sizes, of which it would keep
+            what the largest took.
 
     Raises:
         ProviderError: ``strict`` and another provider in use.
@@ -69,10 +71,12 @@ class GraphSession:
         strict: bool = False,
         threads: int | None = None,
         fixed_batch: int | None = None,
+        arena: bool = True,
     ) -> None:
         ort = _onnxruntime()
         wanted = resolve_providers(providers)
         settings = cpu_settings(threads)
+        settings.enable_cpu_mem_arena = arena
         # Threads that wait for work do so asleep: by default they burn their core between operators and for a while
         # after a run, which those who decode the next images or run the LLM then lack.
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -103,6 +107,11 @@ class GraphSession:
             self._replay = _Replay(ort, self._session, self._constants, fixed_batch)
         elif fixed_batch is not None:
             logger.info("%s runs on %s: there is no CUDA graph to capture", self.name, self.provider)
+
+    @property
+    def raw(self) -> Any:
+        """The ``onnxruntime.InferenceSession`` itself, for a library that wants one."""
+        return self._session
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]], outputs: Sequence[str]) -> list[npt.NDArray[Any]]:
         """Run the graph; safe to call from several threads at once.

@@ -57,7 +57,7 @@ class TestReport:
         document = json.loads(result.stdout)
         assert result.exit_code == 0 and result.stderr == ""
         assert document["ok"] is True
-        assert set(document["extras"]) == {"local", "langchain", "sklearn", "parquet", "ray", "train"}
+        assert set(document["extras"]) == {"local", "ocr", "langchain", "sklearn", "parquet", "ray", "train"}
         assert document["packages"]["numpy"] and document["python"].startswith("3.")
         assert document["onnxruntime"]["providers"] == {"CPUExecutionProvider": True}
         assert {finding["level"] for finding in document["findings"]} <= {"ok", "note", "error"}
@@ -97,10 +97,60 @@ class TestReport:
         code = (
             "import sys\nfrom click.testing import CliRunner\nfrom icl_vision.cli import main\n"
             "CliRunner().invoke(main, ['doctor'])\n"
-            "print({'torch', 'openai', 'anthropic', 'onnxruntime', 'langchain'} & set(sys.modules))"
+            "print({'torch', 'openai', 'anthropic', 'onnxruntime', 'langchain', 'rapidocr', 'cv2'} & set(sys.modules))"
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert done.stdout.strip() == "set()"
+
+
+class TestReading:
+    @pytest.fixture
+    def installed(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+        """Sets which distributions there are, by name and version, and which models rapidocr lacks."""
+
+        def set_up(versions: dict[str, str], missing: list[str]) -> None:
+            found = [types.SimpleNamespace(metadata={"Name": name}, version=of) for name, of in versions.items()]
+            monkeypatch.setattr(doctor.importlib.metadata, "distributions", lambda: found)
+            monkeypatch.setattr(doctor, "_version", versions.get)
+            monkeypatch.setattr("icl_vision.tokenizers.describe.reading.models_missing", lambda: missing)
+
+        return set_up
+
+    def test_all_there(self, installed: Callable[..., None]) -> None:
+        installed({"rapidocr": "3.10.0", "opencv-python-headless": "5.0.0.93", "numpy": "2.4"}, [])
+        document, (finding,) = doctor.check_reading()
+        assert document == {
+            "rapidocr": "3.10.0",
+            "opencv": {"opencv-python-headless": "5.0.0.93"},
+            "usable": True,
+            "missing": [],
+        }
+        assert (finding.level, finding.subject) == ("ok", "text in pictures")
+        assert finding.text == "rapidocr 3.10.0 with its models, opencv-python-headless 5.0.0.93"
+
+    def test_two_builds_of_opencv(self, installed: Callable[..., None]) -> None:
+        installed({"rapidocr": "3.10.0", "opencv-python": "4.12.0.88", "opencv-python-headless": "5.0.0.93"}, [])
+        document, findings = doctor.check_reading()
+        assert list(document["opencv"]) == ["opencv-python", "opencv-python-headless"]
+        assert [finding.level for finding in findings] == ["ok", "note"]
+        assert findings[1].text == (
+            "opencv-python 4.12.0.88 and opencv-python-headless 5.0.0.93 are all installed and overwrite each other's "
+            "files"
+        )
+        assert findings[1].advice.endswith("then pip install opencv-python-headless")
+        installed({"opencv-contrib-python": "4.12", "opencv_contrib_python_headless": "4.12"}, [])
+        assert "opencv_contrib_python_headless" in doctor.check_reading()[1][0].text
+
+    def test_models_gone(self, installed: Callable[..., None]) -> None:
+        installed({"rapidocr": "3.10.0", "opencv-python-headless": "5.0.0.93"}, ["*_rec_*.onnx"])
+        document, (finding,) = doctor.check_reading()
+        assert not document["usable"] and finding.level == "note"
+        assert finding.text == "rapidocr 3.10.0 lacks its models *_rec_*.onnx"
+
+    def test_not_installed_is_said_once_by_the_extra(self, installed: Callable[..., None]) -> None:
+        installed({"numpy": "2.4"}, ["*"])
+        document, findings = doctor.check_reading()
+        assert (document["rapidocr"], document["usable"], findings) == (None, False, [])
 
 
 class TestOnnxruntime:

@@ -1,0 +1,8 @@
+"""Makes ``drawn_signs`` importable: pytest's importlib mode puts no folder on the path."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
