@@ -20,7 +20,9 @@ from icl_vision.errors import IclVisionError, StorageError, UnwritableError
 
 # command -> (module, one line for the list of commands)
 COMMANDS: dict[str, tuple[str, str]] = {
+    "answer": ("icl_vision.cli.answer", "Answer questions about images, from a few answered ones."),
     "build": ("icl_vision.cli.build", "Build a tokenizer of your own."),
+    "caption": ("icl_vision.cli.caption", "Caption images, from a few captioned ones."),
     "classify": ("icl_vision.cli.classify", "Classify images from a folder of labelled examples."),
     "demo": ("icl_vision.cli.demo", "Watch a frozen text LLM classify photographs through words."),
     "denoise": ("icl_vision.cli.denoise", "Restore pictures with a text LLM, through words."),

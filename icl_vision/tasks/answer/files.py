@@ -57,6 +57,11 @@ class Entry:
     truths: tuple[str, ...]
 
 
+def packaged(kind: Kind) -> list[Entry]:
+    """The packaged examples, as they stand in their file."""
+    return read_entries(PACKAGED / _FILES[kind], kind, truths=True, trust=True)
+
+
 def packaged_examples() -> tuple[list[Path], list[str], list[str]]:
     """Sixteen photographs with a question about each and its answer, written by us: the arguments of ``VisualQA.fit``.
 
@@ -66,7 +71,7 @@ def packaged_examples() -> tuple[list[Path], list[str], list[str]]:
     >>> len(images), questions[0], answers[0]
     (16, 'What is in the box?', 'pizza')
     """
-    entries = read_entries(PACKAGED / _FILES["question"], "question", truths=True, trust=True)
+    entries = packaged("question")
     return (
         [entry.images[0] for entry in entries],
         [entry.question or "" for entry in entries],
@@ -76,7 +81,7 @@ def packaged_examples() -> tuple[list[Path], list[str], list[str]]:
 
 def packaged_captions() -> tuple[list[Path], list[str]]:
     """The same photographs with a caption of each, written by us: the arguments of ``Captioner.fit``."""
-    entries = read_entries(PACKAGED / _FILES["caption"], "caption", truths=True, trust=True)
+    entries = packaged("caption")
     return [entry.images[0] for entry in entries], [entry.truths[0] for entry in entries]
 
 
