@@ -21,11 +21,11 @@ import os
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from icl_vision.errors import IclVisionError, MissingExtraError, UsageError
+from icl_vision.errors import IclVisionError, MissingExtraError, PromptError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.integrations.registry import ImageAccess, ImageRegistry
 from icl_vision.tasks import tools
-from icl_vision.tasks.tools import Classifier, Generator, Tool
+from icl_vision.tasks.tools import Argument, Classifier, Generator, Tool
 
 try:
     from langchain_core.runnables import RunnableLambda
@@ -123,51 +123,53 @@ def tool_of(
                 f"images must be an ImageRegistry, to which pictures are added; got {type(images).__name__}"
             )
     access = ImageAccess(images, root=root, allow_paths=allow_paths)
-    if tool.text is not None and (root is not None or allow_paths):
+    if (root is not None or allow_paths) and all(argument.text is not None for argument in tool.arguments):
         raise UsageError(f"root and allow_paths say which images may be named; {tool.name} takes a text, and no image")
     registry = access.images
-    read = access.find if tool.text is None else tool.read
-    taken = str(access) if tool.text is None else tool.text
     title = "".join(part.capitalize() for part in tool.name.split("_"))
-    field: Any = {tool.argument: (str, Field(description=taken))}  # its name is known at run time only
-    schema: type[BaseModel] = create_model(title, **field)
+    fields: Any = {  # their names are known at run time only
+        argument.name: (str, Field(description=str(access) if argument.text is None else argument.text))
+        for argument in tool.arguments
+    }
+    schema: type[BaseModel] = create_model(title, **fields)
 
     def keep(picture: Any) -> str:
         assert isinstance(registry, ImageRegistry)  # asked for only where the task makes pictures
         return registry.add(picture)
 
-    def asked(argument: str) -> list[Any]:
+    def read(argument: Argument, given: str) -> Any:
+        return access.find(given) if argument.text is None else argument.read(given)
+
+    def asked(given: Mapping[str, str]) -> list[list[Any]]:
         try:
-            return [read(argument)]
-        except UsageError as error:
+            return [[read(argument, given[argument.name])] for argument in tool.arguments]
+        except (UsageError, PromptError) as error:
             raise ToolException(str(error)) from None
 
-    def refused(error: Exception, argument: str) -> Exception:
-        text = tool.refusal(error, argument)
+    def refused(error: Exception, given: Mapping[str, str]) -> Exception:
+        text = tool.refusal(error, given[tool.arguments[0].name])
         return error if text is None else ToolException(text)
 
-    def told(result: Any, argument: str) -> tuple[str, Any]:
+    def told(result: Any, given: Mapping[str, str]) -> tuple[str, Any]:
         if result.error is not None:  # the task was told to return errors in place
-            raise refused(result.error, argument) from result.error
+            raise refused(result.error, given) from result.error
         return tool.tell(result, keep)
 
-    def run(**arguments: str) -> tuple[str, Any]:
-        argument = arguments[tool.argument]
-        query = asked(argument)
+    def run(**given: str) -> tuple[str, Any]:
+        query = asked(given)
         try:
-            (result,) = tool.ask(query)
+            (result,) = tool.ask(*query)
         except IclVisionError as error:
-            raise refused(error, argument) from error
-        return told(result, argument)
+            raise refused(error, given) from error
+        return told(result, given)
 
-    async def arun(**arguments: str) -> tuple[str, Any]:
-        argument = arguments[tool.argument]
-        query = asked(argument)
+    async def arun(**given: str) -> tuple[str, Any]:
+        query = asked(given)
         try:
-            (result,) = await tool.aask(query)
+            (result,) = await tool.aask(*query)
         except IclVisionError as error:
-            raise refused(error, argument) from error
-        return told(result, argument)
+            raise refused(error, given) from error
+        return told(result, given)
 
     named = tool.name if name is None else name
     about = tool.description if description is None else description

@@ -309,11 +309,12 @@ class Task(Parameters, Generic[F]):
         root: str | os.PathLike[str] | None = None,
         allow_paths: bool = False,
     ) -> TaskTool:
-        """This task as a LangChain tool: one argument, an answer in words, and the result as artifact.
+        """This task as a LangChain tool: an answer in words, and the result as artifact.
 
-        A classifier is asked about an ``image`` and its artifact is a ``Classification``; a denoiser restores an
-        ``image``, a generator draws a ``text``, and theirs is what ``to_dict`` of their results gives, with the ``id``
-        of the picture in ``images``.
+        A classifier is asked about an ``image`` and its artifact is a ``Classification``; a ``VisualQA`` takes an
+        ``image`` and a ``question``, a ``Captioner`` an ``image``, and theirs is what ``Answer.to_dict`` gives; a
+        denoiser restores an ``image``, a generator draws a ``text``, and theirs is what ``to_dict`` of their results
+        gives, with the ``id`` of the picture in ``images``.
 
         What an ``image`` may name is decided here, since a language model writes it: ids of ``images``; with ``root``,
         image files in that folder too; with ``allow_paths``, any file. Everything else is refused, in words the model

@@ -1,4 +1,4 @@
-"""What a task is to an agent: one argument, a result told in words, and what of its failures a model can mend.
+"""What a task is to an agent: its arguments, a result told in words, and what of its failures a model can mend.
 
 An agent's framework (``icl_vision.integrations``) makes its own kind of tool of a ``Tool``; a task says what it is by
 giving one from ``_tool``.
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from icl_vision.contracts import Classification
+from icl_vision.contracts import Answer, Classification
 from icl_vision.errors import (
     AnswerRefusedError,
     ImageEmptyError,
@@ -21,6 +21,7 @@ from icl_vision.errors import (
     ImageNotFoundError,
     ImageTooLargeError,
     ImageTruncatedError,
+    LLMNoAnswerError,
     UnknownAnswerError,
     UsageError,
 )
@@ -46,26 +47,39 @@ Keep = Callable[[Any], str]
 """Takes a picture that was made and gives the id under which the agent can name it."""
 
 
+@dataclass(frozen=True)
+class Argument:
+    """One argument of a tool; a model writes it as a string.
+
+    name: what it is called. text: what it is, where it is a text; None where it names an image. read: of a text, what
+    is asked; UsageError or PromptError in words for the model.
+    """
+
+    name: str
+    text: str | None = None
+    read: Callable[[str], Any] = str
+
+
+IMAGE = Argument("image")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tool:
     """One task as a tool.
 
-    name, description: for the model, unless its user says otherwise. argument: what its one argument is called. text:
-    what that is, where it is a text; None where it names an image. makes: whether its results are pictures, which
-    ``tell`` keeps. ask, aask: the task and its coroutine twin; a list of one gives a list of one result, which has an
-    ``error``. read: of a text argument, what is asked; UsageError in words for the model. tell: (result, keep) -> (text
-    for the model, artifact for the program, plain data, since a checkpointer stores it). refusal: (error, argument) ->
+    name, description: for the model, unless its user says otherwise. arguments: what it takes, in order. makes: whether
+    its results are pictures, which ``tell`` keeps. ask, aask: the task and its coroutine twin; they get a list of one
+    for each argument and give a list of one result, which has an ``error``. tell: (result, keep) -> (text for the
+    model, artifact for the program, plain data, since a checkpointer stores it). refusal: (error, first argument) ->
     what the model is told where it can mend that; None for a failure that is not its own.
     """
 
     name: str
     description: str
-    argument: str
-    text: str | None = None
+    arguments: tuple[Argument, ...]
     makes: bool = False
-    ask: Callable[[list[Any]], Sequence[Any]]
-    aask: Callable[[list[Any]], Awaitable[Sequence[Any]]]
-    read: Callable[[str], Any] = str
+    ask: Callable[..., Sequence[Any]]
+    aask: Callable[..., Awaitable[Sequence[Any]]]
     tell: Callable[[Any, Keep], tuple[str, Any]]
     refusal: Callable[[Exception, str], str | None]
 
@@ -97,6 +111,20 @@ class Denoiser(Protocol):
     async def adenoise(self, images: Any) -> list[Any]: ...
 
 
+class Answerer(Protocol):
+    """What ``asking`` needs: ``VisualQA`` has it."""
+
+    def answers(self, images: Any, questions: Any) -> list[Answer]: ...
+    async def aanswers(self, images: Any, questions: Any) -> list[Answer]: ...
+
+
+class CaptionWriter(Protocol):
+    """What ``captioning`` needs: ``Captioner`` has it."""
+
+    def caption(self, images: Any) -> list[Answer]: ...
+    async def acaption(self, images: Any) -> list[Answer]: ...
+
+
 def classifying(classifier: Classifier) -> Tool:
     """A fitted classifier: an image, told by its label."""
     names = [str(label) for label in classifier.classes_]
@@ -120,7 +148,7 @@ def classifying(classifier: Classifier) -> Tool:
     return Tool(
         name="classify_image",
         description=f"Says which of these an image shows: {shortened(names, NAMES_SHOWN)}.",
-        argument="image",
+        arguments=(IMAGE,),
         ask=classifier.classify,
         aask=classifier.aclassify,
         tell=tell,
@@ -145,12 +173,10 @@ def drawing(generator: Generator) -> Tool:
     return Tool(
         name="draw_image",
         description=f"Draws a small picture from a text like these: {known}.",
-        argument="text",
-        text="what to draw, one line",
+        arguments=(Argument("text", "what to draw, one line", read),),
         makes=True,
         ask=generator.generate,
         aask=generator.agenerate,
-        read=read,
         tell=lambda drawn, keep: _picture("drawn", drawn, keep),
         refusal=refusal,
     )
@@ -167,11 +193,53 @@ def restoring(denoiser: Denoiser) -> Tool:
     return Tool(
         name="restore_image",
         description=f"Restores an image where {denoiser.task_.what}, and gives the id of the restored one.",
-        argument="image",
+        arguments=(IMAGE,),
         makes=True,
         ask=denoiser.denoise,
         aask=denoiser.adenoise,
         tell=lambda restored, keep: _picture("restored", restored, keep),
+        refusal=refusal,
+    )
+
+
+def asking(answerer: Answerer, question: Callable[[str], Any], choices: Sequence[str] | None = None) -> Tool:
+    """A fitted question answerer: an image and a question, told by the answer.
+
+    question: reads one, and refuses what must not enter a prompt. choices: what may be answered, where that is fixed.
+    """
+
+    def refusal(error: Exception, image: str) -> str | None:
+        if isinstance(error, LLMNoAnswerError):
+            return f"no answer was found to this question about {image!r}; word it otherwise"
+        return image_problem(error, image)
+
+    among = "in a word or two" if choices is None else f"with one of: {shortened(list(choices), NAMES_SHOWN)}"
+    return Tool(
+        name="ask_image",
+        description=f"Answers a question about an image {among}.",
+        arguments=(IMAGE, Argument("question", "a question about the image, one line", question)),
+        ask=answerer.answers,
+        aask=answerer.aanswers,
+        tell=_answer,
+        refusal=refusal,
+    )
+
+
+def captioning(writer: CaptionWriter) -> Tool:
+    """A fitted captioner: an image, told by its caption."""
+
+    def refusal(error: Exception, image: str) -> str | None:
+        if isinstance(error, LLMNoAnswerError):
+            return f"no caption was found for the image {image!r}"
+        return image_problem(error, image)
+
+    return Tool(
+        name="caption_image",
+        description="Says in one sentence what an image shows.",
+        arguments=(IMAGE,),
+        ask=writer.caption,
+        aask=writer.acaption,
+        tell=_answer,
         refusal=refusal,
     )
 
@@ -191,6 +259,14 @@ def shortened(texts: Sequence[str], most: int) -> str:
 
 def _words(layers: Sequence[Sequence[str]]) -> str:
     return shortened([word for layer in layers for word in layer], WORDS_SHOWN)
+
+
+def _answer(answer: Answer, keep: Keep) -> tuple[str, dict[str, Any]]:
+    text = answer.text
+    if answer.probability is not None:
+        raw = "" if answer.calibrated else ", not calibrated"
+        text += f" (confidence {answer.probability:.2f}{raw})"
+    return f"{text}\nwords for the image: {_words(answer.words)}", answer.to_dict()
 
 
 def _picture(done: str, result: Any, keep: Keep) -> tuple[str, Any]:

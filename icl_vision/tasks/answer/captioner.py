@@ -19,6 +19,7 @@ from icl_vision.tasks.answer.prompts import CAPTIONING
 from icl_vision.tasks.answer.task import AnsweringTask
 from icl_vision.tasks.answer.visual_qa import Picture
 from icl_vision.tasks.saving import SavedForm
+from icl_vision.tasks.tools import Tool, captioning
 
 MAX_TOKENS = 20
 """Of a caption, as in SPAE."""
@@ -143,6 +144,9 @@ class Captioner(AnsweringTask):
     def __call__(self, images: Picture | Iterable[Picture]) -> list[Answer]:
         """``caption``."""
         return self.caption(images)
+
+    def _tool(self) -> Tool:
+        return captioning(self)
 
     def _many(self, images: Any) -> list[Asked]:
         self.ready()

@@ -23,6 +23,7 @@ from icl_vision.tasks.answer.prompts import ANSWERING
 from icl_vision.tasks.answer.scoring import AnswerScoring
 from icl_vision.tasks.answer.task import AnsweringTask
 from icl_vision.tasks.saving import SavedForm
+from icl_vision.tasks.tools import Tool, asking
 
 Picture = Source | Sequence[Source]
 """One picture, or the several of one query in a list; an empty list asks without any."""
@@ -256,6 +257,9 @@ class VisualQA(AnsweringTask):
     def __call__(self, image: ImageSource, question: str | None = None) -> str:
         """``answer``."""
         return self.answer(image, question)
+
+    def _tool(self) -> Tool:
+        return asking(self, self._fitted_wording().question, self.fitted.params.get("choices"))
 
     def _one(self, image: Any, question: str | None, choices: Sequence[str] | None) -> list[Asked]:
         self.ready()
