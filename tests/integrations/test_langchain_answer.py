@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -186,3 +188,31 @@ def test_both_in_an_agent_whose_state_is_kept(qa: VisualQA, grey: Any) -> None:
     answered, captioned = [m for m in agent.get_state(thread).values["messages"] if isinstance(m, ToolMessage)]
     assert answered.artifact["text"] == "dark" and captioned.artifact["text"] == "dark"
     assert answered.content.startswith("dark\nwords for the image: ")
+
+
+class TestExample:
+    @pytest.fixture
+    def example(self) -> ModuleType:
+        path = Path(__file__).resolve().parents[2] / "examples" / "langchain_questions.py"
+        spec = importlib.util.spec_from_file_location("langchain_questions_example", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    def test_main(self, example: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+        from_photographs = example.make_tools
+        stand_in = FakeLLM(" a thing", scores_text=False)
+        monkeypatch.setattr(
+            example, "make_tools", lambda images, llm: from_photographs(images, stand_in, AsciiTokenizer(4, 4), 4)
+        )
+        example.main([])
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 6 and all(line.endswith(" -> a thing") for line in lines)
+        assert lines[0].startswith("Of image-1: ") and lines[1].startswith("Write a caption of image-1.")
+
+    @pytest.mark.slow
+    def test_main_as_it_is_run(self, example: ModuleType, model_cache: Any, capsys: Any) -> None:
+        example.main([])
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 6 and not any("there is no image" in line or "cannot be used" in line for line in lines)
