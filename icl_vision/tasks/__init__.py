@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from icl_vision.asking.many import Outcome
     from icl_vision.asking.plan import Plan
     from icl_vision.tasks.answer.captioner import Captioner
+    from icl_vision.tasks.answer.files import packaged_captions, packaged_examples
+    from icl_vision.tasks.answer.many import aanswer_many, answer_many
     from icl_vision.tasks.answer.pictures import Described
     from icl_vision.tasks.answer.visual_qa import VisualQA
     from icl_vision.tasks.classify.classifier import FewShotClassifier
@@ -27,8 +29,12 @@ __all__ = [
     "Outcome",
     "Plan",
     "VisualQA",
+    "aanswer_many",
     "aclassify_many",
+    "answer_many",
     "classify_many",
+    "packaged_captions",
+    "packaged_examples",
 ]
 
 _HOMES = {
@@ -39,8 +45,12 @@ _HOMES = {
     "Outcome": "asking.many",
     "Plan": "asking.plan",
     "VisualQA": "tasks.answer.visual_qa",
+    "aanswer_many": "tasks.answer.many",
     "aclassify_many": "tasks.many",
+    "answer_many": "tasks.answer.many",
     "classify_many": "tasks.many",
+    "packaged_captions": "tasks.answer.files",
+    "packaged_examples": "tasks.answer.files",
 }
 
 
