@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 
-from icl_vision import FewShotClassifier, ImageDenoiser, ImageGenerator
+from icl_vision import Captioner, FewShotClassifier, ImageDenoiser, ImageGenerator, VisualQA
 from icl_vision.errors import StorageError, TemplateError, UntrustedNameError, UsageError
 from icl_vision.files.trust import Reader, is_llm_alone, llm_leads_to
 from icl_vision.llms import FakeLLM
@@ -41,8 +41,24 @@ def denoiser(**options):
     return ImageDenoiser(FakeLLM(), "spae-digits-32", context=2, **options).fit(pictures)
 
 
-TASKS = {FewShotClassifier: classifier, ImageGenerator: generator, ImageDenoiser: denoiser}
-TEMPLATED = [FewShotClassifier, ImageGenerator]
+def answerer(**options):
+    pictures = [np.full((8, 8), value, np.uint8) for value in (0, 255)]
+    return VisualQA("fake", "ascii", **options).fit(pictures, "is it light?", ["no", "yes"])
+
+
+def captioner(**options):
+    pictures = [np.full((8, 8), value, np.uint8) for value in (0, 255)]
+    return Captioner("fake", "ascii", **options).fit(pictures, ["A dark picture.", "A light picture."])
+
+
+TASKS = {
+    FewShotClassifier: classifier,
+    ImageGenerator: generator,
+    ImageDenoiser: denoiser,
+    VisualQA: answerer,
+    Captioner: captioner,
+}
+TEMPLATED = [FewShotClassifier, ImageGenerator, VisualQA, Captioner]
 """Tasks that take a folder of templates."""
 
 
@@ -106,7 +122,7 @@ def test_a_tokenizer_elsewhere_is_the_readers_to_name(kind, name, tmp_path, monk
         kind.load(tmp_path / "task.json", **options)
     assert not looked
     monkeypatch.undo()
-    own = "ascii" if kind is FewShotClassifier else "spae-digits-32"
+    own = "spae-digits-32" if kind in (ImageGenerator, ImageDenoiser) else "ascii"
     assert kind.load(tmp_path / "task.json", tokenizer=own, **options).tokenizer == own
 
 
@@ -143,7 +159,7 @@ def test_trust_is_a_yes_or_a_no(kind, tmp_path):
 def templates(tmp_path):
     folder = tmp_path / "templates"
     folder.mkdir()
-    for name in ("classification", "classification_channel", ImageGenerator().template):
+    for name in ("classification", "classification_channel", *(kind().template for kind in TEMPLATED[1:])):
         shutil.copy(packaged_folder() / f"{name}.jinja", folder)
     return folder
 
@@ -194,7 +210,8 @@ def test_a_file_of_another_task_is_refused_and_says_whose_it_is(kind, other, tmp
     TASKS[other]().save(tmp_path / "task.json")
     if other is kind:
         return
-    with pytest.raises(StorageError, match=rf"is no saved \w+: it holds what {other.__name__}\.load reads; use that"):
+    told = rf"is no saved [\w ]+: it holds what {other.__name__}\.load reads; use that"
+    with pytest.raises(StorageError, match=told):
         kind.load(tmp_path / "task.json", llm=FakeLLM())
 
 

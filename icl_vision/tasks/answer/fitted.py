@@ -280,7 +280,7 @@ class FittedAnswering(Fitted):
             len(example.answer) + len(example.question or "") + sum(map(len, lines))
             for example, lines in zip(self.examples, self.lines, strict=True)
         ]
-        way = self.way(self.params.get("choices"))
+        way = self.way(self.params.get("choices"), self.params["max_tokens"])
         words = self.shows_words(way)
         row = self.selection.largest(self.examples, sizes)
         largest = max(range(len(sizes)), key=lambda index: sizes[index])

@@ -1,0 +1,111 @@
+"""What an LLM wrote, read as an answer; kinds of questions; candidates and what vision says of them."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from icl_vision.tasks.answer.answered import most_central, most_usual
+from icl_vision.tasks.answer.candidates import FLOOR, candidates, log_vision
+from icl_vision.tasks.answer.reading import (
+    COLOURS,
+    distinct,
+    first_line,
+    in_known_spelling,
+    is_number,
+    kind_of,
+    normal_form,
+    numbers_like,
+    short_answer,
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "answer"),
+    [
+        (" dog", "dog"),
+        (" dog.", "dog"),
+        ("\n\n two dogs\nQ: and now?", "two dogs"),
+        (' "dog" ', "dog"),
+        ("A: dog", "dog"),
+        (" dog. It is brown.", "dog"),
+        (" 3.5", "3.5"),
+        (" St. Bernard", "St"),
+        ("```\ndog\n```", "dog"),
+        ('{"answer": "dog"}', "dog"),
+        ("**dog**", "dog"),
+        (" Yes.", "yes"),
+        (" NO", "no"),
+        (" \u202edog", "dog"),
+        ("", ""),
+        (" ?! ", ""),
+        ("Q: what next?", ""),
+    ],
+)
+def test_short_answers(written: str, answer: str) -> None:
+    assert short_answer(written) == answer
+
+
+def test_spelling_of_the_known() -> None:
+    assert short_answer(" 2", ["two", "dog"]) == "two"
+    assert short_answer(" Two", ["2"]) == "2"
+    assert short_answer(" DOG", ["dog"]) == "dog"
+    assert in_known_spelling("a dog", ["Dog"]) == "Dog"
+    assert in_known_spelling("Yeah", []) == "yes" and in_known_spelling("Rex", []) == "Rex"
+
+
+def test_answers_that_are_the_same() -> None:
+    assert normal_form("The Dog.") == normal_form("dog") and normal_form("none") == normal_form("0") == "0"
+    assert distinct(["dog", "Dog", "two", "2", "", "cat"]) == ["dog", "two", "cat"]
+    assert is_number("seven") and is_number("11") and not is_number("some") and not is_number("")
+    assert numbers_like(["two", "dog"])[:2] == ["one", "two"] and numbers_like(["2"])[:2] == ["0", "1"]
+    assert numbers_like([]) == numbers_like(["two"]), "as COCO-QA writes them"
+
+
+def test_first_lines() -> None:
+    assert first_line('\n "A dog." \nmore') == "A dog." and first_line("  \n ") == "" and first_line("a\u200bb") == "ab"
+
+
+@pytest.mark.parametrize(
+    ("question", "kind"),
+    [
+        ("how many dogs are there?", "number"),
+        ("What is the number of dogs", "number"),
+        ("what is the color of the bus", "colour"),
+        ("What colour is it?", "colour"),
+        ("Is there a dog?", "whether"),
+        ("aren't they happy?", "whether"),
+        ("is it a dog or a cat?", "open"),
+        ("what is on the table?", "open"),
+        ("where is it?", "open"),
+        ("island life?", "open"),
+        (None, "open"),
+    ],
+)
+def test_kinds_of_questions(question: str | None, kind: str) -> None:
+    assert kind_of(question) == kind
+
+
+def test_candidates_by_kind() -> None:
+    chances = {"dog": 0.2, "ball": 0.8, "red": 0.5}
+    assert candidates("what is it?", chances, ["cat"], "mouse") == ["cat", "mouse", "ball", "red", "dog"]
+    assert candidates("what is it?", chances, [], "", most=1) == ["ball"]
+    assert candidates("is it?", chances, ["cat"], "maybe") == ["yes", "no", "maybe"]
+    assert candidates("what colour?", chances, ["cat", "grey", "red"], "")[0] == "red"
+    assert set(candidates("what colour?", {}, [], "")) == set(COLOURS)
+    assert candidates("how many?", {}, ["2", "dog"], "")[0] == "2"
+
+
+def test_what_vision_says() -> None:
+    chances = {"dog": 0.5, "two": 0.25, "bus": 0.1, "story": 0.2}
+    assert log_vision("dogs", chances) == log_vision("a dog", chances) == math.log(0.5)
+    assert log_vision("2", chances) == math.log(0.25)
+    assert log_vision("buses", chances) == math.log(0.1) and log_vision("stories", chances) == math.log(0.2)
+    assert log_vision("unheard", chances) == math.log(FLOOR) == log_vision("glass", chances)
+    assert log_vision("dog bus", chances) == pytest.approx((math.log(0.5) + math.log(0.1)) / 2)
+
+
+def test_which_reference_is_shown() -> None:
+    assert most_usual(["b", "a", "A"]) == "a" and most_usual(["b", "a"]) == "b"
+    assert most_central(["x", "a dog runs", "the dog runs", "a dog runs"]) == "a dog runs"
