@@ -26,6 +26,7 @@ MOST_WITH_EXAMPLES = 40
 """Pages of more questions leave the examples' pictures out: each would be on it many times."""
 MOST_WORDS = 100
 """Characters of words in a line for people."""
+FUSED = "fused: the LLM read the question and the examples, the words weighed what could be answered"
 
 
 def row_of(entry: Entry, document: Mapping[str, Any], tokenizer: Tokenizer, named: str) -> Row:
@@ -179,9 +180,11 @@ def _tile(row: Row, entry: Entry, shown: Sequence[ShownExample], wide: Mapping[P
     from icl_vision.viz.answering_page import AnswerTile
 
     parts = [(name, words) for path in entry.images if path in wide for name, words in _parts(wide[path])]
-    names = row.get("parts")
-    used = None if names is None else list(zip(names, row["words"], strict=True))
-    notes = [row.get("error", ""), row.get("note", "")]
+    names, fused = row.get("parts"), row["method"] == "fused"
+    # (Of fused answers all words weigh, and none of them stood in the prompt.)
+    used = None if names is None or fused else list(zip(names, row["words"], strict=True))
+    raw = "" if row["calibrated"] or row["probability"] is None else "not calibrated"
+    notes = [raw, row.get("error", ""), row.get("note", ""), "" if "error" in row else shown_name(row)]
     return AnswerTile(
         said_of(row),
         entry.question,
@@ -192,7 +195,7 @@ def _tile(row: Row, entry: Entry, shown: Sequence[ShownExample], wide: Mapping[P
         used,
         [shown[index] for index in row["examples"]],
         row["probability"],
-        row["method"] or "",
+        FUSED if fused else row["method"] or "",
         "; ".join(filter(None, notes)),
     )
 
