@@ -11,6 +11,7 @@ Knows: what ``ImageTokenizer`` promises. Refuses to know: pytest, and how any to
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import tempfile
@@ -26,6 +27,7 @@ from PIL import Image
 
 from icl_vision.contracts import Tokenizer
 from icl_vision.errors import IclVisionError, ImageError, ImageNotFoundError, PyramidError, UsageError
+from icl_vision.image_words import ImageWords
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tokenizers import ImageTokenizer
 
@@ -112,7 +114,9 @@ class _Suite:
         self._ks = ks
 
     def ks(self, tokenizer: ImageTokenizer) -> list[int]:
-        return list(self._ks) if self._ks is not None else list(tokenizer.layout.cumulative)
+        if self._ks is not None:
+            return list(self._ks)
+        return [1, 2] if tokenizer.parts else list(tokenizer.layout.cumulative)
 
     def check_protocol(self) -> None:
         tokenizer = self.factory()
@@ -152,17 +156,90 @@ class _Suite:
         _require(isinstance(result, list) and len(pyramids) == len(self.images), "encode must give a pyramid an image")
         for pyramid in pyramids:
             _require(isinstance(pyramid, TokenPyramid), f"encode gave a {type(pyramid).__name__}")
-            _require(pyramid.layout == tokenizer.layout, f"k=None must use the tokenizer's layout: {pyramid.layout}")
+            if tokenizer.parts:
+                _require(isinstance(pyramid, ImageWords), f"a tokenizer with parts gave a {type(pyramid).__name__}")
+            else:
+                _require(
+                    pyramid.layout == tokenizer.layout, f"k=None must use the tokenizer's layout: {pyramid.layout}"
+                )
             shapes = tuple(ids.shape for ids in pyramid.ids)
-            _require(shapes == tokenizer.layout.grids, f"ids have shapes {shapes}, the layout {tokenizer.layout.grids}")
+            _require(shapes == pyramid.layout.grids, f"ids have shapes {shapes}, the layout {pyramid.layout.grids}")
             for ids in pyramid.ids:
                 _require(ids.dtype == np.int32 and not ids.flags.writeable, f"ids must be read-only int32: {ids.dtype}")
             own = tokenizer.vocabulary
             _require((own is None) == (pyramid.vocabulary is None), "the pyramid's vocabulary is not the tokenizer's")
             _require(own is None or set(pyramid.words()) <= set(own.words), "a word outside the vocabulary")
 
+    def check_parts(self) -> None:
+        """Where words have parts: each picture has these, in order, with as many words and probabilities as it may."""
+        tokenizer = self.factory()
+        names: object = tokenizer.parts
+        _require(isinstance(names, tuple) and len(set(names)) == len(names), f"parts must be distinct names: {names!r}")
+        if not tokenizer.parts:
+            encoded = tokenizer.encode(self.images[0])[0]
+            _require(not isinstance(encoded, ImageWords), "it gives words by part, and names no parts")
+            return
+        for k in [None, *self.ks(tokenizer)]:
+            most = (tokenizer.layout if k is None else tokenizer.layout_for(k)).cumulative[-1]
+            for words in tokenizer.encode(self.images, k=k):
+                if not isinstance(words, ImageWords):
+                    raise AssertionError(f"k={k}: a tokenizer with parts gave a {type(words).__name__}")
+                _require(words.names == tokenizer.parts, f"k={k}: the parts are {words.names}, not {tokenizer.parts}")
+                _require(words.k <= most, f"k={k}: {words.k} words, and the layout holds {most}")
+                _require(words.k == sum(len(words.words(part)) for part in words.names), "parts do not add up to k")
+
+    def check_probabilities(self) -> None:
+        """Where words have probabilities: the same alone and among others, and for the words of any ``k``."""
+        tokenizer = self.factory()
+        if not tokenizer.parts:
+            return
+        together = tokenizer.encode(self.images)
+        for image, words in zip(self.images, together, strict=True):
+            (alone,) = tokenizer.encode(image)
+            if not isinstance(alone, ImageWords) or not isinstance(words, ImageWords):
+                raise AssertionError("a tokenizer with parts must give ImageWords")
+            _require(
+                (alone.probabilities is None) == (words.probabilities is None),
+                "a picture has probabilities alone or among others only",
+            )
+            near = np.allclose(alone.probabilities or (), words.probabilities or (), atol=1e-4)
+            _require(near, "a word's probability depends on the batch")
+            _require(set(words.weights()) <= set(words.words()), "weights() names words that are not there")
+
+    def check_focus(self) -> None:
+        """``about``: the same by ``encode`` and by ``focus``, of the image's own words; refused where it must be."""
+        tokenizer = self.factory()
+        images, about = self.images[:2], "What colour is the ball?"
+        if not tokenizer.can_focus:
+            _refuses(UsageError, lambda: tokenizer.encode(images, about=about), "about=", "can_focus=False")
+            plain = tokenizer.encode(images[0])[0]
+            _refuses(UsageError, lambda: tokenizer.focus(plain, about), "focus()", "can_focus=False")
+            return
+        whole = tokenizer.encode(images, tokenizer.focus_from)
+        for question in (about, "Who is there?", "How many dogs are there?", "\u00e9\u4e2d ??"):
+            for k in [None, *self.ks(tokenizer)]:
+                asked = tokenizer.encode(images, k, about=question)
+                by_hand = [tokenizer.focus(words, question, k) for words in whole]
+                _require(asked == by_hand, f"encode(about={question!r}, k={k}) is not focus() of the whole words")
+                for words, all_words in zip(asked, whole, strict=True):
+                    _require(set(words.words()) <= set(all_words.words()), f"about={question!r} brought new words")
+                    _require(words.k >= 1, f"about={question!r} left no word")
+                    most = (tokenizer.layout if k is None else tokenizer.layout_for(k)).cumulative[-1]
+                    _require(words.k <= most, f"about={question!r}, k={k}: {words.k} words, more than {most}")
+                    again = tokenizer.from_text(tokenizer.to_text(words))
+                    _require(again.words() == words.words(), f"about={question!r}: from_text(to_text(words)) differs")
+        singly = [tokenizer.encode(image, about=q)[0] for image, q in zip(images, (about, "Who?"), strict=True)]
+        _require(tokenizer.encode(images, about=[about, "Who?"]) == singly, "one text an image gives other words")
+        _refuses(UsageError, lambda: tokenizer.encode(images, about=[about]), "one text for two images", "1 for 2")
+        empties: list[Any] = ["", "  ", None, 5]
+        for empty in empties:
+            _refuses(UsageError, functools.partial(tokenizer.focus, whole[0], empty), f"focus({empty!r})", "about")
+        _require(tokenizer.encode([], about=about) == [], "about= of no images must be []")
+
     def check_k_counts_words(self) -> None:
         tokenizer = self.factory()
+        if tokenizer.parts:  # k is the most words a part: see check_parts; that fewer are the first, in the round trip
+            return
         whole = tokenizer.encode(self.images[0])[0]
         for k in self.ks(tokenizer):
             pyramid = tokenizer.encode(self.images[0], k=k)[0]

@@ -24,9 +24,9 @@ import difflib
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,8 @@ class OnnxTokenizer(ImageTokenizer):
     """
 
     preprocessing: Preprocessing
+    kinds: ClassVar[tuple[str, ...]] = KINDS
+    """The kinds of card that this class reads."""
 
     def __init__(
         self,
@@ -131,10 +133,10 @@ class OnnxTokenizer(ImageTokenizer):
         """Take what is needed from the card; anything missing or of the wrong kind is damage."""
         self._card = card
         kind = card.get("kind")
-        if kind not in KINDS:
-            known = " and ".join(map(repr, KINDS))
+        if kind not in self.kinds:
+            known = " and ".join(map(repr, self.kinds))
             raise self._damaged(f"its card is of kind {kind!r}, this icl-vision reads {known}")
-        own = ("k_max",) if kind == FLAT else ("layout",)
+        own = ("layout",) if kind == PYRAMID else ("k_max",)
         missing = [key for key in ("name", "vocabulary", "codebook", "files", *own, "opset") if key not in card]
         if missing:
             raise self._damaged(f"its card lacks {', '.join(missing)}")
@@ -145,7 +147,7 @@ class OnnxTokenizer(ImageTokenizer):
             raise self._damaged(f"its card's name must be a string of 1 to {_LONGEST_NAME} characters")
         self.name = card["name"]
         self.preprocessing = Preprocessing.from_card(card.get("preprocessing"))
-        self._flat = kind == FLAT
+        self._flat = kind != PYRAMID
         self.embedding_width = self._whole("features", card.get("features", 0), least=0, most=_WIDEST)
         if self._flat:
             self.k_max = self._whole("k_max", card["k_max"], most=_WIDEST)
@@ -203,8 +205,13 @@ class OnnxTokenizer(ImageTokenizer):
             raise PyramidError(f"the tokenizer {self.name!r} gives 1 to {self.k_max} words an image; got k={k}")
         return PyramidLayout.flat(k)
 
+    @property
+    def _shrinking(self) -> Callable[[Image.Image], Image.Image]:
+        """``_shrink`` without the tokenizer: small enough to be sent to another process."""
+        return self.preprocessing.apply
+
     def _shrink(self, image: Image.Image) -> Image.Image:
-        return self.preprocessing.apply(image)
+        return self._shrinking(image)
 
     def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
         layout = self._layout if k is None else self.layout_for(k)
@@ -244,6 +251,10 @@ class OnnxTokenizer(ImageTokenizer):
 
     # -- the sessions
 
+    def _outputs(self) -> tuple[str, ...]:
+        """What ``_encode`` needs of the encoder."""
+        return ("ids",)
+
     def _run(self, file: str, feeds: dict[str, npt.NDArray[Any]], output: str) -> npt.NDArray[Any]:
         (value,) = self._graph(file).run(feeds, [output])
         return np.asarray(value)
@@ -262,7 +273,7 @@ class OnnxTokenizer(ImageTokenizer):
         data = whole_graph(self.folder, self._card, file, self._parts)
         constants: dict[str, npt.NDArray[Any]] = {"codebook": self._codebook.vectors}
         if file == ENCODER_FILE:
-            fed, needed = {"pixels"}, {"ids", "features"} if self.can_embed else {"ids"}
+            fed, needed = {"pixels"}, {*self._outputs(), *(("features",) if self.can_embed else ())}
             if self._bias is not None:
                 constants["class_bias"] = self._bias
         else:

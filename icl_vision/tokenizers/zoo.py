@@ -19,7 +19,8 @@ from icl_vision import plugins
 from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, PluginError, UsageError
 from icl_vision.tokenizers.ascii import AsciiTokenizer
 from icl_vision.tokenizers.base import ImageTokenizer
-from icl_vision.tokenizers.onnx import KINDS, OnnxTokenizer
+from icl_vision.tokenizers.describe.tokenizer import DescribePhoto
+from icl_vision.tokenizers.onnx import OnnxTokenizer
 from icl_vision.vocabulary import CARD_FILE, read_card
 
 logger = logging.getLogger(__name__)
@@ -44,7 +45,8 @@ def load(name: str | os.PathLike[str], *, strict: bool = False, **options: Any) 
             network (needs huggingface_hub). A folder that is named as another package's tokenizer is "./NAME".
         strict: as for ``OnnxTokenizer``; "ascii" has no provider to be strict about. Another package's tokenizer is
             given it only where it is True.
-        **options: keyword arguments of ``OnnxTokenizer``, ``AsciiTokenizer`` or the other package's, and ``download``.
+        **options: keyword arguments of ``OnnxTokenizer``, ``DescribePhoto``, ``AsciiTokenizer`` or the other package's,
+            and ``download``.
 
     Raises:
         ArtefactNotFoundError: nothing of that name; the message lists what exists.
@@ -65,10 +67,11 @@ def load(name: str | os.PathLike[str], *, strict: bool = False, **options: Any) 
         names = ", ".join(available())
         what = "a codebook" if kind == "codebook" else "a part of tokenizers"
         raise ArtefactNotFoundError(f"{str(folder)!r} is {what}, not a tokenizer; available are {names}")
-    if kind not in KINDS:
+    reader: type[OnnxTokenizer] = DescribePhoto if kind in DescribePhoto.kinds else OnnxTokenizer
+    if kind not in reader.kinds:
         logger.debug("%s has the kind %r; its reader will say more", folder, kind)
-    _check_options(OnnxTokenizer, str(name), options)
-    return OnnxTokenizer(folder, strict=strict, **options)
+    _check_options(reader, str(name), options)
+    return reader(folder, strict=strict, **options)
 
 
 def find(name: str | os.PathLike[str], *, download: bool = False) -> Path:

@@ -93,7 +93,7 @@ def encode_chunks(
 def _shrinking(tokenizer: ImageTokenizer) -> Shrink:
     """The tokenizer's ``_shrink``, bound to as little as can be: another process may have to be sent it."""
     if isinstance(tokenizer, OnnxTokenizer):
-        return tokenizer.preprocessing.apply
+        return tokenizer._shrinking
     return _unchanged if type(tokenizer)._shrink is ImageTokenizer._shrink else tokenizer._shrink
 
 

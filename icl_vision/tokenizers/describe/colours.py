@@ -70,6 +70,11 @@ or fewer. All are words of the portable vocabulary."""
 NAMES = tuple(colour.name for colour in COLOURS)
 
 
+def most_colours(k: int) -> int:
+    """The most names of a picture, where a part has ``k`` words at most: half as many, for there are only twelve."""
+    return min(-(-k // 2), len(NAMES))
+
+
 def colour_probabilities(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
     """How probable it is that somebody says each name of each picture.
 
