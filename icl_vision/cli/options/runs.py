@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -118,7 +118,7 @@ def run_options(function: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a task is made with.
+    """What a task is made with. tokenizer: "" where none was asked for.
 
     meter: where usage is summed, None where nobody asked. before: requests that it holds from before this command.
     """
@@ -155,8 +155,21 @@ class RunOptions:
     budget_tokens: int | None
     budget_cost: float | None
 
-    def connect(self, llm: str | TextLLM, tokenizer: str) -> Parts:
+    def inside(self, name: str) -> RunOptions:
+        """The same for a run of its own in a folder of that name in --out, one of several."""
+        return self if self.out is None else replace(self, out=self.out / name)
+
+    def load(self, name: str) -> Tokenizer:
+        """A tokenizer by its name, with what the options put around it."""
+        from icl_vision.tokenizers import ImageTokenizer
+
+        found = self._tokenizer(name)
+        return ImageTokenizer.from_pretrained(found) if isinstance(found, str) else found
+
+    def connect(self, llm: str | TextLLM, tokenizer: str | None) -> Parts:
         """The LLM and the tokenizer with what the options put around them; names as they are where they put nothing.
+
+        tokenizer: None for none.
 
         Raises:
             LLMSpecError, ArtefactNotFoundError ...: as ``connect`` and ``ImageTokenizer.from_pretrained``.
@@ -166,9 +179,9 @@ class RunOptions:
             from icl_vision.llms import connect
             from icl_vision.llms.wrappers.dry import DryLLM
 
-            return Parts(DryLLM(connect(llm)), self._tokenizer(tokenizer), None)
+            return Parts(DryLLM(connect(llm)), self._named(tokenizer), None)
         if self.out is None and self.prices is None and limits == (None, None, None):
-            return Parts(llm, tokenizer, None)
+            return Parts(llm, tokenizer or "", None)
         from icl_vision.contracts import Usage
         from icl_vision.files.runs import read_usage
         from icl_vision.llms import Budget, Meter, connect
@@ -180,13 +193,16 @@ class RunOptions:
             # A budget is the run's, not that of each attempt at it.
             before = read_usage(self.out)
             meter.settle(connected.profile.name, Usage(), before)
-        return Parts(connected, self._tokenizer(tokenizer), meter, before.requests)
+        return Parts(connected, self._named(tokenizer), meter, before.requests)
 
     def price_table(self) -> PriceTable:
         """The prices of --prices; none without it."""
         from icl_vision.llms import PriceTable
 
         return PriceTable() if self.prices is None else PriceTable.load(self.prices)
+
+    def _named(self, name: str | None) -> str | Tokenizer:
+        return "" if name is None else self._tokenizer(name)
 
     def _tokenizer(self, name: str) -> str | Tokenizer:
         if self.out is None or not self.cache:
