@@ -10,7 +10,7 @@ where every answer was right, which would otherwise ask for certainty without en
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,9 @@ PRIOR_DEVIATION = 2.0
 IMPOSSIBLE = 100.0
 """So far below its answer's best a score is taken to lie at most, so that one true label that was held impossible does
 not decide the fit alone."""
+
+LEAST_SHARE = 1e-12
+"""A share that a float holds for 0 or 1 is taken to lie so far from it."""
 
 FOLDS = 5
 
@@ -49,6 +52,53 @@ def fit_map(
     return ProbabilityMap(
         round(temperature, 4), source, len(rows), note, _measured(rows, places) if len(rows) >= FOLDS else {}
     )
+
+
+def fit_outcomes(
+    scores: Sequence[Sequence[float]], right: Sequence[bool], *, source: Source = "own", note: str = ""
+) -> ProbabilityMap:
+    """The map under which the share of the best candidate fits how often it is right.
+
+    For answers whose truth need not be among the candidates: the shares of the others mean nothing by themselves then.
+
+    Args:
+        scores: of each answer, a log-probability for every candidate, up to a constant.
+        right: whether the best of them was right.
+        source, note: kept in the map, whose ``measured`` is as of ``fit_map``.
+
+    Raises:
+        UsageError: no answers, lists of different lengths, fewer than two candidates.
+    """
+    if len(scores) != len(right):
+        raise UsageError(f"one outcome is needed for each answer; got {len(scores)} answers and {len(right)} outcomes")
+    best = [int(np.argmax(row)) if len(row) else 0 for row in scores]
+    rows, _ = _checked(scores, best)
+    outcomes = [bool(one) for one in right]
+    temperature = _temperature_of_outcomes(rows, outcomes)
+    measured: dict[str, Any] = {}
+    if len(rows) >= FOLDS:
+        after = [0.0] * len(rows)
+        for inside, outside in _folds(len(rows)):
+            own = _temperature_of_outcomes([rows[place] for place in inside], [outcomes[place] for place in inside])
+            for place in outside:
+                after[place] = float(softmax(rows[place] / own).max())
+        for name, shares in (("raw", [float(softmax(row).max()) for row in rows]), ("calibrated", after)):
+            document = reliability(shares, outcomes).to_dict()
+            del document["bins"]
+            measured[name] = document
+    return ProbabilityMap(round(temperature, 4), source, len(rows), note, measured)
+
+
+def _temperature_of_outcomes(rows: Sequence[npt.NDArray[np.float64]], right: Sequence[bool]) -> float:
+    """The temperature with the least log-loss of the best candidate's share; held as in ``best_temperature``."""
+    wanted = np.asarray(right, dtype=bool)
+
+    def loss(log_temperature: float) -> float:
+        shares = np.asarray([softmax(row / math.exp(log_temperature)).max() for row in rows])
+        told = np.where(wanted, shares, 1.0 - shares)
+        return float(-np.log(np.maximum(told, LEAST_SHARE)).sum()) + 0.5 * (log_temperature / PRIOR_DEVIATION) ** 2
+
+    return _least(loss)
 
 
 def _checked(
@@ -88,6 +138,11 @@ def best_temperature(rows: Sequence[npt.NDArray[np.float64]], places: Sequence[i
         losses = np.log(np.exp(table / t).sum(axis=1)) - own / t
         return float(losses.sum()) + 0.5 * (log_temperature / PRIOR_DEVIATION) ** 2
 
+    return _least(loss)
+
+
+def _least(loss: Callable[[float], float]) -> float:
+    """The temperature, of those a map may have, with the least loss of its logarithm."""
     grid = np.linspace(math.log(LEAST), math.log(MOST), 60)
     best = int(np.argmin([loss(point) for point in grid]))
     low, high = float(grid[max(0, best - 1)]), float(grid[min(len(grid) - 1, best + 1)])
@@ -105,15 +160,20 @@ def _measured(rows: Sequence[npt.NDArray[np.float64]], places: Sequence[int]) ->
     """Reliability as the scores are, and of maps that were fitted without the answers they are measured on."""
     before: list[npt.NDArray[np.float64]] = [softmax(row) for row in rows]
     after: list[npt.NDArray[np.float64]] = [np.zeros(0)] * len(rows)
-    # Dealt at random, always alike: answers may come sorted by class.
-    dealt = np.random.default_rng(0).permutation(len(rows))
-    for fold in range(FOLDS):
-        outside = dealt[fold::FOLDS].tolist()
-        inside = sorted({*range(len(rows))} - {*outside})
+    for inside, outside in _folds(len(rows)):
         temperature = best_temperature([rows[place] for place in inside], [places[place] for place in inside])
         for place in outside:
             after[place] = softmax(rows[place] / temperature)
     return {"raw": _of(before, places), "calibrated": _of(after, places)}
+
+
+def _folds(number: int) -> Iterator[tuple[list[int], list[int]]]:
+    """Of so many answers, those a map is fitted to and those it is then measured on, ``FOLDS`` times."""
+    # Dealt at random, always alike: answers may come sorted by class.
+    dealt = np.random.default_rng(0).permutation(number)
+    for fold in range(FOLDS):
+        outside = dealt[fold::FOLDS].tolist()
+        yield sorted({*range(number)} - {*outside}), outside
 
 
 def _of(shares: Sequence[npt.NDArray[np.float64]], places: Sequence[int]) -> dict[str, Any]:

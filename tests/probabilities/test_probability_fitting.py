@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from icl_vision.errors import UsageError
-from icl_vision.probabilities import brier_score, fit_map, reliability
+from icl_vision.probabilities import brier_score, fit_map, fit_outcomes, reliability
 
 
 def answers(n: int, sharpness: float, *, seed: int = 0, labels: int = 5):
@@ -114,3 +114,27 @@ def test_brier_score_is_over_all_labels():
 def test_numbers_that_are_no_probabilities_are_refused(shares):
     with pytest.raises(UsageError):
         reliability(shares, [True])
+
+
+# Outcomes: the truth need not be among the candidates -----------------------------------------------------------------
+
+
+def test_a_map_of_outcomes_makes_the_best_as_sure_as_it_is_right() -> None:
+    draws = np.random.default_rng(5)
+    rows = [[0.0, -2.0 - extra, -3.0] for extra in draws.random(400)]
+    right = [bool(draws.random() < 0.5) for _ in rows]
+    fitted = fit_outcomes(rows, right, note="half")
+    confidence = float(np.mean([fitted(row).max() for row in rows]))
+    assert confidence == pytest.approx(np.mean(right), abs=0.03)
+    assert fitted.temperature > 1 and (fitted.source, fitted.n, fitted.note) == ("own", 400, "half")
+    assert fitted.measured["calibrated"]["ece"] < fitted.measured["raw"]["ece"]
+    assert fit_outcomes(rows, [True] * 400).temperature < 1
+
+
+def test_outcomes_that_cannot_be_fitted() -> None:
+    with pytest.raises(UsageError, match="1 answers and 2 outcomes"):
+        fit_outcomes([[0.0, -1.0]], [True, False])
+    with pytest.raises(UsageError, match="at least one answer"):
+        fit_outcomes([], [])
+    with pytest.raises(UsageError, match="two labels or more"):
+        fit_outcomes([[0.0]], [True])

@@ -30,6 +30,7 @@ from icl_vision.tasks.answer.scoring import (
     CHOICE_ROOM,
     MOST_WITHOUT_BAGS,
     SHORTLIST,
+    TOLD,
     Dialogue,
     Way,
     choose_method,
@@ -262,12 +263,17 @@ class FittedAnswering(Fitted):
                 groups.setdefault(one.prompts[0].prefix, []).append(number)
         return Lot(self, posed, list(groups.values()))
 
-    def dialogue(self, posed: Posed) -> Dialogue:
-        """What is put to the LLM about a query, one inquiry after the other."""
+    def dialogue(self, posed: Posed, told: int | None = TOLD) -> Dialogue:
+        """What is put to the LLM about a query, one inquiry after the other; told: see ``Way``."""
         answers = distinct(self.examples[index].answer for row in posed.examples for index in row)
         query = posed.query
         return Dialogue(
-            posed.way, query.question, posed.prompts, query.choices, evidence(query.pictures), tuple(answers)
+            replace(posed.way, told=told),
+            query.question,
+            posed.prompts,
+            query.choices,
+            evidence(query.pictures),
+            tuple(answers),
         )
 
     # Windows and plans.

@@ -91,7 +91,8 @@ def choose_method(scoring: str, profile: Profile, choices: Sequence[str] | None,
 class Way:
     """How one task's answers are found. method: the rung. weight: of what vision says, for "fused". short: an answer
     is a word or two; else it is the whole first line. max_tokens: of a written answer. bags: many words after one
-    prompt cost the LLM little more than one. seed: for an LLM that takes one."""
+    prompt cost the LLM little more than one. seed: for an LLM that takes one. told: candidates whose probability an
+    answer tells."""
 
     method: AnswerMethod
     weight: float
@@ -99,6 +100,7 @@ class Way:
     max_tokens: int
     bags: bool
     seed: int
+    told: int | None = TOLD
 
 
 @dataclass(slots=True)
@@ -208,7 +210,7 @@ class Dialogue:
         shares = np.exp(_log_softmax(scores)) if calibration is None else calibration(scores)
         order = sorted(range(len(scores)), key=lambda place: (place != best, -shares[place], place))
         given = self.choices if self.choices is not None else self.offered
-        told = order if self.choices is not None else order[:TOLD]
+        told = order if self.choices is not None else order[: self.way.told]
         return Answer(
             given[best],
             (),

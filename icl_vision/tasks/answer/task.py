@@ -27,7 +27,7 @@ from icl_vision.prompting import Declaration
 from icl_vision.tasks.answer.answered import AnsweredExample, Asked, Wording, as_support
 from icl_vision.tasks.answer.fitted import FittedAnswering, Lot, Posed, Query, Support, refuse_wrong_words
 from icl_vision.tasks.answer.prompts import AnswerPromptBuilder
-from icl_vision.tasks.answer.scoring import Dialogue
+from icl_vision.tasks.answer.scoring import TOLD, Dialogue
 from icl_vision.tasks.base import Task
 from icl_vision.tasks.inputs import check_folder, check_name
 
@@ -62,6 +62,8 @@ class AnsweringTask(Task[FittedAnswering]):
 
     _meter: Meter | None = None
     """Of a run of several calls that share one budget; a call by itself makes its own."""
+    _tells_all: bool = False
+    """Whether answers tell the probability of every candidate, for who fits a map to them."""
 
     # The examples.
 
@@ -185,7 +187,7 @@ class AnsweringTask(Task[FittedAnswering]):
             return posed
 
         def begin(group: int, query: int) -> Inquiry:
-            dialogues[group, query] = fitted.dialogue(posed_of(group, query))
+            dialogues[group, query] = fitted.dialogue(posed_of(group, query), told=None if self._tells_all else TOLD)
             return dialogues[group, query].first()
 
         def go_on(group: int, query: int, reply: Reply | Exception) -> Inquiry | None:

@@ -5,8 +5,10 @@ Knows: what a user may set and ask. Refuses to know: how any one step works (``t
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Self, get_args
 
 from icl_vision import checks
@@ -17,6 +19,7 @@ from icl_vision.errors import UsageError
 from icl_vision.images import ImageSource
 from icl_vision.llms import Budget
 from icl_vision.llms.cost import PriceTable
+from icl_vision.tasks.answer import calibrating
 from icl_vision.tasks.answer.answered import MOST_ANSWER, Asked, as_queries, most_usual
 from icl_vision.tasks.answer.pictures import Source
 from icl_vision.tasks.answer.prompts import ANSWERING
@@ -24,6 +27,7 @@ from icl_vision.tasks.answer.scoring import AnswerScoring
 from icl_vision.tasks.answer.task import AnsweringTask
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, asking
+from icl_vision.wording import counted
 
 Picture = Source | Sequence[Source]
 """One picture, or the several of one query in a list; an empty list asks without any."""
@@ -247,6 +251,41 @@ class VisualQA(AnsweringTask):
             UsageError: this was fitted with another LLM than a ``DryLLM``; that nothing can be asked by mistake.
         """
         return self._plan(self._many(images, questions, choices), prices)
+
+    def calibrate_probabilities(
+        self,
+        images: Picture | Iterable[Picture],
+        questions: Iterable[str | None] | str | None,
+        answers: Iterable[str | int | Sequence[str]],
+    ) -> Self:
+        """Fit the map from this task's scores to probabilities to questions of one's own whose answers are known.
+
+        They are asked as by ``answers``, and answers stay as they were. The map is kept by ``save`` until the next
+        ``fit``; ``probability_map_.measured`` says what it does on questions it was not fitted to, by
+        cross-validation.
+
+        Args:
+            images, questions: as for ``answers``, at least 50, none of them among the examples.
+            answers: one for each question, or several that are all right in a list.
+
+        Raises:
+            NotFittedError: before ``fit``. UsageError: too few questions, or another number of answers.
+            CapabilityError: the way in use gives no probabilities.
+            ImageError, LLMError: a question that fails; the map stays as it was.
+        """
+        asked, wording = self._many(images, questions, None), self._fitted_wording()
+        references = [wording.references(given, index) for index, given in enumerate(answers)]
+        if len(references) != len(asked):
+            raise UsageError(
+                f"answers must be one for each question; got {counted(len(asked), 'question')} and "
+                f"{counted(len(references), 'answer')}"
+            )
+        calibrating.check_questions(len(asked))
+        twin = copy.copy(self).set_params(probabilities="raw", errors="raise")
+        twin._tells_all = True
+        own = calibrating.map_of(twin._asked(asked), references, self.fitted.llm)
+        self._fitted = replace(self.fitted, kept=replace(self.fitted.kept, own_map=own), probability_map=own)
+        return self
 
     def prompt_for(
         self, image: Picture, question: str | None = None, *, choices: Sequence[str] | None = None

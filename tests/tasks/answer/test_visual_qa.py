@@ -478,3 +478,29 @@ def test_it_is_deterministic() -> None:
         return [answer.to_dict() for answer in task.answers(IMAGES, QUESTIONS)]
 
     assert once() == once()
+
+
+def test_probabilities_are_calibrated_by_questions_of_ones_own(tmp_path: Path) -> None:
+    # It is sure of "dog", and half of the pictures show one.
+    llm = FakeLLM(" dog", score=prefers({"dog": -0.01, "cat": -6.0}))
+    task = fitted(llm, vision_weight=0.0)
+    asked = [picture(number % 2) for number in range(60)]
+    answers = [["dog", "hound"] if number % 2 else "cat" for number in range(60)]
+    (raw,) = task.answers(picture(0), "what is it?")
+    assert raw.probability is not None and raw.probability > 0.9 and not raw.calibrated
+    task.calibrate_probabilities(asked, "what is it?", answers)
+    (sure,) = task.answers(picture(0), "what is it?")
+    assert sure.calibrated and sure.text == raw.text and sure.probability == pytest.approx(0.5, abs=0.05)
+    assert task.probability_map_ is not None and task.probability_map_.n == 60
+    assert task.set_params(probabilities="raw").answers(picture(0), "what is it?")[0].probability == raw.probability
+    task.set_params(probabilities="calibrated").save(tmp_path / "qa.json")
+    again = VisualQA.load(tmp_path / "qa.json", llm=llm, tokenizer=SceneTokenizer())
+    assert again.answers(picture(0), "what is it?")[0].probability == sure.probability
+    assert again.run_config()["probabilities"].startswith("temperature ")
+    with pytest.raises(UsageError, match="needs 50 questions or more"):
+        task.calibrate_probabilities(asked[:9], "what is it?", answers[:9])
+    with pytest.raises(UsageError, match="60 questions and 59 answers"):
+        task.calibrate_probabilities(asked, "what is it?", answers[1:])
+    with pytest.raises(CapabilityError, match="'greedy' have no probabilities"):
+        fitted(writer()).calibrate_probabilities(asked, "what is it?", answers)
+    assert fitted(llm).fit().probability_map_ is None
