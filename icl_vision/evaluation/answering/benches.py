@@ -8,6 +8,7 @@ know: files, LLMs.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -62,8 +63,14 @@ def caption_bench(
     part = _part(data, split)
     asked = {item.id for item in part.questions}
     pool = [item for item in data.questions if item.id not in asked and item.split != TEST]
-    pool += [item for other in examples for item in (*other.questions, *other.pool)]
+    pool += [_of(other, item) for other in examples for item in (*other.questions, *other.pool)]
     return Bench(_name(data, split), part.questions, (*pool, *data.pool), shots, seed, _vectors(tokenizer))
+
+
+def _of(data: QASet, item: Question) -> Question:
+    """An item of another set, its pictures named as that set's: two sets may call different pictures alike."""
+    pictures = tuple(replace(picture, name=f"{data.name}/{picture.name}") for picture in item.pictures)
+    return replace(item, id=f"{data.name}/{item.id}", pictures=pictures)
 
 
 def _part(data: QASet, split: str | None) -> QASet:

@@ -114,7 +114,9 @@ class Bench:
 
     def _allowed(self, item: Question) -> list[int]:
         own = names_of(item)
-        return [index for index, other in enumerate(self.pool) if not own & names_of(other)]
+        return [
+            index for index, other in enumerate(self.pool) if other is not item and not own & names_of(other)
+        ]  # fmt: skip
 
     def _near(self, item: Question) -> Sequence[float]:
         """How near each item of the pool is."""

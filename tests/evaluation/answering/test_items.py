@@ -46,6 +46,15 @@ def test_a_question_about_several_pictures_is_shown_none_of_them() -> None:
     assert [one.id for one in Bench("pairs", (pair,), pool).examples(pair)] == ["3"]
 
 
+def test_a_question_without_a_picture_is_not_its_own_example() -> None:
+    pool = tuple(Question(str(number), (), f"what is {number} and one", (str(number + 1),)) for number in range(3))
+    with pytest.raises(UsageError, match="0 pictures to choose from"):
+        Bench("sums", pool, pool)
+    seen = (*pool, Question("p", (Picture("p", png("red")),), "what", ("red",)))
+    seen += (Question("q", (Picture("q", png("red")),), "what", ("red",)),)
+    assert [one.id for one in Bench("sums", pool, seen, 4).examples(pool[0])] == ["q", "p", "2", "1"]
+
+
 def test_the_nearest_question_stands_last() -> None:
     asked = bench()
     item = next(one for one in asked.asked if one.type == "number")
@@ -72,7 +81,11 @@ def test_the_test_is_shown_to_nothing_but_itself() -> None:
     with pytest.raises(UsageError, match="0 pictures to choose from"):
         caption_bench(data, "training", tokenizer=photo)
     other = QASet("elsewhere", tuple(replace(one, split="") for one in captions(0, 3).questions))
-    assert len(caption_bench(data, "training", examples=[other], tokenizer=photo).pool) == 3
+    bench = caption_bench(data, "training", examples=[other], tokenizer=photo)
+    assert len(bench.pool) == 3
+    # Its pictures are called as those of the first set, and are others all the same.
+    item = next(one for one in data.questions if one.id == "6")
+    assert len(bench.examples(item)) == 3 and not names_of(item) & {n for one in bench.pool for n in names_of(one)}
 
 
 def test_pictures_choose_the_examples_of_captions() -> None:
