@@ -12,7 +12,7 @@ from icl_vision.cli import LazyGroup
 MEMBERS: dict[str, tuple[str, str]] = {
     "answers": ("icl_vision.cli.eval.answers", "How well questions about pictures are answered, with baselines."),
     "captions": ("icl_vision.cli.eval.captions", "How near captions come to what people wrote, with baselines."),
-    "compare": ("icl_vision.cli.eval.compare", "Compare two few-shot runs on the same questions, paired."),
+    "compare": ("icl_vision.cli.eval.compare", "Compare two runs on the same questions, paired."),
     "denoising": ("icl_vision.cli.eval.denoising", "How well an LLM restores pictures, with baselines."),
     "few-shot": ("icl_vision.cli.eval.few_shot", "Few-shot accuracy in the papers' 14 settings, with baselines."),
     "generation": ("icl_vision.cli.eval.generation", "How well an LLM draws digits, with baselines and controls."),

@@ -1,4 +1,4 @@
-"""`icl-vision eval compare`: two few-shot runs, or two rows of one, on the same questions.
+"""`icl-vision eval compare`: two runs of one evaluation, or two rows of one run, on the same questions.
 
 Knows: how a paired comparison reads. Refuses to know: how it is computed (``evaluation.compare``).
 """
@@ -14,7 +14,7 @@ from icl_vision.cli.options.common import ListsCommand, json_option, print_json
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
-    from icl_vision.evaluation.kit.compare import Comparison, Paired
+    from icl_vision.evaluation.kit.compare import Comparison, Paired, PairedScores
     from icl_vision.evaluation.kit.metrics import Accuracy
 
 
@@ -28,14 +28,16 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="ROW...",
     help="With two runs: which rows, each against itself in the other run. Default: likelihood, the row of a report's "
-    "headline. With one run: the two rows to compare. Default: likelihood words_prototype, since an LLM that does not "
-    "beat the mean of the words' vectors adds nothing.",
+    "headline; of answers and captions all rows that both have. With one run: the two rows to compare. Default: "
+    "likelihood words_prototype, since an LLM that does not beat the mean of the words' vectors adds nothing; of "
+    "answers and captions there is none.",
 )
 @click.option(
     "--settings",
     multiple=True,
     metavar="ID...",
-    help="Settings by id, as in 5w-1s-0r-i. Default: all that both have; naming fewer corrects for fewer.",
+    help="Settings by id, as in 5w-1s-0r-i; of answers: all, or types of questions, as in colour. Default: all that "
+    "both have; naming fewer corrects for fewer.",
 )
 @click.option(
     "--margin",
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     show_default=True,
     metavar="POINTS",
     help="Non-inferiority margin in points of accuracy: A counts as not inferior where the 95% interval of A - B lies "
-    "above -POINTS. 5 is about the half width of an interval at 400 questions.",
+    "above -POINTS. 5 is about the half width of an interval at 400 questions. Of CIDEr-D a hundredth of its unit.",
 )
 @json_option
 def command(
@@ -55,20 +57,22 @@ def command(
     margin: float,
     as_json: bool,
 ) -> None:
-    """Compare two few-shot runs on the same questions, paired.
+    """Compare two runs on the same questions, paired.
 
-    `compare RUN_A RUN_B` compares the same row of two runs of `icl-vision eval few-shot`; they must have asked the same
-    questions (the same data and seed, or the same saved episodes) and may differ in everything else. `compare RUN
-    --rows A B` compares two rows of one run. Only questions answered on both sides count.
+    `compare RUN_A RUN_B` compares the same row of two runs of `icl-vision eval few-shot`, of `eval answers` or of `eval
+    captions`; they must have asked the same questions (the same data and seed, or the same saved episodes) and may
+    differ in everything else. `compare RUN --rows A B` compares two rows of one run. Only questions answered on both
+    sides count.
 
     For each setting: both accuracies with 95% Wilson intervals, the questions that only A or only B got right,
     McNemar's exact p (and p after Holm's correction over everything compared), the difference A - B with its 95%
-    interval (Tango), and whether A is non-inferior within the margin.
+    interval (Tango), and whether A is non-inferior within the margin. Scores that are more than right or wrong
+    (CIDEr-D, VQA accuracy) have means and a bootstrap interval of their difference instead.
     """
     from icl_vision.evaluation.kit.compare import compare_rows, compare_runs
 
     if run_b is not None:
-        comparison = compare_runs(run_a, run_b, rows=rows or ("likelihood",), settings=settings, margin=margin / 100)
+        comparison = compare_runs(run_a, run_b, rows=rows, settings=settings, margin=margin / 100)
     else:
         two = rows or ("likelihood", "words_prototype")
         if len(two) != 2:
@@ -83,14 +87,19 @@ def command(
 
 
 def _text(comparison: Comparison) -> str:
+    from icl_vision.evaluation.kit.compare import PairedScores
+
     many = len(comparison.pairs) > 1
     lines = [f"A  {comparison.names[0]}", f"B  {comparison.names[1]}", ""]
+    graded = any(isinstance(pair, PairedScores) for pair in comparison.pairs)
     for pair in comparison.pairs:
-        lines += _paired(pair, many)
+        lines += _scored(pair) if isinstance(pair, PairedScores) else _paired(pair, many)
     lines.append(
-        "95% Wilson intervals of accuracies; 95% Tango interval of the difference; p: McNemar, exact, two-sided."
+        f"95% interval: {comparison.methods['interval']}; not corrected for how many comparisons there are."
+        if graded
+        else "95% Wilson intervals of accuracies; 95% Tango interval of the difference; p: McNemar, exact, two-sided."
     )
-    if many:
+    if many and not graded:
         lines.append(
             f"Holm: corrected for {counted(len(comparison.pairs), 'comparison')}; "
             "better and worse are said of corrected p < 0.05."
@@ -114,6 +123,20 @@ def _paired(pair: Paired, many: bool) -> list[str]:
         + (f"not inferior within {margin}" if pair.non_inferior else f"non-inferiority within {margin} not shown"),
         "",
     ]
+
+
+def _scored(pair: PairedScores) -> list[str]:
+    low, high = pair.difference.interval
+    rows = pair.first if pair.first == pair.second else f"{pair.first} against {pair.second}"
+    said = {"better": "A is better", "worse": "A is worse"}.get(pair.verdict, pair.verdict)
+    return [
+        f"{pair.setting}  {rows}  (n = {pair.n:,})",
+        f"    A {pair.a:.4f}   B {pair.b:.4f}; A higher in {pair.difference.wins:,}",
+        f"    A - B = {pair.difference.mean:+.4f} (95% {low:+.4f} to {high:+.4f}): {said}; "
+        + (f"not inferior within {pair.margin:g}" if pair.non_inferior else f"non-inferiority within {pair.margin:g} "
+           "not shown"),
+        "",
+    ]  # fmt: skip
 
 
 def _accuracy(accuracy: Accuracy) -> str:

@@ -1,7 +1,8 @@
 """Two methods on the same questions, compared in pairs: which is better, by how much, and could it be chance.
 
-Knows: how questions of two few-shot runs are matched, McNemar's exact test, Tango's interval of a paired difference,
-Holm's correction. Refuses to know: how the answers came to be, and how a comparison is printed.
+Knows: how the questions of two runs are matched, McNemar's exact test, Tango's interval of a paired difference, Holm's
+correction; a bootstrap where answers are more than right or wrong. Refuses to know: journals (``compared_runs``), how
+the answers came to be, and how a comparison is printed.
 
 Two accuracies with overlapping intervals may still differ clearly where the questions are the same: what counts are
 the questions that one method got right and the other wrong (discordant pairs). Only those enter the test.
@@ -9,19 +10,18 @@ the questions that one method got right and the other wrong (discordant pairs). 
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
-from icl_vision.errors import RunError, RunMismatchError, UsageError
+from icl_vision.errors import RunMismatchError, UsageError
+from icl_vision.evaluation.kit.bootstrap import METHOD
+from icl_vision.evaluation.kit.compared_runs import DEFAULT_ROWS, ComparedItem, ComparedRun, read_compared
 from icl_vision.evaluation.kit.metrics import Z95, Accuracy
-from icl_vision.files.runs import read_info, read_results
+from icl_vision.evaluation.kit.paired_means import PairedMean, paired_mean
 
 INTERVAL = "Tango's asymptotic score interval of a paired difference (Statistics in Medicine 17, 1998, 891-908)"
 TEST = "McNemar's exact test, two-sided (Psychometrika 12, 1947, 153-157; binomial tail of the discordant pairs)"
@@ -174,13 +174,61 @@ class Paired:
 
 
 @dataclass(frozen=True, slots=True)
+class PairedScores:
+    """One comparison of scores that are more than right or wrong. a, b: their means; difference: of the paired scores;
+    margin: the non-inferiority margin, in the unit of the scores."""
+
+    setting: str
+    first: str
+    second: str
+    a: float
+    b: float
+    difference: PairedMean
+    margin: float
+
+    @property
+    def n(self) -> int:
+        return self.difference.n
+
+    @property
+    def verdict(self) -> str:
+        """Of the first: ``better`` or ``worse`` where the interval leaves out 0, else ``no difference shown``."""
+        better = self.difference.better
+        return "no difference shown" if better is None else "better" if better else "worse"
+
+    @property
+    def non_inferior(self) -> bool:
+        """Whether the 95% interval rules out that the first is worse by the margin or more."""
+        return self.difference.interval[0] > -self.margin
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "setting": self.setting,
+            "rows": [self.first, self.second],
+            "a": self.a,
+            "b": self.b,
+            **self.difference.to_dict(),
+            "verdict": self.verdict,
+            "non_inferior": self.non_inferior,
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """Every comparison asked for. names: what the two sides are called. unpaired: items only one side has."""
 
     names: tuple[str, str]
-    pairs: tuple[Paired, ...]
+    pairs: tuple[Paired | PairedScores, ...]
     margin: float
     unpaired: int
+
+    @property
+    def methods(self) -> dict[str, str]:
+        """How it was computed."""
+        if any(isinstance(pair, PairedScores) for pair in self.pairs):
+            return {"interval": METHOD}
+        return {"test": TEST, "interval": INTERVAL, "correction": CORRECTION}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready, methods named."""
@@ -189,7 +237,7 @@ class Comparison:
             "b": self.names[1],
             "margin": self.margin,
             "unpaired": self.unpaired,
-            "methods": {"test": TEST, "interval": INTERVAL, "correction": CORRECTION},
+            "methods": self.methods,
             "comparisons": [pair.to_dict() for pair in self.pairs],
         }
 
@@ -198,26 +246,33 @@ def compare_runs(
     first: str | os.PathLike[str],
     second: str | os.PathLike[str],
     *,
-    rows: Sequence[str] = ("likelihood",),
+    rows: Sequence[str] = (),
     settings: Sequence[str] = (),
     margin: float = MARGIN,
 ) -> Comparison:
     """Every named row of one run against the same row of another, setting by setting.
 
     Args:
-        first, second: run folders of ``icl-vision eval few-shot``, finished or not.
-        rows: which rows; each is compared with itself in the other run.
-        settings: ids of settings; empty = all that both have.
-        margin: non-inferiority margin as a share, 0 to 1.
+        first, second: run folders of ``icl-vision eval few-shot``, ``eval answers`` or ``eval captions``, finished or
+            not, both of one kind.
+        rows: which rows; each is compared with itself in the other run. Empty: likelihood of few-shot runs, of others
+            all rows that both have.
+        settings: ids of settings (of answers: "all", and types of questions); empty = all that both have.
+        margin: non-inferiority margin as a share, 0 to 1 (of CIDEr-D: in its unit).
 
     Raises:
-        RunError: not a few-shot run, or nothing finished.
+        RunError: no such run, or nothing finished.
         RunMismatchError: the runs asked different questions (the first difference is named).
         UsageError: a row or a setting that is not there, or an impossible margin.
     """
-    a, b = _read(first), _read(second)
-    _same_items(a, b, str(first), str(second))
-    pairs = [(row, row) for row in dict.fromkeys(rows)]
+    a, b = read_compared(first), read_compared(second)
+    if a.kind != b.kind:
+        raise RunMismatchError(
+            f"{str(first)!r} is a run of {a.kind}, {str(second)!r} one of {b.kind}: compare two alike"
+        )
+    _same_items(a.items, b.items, str(first), str(second))
+    chosen = rows or DEFAULT_ROWS.get(a.kind) or [row for row in a.rows if row in b.rows]
+    pairs = [(row, row) for row in dict.fromkeys(chosen)]
     return _compare((str(first), str(second)), a, b, pairs, settings, margin)
 
 
@@ -235,53 +290,11 @@ def compare_rows(
     """
     if first == second:
         raise UsageError(f"a row compared with itself says nothing; got {first!r} twice")
-    items = _read(run)
+    items = read_compared(run)
     return _compare((first, second), items, items, [(first, second)], settings, margin)
 
 
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """setting, a digest of what was asked (not of its wording), and which rows got it right."""
-
-    setting: str
-    digest: bytes
-    right: Mapping[str, bool]
-
-
-def _read(folder: str | os.PathLike[str]) -> dict[str, _Item]:
-    path = Path(folder)
-    info = read_info(path)
-    items: dict[str, _Item] = {}
-    for name, result in read_results(path):
-        try:
-            answers = result["answers"]
-            # Every journal line brings its own copies of the same few names: one of each is kept.
-            right = {sys.intern(str(row)): bool(answer["right"]) for row, answer in answers.items()}
-            items[name] = _Item(sys.intern(str(result["setting"])), _item_digest(result), right)
-        except (AttributeError, KeyError, TypeError) as error:
-            raise RunError(
-                f"item {name!r} of {str(path)!r} is no few-shot result ({type(error).__name__}: {error}); this is a "
-                f"run of {info.get('command')!r}: compare runs of `icl-vision eval few-shot`"
-            ) from error
-    if not items:
-        raise RunError(f"{str(path)!r} holds no finished item; there is nothing to compare")
-    return items
-
-
-def _item_digest(item: Mapping[str, Any]) -> bytes:
-    """Digest of what is asked: setting, query image, and which support images share a class.
-
-    Names of labels, the order of the examples and their words are left out: they are what two runs may differ in.
-    """
-    support = sorted((str(tile["image"]), str(tile["label"])) for tile in item["support"])
-    classes = {label: number for number, label in reversed(list(enumerate(label for _, label in support)))}
-    truth = classes.get(str(item["query"]["label"]), -1)
-    parts = [str(item["setting"]), str(item["query"]["image"]), str(truth)]
-    parts += [f"{image}\x1e{classes[label]}" for image, label in support]
-    return hashlib.sha256("\x1f".join(parts).encode()).digest()[:16]
-
-
-def _same_items(a: Mapping[str, _Item], b: Mapping[str, _Item], first: str, second: str) -> None:
+def _same_items(a: Mapping[str, ComparedItem], b: Mapping[str, ComparedItem], first: str, second: str) -> None:
     common = a.keys() & b.keys()
     if not common:
         raise RunMismatchError(
@@ -298,22 +311,28 @@ def _same_items(a: Mapping[str, _Item], b: Mapping[str, _Item], first: str, seco
 
 def _compare(
     names: tuple[str, str],
-    a: Mapping[str, _Item],
-    b: Mapping[str, _Item],
+    one: ComparedRun,
+    other: ComparedRun,
     rows: Sequence[tuple[str, str]],
     settings: Sequence[str],
     margin: float,
 ) -> Comparison:
+    a, b = one.items, other.items
     if not 0 <= margin < 1:
         raise UsageError(f"the margin must be a share from 0 to below 1; got {margin!r}")
     common = [name for name in a if name in b]
-    present = list(dict.fromkeys(a[name].setting for name in common))
+    present = list(dict.fromkeys(setting for name in common for setting in a[name].settings))
     for setting in settings:
         if setting not in present:
             raise UsageError(f"no setting {setting!r} in both; there are {', '.join(present)}")
     for first, second in rows:
-        _check_row(first, a)
-        _check_row(second, b)
+        _check_row(first, one)
+        _check_row(second, other)
+    if one.graded:
+        scored = tuple(_scored(common, a, b, settings or present, rows, margin))
+        if not scored:
+            raise _nothing_paired(rows)
+        return Comparison(names, scored, margin, len(a) + len(b) - 2 * len(common))
     pairs: list[Paired] = []
     counts = _count(common, a, b, rows)
     for setting in settings or present:
@@ -338,28 +357,54 @@ def _compare(
                 )
             )
     if not pairs:
-        named = ", ".join(f"{first} and {second}" if first != second else first for first, second in rows)
-        raise RunMismatchError(f"no question was answered on both sides by {named}; nothing can be paired")
+        raise _nothing_paired(rows)
     corrected = tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, holm([pair.p for pair in pairs]), strict=True))
     return Comparison(names, corrected, margin, len(a) + len(b) - 2 * len(common))
 
 
-def _check_row(row: str, items: Mapping[str, _Item]) -> None:
-    there = list(dict.fromkeys(name for item in items.values() for name in item.right))
-    if row not in there:
-        raise UsageError(f"no row {row!r} in the run; there are {', '.join(there)}")
+def _scored(
+    common: Sequence[str],
+    a: Mapping[str, ComparedItem],
+    b: Mapping[str, ComparedItem],
+    settings: Sequence[str],
+    rows: Sequence[tuple[str, str]],
+    margin: float,
+) -> Iterator[PairedScores]:
+    for setting in settings:
+        for first, second in rows:
+            both = [
+                (a[name].scores[first], b[name].scores[second])
+                for name in common
+                if setting in a[name].settings and first in a[name].scores and second in b[name].scores
+            ]
+            if both:
+                ones, others = zip(*both, strict=True)
+                difference = paired_mean(ones, others, higher_is_better=True)
+                means = sum(ones) / len(both), sum(others) / len(both)
+                yield PairedScores(setting, first, second, *means, difference, margin)
+
+
+def _nothing_paired(rows: Sequence[tuple[str, str]]) -> RunMismatchError:
+    named = ", ".join(f"{first} and {second}" if first != second else first for first, second in rows)
+    return RunMismatchError(f"no question was answered on both sides by {named}; nothing can be paired")
+
+
+def _check_row(row: str, run: ComparedRun) -> None:
+    if row not in run.rows:
+        raise UsageError(f"no row {row!r} in the run; there are {', '.join(run.rows)}")
 
 
 def _count(
-    common: Iterable[str], a: Mapping[str, _Item], b: Mapping[str, _Item], rows: Sequence[tuple[str, str]]
+    common: Iterable[str], a: Mapping[str, ComparedItem], b: Mapping[str, ComparedItem], rows: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str, str], tuple[int, int, int, int]]:
     """(both, only first, only second, neither) right, per (setting, first row, second row)."""
     counts: dict[tuple[str, str, str], list[int]] = {}
     for name in common:
         for first, second in rows:
-            if first in a[name].right and second in b[name].right:
+            if first in a[name].scores and second in b[name].scores:
                 which = {(True, True): 0, (True, False): 1, (False, True): 2, (False, False): 3}[
-                    a[name].right[first], b[name].right[second]
+                    a[name].scores[first] == 1.0, b[name].scores[second] == 1.0
                 ]
-                counts.setdefault((a[name].setting, first, second), [0, 0, 0, 0])[which] += 1
+                for setting in a[name].settings:
+                    counts.setdefault((setting, first, second), [0, 0, 0, 0])[which] += 1
     return {key: (row[0], row[1], row[2], row[3]) for key, row in counts.items()}

@@ -99,3 +99,36 @@ def test_parts_and_data_are_named(data: Path, tmp_path: Path) -> None:
     assert "'tuning' (6), 'test' (6)" in parts.stderr
     nothing = invoke("answers", "--data", tmp_path / "nowhere", "--llm", "fake", "--dry-run", code=2)
     assert "no file or folder, and none of the names easy-vqa, operator-induction" in nothing.stderr
+
+
+def test_runs_and_rows_are_compared_in_pairs(data: Path, tmp_path: Path) -> None:
+    for shots in (1, 3):
+        command = ["answers", "--data", data, "--split", "test", "--llm", "fake", "--shots", shots, "--quiet"]
+        invoke(*command, "--rows", "prior", "copied", "--out", tmp_path / str(shots))
+    document = json.loads(invoke("compare", tmp_path / "1", tmp_path / "3", "--json").stdout)
+    assert {(pair["setting"], *pair["rows"]) for pair in document["comparisons"]} == {
+        (setting, row, row) for setting in ("all", "colour", "number") for row in ("prior", "copied")
+    }
+    assert all(pair["only_a"] == pair["only_b"] == 0 for pair in document["comparisons"])
+    rows = json.loads(
+        invoke("compare", tmp_path / "1", "--rows", "prior", "copied", "--settings", "all", "--json").stdout
+    )
+    assert rows["comparisons"][0]["n"] == 6 and rows["comparisons"][0]["p"] == 1.0
+    none = invoke("compare", tmp_path / "1", "--rows", "prior", "blind", code=1)
+    assert "no row 'blind' in the run; there are prior, copied" in none.stderr
+
+
+def test_captions_are_compared_by_their_scores(data: Path, tmp_path: Path) -> None:
+    for split in ("test", "training"):
+        command = ["captions", "--data", data, "--split", split, "--llm", "fake", "--shots", 1, "--quiet"]
+        if split == "training":
+            command += ["--examples", data]
+        invoke(*command, "--rows", "human", "copied", "--out", tmp_path / split)
+    out = invoke("compare", tmp_path / "test", "--rows", "human", "copied").stdout
+    assert "human against copied  (n = 3)" in out and "percentile bootstrap" in out and "A - B = +" in out
+    other = invoke("compare", tmp_path / "test", tmp_path / "training", code=1)
+    assert "have no item in common" in other.stderr
+    answers = ["answers", "--data", data, "--split", "test", "--llm", "fake", "--rows", "prior", "--quiet"]
+    invoke(*answers, "--out", tmp_path / "answers")
+    kinds = invoke("compare", tmp_path / "test", tmp_path / "answers", code=1)
+    assert "is a run of eval captions, cider" in kinds.stderr and "eval answers, exact" in kinds.stderr
