@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,13 +19,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    about_option,
     force_option,
     json_option,
     kept,
+    parts_option,
     print_json,
     progress_wanted,
     quiet_option,
     say,
+    tokenizer_for,
     tokenizer_option,
     try_out,
 )
@@ -59,6 +63,7 @@ class _Bulk:
     workers: int
     shard: Shard | None
     resume: bool
+    about: str | None
 
 
 @click.command("tokenize")
@@ -69,9 +74,11 @@ class _Bulk:
     "k",
     type=click.IntRange(min=1),
     default=None,
-    help="Words per image. Default: the tokenizer's own (5 for words-photo, every layer of a pyramid). "
-    "A pyramid accepts the counts that fill whole layers, e.g. 1, 5, 21, 85.",
+    help="Words per image (per part, for describe-photo). Default: the tokenizer's own (5 for words-photo, every layer "
+    "of a pyramid). A pyramid accepts the counts that fill whole layers, e.g. 1, 5, 21, 85.",
 )
+@about_option
+@parts_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -111,6 +118,8 @@ def command(
     images: tuple[str, ...],
     tokenizer: str,
     k: int | None,
+    about: str | None,
+    parts: list[str] | None,
     out: Path | None,
     workers: int,
     shard: Shard | None,
@@ -122,8 +131,9 @@ def command(
     """Turn images into words.
 
     Folders are searched with their subfolders, in sorted order, for files with an image's suffix. With --json the
-    output is [{image, k, words}], where words holds one list per layer, coarse first; a file that cannot be used is
-    {image, error} there. Such files are named on stderr too; the others go on, and the exit code is 1 at the end. With
+    output is [{image, k, words}], where words holds one list per layer, coarse first (of a tokenizer whose words have
+    parts one per part, with {parts, probabilities, text} beside it); a file that cannot be used is {image, error}
+    there. Such files are named on stderr too; the others go on, and the exit code is 1 at the end. With
     --out they are listed in FILE.bad.jsonl, and no more than the first 20 are named.
     """
     if out is None and (resume or shard is not None):
@@ -132,16 +142,17 @@ def command(
         raise click.BadParameter(f"{str(out)!r} must end in .jsonl or .parquet", param_hint="--out")
     if out is not None:
         try_out(out, folder=False, force=force or resume)
-    from icl_vision.tokenizers import ImageTokenizer
+    from icl_vision.tokenizers.wrapping import check_about
 
-    loaded = ImageTokenizer.from_pretrained(tokenizer)
+    loaded: ImageTokenizer = tokenizer_for(tokenizer, parts)
+    check_about(loaded, about)
     paths, problems = _find(images)
     if out is None:
-        records = _stream(loaded, paths, k, workers, as_json=as_json, quiet=quiet)
+        records = _stream(loaded, paths, k, workers, about, as_json=as_json, quiet=quiet)
         bad = [record for record in records if "error" in record]
         ill = len(bad)
     else:
-        bulk = _Bulk(out, workers, shard, resume)
+        bulk = _Bulk(out, workers, shard, resume, about)
         ill, bad, records = _write(loaded, paths, k, bulk, as_json=as_json, quiet=quiet)
     if as_json:
         print_json([_for_json(record) for record in [*records, *problems]])
@@ -179,7 +190,14 @@ def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
 
 
 def _stream(
-    tokenizer: ImageTokenizer, paths: list[str], k: int | None, workers: int, *, as_json: bool, quiet: bool
+    tokenizer: ImageTokenizer,
+    paths: list[str],
+    k: int | None,
+    workers: int,
+    about: str | None,
+    *,
+    as_json: bool,
+    quiet: bool,
 ) -> list[dict[str, Any]]:
     """Encode and print as it goes; gives the rows of bad files, with ``as_json`` prints nothing and gives all rows."""
     from icl_vision.tokenizers.bulk.encoding import encode_files
@@ -188,7 +206,7 @@ def _stream(
     records: list[dict[str, Any]] = []
     # Lines printed to a terminal are progress enough.
     with bar(len(paths), wanted=progress_wanted(quiet) and as_json) as advance:
-        with contextlib.closing(encode_files(tokenizer, paths, k, workers=workers)) as encoded:
+        with contextlib.closing(encode_files(tokenizer, paths, k, workers=workers, about=about)) as encoded:
             for path, result in encoded:
                 advance()
                 record = row_of(path, result)
@@ -210,7 +228,15 @@ def _write(
     mine = list(paths if bulk.shard is None else bulk.shard.of(paths))
     with kept(bulk.out, what="what was encoded"), bar(len(mine), wanted=progress_wanted(quiet)) as advance:
         report = tokenize_files(
-            tokenizer, paths, bulk.out, k, workers=bulk.workers, shard=bulk.shard, resume=bulk.resume, progress=advance
+            tokenizer,
+            paths,
+            bulk.out,
+            k,
+            workers=bulk.workers,
+            shard=bulk.shard,
+            resume=bulk.resume,
+            progress=advance,
+            about=bulk.about,
         )
     before = f", {report.resumed:,} of the files were done before" if report.resumed else ""
     if report.images or bulk.shard is not None:
@@ -247,6 +273,12 @@ def _reason(record: dict[str, Any]) -> str:
 
 def _for_people(record: dict[str, Any], *, art: bool) -> str:
     name, layers = one_line(record["image"]), record["words"]
+    if "parts" in record:
+        rows = [f"{part}: {' '.join(words)}" for part, words in zip(record["parts"], layers, strict=True) if words]
+        rows += ["text: " + " ".join(json.dumps(text, ensure_ascii=False) for text in record["text"])] * bool(
+            record["text"]
+        )
+        return "\n".join([name, *(f"  {one_line(row)}" for row in rows)])
     if art:
         return "\n".join([name, *layers[0]])
     if len(layers) == 1:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.tokenizers.base import ImageTokenizer, digest_of_words, one_each
 
@@ -163,6 +164,23 @@ class WrappedTokenizer:
 def whole(tokenizer: Tokenizer) -> ImageTokenizer | WrappedTokenizer:
     """The tokenizer with everything that ``ImageTokenizer`` promises: itself, or a user's own object in a wrapper."""
     return tokenizer if isinstance(tokenizer, ImageTokenizer | WrappedTokenizer) else WrappedTokenizer(tokenizer)
+
+
+def check_about(tokenizer: Tokenizer, about: str | None) -> None:
+    """Refuse a text that words cannot be chosen by, before any work; None is no text.
+
+    Raises:
+        UsageError: ``about`` is empty or no text, or this tokenizer takes none (``can_focus`` is False).
+    """
+    if about is None:
+        return
+    if not isinstance(about, str) or not about.strip():
+        raise UsageError(f"about must say what the words are wanted for (a question); got {checks.shown(about)}")
+    if not whole(tokenizer).can_focus:
+        raise UsageError(
+            f"the tokenizer {tokenizer.name!r} says the same of an image whatever it is asked (can_focus=False); leave "
+            "about= out"
+        )
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_describe
 
 import icl_vision
 from icl_vision.images import list_images
@@ -32,6 +33,7 @@ ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level
 report = tokenize_dataset(paths, folder / "ray.jsonl", "spae-digits-32", 5, processes=2)
 table = pyarrow.table({"image": [paths[0], paths[-1]]})
 rows = EncodeImages("spae-digits-32", 1)(table).to_pylist()  # as map_batches calls it
+asked = tokenize_dataset(paths[:40], folder / "asked.jsonl", str(folder / "tiny"), 3, processes=2, about="Who is it?")
 (folder / "found.json").write_text(json.dumps({"report": [report.images, report.bad], "rows": rows}))
 ray.shutdown()
 """
@@ -60,6 +62,7 @@ def test_the_same_files_as_without_ray(paths: list[Path], tmp_path: Path) -> Non
     # A token of this cluster's own; left alone, Ray writes one into the home folder.
     settings = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_USAGE_STATS_ENABLED": "0"}
     (tmp_path / "paths.json").write_text(json.dumps(list(map(str, paths))), encoding="utf-8")
+    tiny_describe.make(tmp_path / "tiny")
     command = [sys.executable, "-c", PROGRAM, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=580, env={**os.environ, **settings})
     assert done.returncode == 0, done.stderr[-3000:]
@@ -69,6 +72,10 @@ def test_the_same_files_as_without_ray(paths: list[Path], tmp_path: Path) -> Non
     ours = tokenize_files(tokenizer, paths, tmp_path / "own.jsonl", 5).out
     for file in (Path, bad_file):
         assert file(tmp_path / "ray.jsonl").read_bytes() == file(ours).read_bytes(), file
+    # Words by part, asked about:
+    by_part = ImageTokenizer.from_pretrained(str(tmp_path / "tiny"))
+    ours = tokenize_files(by_part, paths[:40], tmp_path / "asked-own.jsonl", 3, about="Who is it?").out
+    assert (tmp_path / "asked.jsonl").read_bytes() == ours.read_bytes()
     # A dataset of the user's own:
     good, missing = found["rows"]
     assert good["image"] == str(paths[0]) and good["k"] == 1 and good["error"] is None
@@ -83,14 +90,16 @@ def test_what_cannot_be(paths: list[Path], tmp_path: Path) -> None:
 import sys
 from icl_vision.errors import IclVisionError
 from icl_vision.integrations.ray import tokenize_dataset
-for options in ({"processes": 0}, {"out": "words.txt"}, {"tokenizer": "spae-digits-32", "k": 4}):
+for options in ({"processes": 0}, {"out": "words.txt"}, {"tokenizer": "spae-digits-32", "k": 4},
+                {"tokenizer": "spae-digits-32", "about": "Who?"}):
     try:
         tokenize_dataset(**{"paths": ["a.jpg"], "out": "words.jsonl", **options})
     except IclVisionError as error:
         print(type(error).__name__, error)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, cwd=tmp_path)
-    first, second, third = done.stdout.splitlines()
+    first, second, third, fourth = done.stdout.splitlines()
     assert first == "UsageError processes and cpus must be 1 or more; got 0 and 1"
     assert "UsageError 'words.txt' must end in .jsonl or .parquet" in second
     assert third.startswith("PyramidError k=4 words do not fill whole layers")
+    assert fourth.startswith("UsageError") and "can_focus=False" in fourth

@@ -32,6 +32,43 @@ def tokenizer_option(default: str = "words-photo") -> Callable[[F], F]:
     )
 
 
+about_option = click.option(
+    "--about",
+    default=None,
+    metavar="QUESTION",
+    help="What the words are wanted for: those that bear on this question come first, the others are left out. For "
+    "tokenizers that can focus (describe-photo). Default: none, all words.",
+)
+
+
+class _PartsType(click.ParamType):  # type: ignore[type-arg]  # not generic at run time
+    name = "PART,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return [part.strip() for part in str(value).split(",") if part.strip()]
+
+
+parts_option = click.option(
+    "--parts",
+    type=_PartsType(),
+    default=None,
+    metavar="PART,...",
+    help="Which parts of the words are wanted, for tokenizers whose words have parts, e.g. what,said. Default: all.",
+)
+
+
+def tokenizer_for(name: str, parts: Sequence[str] | None) -> Any:
+    """The tokenizer of that name, with these parts of its words where some were named.
+
+    Raises:
+        UsageError: parts of a tokenizer that has none, or has others; and as ``ImageTokenizer.from_pretrained``.
+    """
+    from icl_vision.tokenizers import ImageTokenizer
+
+    options: dict[str, Any] = {} if parts is None else {"parts": parts}
+    return ImageTokenizer.from_pretrained(name, **options)
+
+
 def llm_option(default: str = "local") -> Callable[[F], F]:
     return click.option(
         "--llm",

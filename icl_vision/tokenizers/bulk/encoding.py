@@ -31,6 +31,7 @@ from icl_vision.errors import ImageError, StorageError, UsageError
 from icl_vision.images import load_image
 from icl_vision.tokenizers.base import ImageTokenizer
 from icl_vision.tokenizers.onnx import OnnxTokenizer
+from icl_vision.tokenizers.wrapping import check_about
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,7 +52,7 @@ Shrink = Callable[["Image.Image"], "Image.Image"]
 
 
 def encode_files(
-    tokenizer: Tokenizer, paths: Iterable[str], k: int | None = None, *, workers: int = 0
+    tokenizer: Tokenizer, paths: Iterable[str], k: int | None = None, *, workers: int = 0, about: str | None = None
 ) -> Generator[tuple[str, TokenPyramid | ImageError], None, None]:
     """Each file with its words, or with what is wrong with it; in the order given, a bad file stops nothing.
 
@@ -62,32 +63,42 @@ def encode_files(
         k: words per image, as for ``ImageTokenizer.encode``.
         workers: processes that read and shrink; 0 takes threads of this process, which is as fast unless there are many
             cores. With processes a script needs the usual ``if __name__ == "__main__":`` guard.
+        about: what the words are wanted for, as for ``ImageTokenizer.encode``; one text for all files.
 
     Raises:
         PyramidError: this tokenizer has no such ``k``.
-        UsageError: ``workers`` below 0.
+        UsageError: ``workers`` below 0, or ``about`` where it cannot be.
         StorageError: a reading process died.
     """
     remaining = iter(paths)
     chunks = iter(lambda: list(itertools.islice(remaining, CHUNK)), [])
-    for chunk, results in encode_chunks(tokenizer, chunks, k, workers=workers):
+    for chunk, results in encode_chunks(tokenizer, chunks, k, workers=workers, about=about):
         yield from zip(chunk, results, strict=True)
 
 
 def encode_chunks(
-    tokenizer: Tokenizer, chunks: Iterable[Sequence[str]], k: int | None = None, *, workers: int = 0
+    tokenizer: Tokenizer,
+    chunks: Iterable[Sequence[str]],
+    k: int | None = None,
+    *,
+    workers: int = 0,
+    about: str | None = None,
 ) -> Generator[tuple[Sequence[str], list[TokenPyramid | ImageError]], None, None]:
     """``encode_files`` by chunks: each chunk of files with a result for each, in order."""
+    check_about(tokenizer, about)
     if not isinstance(tokenizer, ImageTokenizer):  # a wrapper, which wants the files themselves
         _check_workers(workers)
         for chunk in chunks:
-            yield chunk, _encoded_by(tokenizer, chunk, k)
+            yield chunk, _encoded_by(tokenizer, chunk, k, about)
         return
+    if about is not None and k is not None:
+        tokenizer.layout_for(tokenizer._checked_k(k))
     widest = 0
     with _readers(workers) as readers:
         for chunk, images in _read_ahead(readers, chunks, _shrinking(tokenizer)):
             widest = max(widest, len(chunk))
-            yield chunk, _encoded(tokenizer, images, k, widest)
+            results = _encoded(tokenizer, images, k if about is None else tokenizer.focus_from, widest)
+            yield chunk, results if about is None else [_focused(tokenizer, result, about, k) for result in results]
 
 
 def _shrinking(tokenizer: ImageTokenizer) -> Shrink:
@@ -120,15 +131,24 @@ def _encoded(
     return [image if isinstance(image, ImageError) else next(results) for image in images]
 
 
-def _encoded_by(tokenizer: Tokenizer, paths: Sequence[str], k: int | None) -> list[TokenPyramid | ImageError]:
+def _focused(
+    tokenizer: ImageTokenizer, result: TokenPyramid | ImageError, about: str, k: int | None
+) -> TokenPyramid | ImageError:
+    return result if isinstance(result, ImageError) else tokenizer.focus(result, about, k)
+
+
+def _encoded_by(
+    tokenizer: Tokenizer, paths: Sequence[str], k: int | None, about: str | None
+) -> list[TokenPyramid | ImageError]:
     """A chunk's results from a tokenizer that reads for itself: all at once, one by one where a file is bad."""
+    asked: dict[str, Any] = {} if about is None else {"about": about}  # a user's own tokenizer need not know of it
     try:
-        return [*tokenizer.encode(paths, k)]
+        return [*tokenizer.encode(paths, k, **asked)]
     except ImageError:
         results: list[TokenPyramid | ImageError] = []
         for path in paths:
             try:
-                results += tokenizer.encode([path], k)
+                results += tokenizer.encode([path], k, **asked)
             except ImageError as error:
                 plain = type(error)(str(error).removeprefix("images[0]: "))
                 results.append(plain)

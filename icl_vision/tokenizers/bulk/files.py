@@ -37,7 +37,7 @@ from icl_vision.files.storage import write_json
 from icl_vision.tokenizers.base import ImageTokenizer
 from icl_vision.tokenizers.bulk.encoding import CHUNK, encode_chunks
 from icl_vision.tokenizers.bulk.formats import JsonLines, Row, format_of, is_shown, json_line, row_of
-from icl_vision.tokenizers.wrapping import fingerprint, whole
+from icl_vision.tokenizers.wrapping import check_about, fingerprint, whole
 
 if TYPE_CHECKING:
     from icl_vision.contracts import Tokenizer
@@ -113,6 +113,7 @@ def tokenize_files(
     shard: Shard | None = None,
     resume: bool = False,
     progress: Callable[[int], object] | None = None,
+    about: str | None = None,
 ) -> BulkReport:
     """Encode files into a file of words, .jsonl or .parquet, journalled so that it can be resumed.
 
@@ -125,10 +126,11 @@ def tokenize_files(
         shard: encode this part of ``paths`` only, into a file named after it. Every machine must give the same paths.
         resume: go on with what an interrupted run left, or do nothing where the same run is complete.
         progress: called with a number of files, each time that so many more have their result.
+        about: what the words are wanted for, as for ``ImageTokenizer.encode``; one text for all files.
 
     Raises:
-        RunMismatchError: an unfinished run of another tokenizer, k, list of files or shard lies there, or one of the
-            same and ``resume`` is off.
+        RunMismatchError: an unfinished run of another tokenizer, k, about, list of files or shard lies there, or one of
+            the same and ``resume`` is off.
         RunLockedError: another process is at it.
         UsageError, PyramidError, StorageError, MissingExtraError: an option that cannot be, no such ``k``, a file that
             cannot be written, .parquet without pyarrow.
@@ -139,7 +141,7 @@ def tokenize_files(
         target = shard.file(target)
     files = [os.fspath(path) for path in paths]
     files = list(files if shard is None else shard.of(files))
-    config = _config(tokenizer, files, k, shard)
+    config = _config(tokenizer, files, k, shard, about)
     tell = progress if progress is not None else lambda count: None
     folder = unfinished(target)
     if resume and not folder.exists() and (report := _finished(target, config)) is not None:
@@ -161,7 +163,7 @@ def tokenize_files(
             tell(resumed)
             chunks = (_chunk(files, number) for number in todo)
             # A context of its own: an error or Ctrl-C here must stop the readers at once, not when memory is cleared.
-            with contextlib.closing(encode_chunks(tokenizer, chunks, k, workers=workers)) as encoded:
+            with contextlib.closing(encode_chunks(tokenizer, chunks, k, workers=workers, about=about)) as encoded:
                 for number, (chunk, results) in zip(todo, encoded, strict=True):
                     rows = [row_of(path, result) for path, result in zip(chunk, results, strict=True)]
                     with _storing(target, folder):
@@ -199,11 +201,13 @@ def write_rows(
     out: str | os.PathLike[str],
     rows: Iterable[Row],
     k: int | None = None,
+    *,
+    about: str | None = None,
 ) -> BulkReport:
     """Write rows that were made elsewhere, one for each of ``files`` and in their order, as ``tokenize_files`` does.
 
     Args:
-        tokenizer, k: what they were made with.
+        tokenizer, k, about: what they were made with.
         files: what they were made from.
         out: as for ``tokenize_files``; there is no journal.
         rows: as ``formats.row_of`` gives them, good and bad; an iterator is read as it goes.
@@ -214,7 +218,7 @@ def write_rows(
     """
     target = Path(out)
     format_of(target)
-    config = _config(tokenizer, files, k, None)
+    config = _config(tokenizer, files, k, None, about)
     info: dict[str, Any] = {"command": COMMAND, "config": config, "config_hash": config_hash(COMMAND, config)}
     info |= {"versions": versions(), "commit": source_commit()}
     foreign: list[OSError] = []
@@ -280,8 +284,12 @@ def read_all(report: BulkReport, paths: Sequence[str]) -> Iterator[Row]:
             yield next(bad)
 
 
-def _config(tokenizer: Tokenizer, files: Sequence[str], k: int | None, shard: Shard | None) -> dict[str, Any]:
+def _config(
+    tokenizer: Tokenizer, files: Sequence[str], k: int | None, shard: Shard | None, about: str | None
+) -> dict[str, Any]:
     """What decides the rows."""
+    check_about(tokenizer, about)
+    parts = whole(tokenizer).parts
     layout = tokenizer.layout
     if k is not None:
         layout = whole(tokenizer).layout_for(ImageTokenizer._checked_k(k))
@@ -296,6 +304,8 @@ def _config(tokenizer: Tokenizer, files: Sequence[str], k: int | None, shard: Sh
         "files_hash": names.hexdigest(),
         "shard": None if shard is None else str(shard),
         "chunk": CHUNK,
+        **({"parts": list(parts)} if parts else {}),
+        **({} if about is None else {"about": about}),
     }
 
 

@@ -1,7 +1,9 @@
 """Rows of words in files: .jsonl and .parquet, written a few rows at a time.
 
 A row of .jsonl is ``{"image": str, "k": int, "words": [[str, ...], ...]}``, words as a list per layer, coarse first. A
-.parquet file has the columns of ``arrow_schema``: the same three and ``ids``.
+.parquet file has the columns of ``arrow_schema``: the same three and ``ids``. Of a tokenizer whose words have parts, a
+row holds more: ``"parts": [str, ...]``, and then words (and ids) are a list per part; ``"probabilities"``, in the same
+form, or null; ``"text": [str, ...]``, what was read in the image.
 
 Knows: the two formats. Refuses to know: how words are made, which files failed and why.
 """
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import ImageError, MissingExtraError, UsageError
 from icl_vision.files.storage import json_text, readable
+from icl_vision.image_words import ImageWords
 
 if TYPE_CHECKING:
     from icl_vision.pyramid import TokenPyramid
@@ -44,6 +47,11 @@ def row_of(path: str, result: TokenPyramid | ImageError) -> Row:
     """One file's row: its words, or ``{"image", "error", "message"}``."""
     if isinstance(result, ImageError):
         return {"image": shown(path), "error": type(result).__name__, "message": _plain(str(result))}
+    if isinstance(result, ImageWords):
+        parts = [result.words(name) for name in result.names]
+        chances = None if result.probabilities is None else [list(result.chances(name)) for name in result.names]
+        more = {"parts": list(result.names), "probabilities": chances, "text": list(result.text)}
+        return {"image": shown(path), "k": result.k, "words": parts, **more}
     words = [result.words(layer) for layer in range(1, result.layers + 1)]
     return {"image": shown(path), "k": sum(map(len, words)), "words": words}
 
@@ -104,7 +112,9 @@ class Parquet(RowFormat):
         self._arrow, self._parquet = _pyarrow()
 
     def write(self, target: Path, rows: Iterable[Row], vocabulary: Vocabulary | None, about: Mapping[str, Any]) -> int:
-        schema = arrow_schema().with_metadata({METADATA_KEY: json.dumps(about, ensure_ascii=False).encode()})
+        schema = arrow_schema(parts="parts" in about).with_metadata(
+            {METADATA_KEY: json.dumps(about, ensure_ascii=False).encode()}
+        )
         count = 0
         remaining = iter(rows)
         with self._parquet.ParquetWriter(target, schema, compression="zstd") as writer:
@@ -116,20 +126,27 @@ class Parquet(RowFormat):
 
     def read(self, source: Path) -> Iterator[Row]:
         with self._parquet.ParquetFile(source) as file:
-            for batch in file.iter_batches(ROW_GROUP, columns=["image", "k", "words"]):
+            columns = [name for name in file.schema_arrow.names if name != "ids"]
+            for batch in file.iter_batches(ROW_GROUP, columns=columns):
                 yield from batch.to_pylist()
 
 
-def arrow_schema() -> Any:
+def arrow_schema(*, parts: bool = False) -> Any:
     """The columns of a .parquet file: image string, k int32, words list<list<string>>, ids list<list<int32>> (the
     words' places in the tokenizer's vocabulary; null for character art).
+
+    parts: of words with parts: also parts list<string>, probabilities list<list<double>>, text list<string>.
 
     Raises:
         MissingExtraError: pyarrow is not installed.
     """
     arrow, _ = _pyarrow()
     columns = {"image": arrow.string(), "k": arrow.int32(), "words": arrow.list_(arrow.list_(arrow.string()))}
-    return arrow.schema({**columns, "ids": arrow.list_(arrow.list_(arrow.int32()))})
+    columns["ids"] = arrow.list_(arrow.list_(arrow.int32()))
+    if parts:
+        strings = arrow.list_(arrow.string())
+        columns |= {"parts": strings, "probabilities": arrow.list_(arrow.list_(arrow.float64())), "text": strings}
+    return arrow.schema(columns)
 
 
 def json_line(row: Row) -> str:
