@@ -53,7 +53,7 @@ def render(folder: Path, instruction: str, **more: object) -> str:
 def test_packaged_templates_are_listed_and_good() -> None:
     infos = list_templates()
     assert [i.name for i in infos] == [
-        "answer", "answer_pica", "caption", "caption_pica",
+        "answer", "answer_operator", "answer_pica", "caption", "caption_pica",
         "classification", "classification_channel", "classification_palm", "classification_palm_channel",
         "progressive", "refinement", "text_to_image",
     ]  # fmt: skip
@@ -61,6 +61,7 @@ def test_packaged_templates_are_listed_and_good() -> None:
         assert template_faults(i, DECLARATIONS) == []
         titles = {
             "answer": "Questions about pictures", "answer_pica": "Questions about", "caption": "Captions of pictures",
+            "answer_operator": "Questions that stand between",
             "caption_pica": "Captions", "progressive": "Progressive decoding", "refinement": "Progressive",
             "text_to_image": "Text to image",
         }  # fmt: skip
@@ -358,7 +359,8 @@ def test_a_template_belongs_to_the_task_that_knows_its_variables(tmp_path: Path)
     assert load_template(info(tmp_path, ANSWERING), (*DECLARATIONS, ANSWER)).declaration is ANSWER
     named = {
         "classification": "classification", "progressive": "drawing", "refinement": "drawing",
-        "answer": "answering", "answer_pica": "answering", "caption": "captioning", "caption_pica": "captioning",
+        "answer": "answering", "answer_operator": "answering", "answer_pica": "answering",
+        "caption": "captioning", "caption_pica": "captioning",
     }  # fmt: skip
     for name, task in named.items():
         assert load_template(find_template(name), (ANSWER, *DECLARATIONS)).declaration.task == task

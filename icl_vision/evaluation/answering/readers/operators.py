@@ -42,7 +42,8 @@ OPERATORS: Final[Mapping[str, Callable[[int, int], int]]] = {
 PACKAGED: Final = Path(__file__).parents[3] / "artefacts" / "examples" / "digits"
 FORMAT_VERSION = 1
 KIND = "operator-induction"
-QUESTION = "What is the result?"
+HIDDEN = "?"
+"""What stands in the operator's place."""
 TELLING = 2
 """So many examples tell the operator."""
 MOST_SHOTS = 20
@@ -160,15 +161,19 @@ def operator_questions(
     digits: Digits,
     describe: Callable[[int], str] | None = None,
     *,
+    hidden: bool = True,
     name: str = KIND,
 ) -> QASet:
-    """Episodes as questions with examples, each about two pictures. The type is the operator.
+    """Episodes as questions with examples, each about two pictures, with what stands between them as the question: the
+    template ``answer_operator`` writes ``3 ? 4 = 7``. The type is the operator.
 
     Args:
         episodes: of ``operator_episodes`` with the same digits.
         digits: their pictures.
         describe: what stands for a picture, by its place among the digits: ``lambda place: digits.labels[place]`` is
             perfect text; its words by a tokenizer measure these. None leaves the pictures.
+        hidden: ask "?"; False asks with the operator itself ("+"), which leaves arithmetic alone: what is lost against
+            that is induction.
         name: of the set.
 
     Raises:
@@ -188,7 +193,7 @@ def operator_questions(
         left, right = (int(digits.labels[place]) for place in pair)
         result = str(OPERATORS[operator](left, right))
         pictures = (picture(pair[0]), picture(pair[1]))
-        return Question(title, pictures, QUESTION, (result,), operator, examples=examples)
+        return Question(title, pictures, HIDDEN if hidden else operator, (result,), operator, examples=examples)
 
     return QASet(
         name,

@@ -20,6 +20,7 @@ from icl_vision.evaluation.answering.readers import (
     save_operator_episodes,
 )
 from icl_vision.images import load_image
+from icl_vision.tasks.answer.prompts import ANSWERING, AnswerPromptBuilder, ShownExample
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,20 @@ def test_questions_of_perfect_text_of_words_and_of_pictures(digits: Digits) -> N
         source = seen.pictures[0].source
         assert source == digits.png(episode.query[0])
         assert told.pictures[1].text == f"word{episode.query[1]}"
-    assert text.digest() != pixels.digest()
+    assert text.digest() != pixels.digest() and {asked.question for asked in text} == {"?"}
+    shown = operator_questions(episodes, digits, digits.labels.__getitem__, hidden=False)
+    assert all(asked.question == asked.type == asked.examples[0].question for asked in shown)
+
+
+def test_the_template_writes_a_line_for_each(digits: Digits) -> None:
+    builder = AnswerPromptBuilder(ANSWERING, "answer_operator", induction=False)
+    shown = [ShownExample(("3", "4"), "?", "7"), ShownExample(("5", "2"), "?", "7")]
+    prompt = builder.prepare(shown).query(("6", "1"), "?")
+    assert prompt.text == "3 ? 4 = 7\n5 ? 2 = 7\n6 ? 1 ="
+    blind = [ShownExample((), "?", "7"), ShownExample((), "?", "8")]
+    assert builder.prepare(blind).query((), "?").text == "? = 7\n? = 8\n? ="
+    told = AnswerPromptBuilder(ANSWERING, "answer_operator").prepare(shown).query(("6", "1"), "+").text
+    assert told.startswith("Each line is two things, an operation (+, - or x)") and told.endswith("6 + 1 =")
 
 
 def test_episodes_are_kept_and_found_again(digits: Digits, tmp_path: Path) -> None:
