@@ -118,7 +118,7 @@ def check_words(
             ids, graph_features = session.run(["ids", "features"], {"pixels": batch, **constants})
             if ids.dtype != np.int32 or ids.shape != (len(batch), module.k):
                 raise ArtefactError(f"ids are {ids.dtype} {list(ids.shape)}, expected int32 {[len(batch), module.k]}")
-            counts = _compare(scores.double().numpy(), np.asarray(ids), epsilon, log)
+            counts = compare_ranks(scores.double().numpy(), np.asarray(ids), epsilon, log)
             total = {key: value + counts[key] for key, value in total.items()}
             difference = max(difference, float(np.abs(graph_features - features.numpy()).max()))
     parity = Parity(len(pixels), tuple(batches), epsilon, **total, feature_difference=difference)
@@ -128,7 +128,11 @@ def check_words(
     return parity
 
 
-def _compare(scores: npt.NDArray[Any], ids: npt.NDArray[np.int32], epsilon: float, log: bool) -> dict[str, int]:
+def compare_ranks(scores: npt.NDArray[Any], ids: npt.NDArray[np.int32], epsilon: float, log: bool) -> dict[str, int]:
+    """How many of a graph's ids are decided, tied and wrong, by the module's scores.
+
+    scores: [B,T] of all words, higher is better. ids: [B,k], best first. epsilon, log: as for ``check_words``.
+    """
     k = ids.shape[1]
     if log:
         scores = np.log(np.maximum(scores, 1e-300))

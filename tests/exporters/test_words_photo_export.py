@@ -117,15 +117,20 @@ def test_ties_are_counted_not_failed() -> None:
     right = np.array([[3, 1, 0]], dtype=np.int32)
     swapped = np.array([[3, 0, 1]], dtype=np.int32)
     wrong = np.array([[1, 3, 0]], dtype=np.int32)
-    assert validate._compare(scores, right, 1e-6, False) == {"ids": 3, "undecided": 2, "ties": 0, "mismatches": 0}
-    assert validate._compare(scores, swapped, 1e-6, False) == {"ids": 3, "undecided": 2, "ties": 2, "mismatches": 0}
-    assert validate._compare(scores, wrong, 1e-6, False)["mismatches"] == 2
+    assert validate.compare_ranks(scores, right, 1e-6, False) == {"ids": 3, "undecided": 2, "ties": 0, "mismatches": 0}
+    assert validate.compare_ranks(scores, swapped, 1e-6, False) == {
+        "ids": 3,
+        "undecided": 2,
+        "ties": 2,
+        "mismatches": 0,
+    }
+    assert validate.compare_ranks(scores, wrong, 1e-6, False)["mismatches"] == 2
 
 
 def test_a_tie_does_not_excuse_another_word() -> None:
     scores = np.array([[0.5, 0.5 + 1e-9, 0.1, 0.9]])
     stranger = np.array([[3, 2, 0]], dtype=np.int32)  # rank 2 is undecided, but word 2 is far away
-    assert validate._compare(scores, stranger, 1e-6, False)["mismatches"] == 1
+    assert validate.compare_ranks(scores, stranger, 1e-6, False)["mismatches"] == 1
 
 
 def test_signature_is_checked(exported) -> None:  # type: ignore[no-untyped-def]

@@ -175,14 +175,21 @@ class DescribeHeads(nn.Module):
         self, map: Tensor, features: Tensor, biased: Tensor, codebook: Tensor, class_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The best p(w | region) and whose they are, [B,5,8] each."""
+        words = self.region_words(map, features, biased, codebook, class_bias)
+        shares, ids = words.topk(min(REGION_WORDS, words.shape[2]), dim=2)
+        return shares, ids
+
+    def region_words(
+        self, map: Tensor, features: Tensor, biased: Tensor, codebook: Tensor, class_bias: Tensor
+    ) -> Tensor:
+        """p(w | region) of every word [B,5,T]."""
         difference = region_means(map) - features.unsqueeze(1)  # [B,5,F]
         logits = biased.unsqueeze(1) + (1 - _WHOLE) * self.region_up(self.region_down(difference))  # [B,5,C]
         share = (logits / CLASS_TEMPERATURE).softmax(2)
         index = share.amax(1).topk(min(REGION_CLASSES, share.shape[2]), dim=1).indices  # [B,16]
         among = logits.gather(2, index.unsqueeze(1).expand(-1, len(REGIONS), -1))
-        words = (among / CLASS_TEMPERATURE).softmax(2) @ words_of_classes(index, self, codebook, class_bias)
-        shares, ids = words.topk(min(REGION_WORDS, words.shape[2]), dim=2)
-        return shares, ids
+        words: Tensor = (among / CLASS_TEMPERATURE).softmax(2) @ words_of_classes(index, self, codebook, class_bias)
+        return words
 
     @classmethod
     def from_weights(cls, weights: Mapping[str, Tensor], *, k: int = K_MAX) -> DescribeHeads:
