@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    about_option,
     force_option,
     json_option,
+    parts_option,
     print_json,
     quiet_option,
     say,
+    tokenizer_for,
     tokenizer_option,
     try_out,
 )
@@ -26,6 +29,7 @@ from icl_vision.errors import ImageError
 from icl_vision.files.storage import atomic_path, readable, write_text
 
 if TYPE_CHECKING:
+    from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.viz.pyramids.look import PyramidLook
 
 PAGE, PICTURE = ".html", ".png"
@@ -43,6 +47,8 @@ DEFAULT = "spae-photo-128"  # photographs to words on grids and back, which is w
     help="Words per image. Default: the tokenizer's own (every layer of a pyramid, 5 for words-photo), to show all "
     "there is. A pyramid accepts the counts that fill whole layers, e.g. 1, 5, 21, 85.",
 )
+@about_option
+@parts_option
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -60,6 +66,8 @@ def command(
     images: tuple[str, ...],
     tokenizer: str,
     k: int | None,
+    about: str | None,
+    parts: list[str] | None,
     out: Path,
     force: bool,
     as_json: bool,
@@ -69,8 +77,10 @@ def command(
 
     With --json the output is {out, images: [{image, k, words, similarity, similarity_to, psnr}]}: words and similarity
     hold one list per layer, and both similarity entries are null where the tokenizer has no word vectors; psnr holds
-    one number of dB per layer, null where nothing comes back; a file that cannot be used is {image, error} there. Such
-    files are named on stderr too; the others are shown, and the exit code is 1 at the end.
+    one number of dB per layer, null where nothing comes back. Words that have parts are one list per part, with
+    {parts, probabilities, text} beside them and, with --about, {used}: those chosen for the question, by part. A file
+    that cannot be used is {image, error}. Such files are named on stderr too; the others are shown, and the exit code
+    is 1 at the end.
     """
     kind = out.suffix.lower()
     if kind not in (PAGE, PICTURE):
@@ -82,13 +92,13 @@ def command(
     from icl_vision.cli.tokenize import one_line
 
     try_out(out, folder=False, force=force)
-    results = _look(images, tokenizer, k)
+    results = _look(images, tokenizer_for(tokenizer, parts), k, about)
     looks = [shown for shown in results if not isinstance(shown, ImageError)]
     if looks:
         from icl_vision.viz.benchmark.table import bare
         from icl_vision.viz.pyramids.look import command_line
 
-        _write(out, looks, command_line(looks, k=k, tokenizer=bare(tokenizer), out=_shown(out.name)))
+        _write(out, looks, command_line(looks, k=k, tokenizer=bare(tokenizer), parts=parts, out=_shown(out.name)))
         count = f"{len(looks)} images" if len(looks) > 1 else one_line(looks[0].name)
         say(f"{count} shown in {out}", quiet=quiet)
     if as_json:
@@ -101,16 +111,16 @@ def command(
         ctx.exit(1)
 
 
-def _look(images: tuple[str, ...], tokenizer: str, k: int | None) -> list[PyramidLook | ImageError]:
+def _look(
+    images: tuple[str, ...], tokenizer: ImageTokenizer, k: int | None, about: str | None
+) -> list[PyramidLook | ImageError]:
     """What there is to show of each image, or what is wrong with it."""
-    from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.viz.pyramids.look import look
 
-    loaded = ImageTokenizer.from_pretrained(tokenizer)
     results: list[PyramidLook | ImageError] = []
     for path, name in zip(images, _names(images), strict=True):
         try:
-            results.append(_measured(look(path, loaded, k=k, name=name)))
+            results.append(_measured(look(path, tokenizer, k=k, name=name, about=about)))
         except ImageError as error:
             results.append(error)
     return results
@@ -142,9 +152,17 @@ def _write(out: Path, looks: list[PyramidLook], command: str) -> None:
 
 
 def _record(path: str, shown: PyramidLook | ImageError) -> dict[str, Any]:
+    from icl_vision.image_words import ImageWords
+    from icl_vision.tokenizers.bulk.formats import row_of
+
     if isinstance(shown, ImageError):
         return {"image": _shown(path), "error": _reason(shown)}
     pyramid, similarity = shown.pyramid, shown.similarity
+    if isinstance(pyramid, ImageWords):
+        row = row_of(path, pyramid)
+        used = shown.used
+        chosen = {} if used is None else {"used": {name: used.words(name) for name in used.names}}
+        return {**row, "similarity": None, "similarity_to": None, "psnr": None, **chosen}
     cosines = None
     if similarity is not None:
         cosines = [layer.ravel().astype(float).round(6).tolist() for layer in similarity.layers]

@@ -289,13 +289,16 @@ class DescribePhoto(OnnxTokenizer):
     def _where(
         self, images: list[Image.Image], ids: npt.NDArray[Any], chances: npt.NDArray[Any], k: int
     ) -> list[list[tuple[int, float]]]:
-        """For each region its name, and the thing there; with ``k`` of 2 or more its colour before that."""
+        """For each region its name, and the thing there; with ``k`` of 2 or more its colour before that.
+
+        A region's name says nothing of the picture, so its probability is 0: it is no candidate for an answer.
+        """
         shares, said = colours.region_colours(images)
         rows = []
         for picture in range(len(images)):
             row: list[tuple[int, float]] = []
             for region in range(len(REGIONS)):
-                row.append((self._region_ids[region], 1.0))
+                row.append((self._region_ids[region], 0.0))
                 if k > 1:
                     colour = int(shares[picture, region].argmax())
                     row.append((self._colour_ids[colour], float(said[picture, region, colour])))

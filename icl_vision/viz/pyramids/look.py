@@ -20,8 +20,11 @@ import numpy.typing as npt
 
 from icl_vision.codebook import normalise
 from icl_vision.errors import PyramidError
+from icl_vision.image_words import ImageWords
 from icl_vision.images import load_image
 from icl_vision.tokenizers.pixels import Preprocessing
+from icl_vision.tokenizers.wrapping import check_about
+from icl_vision.viz.pyramids.parts import with_used
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -93,7 +96,7 @@ class PyramidLook:
     framing: one sentence on that. similarity: None where there are no vectors. decoded: the reconstruction from the
     first n layers, n = ``draws_from``, ``draws_from + 1`` ...; empty where there is none. draws_from: the first number
     of layers that makes a picture (the layers before only name). psnr: how near each of those comes to ``seen``, in
-    dB; empty where nobody measured it.
+    dB; empty where nobody measured it. about, used: a question, and those of the words that were chosen for it.
     """
 
     name: str
@@ -106,6 +109,8 @@ class PyramidLook:
     decoded: tuple[Image.Image, ...] = ()
     psnr: tuple[float, ...] = ()
     draws_from: int = 1
+    about: str | None = None
+    used: ImageWords | None = None
 
     @property
     def flat(self) -> bool:
@@ -118,7 +123,14 @@ class PyramidLook:
         return "characters" if self.pyramid.vocabulary is None else "words"
 
 
-def look(source: ImageSource, tokenizer: ImageTokenizer, *, k: int | None = None, name: str = "image") -> PyramidLook:
+def look(
+    source: ImageSource,
+    tokenizer: ImageTokenizer,
+    *,
+    k: int | None = None,
+    name: str = "image",
+    about: str | None = None,
+) -> PyramidLook:
     """Encode one image and gather what there is to show of it.
 
     Args:
@@ -126,34 +138,68 @@ def look(source: ImageSource, tokenizer: ImageTokenizer, *, k: int | None = None
         tokenizer: any; what it cannot do (decode, embed) is left out.
         k: words, as for ``ImageTokenizer.encode``; None for the tokenizer's default.
         name: what to call the image.
+        about: a question, where the tokenizer can focus: the words chosen for it are marked among the others.
 
     Raises:
         ImageError: the image cannot be used.
         PyramidError: the tokenizer has no such ``k``, or its grids are not those of a single image.
+        UsageError: ``about`` where it cannot be.
     """
     check_single_image(tokenizer.layout.grids, tokenizer.name)
+    check_about(tokenizer, about)
     image = load_image(source)
     (pyramid,) = tokenizer.encode(image, k)
+    used: TokenPyramid | None = None
+    if about is not None:
+        (whole,) = tokenizer.encode(image, tokenizer.focus_from)
+        used = tokenizer.focus(whole, about, k)
+        if isinstance(whole, ImageWords) and isinstance(pyramid, ImageWords) and isinstance(used, ImageWords):
+            pyramid = with_used(whole, pyramid, used)
+        else:  # words without parts: what was chosen is what there is to show
+            pyramid, used = used, None
     seen, backdrop, framing = frame(image, tokenizer)
     decoded: tuple[Image.Image, ...] = ()
     first = int(tokenizer.card.get("draws_from", 1))
     if tokenizer.can_decode and first <= pyramid.layers:
         decoded = tuple(tokenizer.decode([pyramid.truncate(layers) for layers in range(first, pyramid.layers + 1)]))
-    similarity = measure(pyramid, tokenizer, image)
-    return PyramidLook(name, tokenizer.name, pyramid, seen, backdrop, framing, similarity, decoded, draws_from=first)
+    # Words with parts have probabilities, which say more than likeness does.
+    similarity = None if isinstance(pyramid, ImageWords) else measure(pyramid, tokenizer, image)
+    return PyramidLook(
+        name,
+        tokenizer.name,
+        pyramid,
+        seen,
+        backdrop,
+        framing,
+        similarity,
+        decoded,
+        draws_from=first,
+        about=about,
+        used=used if isinstance(used, ImageWords) else None,
+    )
 
 
-def command_line(looks: Sequence[PyramidLook], *, k: int | None = None, tokenizer: str = "", out: str) -> str:
+def command_line(
+    looks: Sequence[PyramidLook],
+    *,
+    k: int | None = None,
+    tokenizer: str = "",
+    parts: Sequence[str] | None = None,
+    out: str,
+) -> str:
     """The command that shows the same again.
 
     Args:
         looks: the images, all through the same tokenizer.
         k: words asked for; None for the tokenizer's default.
         tokenizer: how the command names it; "" for its own name.
+        parts: those asked for; None for all.
         out: the file to write.
     """
     words = [*(shown.name for shown in looks), "--tokenizer", tokenizer or looks[0].tokenizer]
     words += ["-k", str(k)] if k is not None else []
+    words += ["--parts", ",".join(parts)] if parts is not None else []
+    words += ["--about", looks[0].about] if looks[0].about is not None else []
     return shlex.join(["icl-vision", "show", *words, "--out", out])
 
 

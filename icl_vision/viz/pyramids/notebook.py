@@ -13,10 +13,13 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from icl_vision.image_words import ImageWords
 from icl_vision.viz.page import escape
 from icl_vision.viz.pyramids.look import Similarity, check_single_image, frame, is_flat, measure
 from icl_vision.viz.pyramids.marks import READABLE, Cell, cells, cloud, width
 from icl_vision.viz.pyramids.page import data_uri, shade_rules
+from icl_vision.viz.pyramids.parts import STYLE as PARTS_STYLE
+from icl_vision.viz.pyramids.parts import parts_html
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -99,6 +102,8 @@ def show_pyramid(
 
         check_single_image(pyramid.layout.grids, "this pyramid")
         picture = load_image(image)
+    if isinstance(pyramid, ImageWords):
+        return PyramidView(_by_part(pyramid, picture, tokenizer))
     similarity = None if tokenizer is None else measure(pyramid, tokenizer, picture)
     behind = None if picture is None else _backdrop(picture, tokenizer)
     style = _STYLE + ("" if similarity is None else shade_rules(".icl-pyramid .s")) + (behind.rule if behind else "")
@@ -110,6 +115,16 @@ def show_pyramid(
         parts.append(f'<div class="note">{escape(said)}</div>')
     parts += [_layer(pyramid, layer, similarity, behind) for layer in range(1, pyramid.layers + 1)]
     return PyramidView("".join([*parts, "</div>"]))
+
+
+def _by_part(words: ImageWords, picture: Image.Image | None, tokenizer: ImageTokenizer | None) -> str:
+    """Words by part, the image above them where there is one."""
+    behind = None if picture is None else _backdrop(picture, tokenizer)
+    rule, photo = "", ""
+    if behind is not None:
+        rule = behind.rule + ".icl-pyramid .over{background-size:100% 100%}"
+        photo = f'<div class="icl-pyramid"><div class="over {behind.name}" style="{_size(behind)}"></div></div>'
+    return f"<style>{PARTS_STYLE}{rule}</style>{photo}{parts_html(words)}"
 
 
 def _backdrop(image: Image.Image, tokenizer: ImageTokenizer | None) -> _Backdrop:

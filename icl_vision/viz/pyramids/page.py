@@ -17,9 +17,12 @@ from typing import TYPE_CHECKING
 
 from icl_vision._version import __version__
 from icl_vision.errors import UsageError
+from icl_vision.image_words import ImageWords
 from icl_vision.viz.page import document, escape, thumbnail
 from icl_vision.viz.pyramids.look import beginning, command_line, decibels, gist, in_shape
 from icl_vision.viz.pyramids.marks import INKS, READABLE, SHADES, Cell, cells, cloud, cuts, width
+from icl_vision.viz.pyramids.parts import STYLE as PARTS_STYLE
+from icl_vision.viz.pyramids.parts import parts_html
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -54,7 +57,7 @@ def render_pyramid_page(looks: Sequence[PyramidLook], *, command: str | None = N
     body += "".join(_article(shown, number, len(looks)) for number, shown in enumerate(looks, start=1))
     body += _foot(tokenizer, command or command_line(looks, out="page.html"))
     own = "".join(_backdrop_rule(shown, number) for number, shown in enumerate(looks, start=1))
-    return document(title, body, style + shade_rules(".s") + own, script)
+    return document(title, body, style + PARTS_STYLE + shade_rules(".s") + own, script)
 
 
 def shade_rules(prefix: str) -> str:
@@ -82,6 +85,11 @@ def _lead(shown: PyramidLook) -> str:
     name = f"<b>{escape(shown.tokenizer)}</b>"
     if pyramid.vocabulary is None:
         return f"<p>The tokenizer {name} turns a picture into {pyramid.k} rows of characters.</p>"
+    if isinstance(pyramid, ImageWords):
+        return (
+            f"<p>The tokenizer {name} describes a picture in ordinary words by part, each with the probability that it "
+            "is right. A language model that reads only text can read them.</p>"
+        )
     if shown.flat:
         return f"<p>The tokenizer {name} describes a picture in ordinary words, the most probable first.</p>"
     back = ", and the words back into a picture" if shown.decoded else ""
@@ -143,6 +151,9 @@ def _hero(shown: PyramidLook) -> str:
     if shown.pyramid.vocabulary is None:
         drawn = f"<figure>{_art(shown)}<figcaption><b>In characters</b></figcaption></figure>"
         return f'<div class="hero">{original}{drawn}</div>'
+    if isinstance(shown.pyramid, ImageWords):
+        parts = parts_html(shown.pyramid, shown.used, shown.about)
+        return f'<div class="hero">{original}<div>{parts}</div></div>'
     if shown.flat:
         return f'<div class="hero">{original}<div>{_ranks(shown)}{_legend(shown.similarity)}</div></div>'
     if not shown.decoded:
@@ -322,6 +333,9 @@ def _text(shown: PyramidLook) -> str:
     """Every word as text to copy."""
     if shown.pyramid.vocabulary is None:
         return ""
+    if isinstance(shown.pyramid, ImageWords):
+        words = escape((shown.pyramid if shown.used is None else shown.used).to_text())
+        return f"<details><summary>The words as text</summary><pre>{words}</pre></details>"
     if shown.flat:
         words = escape(" ".join(shown.pyramid.words()))
         return f"<details><summary>The words as text</summary><pre>{words}</pre></details>"

@@ -13,8 +13,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from icl_vision._version import __version__
+from icl_vision.image_words import ImageWords
+from icl_vision.viz.page import percent
 from icl_vision.viz.pyramids.look import beginning, command_line, decibels, gist
 from icl_vision.viz.pyramids.marks import INKS, READABLE, SHADES, Cell, CloudWord, cells, cloud, cuts
+from icl_vision.viz.pyramids.parts import PartLine, part_rows
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw, ImageFont
@@ -44,6 +47,8 @@ def draw_pyramid(shown: PyramidLook, *, command: str | None = None) -> Image.Ima
     _head(sheet, shown)
     if shown.pyramid.vocabulary is None:
         _characters(sheet, shown)
+    elif isinstance(shown.pyramid, ImageWords):
+        _parts(sheet, shown)
     elif shown.flat:
         _ranks(sheet, shown)
     else:
@@ -381,6 +386,48 @@ def _ranks(sheet: _Sheet, shown: PyramidLook) -> None:
                 draw.rounded_rectangle((0, y + 40, long, y + 52), radius=4, fill=_colours(cell.shade)[0])
                 draw.text((long + 8, y + 34), f"{cell.cosine:.3f}", fill=_SOFT, font=small)
     sheet.row([photo, _titled("Words", "best first", words)], gap=2 * _GAP)
+
+
+def _parts(sheet: _Sheet, shown: PyramidLook) -> None:
+    """The image, and its words by part beside it; those chosen for a question on dark plates."""
+    words = shown.pyramid
+    assert isinstance(words, ImageWords)  # draw_pyramid saw to it
+    photo = _photo(shown, "Original", _INNER * 9 // 20)
+    width = _INNER - photo.width - 2 * _GAP
+    blocks = [] if shown.about is None else [_text(f"Asked: {shown.about}", 24, width=width)]
+    for row in part_rows(words, shown.used):
+        lines = [_plates(line, width) for line in row.lines]
+        blocks.append(_titled(row.name, "", _stacked(lines, 6)))
+    if words.text:
+        quoted = " ".join(f"\N{LEFT DOUBLE QUOTATION MARK}{text}\N{RIGHT DOUBLE QUOTATION MARK}" for text in words.text)
+        blocks.append(_titled("text", "read in the picture", _text(quoted, 22, width=width)))
+    said = "Per cents: how probable it is that the word is right of this picture."
+    said += " Dark: chosen for the question." if shown.used is not None else ""
+    blocks.append(_text(said, 16, colour=_SOFT, width=width))
+    sheet.row([photo, _stacked(blocks, 14)], gap=2 * _GAP)
+
+
+def _plates(line: PartLine, width: int) -> Image.Image:
+    """Words of a line, each on a plate with its probability, in as many rows as they need."""
+    font, small = _font(20), _font(14)
+    image, draw = _canvas(width, 40 * (len(line.words) + 1))
+    x, y = 0, 0
+    if line.region:
+        draw.text((0, 4), line.region, fill=_SOFT, font=font)
+        x = 90
+    for word in line.words:
+        share = "" if word.chance is None else percent(word.chance)
+        long = font.getlength(word.word)
+        wide = round(long + (small.getlength(share) + 8 if share else 0) + 20)
+        if x and x + wide > width:
+            x, y = 0, y + 38
+        fill, ink, soft = (_INK, "#ffffff", "#d5d8dc") if word.used else (_PLAIN, _PLAIN_INK, _SOFT)
+        draw.rounded_rectangle((x, y, x + wide, y + 32), radius=7, fill=fill)
+        draw.text((x + 10, y + 16), word.word, fill=ink, font=font, anchor="lm")
+        if share:
+            draw.text((x + 18 + long, y + 17), share, fill=soft, font=small, anchor="lm")
+        x += wide + 8
+    return image.crop((0, 0, width, y + 34))
 
 
 def _characters(sheet: _Sheet, shown: PyramidLook) -> None:
