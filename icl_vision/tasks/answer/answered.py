@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from icl_vision import checks
 from icl_vision.errors import PromptError, UsageError
 from icl_vision.prompting.labels import check_line
 from icl_vision.spelling import composed
@@ -74,11 +75,13 @@ class AnsweredExample:
 
 
 class Asked(NamedTuple):
-    """One query as a user hands it over. choices: what may be answered, None where that is open."""
+    """One query as a user hands it over. choices: what may be answered, None where that is open. error: why it cannot
+    be asked, where that costs only itself; its question is then what was given, shortened to be told."""
 
     pictures: tuple[Source, ...]
     question: str | None
     choices: tuple[str, ...] | None
+    error: Exception | None = None
 
 
 class Wording(NamedTuple):
@@ -197,10 +200,13 @@ def as_support(
     return support
 
 
-def as_queries(images: object, questions: object, choices: object, wording: Wording) -> list[Asked]:
+def as_queries(
+    images: object, questions: object, choices: object, wording: Wording, *, keep_errors: bool = False
+) -> list[Asked]:
     """Queries: one picture for all questions, one question for all pictures, or as many of the one as of the other.
 
     choices: one list for all, or a list for each query; None for those of ``fit``, which is not looked at here.
+    keep_errors: put what is wrong with one of several questions, or with its own choices, in its place.
 
     Raises:
         UsageError: a form that cannot work. PromptError: a text that must not enter a prompt.
@@ -217,24 +223,28 @@ def as_queries(images: object, questions: object, choices: object, wording: Word
             "images and questions must be of equal length, or one of them a single one; got "
             f"{counted(len(pictures), 'image')} and {counted(len(asked), 'question')}"
         )
-    offered: list[tuple[str, ...] | None]
-    if choices is None or isinstance(choices, str):
-        offered = [wording.choices(choices)] * len(asked)
-    else:
+    offered: list[object] = [choices] * len(asked)
+    own_choices = False
+    if choices is not None and not isinstance(choices, str):
         listed = list(_iterable(choices, "choices"))
-        if listed and not any(isinstance(entry, str) for entry in listed):
-            if len(listed) != len(asked):
-                raise UsageError(
-                    f"choices must be one list, or one for each question; got {counted(len(listed), 'list')} for "
-                    f"{counted(len(asked), 'question')}"
-                )
-            offered = [wording.choices(entry) for entry in listed]
-        else:
-            offered = [wording.choices(listed)] * len(asked)
-    return [
-        Asked(shown, wording.question(question), chosen)
-        for shown, question, chosen in zip(pictures, asked, offered, strict=True)
-    ]
+        own_choices = bool(listed) and not any(isinstance(entry, str) for entry in listed)
+        if own_choices and len(listed) != len(asked):
+            raise UsageError(
+                f"choices must be one list, or one for each question; got {counted(len(listed), 'list')} for "
+                f"{counted(len(asked), 'question')}"
+            )
+        offered = listed if own_choices else [listed] * len(asked)
+    shared = None if own_choices else wording.choices(choices if not offered else offered[0])
+    queries = []
+    for shown, question, given in zip(pictures, asked, offered, strict=True):
+        try:
+            chosen = wording.choices(given) if own_choices else shared
+            queries.append(Asked(shown, wording.question(question), chosen))
+        except (PromptError, UsageError) as error:
+            if not keep_errors:
+                raise
+            queries.append(Asked(shown, checks.shown(question), None, error))
+    return queries
 
 
 def _each_pictures(images: object) -> list[tuple[Any, ...]]:

@@ -18,7 +18,7 @@ from typing import Any
 from icl_vision.asking.jobs import progress_bar
 from icl_vision.asking.many import Outcome, Work
 from icl_vision.contracts import Answer
-from icl_vision.errors import ImageError, PromptError
+from icl_vision.errors import ImageError, PromptError, UsageError
 from icl_vision.files.reading import loads
 from icl_vision.files.runs import Run, check_config, read_info, read_results, read_usage
 from icl_vision.files.storage import json_text
@@ -52,7 +52,7 @@ def answer_many(
     probability, calibrated, probabilities, method, examples, raw, note, and error where it failed.
 
     Args:
-        task: fitted. Its ``errors`` is taken as "return": a bad image costs only itself.
+        task: fitted. Its ``errors`` is taken as "return": a bad image or question costs only itself.
         images, questions, choices: as for ``VisualQA.answers``; for a ``Captioner`` images alone. A path's name is the
             path, another image's is its place in the sequence. What a question is known by on resume is its text, its
             choices, and its images' names with their content.
@@ -62,7 +62,7 @@ def answer_many(
         progress: a bar on stderr; None only at a terminal.
 
     Raises:
-        NotFittedError: before ``fit``. UsageError, PromptError: questions that cannot be asked.
+        NotFittedError: before ``fit``. UsageError, PromptError: images, questions and choices that do not fit together.
         RunMismatchError, RunLockedError, RunError: the folder cannot be used; see ``Run.open``.
         BudgetExceededError: the budget does not allow the next inquiry. Everything answered is kept.
         LLMError: the LLM refuses for good (a wrong key, an account without money, no such model), or failed
@@ -81,7 +81,7 @@ def answer_many(
             quiet.read,
             quiet.ask,
             done,
-            own=(ImageError, PromptError),
+            own=(ImageError, PromptError, UsageError),
             known=dict(run.results()),
         )
         work.all(sources, quiet.at_once)
@@ -141,7 +141,7 @@ def missing_in(
 def _named(task: AnsweringTask, images: Any, questions: Any, choices: Any) -> list[tuple[str, Asked]]:
     """The queries, each with the names of its pictures, as one text."""
     wording = Wording(*task.wording, task.fitted.builder.template.literals)
-    asked = as_queries(images, questions, choices, wording)
+    asked = as_queries(images, questions, choices, wording, keep_errors=True)
     return [(json_text([_name(source, number) for source in one.pictures]), one) for number, one in enumerate(asked)]
 
 

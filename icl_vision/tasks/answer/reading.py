@@ -66,25 +66,30 @@ def normal_form(text: str) -> str:
     return _FORMS.get(bare, bare)
 
 
-def first_line(text: str) -> str:
-    """The first line that holds anything, without spaces and quotes around it; of a caption all that is wanted."""
+def first_line(text: str, most: int) -> str:
+    """The first line that holds anything, without spaces and quotes around it; of a caption all that is wanted.
+
+    most: characters; a longer line is cut after a word.
+    """
     line = next((line.strip() for line in text.splitlines() if line.strip()), "")
     if len(line) > 1 and line[0] in "\"'\u201c" and line[-1] in "\"'\u201d":
         line = line[1:-1].strip()
-    return _printable(line)
+    line = _printable(line)
+    return line if len(line) <= most else line[: most + 1].rsplit(" ", 1)[0][:most]
 
 
-def short_answer(text: str, known: Iterable[str] = ()) -> str:
+def short_answer(text: str, known: Iterable[str] = (), *, most: int) -> str:
     """The answer in what an LLM wrote: the first line that is one, its first sentence, without marks around it.
 
     known: answers whose spelling is taken where the same is meant: "two" for "2" where the examples say "two".
+    most: characters; something longer is no answer, and "" is given.
     """
     lines = [line for line in unwrap(text).texts if line.strip() and not NEXT_ONE.match(line)]
     line = _printable(lines[0]) if lines else ""
     if line.casefold().startswith("a:"):
         line = line[2:].strip()  # a chat that answers in the prompt's own form
     bare = _SENTENCE_END.split(line, maxsplit=1)[0].strip(EDGES)
-    return in_known_spelling(bare, known)
+    return in_known_spelling(bare, known) if len(bare) <= most else ""
 
 
 def in_known_spelling(answer: str, known: Iterable[str]) -> str:

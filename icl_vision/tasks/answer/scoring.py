@@ -35,6 +35,7 @@ from icl_vision.errors import CapabilityError, LLMNoAnswerError, LLMResponseErro
 from icl_vision.llms.scores import all_impossible
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.spelling import composed
+from icl_vision.tasks.answer.answered import MOST_ANSWER, MOST_CAPTION
 from icl_vision.tasks.answer.candidates import MOST_WORDS, candidates, log_vision
 from icl_vision.tasks.answer.reading import first_line, in_known_spelling, normal_form, short_answer
 
@@ -152,7 +153,7 @@ class Dialogue:
         else:
             return None
         if method == "fused":
-            own = short_answer(self.written[0][0], self.answers)
+            own = short_answer(self.written[0][0], self.answers, most=MOST_ANSWER)
             if self.choices is not None:
                 self.offered = tuple(map(composed, self.choices))
             else:
@@ -286,16 +287,16 @@ class Dialogue:
     def _read(self, text: str) -> str:
         """The answer in what was written; "" where there is none, or none of the choices."""
         if not self.way.short:
-            return first_line(text)
+            return first_line(text, MOST_CAPTION)
         if self.choices is None:
-            return short_answer(text, self.answers)
+            return short_answer(text, self.answers, most=MOST_ANSWER)
         # Its patterns take milliseconds to compile, and most replies are scores.
         from icl_vision.tasks.classify.parsing import parse_label
 
         own = dict(zip(map(composed, self.choices), self.choices, strict=True))
         label = parse_label(text, [*own]).label
         if label is None:
-            label = composed(in_known_spelling(short_answer(text), self.choices))  # "2" for "two"
+            label = composed(in_known_spelling(short_answer(text, most=MOST_ANSWER), self.choices))  # "2" for "two"
         return own.get(label, "")
 
 

@@ -135,7 +135,7 @@ class AnsweringTask(Task[FittedAnswering]):
         fitted = self.ready()
         with progress_bar(sum(len(query.pictures) for query in asked), "words", self.progress) as done:
             read = fitted.reader.read(
-                [query.pictures for query in asked],
+                [() if query.error is not None else query.pictures for query in asked],
                 batch_size=self.batch_size,
                 keep_errors=self.errors == "return",
                 done=done,
@@ -144,6 +144,9 @@ class AnsweringTask(Task[FittedAnswering]):
         for pictures, query in zip(read, asked, strict=True):
             if isinstance(pictures, Exception):
                 queries.append(pictures)
+                continue
+            if query.error is not None:
+                queries.append(query.error)
                 continue
             for seen in pictures:
                 refuse_wrong_words(seen, fitted.tokenizer)

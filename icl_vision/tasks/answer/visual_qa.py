@@ -306,7 +306,8 @@ class VisualQA(AnsweringTask):
 
     def _many(self, images: Any, questions: Any, choices: Any) -> list[Asked]:
         self.ready()
-        return as_queries(images, questions, choices, self._fitted_wording())
+        keep_errors = self.errors == "return"
+        return as_queries(images, questions, choices, self._fitted_wording(), keep_errors=keep_errors)
 
 
 def _text(answers: Sequence[Answer]) -> str:

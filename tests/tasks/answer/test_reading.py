@@ -44,13 +44,13 @@ from icl_vision.tasks.answer.reading import (
     ],
 )
 def test_short_answers(written: str, answer: str) -> None:
-    assert short_answer(written) == answer
+    assert short_answer(written, most=200) == answer
 
 
 def test_spelling_of_the_known() -> None:
-    assert short_answer(" 2", ["two", "dog"]) == "two"
-    assert short_answer(" Two", ["2"]) == "2"
-    assert short_answer(" DOG", ["dog"]) == "dog"
+    assert short_answer(" 2", ["two", "dog"], most=200) == "two"
+    assert short_answer(" Two", ["2"], most=200) == "2"
+    assert short_answer(" DOG", ["dog"], most=200) == "dog"
     assert in_known_spelling("a dog", ["Dog"]) == "Dog"
     assert in_known_spelling("Yeah", []) == "yes" and in_known_spelling("Rex", []) == "Rex"
 
@@ -64,7 +64,14 @@ def test_answers_that_are_the_same() -> None:
 
 
 def test_first_lines() -> None:
-    assert first_line('\n "A dog." \nmore') == "A dog." and first_line("  \n ") == "" and first_line("a\u200bb") == "ab"
+    assert first_line('\n "A dog." \nmore', 99) == "A dog." and first_line("  \n ", 99) == ""
+    assert first_line("a\u200bb", 99) == "ab"
+
+
+def test_what_is_too_long_is_no_answer_and_a_caption_is_cut_after_a_word() -> None:
+    assert short_answer("dog", most=3) == "dog" and short_answer("dogs", most=3) == ""
+    assert first_line("a dog runs", 10) == "a dog runs" and first_line("a dog runs", 9) == "a dog"
+    assert first_line("x" * 100, 9) == "x" * 9
 
 
 @pytest.mark.parametrize(
