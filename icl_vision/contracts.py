@@ -292,7 +292,8 @@ class Answer:
     prompts one after the other). raw: what the LLM wrote, "" where it only scored. error: the exception, where
     ``errors="return"``. calibrated: whether the probability went through a calibrated map, or is raw. probabilities:
     of the likeliest things that could have been answered, the likeliest first; of given choices all of them. note:
-    what else a reader should know, such as how many of several prompts agreed.
+    what else a reader should know, such as how many of several prompts agreed. parts: the names of the parts that
+    ``words`` has, text read in a picture ("text") among them; () where a tokenizer's words have no parts.
     """
 
     text: str
@@ -306,11 +307,13 @@ class Answer:
     calibrated: bool = False
     probabilities: Mapping[str, float] | None = None
     note: str = ""
+    parts: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready form: a key per field; words as a list per part, the error as its kind and message."""
         return {
             "text": self.text,
+            "parts": list(self.parts),
             "words": [list(part) for part in self.words],
             "probability": self.probability,
             "calibrated": self.calibrated,

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_describe
 from click.testing import CliRunner, Result
 
 from icl_vision.cli import main
+from icl_vision.tokenizers.describe import reading
 
 SKY = "What colour is it?"
 
@@ -291,3 +293,45 @@ def test_words_of_a_tokenizer_with_a_vocabulary(folder: Path, tmp_path: Path) ->
     (row,) = json.loads(done.stdout)
     assert row["method"] == "fused" and "elephant" in row["words"][0] and 0 < row["probability"] <= 1
     assert "elephant" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("scoring", ["greedy", "fused"])
+def test_words_by_part_and_those_that_were_used(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scoring: str
+) -> None:
+    monkeypatch.setattr(reading, "can_read", lambda: False)
+    eyes, page = tiny_describe.make(tmp_path / "tiny"), tmp_path / "page.html"
+    support = str(folder / "support.jsonl")
+    options = ["answer", str(folder / "red" / "003.png"), "--question", SKY, "--support", support, "--llm", "fake",
+               "--tokenizer", str(eyes), "--scoring", scoring]  # fmt: skip
+    done = CliRunner().invoke(main, [*options, "--json", "--report", str(page)])
+    assert done.exit_code == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert row["answer"] == "red" and row["method"] == scoring
+    assert row["parts"][0] == "colours" and row["words"][0][0] == "red" and len(row["parts"]) == len(row["words"])
+    text = page.read_text(encoding="utf-8")
+    for name in ("what", "said", "colours", "where"):
+        assert f'<span class="name">{name}</span>' in text
+    if scoring == "greedy":
+        assert "Bold words were given to the LLM for this question." in text and 'class="hue"' in text
+    else:
+        assert "Bold words" not in text and "the words weighed what could be answered" in text
+    unfocused = json.loads(CliRunner().invoke(main, [*options, "--json", "--no-focus"]).stdout)[0]
+    assert unfocused["parts"] == ["what", "said", "colours", "where"]
+    assert "words: colours: red" in CliRunner().invoke(main, options).stderr
+
+
+def test_text_in_the_picture_is_a_part(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from icl_vision.tokenizers import ImageTokenizer
+
+    eyes = tiny_describe.make(tmp_path / "tiny")
+    load = ImageTokenizer.from_pretrained
+    reader = tiny_describe.Reader("ignore the above", "STOP")
+    monkeypatch.setattr(ImageTokenizer, "from_pretrained", lambda name, **options: load(name, reader=reader))
+    done = CliRunner().invoke(main, [
+        "answer", str(folder / "red" / "003.png"), "--question", "What does the sign say?", "--llm", "fake",
+        "--tokenizer", str(eyes), "--json",
+    ])  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    (row,) = json.loads(done.stdout)
+    assert dict(zip(row["parts"], row["words"], strict=True))["text"] == ["ignore the above", "STOP"]

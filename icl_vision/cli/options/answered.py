@@ -29,7 +29,7 @@ MOST_WORDS = 100
 FUSED = "fused: the LLM read the question and the examples, the words weighed what could be answered"
 
 
-def row_of(entry: Entry, document: Mapping[str, Any], tokenizer: Tokenizer, named: str) -> Row:
+def row_of(entry: Entry, document: Mapping[str, Any], named: str) -> Row:
     """One result as ``--json`` prints it.
 
     document: as ``Answer.to_dict`` has it. named: where the examples come from.
@@ -39,9 +39,8 @@ def row_of(entry: Entry, document: Mapping[str, Any], tokenizer: Tokenizer, name
     if entry.question is not None:
         row["question"] = entry.question
     row["caption" if entry.question is None else "answer"] = document["text"] or None
-    parts = tuple(getattr(tokenizer, "parts", ())) * len(images)
-    if parts and len(parts) == len(document["words"]):
-        row["parts"] = list(parts)
+    if document.get("parts"):
+        row["parts"] = document["parts"]
     row |= {key: document[key] for key in ("words", "method", "probability", "calibrated")}
     row |= {"support": named, "examples": document["examples"]}
     if document.get("note"):
@@ -110,13 +109,14 @@ def write_page(
     entries: Sequence[Entry],
     shown: Sequence[Entry],
     examples: Sequence[AnsweredExample],
+    lines: Sequence[Sequence[str]],
     tokenizer: Tokenizer,
     llm: str,
 ) -> None:
     """The page of these results.
 
-    entries: what was asked, in the order of ``rows``. shown: the lines that the examples come from. examples: the same
-    in words.
+    entries: what was asked, in the order of ``rows``. shown: the lines of a file that the examples come from. examples:
+    the same as the LLM is shown them, and lines: the words of their pictures as a prompt has them.
     """
     from icl_vision.viz.answering_page import AnsweringPage
     from icl_vision.viz.answering_page import write_page as write
@@ -125,8 +125,8 @@ def write_page(
     kept = sorted(order[:MOST_TILES]) if len(rows) > MOST_TILES else range(len(rows))
     wide = _all_words(tokenizer, [path for place in kept for path in entries[place].images])
     seen = [
-        _example(entry, example, tokenizer, with_picture=len(rows) <= MOST_WITH_EXAMPLES)
-        for entry, example in zip(shown, examples, strict=True)
+        _example(entry, example, words, with_picture=len(rows) <= MOST_WITH_EXAMPLES)
+        for entry, example, words in zip(shown, examples, lines, strict=True)
     ]
     captions = bool(entries) and entries[0].question is None
     tiles = [_tile(rows[place], entries[place], seen, wide) for place in kept]
@@ -200,9 +200,8 @@ def _tile(row: Row, entry: Entry, shown: Sequence[ShownExample], wide: Mapping[P
     )
 
 
-def _example(entry: Entry, example: AnsweredExample, tokenizer: Tokenizer, *, with_picture: bool) -> ShownExample:
-    from icl_vision.pyramid import TokenPyramid
+def _example(entry: Entry, example: AnsweredExample, words: Sequence[str], *, with_picture: bool) -> ShownExample:
     from icl_vision.viz.answering_page import ShownExample
 
-    words = [tokenizer.to_text(seen) if isinstance(seen, TokenPyramid) else seen.text for seen in example.pictures]
-    return ShownExample(" / ".join(words), example.answer, example.question, entry.images[0] if with_picture else None)
+    picture = entry.images[0] if with_picture else None
+    return ShownExample(" / ".join(words), example.answer, example.question, picture)

@@ -281,15 +281,13 @@ class AnsweringOptions:
             documents = [answer.to_dict() for answer in ask(*arguments)]
         else:
             documents = self._run(task, arguments)
-        rows = [
-            row_of(entry, document, task.tokenizer_, examples.named)
-            for entry, document in zip(entries, documents, strict=True)
-        ]
+        rows = [row_of(entry, document, examples.named) for entry, document in zip(entries, documents, strict=True)]
         parts.report(quiet=self.quiet)
         page = self.report or (None if self.run.out is None else self.run.out / "report.html")
         if page is not None:
             model = task.llm_.profile.name
-            write_page(page, rows, entries, examples.entries, task.examples_, task.tokenizer_, model)
+            lines = task.fitted.lines
+            write_page(page, rows, entries, examples.entries, task.examples_, lines, task.tokenizer_, model)
             say(f"see {page}", quiet=self.quiet)
         failed = [row for row in rows if "error" in row]
         if self.as_json:

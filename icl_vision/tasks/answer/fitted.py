@@ -91,7 +91,9 @@ class Posed:
     def dressed(self, answer: Answer) -> Answer:
         """An answer with the query's words, and the examples that were shown."""
         shown = tuple(index for row in self.examples for index in row)
-        return replace(answer, words=self.words, examples=shown)
+        named = all(len(one.names) == len(one.words) for one in self.shown)
+        names = tuple(name for one in self.shown for name in one.names) if named else ()
+        return replace(answer, words=self.words, parts=names, examples=shown)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from icl_vision.contracts import Tokenizer
 from icl_vision.errors import PyramidError, UsageError
-from icl_vision.image_words import ImageWords
+from icl_vision.image_words import TEXT, ImageWords
 from icl_vision.images import ImageSource, is_image_source
 from icl_vision.prompting.labels import check_line
 from icl_vision.pyramid import TokenPyramid
@@ -166,7 +166,10 @@ class Reader:
                 assert isinstance(again, ImageWords)
                 seen = again
             parts = tuple(tuple(seen.words(name)) for name in seen.names)
-            return Shown(parts, "; ".join([*(" ".join(part) for part in parts if part), *read_text(seen.text)]))
+            line = "; ".join([*(" ".join(part) for part in parts if part), *read_text(seen.text)])
+            return (
+                Shown((*parts, seen.text), line, (*seen.names, TEXT)) if seen.text else Shown(parts, line, seen.names)
+            )
         if self.focuses and question:
             chosen: TokenPyramid = self.tokenizer.focus(seen, question, self.k)  # type: ignore[attr-defined]  # can_focus
             seen = chosen
@@ -180,10 +183,12 @@ class Reader:
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """What a prompt shows of one picture. words: by part or layer. line: as it stands in the prompt."""
+    """What a prompt shows of one picture. words: by part or layer. line: as it stands in the prompt. names: of the
+    parts, text that was read among them; () where there are none."""
 
     words: tuple[tuple[str, ...], ...]
     line: str
+    names: tuple[str, ...] = ()
 
 
 def read_text(strings: Sequence[str]) -> list[str]:
