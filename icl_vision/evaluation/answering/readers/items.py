@@ -139,7 +139,11 @@ class QASet:
         return self._of([question for question in self.questions if question.id in chosen])
 
     def digest(self) -> str:
-        """Hex sha256 of everything that is asked, shown or right, pixels included: the same digest, the same set."""
+        """Hex sha256 of everything that is asked, shown or right, pixels included: the same digest, the same set.
+
+        Raises:
+            UsageError: a picture that cannot be read any more.
+        """
         whole = hashlib.sha256(f"{self.name}\x1f{self.metric}\n".encode())
         for question in (*self.questions, *self.pool):
             whole.update(json.dumps(question.to_dict(), sort_keys=True, ensure_ascii=False).encode() + b"\n")
@@ -149,7 +153,7 @@ class QASet:
         }
         for name in sorted(pictures):
             source = pictures[name].source
-            pixels = "" if source is None else sha256_file(source) if isinstance(source, Path) else _sha256(source)
+            pixels = "" if source is None else _sha256(source)
             whole.update(json.dumps([name, pixels, pictures[name].captions], ensure_ascii=False).encode() + b"\n")
         return whole.hexdigest()
 
@@ -157,5 +161,10 @@ class QASet:
         return replace(self, questions=tuple(questions))
 
 
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
+def _sha256(source: Path | bytes) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    try:
+        return sha256_file(source)
+    except OSError as error:
+        raise UsageError(f"the picture {str(source)!r} cannot be read: {error.strerror}") from error

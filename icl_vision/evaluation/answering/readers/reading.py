@@ -14,7 +14,7 @@ from icl_vision.evaluation.answering.readers.holding import Holding, holding
 from icl_vision.evaluation.answering.readers.items import Picture, QASet, Question
 from icl_vision.evaluation.answering.readers.operators import KIND, digit_set, operator_episodes, operator_questions
 from icl_vision.evaluation.few_shot.episodes import loaders
-from icl_vision.tasks.answer.files import read_entries
+from icl_vision.tasks.answer.files import Entry, read_entries
 
 EASY_VQA = "easy-vqa"
 """The name under which easy-VQA is read from its installed package."""
@@ -119,10 +119,7 @@ def _own_questions(path: Path, trust: bool) -> QASet:
     entries = read_entries(path, "question", truths=True, trust=trust)
     return QASet(
         path.stem,
-        tuple(
-            Question(str(entry.line), _own_pictures(entry.images, path), entry.question, entry.truths)
-            for entry in entries
-        ),
+        tuple(Question(str(entry.line), _own_pictures(entry, path), entry.question, entry.truths) for entry in entries),
     )
 
 
@@ -133,9 +130,7 @@ def _own_captions(path: Path, trust: bool) -> QASet:
         tuple(
             Question(
                 str(entry.line),
-                tuple(
-                    Picture(one.name, one.source, captions=entry.truths) for one in _own_pictures(entry.images, path)
-                ),
+                tuple(Picture(one.name, one.source, captions=entry.truths) for one in _own_pictures(entry, path)),
                 None,
                 entry.truths,
                 "caption",
@@ -145,7 +140,14 @@ def _own_captions(path: Path, trust: bool) -> QASet:
     )
 
 
-def _own_pictures(images: tuple[Path, ...], source: Path) -> tuple[Picture, ...]:
-    """Named by their path from the file's folder, so that a set has the same names wherever it lies."""
+def _own_pictures(entry: Entry, source: Path) -> tuple[Picture, ...]:
+    """Named by their path from the file's folder, so that a set has the same names wherever it lies.
+
+    Raises:
+        UsageError: one that is no file: a set is asked in full or not at all.
+    """
     folder = source if os.path.isdir(source) else source.parent
-    return tuple(Picture(os.path.relpath(image, folder).replace(os.sep, "/"), image) for image in images)
+    missing = next((image for image in entry.images if not os.path.isfile(image)), None)
+    if missing is not None:
+        raise UsageError(f"line {entry.line} of {str(source)!r} names the picture {str(missing)!r}, which is no file")
+    return tuple(Picture(os.path.relpath(image, folder).replace(os.sep, "/"), image) for image in entry.images)

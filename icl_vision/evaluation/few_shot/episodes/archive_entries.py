@@ -68,7 +68,7 @@ class Entry:
     def _image(self, key: str, path: str, root: Path) -> str:
         """``path`` with forward slashes; refused where it leaves ``root`` or is no file."""
         clean = PurePosixPath(path.replace("\\", "/"))
-        outside = clean.is_absolute() or ".." in clean.parts or ":" in path
+        outside = clean.is_absolute() or ".." in clean.parts or any(sign in path for sign in ":\0")
         if outside or not (root / clean).resolve().is_relative_to(root.resolve()):
             raise self.wrong(f"{key!r} leads outside the archive: {path!r}")
         if not os.path.isfile(root / clean):

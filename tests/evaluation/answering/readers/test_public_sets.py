@@ -235,6 +235,11 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     (asked,) = read_captions(file)
     assert (asked.question, asked.answers, asked.pictures[0].captions) == (None, ("A cat.", "Cat."), ("A cat.", "Cat."))
     assert read_captions(file.parent).digest() == read_captions(file).digest()
+    (folder / "b.png").unlink()
+    with pytest.raises(UsageError, match=r"b.png' cannot be read: No such file"):
+        data.digest()
+    with pytest.raises(UsageError, match=r"line 2 of .* names the picture .*b.png', which is no file"):
+        read_questions(folder)
     with pytest.raises(UsageError, match="line 1: an example needs its 'answer'"):
         (folder / "mine.jsonl").write_text('{"image": "a.png", "question": "what?"}')
         read_questions(folder)

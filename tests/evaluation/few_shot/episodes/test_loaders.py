@@ -194,6 +194,7 @@ FILE = r"open_ended_mi_shots_1_ways_2_all_questions.json', entry 2: "
         ({"image_1": "/etc/passwd"}, FILE + "'image_1' leads outside the archive"),
         ({"image_1": "..\\secret.jpg"}, FILE + "'image_1' leads outside the archive"),
         ({"image_1": "C:\\secret.jpg"}, FILE + "'image_1' leads outside the archive"),
+        ({"image_1": "a\0b.jpg"}, FILE + "'image_1' leads outside the archive"),
         ({"image_1": "link.jpg"}, FILE + "'image_1' leads outside the archive: 'link.jpg'"),
         ({"question_image": None}, FILE + "'question_image' must be a text"),
         ({"answer": "wug"}, FILE + r"'answer' is 'wug', none of its examples' names \['dax', 'blicket'\]"),
