@@ -1,6 +1,7 @@
 """Every example in README.md, docs/ and docstrings runs; every link and command in them exists.
 
-A Python block that needs the real LLM has `<!-- needs: local -->` on the line above it and runs with the slow tests.
+A Python block that needs the real LLM has `<!-- needs: local -->` on the line above it, one that reads text in pictures
+`<!-- needs: ocr -->`; both run with the slow tests.
 The blocks of a page run in order and share one namespace, in a folder that holds what the examples speak of:
 photo.jpg, unknown.jpg, and photos/ with one folder of images per class (the packaged photographs).
 """
@@ -11,6 +12,7 @@ import ast
 import contextlib
 import doctest
 import importlib
+import importlib.util
 import io
 import re
 import shlex
@@ -30,7 +32,7 @@ TOP = Path(__file__).resolve().parent.parent
 PACKAGE = Path(icl_vision.__file__).parent
 PAGES = [TOP / "README.md", TOP / "CONTRIBUTING.md", TOP / "CHANGELOG.md", *sorted((TOP / "docs").rglob("*.md"))]
 NEEDS = re.compile(r"^<!-- needs: (?P<what>[a-z, ]+) -->$")
-KNOWN_NEEDS = {"local"}
+KNOWN_NEEDS = {"local", "ocr"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page)]
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 FAST_PAGES = sorted({block.page for block in PYTHON if not block.needs})
 SLOW_PAGES = sorted({block.page for block in PYTHON if "local" in block.needs})
+OCR_PAGES = sorted({block.page for block in PYTHON if "ocr" in block.needs})
 
 
 def page_id(page: Path) -> str:
@@ -106,7 +109,15 @@ def test_page_examples_run(page: Path, readers_folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", SLOW_PAGES, ids=page_id)
 def test_page_examples_with_the_local_llm_run(page: Path, readers_folder: Path, model_cache: Path) -> None:
-    run_blocks(page, lambda block: True)
+    run_blocks(page, lambda block: "ocr" not in block.needs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", OCR_PAGES, ids=page_id)
+def test_page_examples_that_read_text_run(page: Path, readers_folder: Path) -> None:
+    if importlib.util.find_spec("rapidocr") is None:
+        pytest.skip("needs the extra ocr")
+    run_blocks(page, lambda block: "local" not in block.needs)
 
 
 # Docstrings. ----------------------------------------------------------------------------------------------------------
