@@ -205,6 +205,7 @@ def command(out: Path, episodes: int, tokenizer: str, llm: str, seed: int, quiet
         for title, accuracy in {name: result, **baselines}.items():
             click.echo(f"  {title.replace('_', ' '):<16} {accuracy}")
         click.echo(f"\n{seconds:.0f} seconds. Open the page: {out / 'index.html'}")
+        click.echo('Ask about a photograph of your own: icl-vision answer PHOTO --question "What is this?"')
 
 
 def _words_per_image(tokenizer: ImageTokenizer) -> int | None:
