@@ -133,7 +133,8 @@ def test_a_person_sees_words_answers_and_baselines(tmp_path: Path) -> None:
     assert all(any(word in line for word in WORDS.words) and ("right" in line or "WRONG" in line) for line in questions)
     for name in ("blind", "prior", "words prototype"):
         assert any(line.strip().startswith(name) and "n = 5, 95%" in line for line in lines)
-    assert str(tmp_path / "out" / "index.html") in lines[-1]
+    assert str(tmp_path / "out" / "index.html") in lines[-2]
+    assert lines[-1] == 'Ask about a photograph of your own: icl-vision answer PHOTO --question "What is this?"'
     page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
     assert "Gemma 3 270M" in page and "CC BY 4.0" in page and len(page) < 2_000_000
 
