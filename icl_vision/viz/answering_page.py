@@ -146,12 +146,14 @@ STYLE = """
 .measures { width: 100%; min-width: 560px; } .measures th, .measures td { padding: 5px 12px 5px 0; text-align: left;
   vertical-align: top; border-top: 1px solid var(--line); }
 .measures th { font-weight: 400; color: var(--soft); border-top: 0; }
-.measures td.number { font-variant-numeric: tabular-nums; white-space: nowrap; }
+.measures td:first-child, .measures td.number { white-space: nowrap; }
+.measures td.number { font-variant-numeric: tabular-nums; }
 .measures .track { position: relative; display: block; width: 120px; height: 12px; margin-top: 4px; border-radius: 4px;
   background: var(--track); }
 .measures .fill { position: absolute; inset: 0 auto 0 0; border-radius: 4px; background: var(--accent); opacity: .7; }
 .measures .whisker { position: absolute; top: 5px; height: 2px; background: var(--ink); }
 .others td { padding: 2px 14px 2px 0; vertical-align: top; }
+.card > details { margin-top: 12px; }
 .verdicts { margin: 14px 0 0; padding-left: 1.1em; } .verdicts li { margin: 3px 0; }
 dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 0 14px; } dl.facts dd { margin: 0; }
 @media (max-width: 640px) { .asked { grid-template-columns: minmax(0, 1fr); } .asked > img { max-height: 240px; }
@@ -267,21 +269,23 @@ def _prompt(tile: AnswerTile) -> str:
 
 def _table(table: RowTable) -> str:
     extra = "".join(f"<th>{escape(column)}</th>" for column in table.columns)
-    head = f"<tr><th>row</th><th>{escape(table.measure)}</th><th></th><th>n</th>{extra}<th>what it is</th></tr>"
+    head = f"<tr><th>row</th><th>{escape(table.measure)}</th><th></th><th>n</th>{extra}<th></th></tr>"
     rows = "".join(_measured(row, table) for row in table.rows)
     verdicts = "".join(f"<li>{escape(verdict)}</li>" for verdict in table.verdicts)
     told = f'<ul class="verdicts">{verdicts}</ul>' if verdicts else ""
     notes = "".join(f'<p class="small soft">{escape(note)}</p>' for note in table.notes)
+    legend = "".join(f"<dt>{escape(row.name)}</dt><dd>{escape(row.meaning)}</dd>" for row in table.rows)
     body = f'<div class="scroll"><table class="measures">{head}{rows}</table></div>'
-    return f'<section class="card">{body}{told}{notes}</section>'
+    meant = f'<details><summary>What each row is</summary><dl class="facts small">{legend}</dl></details>'
+    return f'<section class="card">{body}{told}{meant}{notes}</section>'
 
 
 def _measured(row: Measured, table: RowTable) -> str:
     cells = "".join(f'<td class="number">{escape(cell)}</td>' for cell in row.cells)
     cells += "<td></td>" * (len(table.columns) - len(row.cells))
-    meaning = escape(row.meaning) + (f' <span class="soft">({escape(row.note)})</span>' if row.note else "")
+    note = f'<td class="soft">{escape(row.note)}</td>'
     if row.value is None:
-        return f"<tr><td>{escape(row.name)}</td><td>-</td><td></td><td></td>{cells}<td>{meaning}</td></tr>"
+        return f"<tr><td>{escape(row.name)}</td><td>-</td><td></td><td></td>{cells}{note}</tr>"
 
     def said(value: float) -> str:
         return percent(value, 1) if table.most == 1.0 else f"{value:.3f}"
@@ -299,5 +303,5 @@ def _measured(row: Measured, table: RowTable) -> str:
     number = f"{said(row.value)} [{said(low)}, {said(high)}]"
     return (
         f'<tr><td>{escape(row.name)}</td><td class="number">{number}</td><td>{bar}</td>'
-        f'<td class="number">{row.n:,}</td>{cells}<td>{meaning}</td></tr>'
+        f'<td class="number">{row.n:,}</td>{cells}{note}</tr>'
     )

@@ -101,7 +101,11 @@ def test_a_table_says_number_interval_and_n_and_why_one_is_missing() -> None:
     table = RowTable("exact", rows, columns=("tokens", "method"), verdicts=["it beats blind by 6 points"], notes=["n"])
     html = page(table=table)
     assert "32.0% [27.0%, 37.0%]" in html and '<td class="number">349</td>' in html and "width:32.00%" in html
-    assert "(exceeds window)" in html and "<li>it beats blind by 6 points</li>" in html
+    assert (
+        '<td class="soft">exceeds window</td>' in html
+        and "<dd>character art</dd>" in html
+        and "<li>it beats blind by 6 points</li>" in html
+    )
     assert html.count("<tr>") == html.count("</tr>") == 3 and "<th>tokens</th>" in html
     graded = page(table=RowTable("CIDEr-D", [Measured("copy", "copied", 0.4, (0.3, 0.5), 202)], most=0.8))
     assert "0.400 [0.300, 0.500]" in graded and "width:50.00%" in graded
