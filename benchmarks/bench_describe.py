@@ -1,6 +1,6 @@
 """describe-photo beside words-photo: a batch through the graph, and the whole way from pictures to words.
 
-    python benchmarks/bench_describe.py [--describe NAME|FOLDER] [--out FILE.json] [--rounds 15] [--batch 8] [--threads N]
+    python benchmarks/bench_describe.py [--describe NAME|FOLDER] [--out FILE.json] [--rounds 15] [--batch 8]
 
 Knows: how they are timed side by side. Refuses to know: how good the words are.
 
