@@ -288,7 +288,8 @@ def _by_module(
         best, index = photo.best_classes(seen["logits"], fixed["class_bias"])
         words = photo.class_words(best, index, heads, fixed["codebook"], fixed["class_bias"])
         biased = seen["logits"] + fixed["class_bias"]
-        places = heads.region_words(seen["map"], seen["features"], biased, fixed["codebook"], fixed["class_bias"])
+        difference = describe.region_means(seen["map"]) - seen["features"].unsqueeze(1)
+        places = heads.region_words(difference, biased, fixed["codebook"], fixed["class_bias"])
     outputs = dict(zip(OUTPUTS, (value.numpy() for value in (*truth, seen["features"])), strict=True))
     return outputs, words.double().numpy(), places.flatten(0, 1).double().numpy()
 

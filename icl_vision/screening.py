@@ -142,6 +142,28 @@ def further_words() -> frozenset[str]:
     return frozenset(_read("further-words.txt"))
 
 
+def may_be_said(word: str) -> bool:
+    """Whether a head trained on captions may say the word of a picture, whatever its captions say.
+
+    Refused are words of origin, skin, faith, body, disability, love and worth, colours (those come from measured pixels
+    alone, and are never said of a person), and whatever no vocabulary of ours holds. man, woman, boy, girl and child
+    stay.
+    """
+    return not is_refused(word) and word.lower() not in not_said()
+
+
+@functools.cache
+def not_said() -> frozenset[str]:
+    """Words that no head trained on captions may say."""
+    return frozenset(_read("not-said.txt"))
+
+
+@functools.cache
+def function_words() -> frozenset[str]:
+    """Words that captions hold and that say nothing of what is seen."""
+    return frozenset(_read("function-words.txt"))
+
+
 def _read(name: str) -> list[str]:
     try:
         lines = (_LISTS / name).read_text(encoding="utf-8").splitlines()

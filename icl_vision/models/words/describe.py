@@ -1,7 +1,7 @@
 """``describe-photo``: what is seen, what people would say of it, and what is where, each word with its probability.
 
 Knows: how a classifier's last map, pooled features and logits become words and probabilities of them.
-Refuses to know: the trunk that makes these three, pixels, captions, how the head is trained (``said/``), files, ONNX.
+Refuses to know: the trunk that makes these three, pixels, captions, how the head is trained, files, ONNX.
 
 Three answers from one pass of the trunk:
 
@@ -12,8 +12,8 @@ vocabulary; its probability here says how often such a word is right, which is s
 
 u says which directions of the codebook hold words that people use of pictures at all.
 
-*said*: words of captions, by a linear head on views of the picture (below), which knows S words. Its probability is a
-sigmoid, and means: at least one of five people says the word.
+*said*: words of captions, by a linear head (``SaidHead``), which knows S words. Its probability is a sigmoid, and
+means: at least one of five people says the word.
 
 *where*: the class words of five regions. The map is averaged over a region; averaging and the last, linear layer may
 change places, so a region has class logits as the whole picture has (class activation maps, Zhou et al. 2016,
@@ -51,37 +51,45 @@ REGION_WORDS = 8
 REGION_CLASSES = 16
 """Classes whose words are looked up for all regions of a picture: the most probable in any of them."""
 _WHOLE = 0.5
-_LEAST = 1e-12  # of a probability whose logarithm is taken
+LEAST_SHARE = 1e-5
+"""The least p(w | x) that the head tells from none."""
+_LEAST = 1e-12  # of a probability whose logarithm or root is taken
 
 
 class SaidHead(nn.Module):
-    """Views of a picture -> logits of S words: one linear map of low rank.
+    """Views of a picture and its class words -> logits of S words: one linear map of low rank, and a share of *what*.
 
-    The views, each of length 1 and times its own weight: the mean of the map, its maximum over places, and the root of
-    the class probabilities (so that their dot product is the Bhattacharyya coefficient of two pictures' classes).
+        z_w = b_w + W_w x + g_w log p(w | x)
+
+    x is the mean of the map beside the root of the class probabilities (whose dot product is the Bhattacharyya
+    coefficient of two pictures' classes), each of length 1. p(w | x) is that of *what*, which knows words that hardly
+    any caption held.
 
     Args:
-        features: F. classes: C. words: S. rank: of the map.
+        features: F. classes: C. words: S. rank: of W.
     """
 
-    view_weights: Tensor
+    ids: Tensor
+    gain: Tensor
 
     def __init__(self, features: int, classes: int, words: int, rank: int) -> None:
         super().__init__()
-        self.register_buffer("view_weights", torch.ones(3))
-        self.down = nn.Linear(2 * features + classes, rank, bias=False)
+        self.register_buffer("ids", torch.zeros(words, dtype=torch.int64))  # of its words in the codebook
+        self.register_buffer("gain", torch.zeros(words))
+        self.down = nn.Linear(features + classes, rank, bias=False)
         self.up = nn.Linear(rank, words)
 
-    def views(self, map: Tensor, features: Tensor, logits: Tensor) -> Tensor:
-        """[B, 2F + C]; see the class."""
-        probabilities = (logits / CLASS_TEMPERATURE).softmax(1)
-        parts = (features, map.amax((2, 3)), probabilities.clamp(min=_LEAST).sqrt())
-        return torch.cat([self.view_weights[place] * F.normalize(part) for place, part in enumerate(parts)], dim=1)
-
-    def forward(self, map: Tensor, features: Tensor, logits: Tensor) -> Tensor:
-        """Logits of the S words [B, S]."""
-        scores: Tensor = self.up(self.down(self.views(map, features, logits)))
+    def forward(self, features: Tensor, logits: Tensor, shares: Tensor) -> Tensor:
+        """Logits of the S words [B,S]. features: [B,F]. logits: [B,C]. shares: p(w | x) of the codebook [B,T]."""
+        known = shares[:, self.ids].clamp(min=LEAST_SHARE).log()
+        scores: Tensor = self.up(self.down(views(features, logits))) + self.gain * known
         return scores
+
+
+def views(features: Tensor, logits: Tensor) -> Tensor:
+    """What the head sees of pictures, [B, F + C]; see ``SaidHead``."""
+    probabilities = (logits / CLASS_TEMPERATURE).softmax(1)
+    return torch.cat([F.normalize(features), probabilities.clamp(min=_LEAST).sqrt()], dim=1)
 
 
 class DescribeHeads(nn.Module):
@@ -94,7 +102,7 @@ class DescribeHeads(nn.Module):
         rank: of the classifier's difference for regions; at most F and C, whatever is asked.
         k: words of *what*.
 
-    Random or neutral until trained: probabilities of *what* and *where* are p(w | x) itself.
+    Random or neutral until trained: probabilities of *what* and *where* are p / (1 + p) of p(w | x).
     """
 
     class_vectors: Tensor
@@ -158,32 +166,34 @@ class DescribeHeads(nn.Module):
             probabilities float32 [B,5,8].
         """
         best, index = best_classes(logits, class_bias)
-        shares, ids = class_words(best, index, self, codebook, class_bias).topk(self.k, dim=1)
+        words = class_words(best, index, self, codebook, class_bias)
+        shares, ids = words.topk(self.k, dim=1)
         says = codebook @ self.sayable  # [T]
         biased = logits + class_bias
-        said = self.said(map, features, biased).sigmoid()
-        region_shares, region_ids = self.region_scores(map, features, biased, codebook, class_bias)
+        said = self.said(features, biased, words).sigmoid()
+        difference = region_means(map) - features.unsqueeze(1)  # [B,5,F]
+        region_shares, region_ids = self.region_scores(difference, biased, codebook, class_bias)
         return (
             ids.to(torch.int32),
-            _calibrated(shares, says[ids], self.calibration),
+            word_chances(shares, says[ids], self.calibration),
             said,
             region_ids.to(torch.int32),
-            _calibrated(region_shares, says[region_ids], self.region_calibration),
+            word_chances(region_shares, says[region_ids], self.region_calibration),
         )
 
     def region_scores(
-        self, map: Tensor, features: Tensor, biased: Tensor, codebook: Tensor, class_bias: Tensor
+        self, difference: Tensor, biased: Tensor, codebook: Tensor, class_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The best p(w | region) and whose they are, [B,5,8] each."""
-        words = self.region_words(map, features, biased, codebook, class_bias)
+        """The best p(w | region) and whose they are, [B,5,8] each; for the arguments see ``region_words``."""
+        words = self.region_words(difference, biased, codebook, class_bias)
         shares, ids = words.topk(min(REGION_WORDS, words.shape[2]), dim=2)
         return shares, ids
 
-    def region_words(
-        self, map: Tensor, features: Tensor, biased: Tensor, codebook: Tensor, class_bias: Tensor
-    ) -> Tensor:
-        """p(w | region) of every word [B,5,T]."""
-        difference = region_means(map) - features.unsqueeze(1)  # [B,5,F]
+    def region_words(self, difference: Tensor, biased: Tensor, codebook: Tensor, class_bias: Tensor) -> Tensor:
+        """p(w | region) of every word [B,5,T].
+
+        difference: of the regions' means to the picture's, [B,5,F]. biased: logits with the bias added [B,C].
+        """
         logits = biased.unsqueeze(1) + (1 - _WHOLE) * self.region_up(self.region_down(difference))  # [B,5,C]
         share = (logits / CLASS_TEMPERATURE).softmax(2)
         index = share.amax(1).topk(min(REGION_CLASSES, share.shape[2]), dim=1).indices  # [B,16]
@@ -228,8 +238,16 @@ def region_means(map: Tensor) -> Tensor:
     return torch.stack([region.mean((2, 3)) for region in regions], dim=1)
 
 
-def _calibrated(shares: Tensor, says: Tensor, weights: Tensor) -> Tensor:
-    """Probabilities that words are right: shares p(w | x) [..., k] sorted, says v_w . u [..., k], three weights."""
+def word_chances(shares: Tensor, says: Tensor, weights: Tensor) -> Tensor:
+    """Probabilities that words are right, [..., k]: the sigmoid of the module docstring.
+
+    shares: p(w | x) [..., k], best first. says: v_w . u [..., k]. weights: a0, a1, a2.
+    """
+    return torch.sigmoid(word_terms(shares) @ weights + says)
+
+
+def word_terms(shares: Tensor) -> Tensor:
+    """What ``weights`` weigh of words: 1, log p(w | x), log rank, [..., k, 3]. shares: [..., k], best first."""
     rank = torch.arange(1, shares.shape[-1] + 1, dtype=shares.dtype, device=shares.device).log()
     log = shares.clamp(min=_LEAST).log()
-    return torch.sigmoid(weights[0] + weights[1] * log + weights[2] * rank + says)
+    return torch.stack([torch.ones_like(log), log, rank.expand_as(log)], dim=-1)

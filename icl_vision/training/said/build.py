@@ -1,0 +1,283 @@
+"""From caption archives to trained, calibrated heads with their figures: the whole recipe of ``build describe``.
+
+Knows: the order of the steps, what is told about them, the folder that holds the heads.
+Refuses to know: how any step works, the graph.
+
+Every figure of the recipe is of pictures that the fit in question did not see (five folds, drawn within each set);
+words are then chosen from the captions of the other folds alone. Pictures of the part "test" of a set (those of COCO
+that have questions as well) are left out altogether.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icl_vision import checks
+from icl_vision.codebook import Codebook
+from icl_vision.errors import UsageError
+from icl_vision.evaluation.answering.readers.items import QASet
+from icl_vision.evaluation.answering.readers.reading import read_captions
+from icl_vision.files.storage import write_json, write_text, written
+from icl_vision.models.nets.efficientnet import WEIGHTS_SHA256, EfficientNetLite0
+from icl_vision.models.words.describe import DescribeHeads, SaidHead, word_chances
+from icl_vision.training.said import calibrating, fitting, measures
+from icl_vision.training.said.seen import SeenPictures, logs, look_at
+from icl_vision.training.said.words import LEAST_PICTURES, Tokens, holds, said_words, targets, tokens
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS_FILE, SAID_FILE, RECIPE_FILE = "heads.safetensors", "said.txt", "recipe.json"
+FOLDS = 5
+_TEST = "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Captioned:
+    """Captioned pictures of one or several sets. sets: the set's number of each picture [N]; names: of the sets."""
+
+    pictures: tuple[Any, ...]
+    captions: tuple[Tokens, ...]
+    sets: Tensor
+    names: tuple[str, ...]
+    facts: tuple[Mapping[str, Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """heads: trained and calibrated. said: their words. recipe: everything to repeat it, with the figures.
+
+    held_out: probabilities of the words for every picture, from a fit and a calibration that did not see it [N, S]; NaN
+    where that fit did not know the word.
+    """
+
+    heads: DescribeHeads
+    said: tuple[str, ...]
+    recipe: Mapping[str, Any]
+    held_out: Tensor
+
+    def save(self, folder: Path) -> None:
+        """Write ``heads.safetensors``, ``said.txt`` and ``recipe.json``. Raises UnwritableError."""
+        from safetensors.torch import save_file
+
+        with written(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            save_file({name: value.contiguous() for name, value in self.heads.state_dict().items()},
+                      str(folder / WEIGHTS_FILE))  # fmt: skip
+            write_text(folder / SAID_FILE, "\n".join(self.said) + "\n")
+            write_json(folder / RECIPE_FILE, self.recipe)
+
+
+def read(sources: Sequence[Path], terms: Sequence[str] = ()) -> Captioned:
+    """The captioned pictures of archives or folders, in their order, without those of a part "test".
+
+    Args:
+        sources: one or more, in a layout that ``evaluation.answering.readers`` knows.
+        terms: under which each may be used, for the card; as many as sources, or none.
+
+    Raises:
+        UsageError: no source, another number of terms, an unknown layout, or nothing but test pictures.
+    """
+    if not sources:
+        raise UsageError("give at least one archive or folder of captioned pictures")
+    if terms and len(terms) != len(sources):
+        raise UsageError(f"give the terms of every set of captions ({len(sources)}) or of none; got {len(terms)}")
+    found: list[QASet] = [read_captions(source) for source in sources]
+    pictures, captions, sets, facts = [], [], [], []
+    for number, each in enumerate(found):
+        kept = [entry for entry in each if entry.split != _TEST]
+        if not kept:
+            raise UsageError(f"{str(sources[number])!r} holds no captioned pictures to learn from (test pictures only)")
+        pictures += [entry.pictures[0].source for entry in kept]
+        captions += [tokens(entry.answers) for entry in kept]
+        sets += [number] * len(kept)
+        facts.append({
+            "name": each.name, "pictures": len(kept), "left_out": len(each) - len(kept), "sha256": each.digest(),
+            "terms": terms[number] if terms else "unknown: see where the set comes from",
+        })  # fmt: skip
+    return Captioned(
+        tuple(pictures), tuple(captions), torch.tensor(sets), tuple(each.name for each in found), tuple(facts)
+    )
+
+
+def train(
+    captioned: Captioned,
+    trunk: EfficientNetLite0,
+    class_vectors: Tensor,
+    codebook: Codebook,
+    *,
+    seed: int = 0,
+    least: int = LEAST_PICTURES,
+    recipe: fitting.Recipe | None = None,
+    told: Callable[[int], object] = lambda done: None,
+    seen: SeenPictures | None = None,
+) -> Trained:
+    """Train and calibrate the heads, and measure them.
+
+    Args:
+        captioned: at least ten pictures.
+        trunk: frozen, in evaluation mode.
+        class_vectors: [C, c] in the codebook's space.
+        codebook: the words that can be said.
+        seed: of the folds.
+        least: pictures whose captions must hold a word.
+        recipe: None for the one that the packaged heads were made with.
+        told: called with the number of pictures that were seen.
+        seen: what the trunk sees of these very pictures, where it is known.
+
+    Raises:
+        UsageError: too few pictures, or no word is left of the captions.
+        ImageError: a picture that cannot be opened.
+    """
+    if len(captioned) < 2 * FOLDS:
+        raise UsageError(f"heads need at least {2 * FOLDS} captioned pictures; got {len(captioned)}")
+    checks.count("least", least)
+    chosen = fitting.Recipe() if recipe is None else recipe
+    seen = look_at(captioned.pictures, trunk, told=told) if seen is None else seen
+    unsaid = SaidHead(seen.features.shape[1], len(class_vectors), 1, 1)
+    heads = DescribeHeads(trunk.classifier.weight, class_vectors, unsaid)
+    heads.fit_regions(trunk.classifier.weight, seen.differences.flatten(0, 1))
+    vectors = torch.from_numpy(np.array(codebook.vectors))
+    shares = seen.shares(heads, vectors)
+    weights = fitting.picture_weights(captioned.sets, chosen.most)
+    ids = {word: place for place, word in enumerate(codebook.vocabulary.words)}
+    views = seen.views()
+
+    def fitted(rows: Tensor) -> tuple[list[str], Tensor, fitting.Linear]:
+        """A head for these pictures: its words, their ids, its map."""
+        listed = said_words([captioned.captions[row] for row in rows.tolist()], ids, least=least)
+        places = torch.tensor([ids[word] for word in listed])
+        said = torch.from_numpy(targets([captioned.captions[row] for row in rows.tolist()], listed)).float()
+        head = fitting.fit(views[rows], logs(shares[rows], places), said, weights[rows], vectors[places], chosen)
+        return list(listed), places, head
+
+    everything = torch.arange(len(captioned))
+    said, places, whole = fitted(everything)
+    truth = torch.from_numpy(targets(captioned.captions, said_words(captioned.captions, ids, least=least)))
+    folds = _folds(captioned.sets, seed)
+    logits = torch.full((len(captioned), len(said)), torch.nan)
+    column = {word: place for place, word in enumerate(said)}
+    for fold in range(FOLDS):
+        rows, others = everything[folds == fold], everything[folds != fold]
+        known, known_ids, head = fitted(others)
+        made = head.logits(views[rows], logs(shares[rows], known_ids))
+        both = [(place, column[word]) for place, word in enumerate(known) if word in column]
+        logits[rows.unsqueeze(1), torch.tensor([at for _, at in both])] = made[:, [place for place, _ in both]]
+        logger.info("fold %d of %d: %d words", fold + 1, FOLDS, len(known))
+    groups = calibrating.group_of(truth)
+    chances = torch.full_like(logits, torch.nan)
+    for fold in range(FOLDS):  # what calibrates a picture did not see it either
+        rows, others = folds == fold, folds != fold
+        scale, shift = calibrating.by_group(logits[others], truth[others], weights[others], groups)
+        chances[rows] = torch.sigmoid(scale * logits[rows] + shift)
+    scale, shift = calibrating.by_group(logits, truth, weights, groups)
+    heads.said = whole.scaled(scale, shift).head(places, seen.features.shape[1])
+    figures = {"said": _said_figures(chances, truth, said, captioned)}
+    figures |= _calibrate_words(heads, seen, shares, vectors, codebook, captioned, weights, folds)
+    return Trained(
+        heads,
+        tuple(said),
+        {
+            "seed": seed,
+            "least_pictures": least,
+            "folds": FOLDS,
+            "recipe": asdict(chosen),
+            "codebook": codebook.name,
+            "trunk_sha256": WEIGHTS_SHA256,
+            "words": len(said),
+            "data": [dict(fact) for fact in captioned.facts],
+            "figures": figures,
+        },
+        chances,
+    )
+
+
+def _folds(sets: Tensor, seed: int) -> Tensor:
+    """The fold of each picture [N]: every set is dealt out evenly."""
+    generator = torch.Generator().manual_seed(seed)
+    folds = torch.zeros_like(sets)
+    for number in sets.unique().tolist():
+        rows = torch.nonzero(sets == number).squeeze(1)
+        folds[rows[torch.randperm(len(rows), generator=generator)]] = torch.arange(len(rows)) % FOLDS
+    return folds
+
+
+def _said_figures(chances: Tensor, truth: Tensor, said: Sequence[str], captioned: Captioned) -> dict[str, Any]:
+    """Precision by set, reliability of all words and of those that are said first."""
+    scores = chances.nan_to_num(nan=-1.0).numpy()
+    best = measures.ranked(scores, said, max(measures.FIRST))
+    figures: dict[str, Any] = {"precision": {}}
+    for number, name in enumerate(captioned.names):
+        rows = torch.nonzero(captioned.sets == number).squeeze(1).tolist()
+        figures["precision"][name] = {
+            f"first {first}": measures.precision(
+                [best[row] for row in rows], [captioned.captions[row] for row in rows], first
+            )
+            for first in measures.FIRST
+        }
+    known = ~chances.isnan()
+    figures["reliability"] = measures.reliability(chances[known].numpy(), truth[known].numpy())
+    order = torch.from_numpy(np.argsort(-scores, axis=1, kind="stable")[:, : max(measures.FIRST)].copy())
+    first = chances.gather(1, order)
+    heard = truth.gather(1, order)[~first.isnan()]
+    figures["reliability_of_first_10"] = measures.reliability(first[~first.isnan()].numpy(), heard.numpy())
+    return figures
+
+
+def _calibrate_words(
+    heads: DescribeHeads,
+    seen: SeenPictures,
+    shares: Tensor,
+    vectors: Tensor,
+    codebook: Codebook,
+    captioned: Captioned,
+    weights: Tensor,
+    folds: Tensor,
+) -> dict[str, Any]:
+    """Calibrate *what* and the regions in place; returns their reliability on folds that were left out."""
+    best, ids = shares.topk(min(heads.k, shares.shape[1]), dim=1)
+    none = torch.zeros(seen.logits.shape[1])
+    parts = [
+        heads.region_scores(difference, logits, vectors, none)
+        for difference, logits in zip(seen.differences.split(16), seen.logits.split(16), strict=True)
+    ]
+    names = codebook.vocabulary.words
+    what = calibrating.Words(best, ids, _right(ids, names, captioned.captions))
+    region_ids = torch.cat([ids for _, ids in parts])
+    regions = calibrating.Words(
+        torch.cat([part for part, _ in parts]), region_ids, _right(region_ids, names, captioned.captions)
+    )
+    chances = (torch.zeros(what.shares.shape), torch.zeros(regions.shares.shape))
+    for fold in range(FOLDS):
+        rows, others = folds == fold, folds != fold
+        *pair, sayable = calibrating.by_words(what.of(others), regions.of(others), weights[others], vectors)
+        for place, (words, three) in enumerate(zip((what, regions), pair, strict=True)):
+            says = (vectors @ sayable)[words.ids[rows]]
+            chances[place][rows] = word_chances(words.shares[rows], says, three)
+    of_what, of_regions, sayable = calibrating.by_words(what, regions, weights, vectors)
+    heads.calibration.copy_(of_what)
+    heads.region_calibration.copy_(of_regions)
+    heads.sayable.copy_(sayable)
+    return {
+        "what": {"reliability": measures.reliability(chances[0].numpy(), what.right.numpy())},
+        "where": {"reliability": measures.reliability(chances[1].numpy(), regions.right.numpy())},
+    }
+
+
+def _right(ids: Tensor, names: Sequence[str], captions: Sequence[Tokens]) -> Tensor:
+    """Whether captions hold words, in singular or plural, of the shape of ``ids`` [N, ...]."""
+    flat = [
+        [holds(picture, names[place]) for place in row]
+        for row, picture in zip(ids.flatten(1).tolist(), captions, strict=True)
+    ]
+    return torch.tensor(flat).reshape(ids.shape)
