@@ -1,4 +1,4 @@
-"""`icl-vision build`: tokenizers of one's own.
+"""`icl-vision build`: tokenizers of one's own, their codebooks and heads.
 
 Knows: options and what is reported. Refuses to know: how anything is built; the torch side is imported only when a
 build starts.
@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from icl_vision.cli.options.common import json_option, print_json, quiet_option, say, seed_option, try_out
+from icl_vision.cli.options.common import (
+    bar,
+    json_option,
+    print_json,
+    quiet_option,
+    say,
+    seed_option,
+    try_out,
+)
 from icl_vision.errors import MissingExtraError, UsageError, VocabularyError
 from icl_vision.llms.redaction import redacted_url
 from icl_vision.wording import counted
@@ -23,7 +31,7 @@ if TYPE_CHECKING:
 
 @click.group(name="build")
 def command() -> None:
-    """Build a tokenizer of your own, or its codebook."""
+    """Build a tokenizer of your own, its codebook, or the words that it may say."""
 
 
 @command.command("words")
@@ -202,6 +210,89 @@ def codebook_command(
         )
     if "use" in book.card:
         click.echo(book.card["use"])
+
+
+@command.command("describe")
+@click.option(
+    "--captions",
+    "sources",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="ARCHIVE|FOLDER",
+    help="Captioned pictures: a tar archive or folder with captions.jsonl (file, captions) or COCO's index.json; may be "
+    "repeated. Pictures that have questions beside captions are kept for testing.",
+)
+@click.option(
+    "--terms",
+    multiple=True,
+    metavar="TEXT",
+    help="Terms of use of a --captions, in the same order, for the card. Default: it says that they are unknown.",
+)
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="The tokenizer's folder. Weights, words and figures of the heads go beside it, into DIR-heads.",
+)
+@click.option(
+    "--least",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Pictures whose captions must hold a word; rarer ones are not learnt.",
+)
+@seed_option()
+@json_option
+@quiet_option
+def describe_command(
+    sources: tuple[Path, ...],
+    terms: tuple[str, ...],
+    out: Path,
+    least: int,
+    seed: int,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make a describe-photo whose words are those of your captions.
+
+    The pictures are seen once by the frozen trunk; a linear head learns which words people say of them, and every
+    probability is calibrated and measured on pictures that its fit did not see. The result is used by its folder:
+    icl-vision tokenize IMG --tokenizer DIR. Needs the extra 'train'.
+    """
+    try_out(out, folder=True)
+    out = out.absolute()
+    heads = out.with_name(f"{out.name}-heads")
+    trainer = _import("icl_vision.training.said.build")
+    # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
+    exporter = _import("icl_vision.exporters.describe")
+    captioned = trainer.read(sources, terms)
+    say(f"looking at {counted(len(captioned), 'captioned picture')}; then six fits (minutes)", quiet=quiet)
+    with bar(len(captioned), "picture", quiet=quiet) as told:
+        trained = trainer.train_photo(captioned, seed=seed, least=least, told=told)
+    trained.save(heads)
+    say("exporting, and comparing the graph with its modules", quiet=quiet)
+    card = exporter.build_describe_photo(
+        out, heads / trainer.WEIGHTS_FILE, heads / trainer.SAID_FILE, facts=heads / trainer.FACTS_FILE
+    )
+    if as_json:
+        print_json({"out": str(out), "heads": str(heads), "card": card})
+        return
+    click.echo(f"{card['name']}: {out}\nheads: {heads}")
+    click.echo(f"{counted(len(trained.said), 'word')}, on pictures that were left out of the fit:")
+    figures = trained.facts["metrics"]
+    for name, rows in figures["said"]["precision"].items():
+        shares = ", ".join(
+            f"{first} words {row['mean']:.3f} [{row['interval'][0]:.3f}, {row['interval'][1]:.3f}]"
+            for first, row in rows.items()
+        )
+        n = next(iter(rows.values()))["n"]
+        click.echo(f"  in the picture's own captions, {name} (n = {n}): {shares}")
+    for part in ("said", "what", "where"):
+        error = figures[part]["reliability"]["error"]
+        click.echo(f"  expected calibration error of {part}: {error:.3f}")
 
 
 def _vocabulary(words_file: Path | None, folder: Path | None) -> Vocabulary:

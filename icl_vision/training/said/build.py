@@ -26,15 +26,16 @@ from icl_vision.errors import UsageError
 from icl_vision.evaluation.answering.readers.items import QASet
 from icl_vision.evaluation.answering.readers.reading import read_captions
 from icl_vision.files.storage import write_json, write_text, written
-from icl_vision.models.nets.efficientnet import WEIGHTS_SHA256, EfficientNetLite0
+from icl_vision.models.nets.efficientnet import WEIGHTS_SHA256, EfficientNetLite0, load_published
 from icl_vision.models.words.describe import DescribeHeads, SaidHead, word_chances
+from icl_vision.models.words.photo import class_vectors, imagenet_names
 from icl_vision.training.said import calibrating, fitting, measures
 from icl_vision.training.said.seen import SeenPictures, logs, look_at
 from icl_vision.training.said.words import LEAST_PICTURES, Tokens, holds, said_words, targets, tokens
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS_FILE, SAID_FILE, RECIPE_FILE = "heads.safetensors", "said.txt", "recipe.json"
+WEIGHTS_FILE, SAID_FILE, FACTS_FILE = "heads.safetensors", "said.txt", "recipe.json"
 FOLDS = 5
 _TEST = "test"
 
@@ -55,7 +56,7 @@ class Captioned:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """heads: trained and calibrated. said: their words. recipe: everything to repeat it, with the figures.
+    """heads: trained and calibrated. said: their words. facts: for the card: data, recipe and figures.
 
     held_out: probabilities of the words for every picture, from a fit and a calibration that did not see it [N, S]; NaN
     where that fit did not know the word.
@@ -63,7 +64,7 @@ class Trained:
 
     heads: DescribeHeads
     said: tuple[str, ...]
-    recipe: Mapping[str, Any]
+    facts: Mapping[str, Any]
     held_out: Tensor
 
     def save(self, folder: Path) -> None:
@@ -75,7 +76,7 @@ class Trained:
             save_file({name: value.contiguous() for name, value in self.heads.state_dict().items()},
                       str(folder / WEIGHTS_FILE))  # fmt: skip
             write_text(folder / SAID_FILE, "\n".join(self.said) + "\n")
-            write_json(folder / RECIPE_FILE, self.recipe)
+            write_json(folder / FACTS_FILE, self.facts)
 
 
 def read(sources: Sequence[Path], terms: Sequence[str] = ()) -> Captioned:
@@ -110,10 +111,30 @@ def read(sources: Sequence[Path], terms: Sequence[str] = ()) -> Captioned:
     )
 
 
+def train_photo(
+    captioned: Captioned,
+    *,
+    seed: int = 0,
+    least: int = LEAST_PICTURES,
+    told: Callable[[int], object] = lambda done: None,
+) -> Trained:
+    """``train`` on the trunk, class names and codebook of ``words-photo``, which have to be installed.
+
+    Raises: as ``train``; MissingExtraError where a package of the extra "train" is missing, ArtefactNotFoundError the
+    sentence model.
+    """
+    from icl_vision.models.words.text_embedding import SentenceEmbedder
+
+    codebook = Codebook.load()
+    vectors = torch.from_numpy(class_vectors(imagenet_names(), SentenceEmbedder(), codebook))
+    trunk = load_published().fold()
+    return train(captioned, trunk, vectors, codebook, seed=seed, least=least, told=told)
+
+
 def train(
     captioned: Captioned,
     trunk: EfficientNetLite0,
-    class_vectors: Tensor,
+    vectors: Tensor,
     codebook: Codebook,
     *,
     seed: int = 0,
@@ -127,12 +148,12 @@ def train(
     Args:
         captioned: at least ten pictures.
         trunk: frozen, in evaluation mode.
-        class_vectors: [C, c] in the codebook's space.
+        vectors: of the classes [C, c], in the codebook's space.
         codebook: the words that can be said.
         seed: of the folds.
         least: pictures whose captions must hold a word.
         recipe: None for the one that the packaged heads were made with.
-        told: called with the number of pictures that were seen.
+        told: called after some pictures were seen, with how many there were.
         seen: what the trunk sees of these very pictures, where it is known.
 
     Raises:
@@ -144,11 +165,11 @@ def train(
     checks.count("least", least)
     chosen = fitting.Recipe() if recipe is None else recipe
     seen = look_at(captioned.pictures, trunk, told=told) if seen is None else seen
-    unsaid = SaidHead(seen.features.shape[1], len(class_vectors), 1, 1)
-    heads = DescribeHeads(trunk.classifier.weight, class_vectors, unsaid)
+    unsaid = SaidHead(seen.features.shape[1], len(vectors), 1, 1)
+    heads = DescribeHeads(trunk.classifier.weight, vectors, unsaid)
     heads.fit_regions(trunk.classifier.weight, seen.differences.flatten(0, 1))
-    vectors = torch.from_numpy(np.array(codebook.vectors))
-    shares = seen.shares(heads, vectors)
+    book = torch.from_numpy(np.array(codebook.vectors))
+    shares = seen.shares(heads, book)
     weights = fitting.picture_weights(captioned.sets, chosen.most)
     ids = {word: place for place, word in enumerate(codebook.vocabulary.words)}
     views = seen.views()
@@ -158,7 +179,7 @@ def train(
         listed = said_words([captioned.captions[row] for row in rows.tolist()], ids, least=least)
         places = torch.tensor([ids[word] for word in listed])
         said = torch.from_numpy(targets([captioned.captions[row] for row in rows.tolist()], listed)).float()
-        head = fitting.fit(views[rows], logs(shares[rows], places), said, weights[rows], vectors[places], chosen)
+        head = fitting.fit(views[rows], logs(shares[rows], places), said, weights[rows], book[places], chosen)
         return list(listed), places, head
 
     everything = torch.arange(len(captioned))
@@ -183,20 +204,23 @@ def train(
     scale, shift = calibrating.by_group(logits, truth, weights, groups)
     heads.said = whole.scaled(scale, shift).head(places, seen.features.shape[1])
     figures = {"said": _said_figures(chances, truth, said, captioned)}
-    figures |= _calibrate_words(heads, seen, shares, vectors, codebook, captioned, weights, folds)
+    figures |= _calibrate_words(heads, seen, shares, book, codebook, captioned, weights, folds)
     return Trained(
         heads,
         tuple(said),
         {
-            "seed": seed,
-            "least_pictures": least,
-            "folds": FOLDS,
-            "recipe": asdict(chosen),
-            "codebook": codebook.name,
-            "trunk_sha256": WEIGHTS_SHA256,
-            "words": len(said),
-            "data": [dict(fact) for fact in captioned.facts],
-            "figures": figures,
+            "data": "ImageNet-1k (ILSVRC 2012) by way of the frozen trunk, and captions: "
+            + "; ".join(f"{fact['name']} ({fact['pictures']} pictures, {fact['terms']})" for fact in captioned.facts),
+            "captions": [dict(fact) for fact in captioned.facts],
+            "recipe": {
+                "command": "icl-vision build describe",
+                "seed": seed,
+                "least_pictures": least,
+                "folds": FOLDS,
+                "fit": asdict(chosen),
+                "trunk_sha256": WEIGHTS_SHA256,
+            },
+            "metrics": {"words": len(said), **figures},
         },
         chances,
     )
@@ -206,7 +230,7 @@ def _folds(sets: Tensor, seed: int) -> Tensor:
     """The fold of each picture [N]: every set is dealt out evenly."""
     generator = torch.Generator().manual_seed(seed)
     folds = torch.zeros_like(sets)
-    for number in sets.unique().tolist():
+    for number in range(int(sets.max()) + 1):
         rows = torch.nonzero(sets == number).squeeze(1)
         folds[rows[torch.randperm(len(rows), generator=generator)]] = torch.arange(len(rows)) % FOLDS
     return folds
@@ -249,7 +273,7 @@ def _calibrate_words(
     none = torch.zeros(seen.logits.shape[1])
     parts = [
         heads.region_scores(difference, logits, vectors, none)
-        for difference, logits in zip(seen.differences.split(16), seen.logits.split(16), strict=True)
+        for difference, logits in zip(torch.split(seen.differences, 16), torch.split(seen.logits, 16), strict=True)
     ]
     names = codebook.vocabulary.words
     what = calibrating.Words(best, ids, _right(ids, names, captioned.captions))

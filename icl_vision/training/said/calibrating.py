@@ -30,8 +30,10 @@ def by_group(logits: Tensor, said: Tensor, weights: Tensor, groups: Tensor) -> t
         said: [N, S]. weights: [N]. groups: [S].
     """
     scale, shift = torch.ones(len(groups)), torch.zeros(len(groups))
-    for group in groups.unique().tolist():
+    for group in range(len(GROUPS) - 1):
         columns = groups == group
+        if not columns.any():
+            continue
         known = ~logits[:, columns].isnan()
         z, truth = logits[:, columns][known], said[:, columns][known].float()
         weight = weights.unsqueeze(1).expand(-1, int(columns.sum()))[known]

@@ -47,7 +47,8 @@ class SeenPictures:
         """p(w | x) of every word of the codebook [N,T], as ``words-photo`` has it."""
         none = torch.zeros(self.logits.shape[1])
         with torch.inference_mode():
-            rows = [class_words(*best_classes(part, none), table, codebook, none) for part in self.logits.split(_BATCH)]
+            parts = torch.split(self.logits, _BATCH)
+            rows = [class_words(*best_classes(part, none), table, codebook, none) for part in parts]
             return torch.cat(rows)
 
 
@@ -64,7 +65,7 @@ def look_at(
     Args:
         pictures: what ``images.load_image`` takes.
         trunk: in evaluation mode.
-        told: called with the number of pictures that are done.
+        told: called after some pictures with how many there were.
 
     Raises:
         ImageError: a picture that cannot be opened.
@@ -78,6 +79,6 @@ def look_at(
             made = (features, logits, region_means(last) - features.unsqueeze(1))
         for row, part in zip(rows, made, strict=True):
             row.append(part)
-        told(start + len(images))
+        told(len(images))
     features, logits, differences = (torch.cat(row).clone() for row in rows)
     return SeenPictures(features, logits, differences)

@@ -101,7 +101,7 @@ def _heading(word: str, seen: Mapping[str, int], listed: Collection[str]) -> str
     """The word that this one counts as: the verb's -ing form or itself."""
     if word in _NOUNS:
         return word
-    for form in (_IRREGULAR.get(word), *_ing_forms(word)):
+    for form in (_IRREGULAR.get(word, word), *_ing_forms(word)):
         if form in listed and form != word and seen[form] >= seen[word]:
             return form
     return word
