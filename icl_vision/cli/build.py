@@ -220,8 +220,8 @@ def codebook_command(
     multiple=True,
     type=click.Path(path_type=Path),
     metavar="ARCHIVE|FOLDER",
-    help="Captioned pictures: a tar archive or folder with captions.jsonl (file, captions) or COCO's index.json; may be "
-    "repeated. Pictures that have questions beside captions are kept for testing.",
+    help="Captioned pictures: a tar archive or folder with captions.jsonl (file, captions) or COCO's index.json; may "
+    "be repeated. Pictures that have questions beside captions are kept for testing.",
 )
 @click.option(
     "--terms",

@@ -44,3 +44,17 @@ def test_words_file_mistakes(tmp_path: Path) -> None:
     (tmp_path / "twice.txt").write_text("cat\ndog\ncat\n")
     assert "holds 'cat' twice" in run(*base, "--words", str(tmp_path / "twice.txt")).stderr
     assert "there is no folder" in run(*base, "--vocabulary", str(tmp_path / "none")).stderr
+
+
+def test_describe_mistakes(tmp_path: Path) -> None:
+    assert run("describe", "--out", str(tmp_path / "o")).exit_code == 2
+    text = run("describe", "--help").stdout
+    for option in ("--captions", "--terms", "--out", "--least", "--seed"):
+        assert option in text
+    nothing = run("describe", "--captions", str(tmp_path / "none.tar"), "--out", str(tmp_path / "o"))
+    assert nothing.exit_code == 1
+    assert "none.tar' is neither a folder nor a tar archive that can be read" in nothing.stderr
+    (tmp_path / "captions.jsonl").write_text('{"file": "a.png"}\n')
+    damaged = run("describe", "--captions", str(tmp_path), "--out", str(tmp_path / "o"))
+    assert damaged.exit_code == 1
+    assert "line 1" in damaged.stderr
