@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from icl_vision.tasks.answer.reading import (
     COLOURS,
@@ -20,11 +21,20 @@ from icl_vision.tasks.answer.reading import (
     numbers_like,
 )
 
+NO_RATES: Mapping[str, float] = MappingProxyType({})
+
 MOST_WORDS = 60
 """Words of a picture that are candidates, the likeliest first."""
 
 FLOOR = 0.01
 """How probable a word is taken to be that vision says nothing of: less than nearly all that it says something of."""
+
+EMPTY = frozenset(
+    "a an the of in on at by to for from with without and or as is are was be been being it its this that these those "
+    "there here his her their them they he she who which what where into onto over under near next up down out off "
+    "while through around some very".split()
+)
+"""Words of a text in place of a picture that name nothing, and so answer nothing."""
 
 
 def candidates(
@@ -52,22 +62,37 @@ def candidates(
         return distinct([*filter(is_number, known), *numbers_like(known), *mine])
     if kind == "colour":
         return distinct([*(answer for answer in known if normal_form(answer) in COLOURS), *COLOURS, *mine])
-    likeliest = sorted(chances, key=lambda word: -chances[word])[:most]
+    # Numbers and colours say nothing of what a thing is, and captions are full of them.
+    named = [word for word, chance in chances.items()
+             if chance > 0 and word not in EMPTY and word not in NUMBERS and word not in COLOURS]  # fmt: skip
+    likeliest = sorted(named, key=lambda word: -chances[word])[:most]
     return distinct([*known, *mine, *likeliest])
 
 
-def log_vision(candidate: str, chances: Mapping[str, float]) -> float:
-    """The logarithm of how probable vision holds a candidate: of several words the mean, so that long ones lose
-    nothing; a plural counts as its singular and a number in digits as its word."""
+def speaks(question: str | None) -> bool:
+    """Whether a picture's words can say anything of the answer: not of how many things there are, since captions say
+    "two" of any picture with a pair of anything, nor of yes and no."""
+    return kind_of(question) in ("colour", "open")
+
+
+def log_vision(candidate: str, chances: Mapping[str, float], rates: Mapping[str, float] = NO_RATES) -> float:
+    """The logarithm of how much more probable a candidate is of these pictures than of any other: of several words the
+    mean, so that long ones lose nothing; a plural counts as its singular and a number in digits as its word.
+
+    rates: how probable each word is of any picture; where there are none, the logarithm of the probability alone.
+    """
     words = normal_form(candidate).split() or [candidate]
-    return sum(math.log(_chance(word, chances)) for word in words) / len(words)
+    return sum(_log_gain(word, chances, rates) for word in words) / len(words)
 
 
-def _chance(word: str, chances: Mapping[str, float]) -> float:
+def _log_gain(word: str, chances: Mapping[str, float], rates: Mapping[str, float]) -> float:
     forms = [word, *_other_number(word)]
     if word.isdecimal() and int(word) < len(NUMBERS):
         forms.append(NUMBERS[int(word)])
-    return max(FLOOR, *(chances.get(form, 0.0) for form in forms))
+    chance = max(FLOOR, *(chances.get(form, 0.0) for form in forms))
+    if not rates:
+        return math.log(chance)
+    return math.log(chance) - math.log(max(FLOOR, *(rates.get(form, 0.0) for form in forms)))
 
 
 def _other_number(word: str) -> list[str]:

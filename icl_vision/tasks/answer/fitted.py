@@ -23,7 +23,7 @@ from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import Declaration, PromptSize, check_tokens
 from icl_vision.tasks.answer.answered import AnsweredExample
 from icl_vision.tasks.answer.candidates import candidates
-from icl_vision.tasks.answer.pictures import Reader, Seen, Shown, evidence
+from icl_vision.tasks.answer.pictures import Described, Reader, Seen, Shown, evidence
 from icl_vision.tasks.answer.prompts import AnswerPromptBuilder, PreparedAnswering, ShownExample
 from icl_vision.tasks.answer.reading import distinct
 from icl_vision.tasks.answer.scoring import (
@@ -37,6 +37,7 @@ from icl_vision.tasks.answer.scoring import (
 )
 from icl_vision.tasks.answer.selection import Closeness, Selection
 from icl_vision.tasks.base import Fitted
+from icl_vision.tokenizers.rates import NOTHING, word_rates
 from icl_vision.tokenizers.wrapping import fingerprint
 
 
@@ -121,6 +122,7 @@ class FittedAnswering(Fitted):
 
     builder: of the template in use. reader: pictures into words. selection, closeness: which examples are shown;
     closeness is None where all queries are shown the same. lines: what a prompt shows of each example's pictures.
+    rates: how probable words are of any picture, where that is known.
     probability_map: what calibrates, None where nothing does. short: an answer is a word or two.
     """
 
@@ -130,6 +132,7 @@ class FittedAnswering(Fitted):
     selection: Selection
     closeness: Closeness | None
     lines: tuple[tuple[str, ...], ...]
+    rates: Mapping[str, float]
     probability_map: ProbabilityMap | None
     short: bool
     _prepared: dict[tuple[object, ...], PreparedAnswering] = field(default_factory=dict, repr=False)
@@ -177,6 +180,7 @@ class FittedAnswering(Fitted):
             selection=selection,
             closeness=None if selection.shared else Closeness(support.examples, tokenizer),
             lines=lines,
+            rates=word_rates(tokenizer),
             probability_map=support.own_map,
             short=short,
         )
@@ -276,6 +280,7 @@ class FittedAnswering(Fitted):
             query.choices,
             evidence(query.pictures),
             tuple(answers),
+            NOTHING if any(isinstance(seen, Described) for seen in query.pictures) else self.rates,
         )
 
     # Windows and plans.

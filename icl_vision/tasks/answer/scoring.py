@@ -36,7 +36,7 @@ from icl_vision.llms.scores import all_impossible
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.spelling import composed
 from icl_vision.tasks.answer.answered import MOST_ANSWER, MOST_CAPTION
-from icl_vision.tasks.answer.candidates import MOST_WORDS, candidates, log_vision
+from icl_vision.tasks.answer.candidates import MOST_WORDS, candidates, log_vision, speaks
 from icl_vision.tasks.answer.reading import first_line, in_known_spelling, normal_form, short_answer
 
 AnswerScoring = Literal["auto", "fused", "direct", "greedy", "constrained", "parse"]
@@ -109,7 +109,8 @@ class Dialogue:
     """One query while it is asked: what comes next, and in the end its answer.
 
     prompts: one, or several of an ensemble. choices: what may be answered, None where that is open. chances: what the
-    pictures say of words. answers: of the examples shown, whose spelling an answer takes. best: of its candidates.
+    pictures say of words. answers: of the examples shown, whose spelling an answer takes. rates: how probable words
+    are of any picture, where that is known.
     """
 
     way: Way
@@ -118,6 +119,7 @@ class Dialogue:
     choices: tuple[str, ...] | None
     chances: Mapping[str, float]
     answers: tuple[str, ...]
+    rates: Mapping[str, float] = field(default_factory=dict)
     written: list[tuple[str, float | None]] = field(default_factory=list)
     """What came back of each prompt so far: (text, log-probability or None)."""
     offered: tuple[str, ...] = ()
@@ -222,9 +224,9 @@ class Dialogue:
         )
 
     def _weighed(self, logs: npt.NDArray[np.float64], places: Sequence[int]) -> npt.NDArray[np.float64]:
-        if self.way.method != "fused" or not self.chances:
+        if self.way.method != "fused" or not self.chances or not (self.choices is not None or speaks(self.question)):
             return logs
-        vision = [log_vision(self.offered[place], self.chances) for place in places]
+        vision = [log_vision(self.offered[place], self.chances, self.rates) for place in places]
         return np.asarray(logs + self.way.weight * np.asarray(vision), dtype=np.float64)
 
     def _means(self, reply: Reply, number: int) -> npt.NDArray[np.float64]:

@@ -7,7 +7,7 @@ import math
 import pytest
 
 from icl_vision.tasks.answer.answered import most_central, most_usual
-from icl_vision.tasks.answer.candidates import FLOOR, candidates, log_vision
+from icl_vision.tasks.answer.candidates import FLOOR, candidates, log_vision, speaks
 from icl_vision.tasks.answer.reading import (
     COLOURS,
     distinct,
@@ -95,8 +95,9 @@ def test_kinds_of_questions(question: str | None, kind: str) -> None:
 
 
 def test_candidates_by_kind() -> None:
-    chances = {"dog": 0.2, "ball": 0.8, "red": 0.5}
-    assert candidates("what is it?", chances, ["cat"], "mouse") == ["cat", "mouse", "ball", "red", "dog"]
+    chances = {"dog": 0.2, "ball": 0.8, "red": 0.5, "two": 0.9, "the": 0.5, "left": 0.0}
+    assert candidates("what is it?", chances, ["cat"], "mouse") == ["cat", "mouse", "ball", "dog"]
+    assert "two" in candidates("what is it?", chances, ["two"], ""), "but examples may answer so"
     assert candidates("what is it?", chances, [], "", most=1) == ["ball"]
     assert candidates("is it?", chances, ["cat"], "maybe") == ["yes", "no", "maybe"]
     assert candidates("what colour?", chances, ["cat", "grey", "red"], "")[0] == "red"
@@ -110,6 +111,11 @@ def test_what_vision_says() -> None:
     assert log_vision("2", chances) == math.log(0.25)
     assert log_vision("buses", chances) == math.log(0.1) and log_vision("stories", chances) == math.log(0.2)
     assert log_vision("unheard", chances) == math.log(FLOOR) == log_vision("glass", chances)
+    usual = {"dog": 0.25, "cat": 0.2}
+    assert log_vision("dog", chances, usual) == pytest.approx(math.log(0.5 / 0.25))
+    assert log_vision("cats", chances, usual) == pytest.approx(math.log(FLOOR / 0.2)), "usual, and not here"
+    assert log_vision("unheard", chances, usual) == 0.0, "nobody knows"
+    assert speaks("what is it?") and speaks("what colour?") and not speaks("how many?") and not speaks("is it?")
     assert log_vision("dog bus", chances) == pytest.approx((math.log(0.5) + math.log(0.1)) / 2)
 
 
