@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -202,6 +203,18 @@ def test_a_page_without_a_run(folder: Path, tmp_path: Path) -> None:
     assert "&lt;b&gt;What?&lt;/b&gt;" in text and "<b>What?" not in text
     assert "8 examples shown before it" in text and "CC BY 4.0" in text
     assert [path.name for path in tmp_path.iterdir() if path.name not in ("work", "cache")] == ["page.html"]
+
+
+def test_a_name_that_is_no_unicode(folder: Path, tmp_path: Path) -> None:
+    named = os.fsdecode(bytes(folder) + b"/a\xff.png")
+    shutil.copy(folder / "red" / "003.png", named)
+    for _ in range(2):
+        done = answer(named, "--question", SKY, "--question", "What?", "--out", tmp_path / "run", "--resume")
+        assert done.exit_code == 0, (done.stderr, done.exception)
+        assert done.stdout.count("a\\xff.png") == 2
+    assert "a\\xff.png" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
+    (row, _) = json.loads((tmp_path / "run" / "results.json").read_text(encoding="utf-8"))["results"]
+    assert row["image"].endswith("a\\xff.png")
 
 
 def test_a_plan_for_people_and_for_programs(folder: Path, tmp_path: Path) -> None:

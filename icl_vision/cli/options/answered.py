@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from icl_vision.files.storage import readable
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def row_of(entry: Entry, document: Mapping[str, Any], named: str) -> Row:
 
     document: as ``Answer.to_dict`` has it. named: where the examples come from.
     """
-    images = [str(path) for path in entry.images]
+    images = [readable(path) for path in entry.images]
     row: Row = {"image": images[0] if len(images) == 1 else images}
     if entry.question is not None:
         row["question"] = entry.question

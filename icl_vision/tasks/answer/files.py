@@ -27,6 +27,8 @@ from typing import Any, Literal
 from icl_vision.errors import IclVisionError, UsageError
 from icl_vision.files.reading import loads, read_text
 from icl_vision.files.trust import Reader
+from icl_vision.prompting.labels import check_line, forbidden_character
+from icl_vision.tasks.answer.answered import MOST_ANSWER, MOST_CAPTION, MOST_QUESTION
 
 Kind = Literal["question", "caption"]
 
@@ -34,6 +36,8 @@ MOST_BYTES = 16 * 2**20
 """Of such a file: a hundred thousand questions and more."""
 MOST_IMAGES = 16
 """Pictures of one question."""
+MOST_TRUTH = 2000
+"""Characters of an answer or caption that is not shown to an LLM."""
 NAMED = 5
 """Bad lines that a message quotes; it counts all of them."""
 
@@ -158,6 +162,10 @@ def _entry(number: int, document: Any, kind: Kind, truths: bool, folder: Path, r
     images = _listed(document, "image")
     if not images:
         raise UsageError("it has no 'image'")
+    for name in images:
+        character = forbidden_character(name, breaks="")
+        if character:
+            raise UsageError(f"its 'image' holds {character}; name a file without it")
     if len(images) > MOST_IMAGES:
         raise UsageError(f"a question may have {MOST_IMAGES} pictures; it names {len(images)}")
     paths = tuple(folder / _followed(name, folder, reader) for name in images)
@@ -166,12 +174,13 @@ def _entry(number: int, document: Any, kind: Kind, truths: bool, folder: Path, r
         question = document.get("question")
         if not isinstance(question, str) or not question.strip():
             raise UsageError("its 'question' must be a text that is not empty")
-        question = question.strip()
+        question = check_line(question.strip(), "a question", MOST_QUESTION)
     truth = _TRUTHS[kind]
-    right = _listed(document, truth)
+    right = [text.strip() for text in _listed(document, truth)]
     if truths and not right:
         raise UsageError(f"an example needs its {truth!r}")
-    return Entry(number, paths, question, tuple(text.strip() for text in right))
+    most = (MOST_ANSWER if kind == "question" else MOST_CAPTION) if truths else MOST_TRUTH
+    return Entry(number, paths, question, tuple(check_line(text, f"its {truth}", most) for text in right))
 
 
 def _listed(document: Mapping[str, Any], key: str) -> list[str]:

@@ -115,8 +115,21 @@ def test_paths_that_lead_out_need_trust(folder: Path, name: str) -> None:
     assert issubclass(UntrustedNameError, Exception)
 
 
+def test_what_could_break_a_prompt_or_a_terminal_is_named_by_its_line(folder: Path) -> None:
+    good = {"image": "one.png", "question": "What?", "answer": "dog"}
+    file = written(folder, good, good | {"question": "a\u202eb"}, good | {"question": "x" * 501},
+                   good | {"answer": "dog\nA: cat"}, good | {"image": "\x1b[2Jone.png"})  # fmt: skip
+    with pytest.raises(UsageError) as raised:
+        read_entries(file, "question", truths=True)
+    text = str(raised.value)
+    assert "4 of 5 lines" in text and "\x1b" not in text
+    assert "line 2: a question must be one line" in text and "U+202E" in text
+    assert "line 3: a question may have 500 characters" in text
+    assert "line 4: its answer must be one line" in text and "line 5: its 'image' holds U+001B" in text
+
+
 def test_names_that_cannot_be_are_refused(folder: Path) -> None:
-    with pytest.raises(UsageError, match=r"1 of 2 lines .*line 1: .* cannot be a file's name"):
+    with pytest.raises(UsageError, match=r"1 of 2 lines .*line 1: its 'image' holds U\+0000"):
         # (One that is merely too long is an image that is not there: told when it is opened.)
         read_entries(written(folder, {"image": "a\0b"}, {"image": "x" * 9000}), "caption", truths=False)
 
