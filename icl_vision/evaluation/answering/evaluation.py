@@ -114,7 +114,11 @@ class AnsweringEvaluation:
         self.judge = Judge(metric, bench.asked)
         self.items = bench.first(self.config.n)
         self.words = PicturesInWords(
-            (*bench.asked, *bench.pool), load or _packaged, k=self.config.k, seed=self.config.seed
+            (*bench.asked, *bench.pool),
+            load or _packaged,
+            k=self.config.k,
+            seed=self.config.seed,
+            questions=self.config.task == "answers",
         )
 
     # What would be done.

@@ -58,7 +58,7 @@ WORDS: Final[dict[str, Words]] = {
         Words(
             VISION,
             "no LLM: the answer that describe-photo's words and the frequency of answers of the type hold likeliest",
-            "describe-photo", tasks=("answers",), llm=False,
+            "describe-photo", focus=True, tasks=("answers",), llm=False,
         ),
         Words(HUMAN, "no LLM: what one person wrote, judged by the others", tasks=("captions",), llm=False),
         Words(
@@ -78,7 +78,10 @@ WORDS: Final[dict[str, Words]] = {
         ),
         Words(SHUFFLED, "the same words in random order"),
         Words(GIVEN, "the words that come with the set in the place of pictures, as they are"),
-        Words(OTHER, "control: the words that describe-photo has for other pictures, dealt out", "describe-photo"),
+        Words(
+            OTHER, "control: the words that describe-photo has for other pictures, dealt out", "describe-photo",
+            focus=True,
+        ),
     )
 }  # fmt: skip
 """Every name that a row may begin with."""

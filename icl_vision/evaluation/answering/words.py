@@ -37,12 +37,14 @@ class PicturesInWords:
         load: a tokenizer by its name.
         k: most words that a prompt shows of a picture, where the row does not say; None for the tokenizer's default.
         seed: of shuffles.
+        questions: whether something is asked that words may be chosen for; nothing is where captions are written.
     """
 
     items: Iterable[Question]
     load: Callable[[str], Tokenizer]
     k: int | None = None
     seed: int = 0
+    questions: bool = True
     _tokenizers: dict[str, Tokenizer] = field(default_factory=dict, repr=False)
     _seen: dict[tuple[str, int | None, bool, str], Seen] = field(default_factory=dict, repr=False)
     _pictures: dict[str, Picture] = field(default_factory=dict, repr=False)
@@ -87,7 +89,7 @@ class PicturesInWords:
 
     def reader(self, words: Words) -> Reader:
         """What turns pictures into words for a row, as the row's task would."""
-        return Reader(self.tokenizer(words), self.k_of(words), focus=words.focus)
+        return Reader(self.tokenizer(words), self.k_of(words), focus=words.focus and self.questions)
 
     def _of(self, words: Words, picture: Picture, item: Question) -> Seen:
         if words.name == rows.GIVEN:

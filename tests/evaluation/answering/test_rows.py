@@ -15,6 +15,7 @@ from icl_vision.evaluation.answering.readers import Picture, Question
 from icl_vision.evaluation.answering.rows import ANSWERS, CAPTIONS, LADDER, WORDS, parse_rows
 from icl_vision.evaluation.answering.words import PicturesInWords, likeliest
 from icl_vision.image_words import ImageWords
+from icl_vision.pyramid import PyramidLayout
 from icl_vision.tasks.answer.pictures import Described
 from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
 from icl_vision.vocabulary import Vocabulary
@@ -115,6 +116,43 @@ def test_a_picture_is_encoded_once_whatever_is_asked_about_it() -> None:
         for item in BENCH.asked:
             words.of(WORDS["ascii"], item)
     assert tokenizer.encoded == len({item.pictures[0].name for item in BENCH.asked})
+
+
+class Focusing(ImageTokenizer):
+    """Words in two parts, of which one bears on every question; whoever may choose encodes more of them."""
+
+    name = "focusing"
+    can_focus = True
+    parts = ("what", "said")
+    focus_from = 3
+    vocabulary = Vocabulary([f"{part}{n}" for part in ("what", "said") for n in range(3)], name="numbered")
+    layout = PyramidLayout.flat(2)
+
+    def layout_for(self, k: int) -> PyramidLayout:
+        return PyramidLayout.flat(2 * k)
+
+    def _encode(self, images: Any, k: Any) -> Any:
+        rows = {part: [f"{part}{n}" for n in range(k or 1)] for part in self.parts}
+        chances = {part: [0.5] * len(row) for part, row in rows.items()}
+        return [ImageWords.of(rows, self.vocabulary, probabilities=chances) for _ in images]
+
+    def _focus(self, words: Any, about: str, k: Any) -> Any:
+        return words.only({"said": range(1)})
+
+
+def test_words_are_chosen_from_more_than_are_shown_and_only_where_something_is_asked() -> None:
+    item = BENCH.asked[0]
+    asking = made(load=lambda name: Focusing())
+    (wide,) = asking.of(WORDS["describe"], item)
+    assert isinstance(wide, ImageWords) and wide.words() == ["what0", "what1", "what2", "said0", "said1", "said2"]
+    assert asking.reader(WORDS["describe"]).shown(wide, item.question).line == "said0"
+    (default,) = asking.of(WORDS["describe-all"], item)
+    assert isinstance(default, ImageWords) and default.words() == ["what0", "said0"]
+    # Weighed are all words that could have been chosen, with an LLM and without, and for the control too.
+    for name in ("describe", "vision", "other"):
+        assert len(asking.chances(WORDS[name], item)) == 6
+    captioning = PicturesInWords((*BENCH.asked, *BENCH.pool), lambda name: Focusing(), questions=False)
+    assert captioning.of(WORDS["describe"], item) == (default,)
 
 
 def test_sets_of_words_have_no_pictures_and_the_other_way_round() -> None:
