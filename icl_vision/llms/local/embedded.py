@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
@@ -18,11 +18,11 @@ from typing import Any, Literal
 from icl_vision import checks
 from icl_vision.contracts import Completion, Constraint, Profile, Prompt, Scores, Usage
 from icl_vision.cores import usable_cores
-from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptTooLongError, UsageError
+from icl_vision.errors import CapabilityError, LLMUnavailableError, PromptError, PromptTooLongError, UsageError
 from icl_vision.llms import answers
 from icl_vision.llms.answers import Said
 from icl_vision.llms.base import BaseLLM
-from icl_vision.llms.forced_requests import SIBLINGS, Lead
+from icl_vision.llms.forced_requests import SIBLINGS, Lead, common_prefix
 from icl_vision.llms.local.gguf import file_hash, packaged_gemma, packaged_hash, read_info
 from icl_vision.llms.local.grammar import constraint_grammar
 from icl_vision.llms.local.places import write_places
@@ -63,6 +63,9 @@ class LocalLLM(BaseLLM):
         api: "completions" continues plain text, "chat" puts the prompt into the model's chat template and scores
             nothing, "auto" is "completions" where the file has no template, and both where it has one: what the model
             writes is a chat's answer, and texts are scored as continuations of the plain prompt.
+        scores_as: in which form texts are scored where the file has a chat template: "text" continues the plain prompt;
+            "answer" is what the model says in its turn after the prompt, ended by its own end of turn (then a
+            terminator of a line end stands for that). The noisy channel and many words at once want "text".
         threads: of llama.cpp; default: the cores this process may use.
         context: tokens of one request's window, default 8192 or what the model was trained with, if less.
         slots: requests evaluated side by side, each with a window and a prefix cache of its own.
@@ -80,6 +83,7 @@ class LocalLLM(BaseLLM):
         path: str | Path | None = None,
         *,
         api: Literal["auto", "chat", "completions"] = "auto",
+        scores_as: Literal["text", "answer"] = "text",
         threads: int | None = None,
         context: int | None = None,
         slots: int = 1,
@@ -88,6 +92,7 @@ class LocalLLM(BaseLLM):
     ) -> None:
         if api not in ("auto", "chat", "completions"):
             raise UsageError(f"api for a local LLM must be 'auto', 'chat' or 'completions'; got {api!r}")
+        checks.choice("scores_as", scores_as, ("text", "answer"))
         threads = checks.count("threads", threads, most=1024, none="the cores this process may use")
         window = checks.count("context", context, least=64, most=2**22, of="tokens", none="the default")
         slots = checks.count("slots", slots, most=256)
@@ -110,8 +115,15 @@ class LocalLLM(BaseLLM):
         if api == "chat" and not has_template:
             raise UsageError(f"{str(path)!r} holds no chat template, so it cannot chat: use api='completions'")
         chat = api == "chat" or (api == "auto" and has_template)
-        # A chat template is for questions; log-probabilities are those of plain text, for instruct models too.
+        thinks = chat and info is not None and "<think>" in (info.chat_template or "")
+        if scores_as == "answer" and (not chat or api == "chat" or thinks):
+            raise UsageError(
+                "scores_as='answer' scores what an instruct model says in its turn: it needs a GGUF file with a chat "
+                "template that knows no thoughts, and api='auto'; leave it out to score continuations of plain text"
+            )
+        # Unless asked otherwise log-probabilities are those of plain text, for instruct models too.
         scores = api != "chat"
+        self._in_turn = scores_as == "answer"
         self._window = window or min(DEFAULT_WINDOW, trained or DEFAULT_WINDOW)
         self._threads = threads or usable_cores()
         self._slots = slots
@@ -125,17 +137,18 @@ class LocalLLM(BaseLLM):
             constraint="grammar",
             seed=True,
             prefix_cache=not deterministic,
-            scores_bags=scores,
+            scores_bags=scores and not self._in_turn,
             embedded=True,
             logprobs=True,
-            reasoning="optional" if chat and info is not None and "<think>" in (info.chat_template or "") else "never",
+            reasoning="optional" if thinks else "never",
         )
         self._reasoning_room = answers.reasoning_room_of(reasoning_room, self._profile)
         self._prompts: dict[tuple[bool, str], list[int]] = {}
         self._single_tokens: dict[str, int] = {}
         self._not_single: set[tuple[str, ...]] = set()
         # Bits that must be equal from call to call are asked for every time.
-        self._tables = WordTables() if scores and not deterministic else None
+        self._tables = WordTables() if scores and not deterministic and not self._in_turn else None
+        self._end_of_turn: list[int] | None = None
         self._model: str | None = None
         self._learning = _Locks()
 
@@ -153,6 +166,7 @@ class LocalLLM(BaseLLM):
         options = ("|deterministic" if self._deterministic else "") + (
             f"|context={self._window}" if self._window != DEFAULT_WINDOW else ""
         )
+        options += "|scores as answers" if self._in_turn else ""
         if self._path is None:
             return f"local:{GEMMA_3_270M_NAME}|{self._profile.api}{options}"
         return f"local:{self._model_name}|sha256 {file_hash(self._path)}|{self._profile.api}{options}"
@@ -318,12 +332,14 @@ class LocalLLM(BaseLLM):
         token_pairs = []
         words = tuple(dict.fromkeys(text[1:] for _, text in pairs if text[:1] == " "))
         # Words of one token each need no tokenising of the whole prompt, once it is known that none melts into it.
-        single = await self._single(server, words) if words and not terminator else {}
+        single = await self._single(server, words) if words and not terminator and not self._in_turn else {}
         apart: dict[str, bool] = {}
         for prompt, continuation in pairs:
-            tokens = await self._prompt_tokens(server, prompt, plain=True)
+            tokens = await self._prompt_tokens(server, prompt, plain=not self._in_turn)
             token = single.get(continuation[1:]) if continuation[:1] == " " else None
-            if token is not None and apart.get(prompt.text):
+            if self._in_turn:
+                whole = [*tokens, *await self._turn(server, continuation, terminator)]
+            elif token is not None and apart.get(prompt.text):
                 whole = [*tokens, token]
             else:
                 whole = await server.tokenize(prompt.text + continuation + terminator)
@@ -337,8 +353,8 @@ class LocalLLM(BaseLLM):
 
     @property
     def tells_shares(self) -> bool:
-        """Yes, unless it only chats or is ``deterministic``, which reads every prompt by itself first."""
-        return self.profile.scores_text and not self._deterministic
+        """Yes, unless it only chats, ``scores_as`` answers, or is ``deterministic``, which reads every prompt first."""
+        return self.profile.scores_text and not self._deterministic and not self._in_turn
 
     async def _share_words(self, prompt: Prompt, words: Sequence[str]) -> Scores:
         score = super()._share_words
@@ -469,14 +485,46 @@ class LocalLLM(BaseLLM):
         if plain:
             tokens = await server.tokenize(text)
         else:
-            messages = [{"role": "system", "content": prompt.instruction}] if prompt.instruction else []
-            messages.append({"role": "user", "content": replace(prompt, instruction="").text})
-            answer = await server.post("/apply-template", {"messages": messages})
-            tokens = await server.tokenize(str(answer["prompt"]), special=True)
+            tokens = await self._chat_tokens(server, prompt)
         if len(self._prompts) >= 256:  # prompts of one episode come again and again, older ones do not
             self._prompts.pop(next(iter(self._prompts)))
         self._prompts[key] = tokens
         return tokens
+
+    async def _chat_tokens(self, server: LlamaServer, prompt: Prompt) -> list[int]:
+        """A prompt in the model's chat template, up to where its turn begins.
+
+        A text that spells the model's own marks ("<|im_end|>") is read as text: it must not end the turn it stands in.
+        """
+        contents = {"system": prompt.instruction, "user": replace(prompt, instruction="").text}
+        contents = {role: text for role, text in contents.items() if text or role == "user"}
+        whole = "\n".join(contents.values())
+        harmless = await server.tokenize(whole, start=False) == await server.tokenize(whole, start=False, special=True)
+        if harmless:
+            return await server.tokenize(await _templated(server, contents.items()), special=True)
+        stand_ins = {role: f"zq{number}qz" for number, role in enumerate(contents)}
+        rest = await _templated(server, stand_ins.items())
+        tokens: list[int] = []
+        for role, stand_in in stand_ins.items():
+            before, found, rest = rest.partition(stand_in)
+            if not found or stand_in in rest:
+                raise PromptError(
+                    f"the prompt spells marks of the chat template of {self.profile.name!r}, which does not say each "
+                    "message once, as it is, so that they cannot be told from text; remove them, or use "
+                    "api='completions'"
+                )
+            tokens += await server.tokenize(before, start=not tokens, special=True)
+            tokens += await server.tokenize(contents[role].strip(), start=False)
+        return tokens + await server.tokenize(rest, start=False, special=True)
+
+    async def _turn(self, server: LlamaServer, continuation: str, terminator: str) -> list[int]:
+        """What the model says in its turn; a line end is the end of the turn."""
+        said = continuation.removeprefix(" ")
+        if terminator != "\n":
+            return await server.tokenize(said + terminator, start=False)
+        if self._end_of_turn is None:
+            self._end_of_turn = await _end_of_turn(server)
+        return [*await server.tokenize(said, start=False), *self._end_of_turn]
 
     def _check_fits(self, tokens: int, room: int) -> int:
         if tokens + room > self._window:
@@ -498,6 +546,23 @@ class _Locks:
 
     def __reduce__(self) -> tuple[type[_Locks], tuple[()]]:
         return _Locks, ()
+
+
+async def _templated(server: LlamaServer, messages: Iterable[tuple[str, str]]) -> str:
+    """Messages in the model's chat template, with the beginning of its turn."""
+    document = {"messages": [{"role": role, "content": text} for role, text in messages]}
+    return str((await server.post("/apply-template", document))["prompt"])
+
+
+async def _end_of_turn(server: LlamaServer) -> list[int]:
+    """The mark by which the chat template ends the model's turn; that of a line where it has none."""
+    said = "zq0qz"
+    text = await _templated(server, [("user", "a"), ("assistant", said), ("user", "b")])
+    after = text.partition(said)[2]
+    marks = await server.tokenize(after, start=False, special=True)
+    spelt = await server.tokenize(after, start=False)
+    first = common_prefix(marks, spelt)
+    return marks[first : first + 1] or await server.tokenize("\n", start=False)
 
 
 def _from_tables(tables: Mapping[str, WordTable], pairs: Sequence[tuple[Prompt, str]]) -> list[float | None]:
