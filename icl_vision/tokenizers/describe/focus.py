@@ -5,10 +5,12 @@ answer: "how many" wants numbers, "what colour" wants colours and where the thin
 question's own words say what it is about: a word whose vector lies near one of them is about the same. In *what*
 and *said*, words are ordered by
 
-    log P(word is right) + weight x (likeness to the question's words) + weight x (likeness to what the kind wants)
+    how good a word is whatever is asked + 2 x likeness to the question's words + 4 x likeness to what the kind wants
 
-with cosines in the codebook's space as likeness. A word that the question itself says is no answer to it, and comes
-last; but in questions to be answered by yes or no it comes first, for there it is the evidence.
+with cosines in the codebook's space as likeness, and logarithms of probabilities, or of one over ranks, as goodness. A
+word that the question itself says is nearest to it and seldom its answer, so 1 is taken from it; but in questions to be
+answered by yes or no it comes first, for there it is the evidence. The weights were set on the tuning questions
+(``benchmarks/describe_focus.py``).
 
 Knows: kinds of question, their wording, likeness of words. Refuses to know: pictures, prompts, how an answer is made.
 """
@@ -31,8 +33,9 @@ from icl_vision.tokenizers.describe.places import REGIONS, cut_places, regions_o
 if TYPE_CHECKING:
     from icl_vision.codebook import Codebook
 
-_LIKE_QUESTION = 4.0
-_LIKE_KIND = 4.0
+_LIKE_QUESTION, _LIKE_KIND = 2.0, 4.0
+_NAMED = 1.0  # taken from a word that the question says
+_FIRST = 20.0  # given to words that come before all others, and taken from those that come after them
 _LEAST = 1e-4  # of a probability whose logarithm is taken
 _SAME_THING = 0.6  # cosine from which a word of a region may be the thing that is asked about
 _LONGEST = 2000  # characters of a question that are looked at
@@ -56,9 +59,10 @@ class Kind:
     """A kind of question: how it is worded, and what its answer is looked for among.
 
     name: what it is called. pattern: regular expression, tried on the question in lower case. parts: in which its words
-    lie, the likeliest first; the others are dropped. only: words that alone count in *what* and *said*, None for all.
-    like: words that an answer is like. named: whether words that
-    the question says come first (they are the evidence) instead of last. text: whether text read in the picture stays.
+    lie, the likeliest first; the others are dropped. only: words that alone count in *what* and *said*, none for all.
+    like: words that an answer is like. ending: words that end so come first. last: whether words that are no things
+    (numbers, colours, sizes, what somebody does) come last. named: whether words that the question says come first, as
+    the evidence. text: whether text read in the picture stays.
     """
 
     name: str
@@ -67,12 +71,13 @@ class Kind:
     only: tuple[str, ...] = ()
     like: tuple[str, ...] = ()
     ending: str = ""
+    last: bool = False
     named: bool = False
     text: bool = False
 
 
 KINDS = (
-    Kind("colour", r"\bcolou?r(ed|s)?\b", ("colours", "where")),
+    Kind("colour", r"\bcolou?rs?\b", ("colours", "where")),
     Kind("number", r"\bhow many\b|\bnumber of\b|\bhow much\b", ("said", "what"), only=tuple(NUMBERS)),
     Kind(
         "text",
@@ -107,10 +112,11 @@ KINDS = (
         named=True,
         text=True,
     ),
-    Kind("thing", r"", ("what", "said"), text=True),
+    Kind("thing", r"", ("what", "said"), last=True, text=True),
 )
 """Tried in this order; the last one fits every question."""
 
+SIZES = "small large big little tall short long young old new high low wide open full".split()
 NO_DOINGS = frozenset("building thing clothing morning evening ceiling king ring string wing spring".split())
 """Words that end in "ing" and say what nobody does."""
 
@@ -189,7 +195,7 @@ def focused(words: ImageWords, about: str, k: int, codebook: Codebook) -> ImageW
         if part == "colours":  # by what is seen alone: that buses are red in general says nothing of this one
             places[part] = _of_the_thing(words, [*range(len(own))], asked)[: most_colours(k)]
             continue
-        order = asked.ranked(own, words.chances(part))
+        order = asked.ranked(own, _goodness(words, part))
         places[part] = [place for place in order if not kind.only or own[place] in kind.only][:k]
     text = words.text if kind.text else ()
     if not any(places.values()):
@@ -223,17 +229,34 @@ class _Asked:
         """Whether the question itself says the word, in any form."""
         return any(form in self.stems for form in forms(word))
 
-    def ranked(self, words: Sequence[str], chances: Sequence[float]) -> list[int]:
-        """The places of words, the closest to the question first; equal ones in their order."""
-        scores = np.log(np.maximum(np.asarray(chances or [1.0] * len(words), dtype=np.float64), _LEAST))
-        scores = (
-            scores + _LIKE_QUESTION * self.likeness(words, self.about) + _LIKE_KIND * self.likeness(words, self.kind)
-        )
+    def ranked(self, words: Sequence[str], base: npt.NDArray[np.float64]) -> list[int]:
+        """The places of words, the closest to the question first; equal ones in their order.
+
+        base: how good each word is whatever is asked, as a logarithm.
+        """
+        scores = base + _LIKE_QUESTION * self.likeness(words, self.about) + _LIKE_KIND * self.likeness(words, self.kind)
         kind = self.question.kind
-        side = 1 if kind.named else -1
-        wanted = [bool(kind.ending) and word.endswith(kind.ending) and word not in NO_DOINGS for word in words]
-        groups = [side * self.says(word) + doing for word, doing in zip(words, wanted, strict=True)]
-        return sorted(range(len(words)), key=lambda place: (-groups[place], -scores[place], place))
+        for place, word in enumerate(words):
+            doing = word.endswith("ing") and word not in NO_DOINGS
+            if self.says(word):
+                scores[place] += _FIRST if kind.named else -_NAMED
+            if kind.ending and doing:
+                scores[place] += _FIRST
+            if kind.last and (doing or word in NUMBERS or word in SIZES or word in COLOUR_NAMES):
+                scores[place] -= _FIRST
+        return sorted(range(len(words)), key=lambda place: (-scores[place], place))
+
+
+def _goodness(words: ImageWords, part: str) -> npt.NDArray[np.float64]:
+    """How good each word of a part is whatever is asked: the logarithm of its probability.
+
+    In *what*, of one over its rank: probabilities there say which kinds of words people use at all, and would bring
+    common words up from far below.
+    """
+    count = len(words.words(part))
+    if part == "what" or not words.chances(part):
+        return -np.log(np.arange(1, count + 1, dtype=np.float64))
+    return np.log(np.maximum(np.asarray(words.chances(part), dtype=np.float64), _LEAST))
 
 
 def _first(words: ImageWords, part: str, k: int) -> Sequence[int]:
