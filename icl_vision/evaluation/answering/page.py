@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from icl_vision.errors import CapabilityError, ImageError
 from icl_vision.evaluation.answering.config import METRICS, MOST, references
-from icl_vision.evaluation.answering.summary import aimed, figure_text, gap_text, remark, types_of, verdict
+from icl_vision.evaluation.answering.summary import aimed, figure_text, gap_texts, remark, types_of, verdict
 from icl_vision.files.runs import read_results
 from icl_vision.image_words import ImageWords
 from icl_vision.tasks.answer.pictures import Described
@@ -103,13 +103,12 @@ def _table(results: Mapping[str, Any]) -> RowTable:
         rows.append(Measured(row["name"], row["meaning"], value, interval, n, cells, remark(row)))
     best = max((row.interval[1] for row in rows), default=0.0)
     verdicts = [verdict(pair, results) for pair in results["comparisons"]]
-    gap = gap_text(results)
     return RowTable(
         metric,
         rows,
         min(MOST[metric], best) if graded else MOST[metric],
         (*columns, "tokens an image"),
-        [*([gap] if gap else []), *verdicts],
+        [*gap_texts(results), *verdicts],
         [f"Judged: {METRICS[metric]}.", f"Intervals: {results['methods']['interval']}. Drawn: "
          f"{results['methods']['drawn']}."],
     )  # fmt: skip

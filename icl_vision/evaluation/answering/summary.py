@@ -21,7 +21,7 @@ from icl_vision.evaluation.answering import rows as names
 from icl_vision.evaluation.answering.config import METRICS, references
 from icl_vision.evaluation.answering.metrics import Bleu, rouge_l
 from icl_vision.evaluation.answering.readers import Question
-from icl_vision.evaluation.answering.rows import Row
+from icl_vision.evaluation.answering.rows import METHODS, Row
 from icl_vision.evaluation.kit.bootstrap import METHOD, ROUNDS, mean_interval
 from icl_vision.evaluation.kit.compare import CORRECTION, INTERVAL, TEST, holm, mcnemar_exact, paired_interval
 from icl_vision.evaluation.kit.metrics import Accuracy
@@ -64,7 +64,7 @@ def summarise(
         "rows": [_row(row, by_row[row.name], metric, of_id, seed) for row in rows],
         "missing": len(rows) * len(items) - sum(map(len, by_row.values())),
         "comparisons": _compared(scores, rows, of_id, metric, seed),
-        "gap": _gap(scores, seed),
+        "gaps": _gaps(scores, seed),
         "methods": {
             "interval": "95%, Wilson" if metric == "exact" else f"95%, {METHOD}",
             "paired": f"{TEST}; {INTERVAL}" if metric == "exact" else METHOD,
@@ -188,17 +188,17 @@ def _pair(
     }
 
 
-def _gap(scores: Scores, seed: int) -> dict[str, Any] | None:
-    """How much of the way from the blind row to what a person wrote the row that the table is about goes; None where
-    one of the three is not there. Both ends are of the aimed row's own method."""
+def _gaps(scores: Scores, seed: int) -> list[dict[str, Any]]:
+    """How much of the way from a blind row to what a person wrote the row that the table is about goes, with the ends
+    asked as it is and as the others are; none without these rows."""
     main = aimed(scores)
-    if main is None:
-        return None
-    method = main.partition(":")[2]
-    low, high = f"{names.BLIND}:{method}", f"{names.CAPTION}:{method}"
-    if not scores.get(low) or not scores.get(high):
-        return None
-    both = [item for item in scores[main] if item in scores[low] and item in scores[high]]
+    ways = [] if main is None else dict.fromkeys((main.partition(":")[2], *METHODS))
+    found = [_gap(scores, main, f"{names.BLIND}:{way}", f"{names.CAPTION}:{way}", seed) for way in ways if main]
+    return [gap for gap in found if gap is not None]
+
+
+def _gap(scores: Scores, main: str, low: str, high: str, seed: int) -> dict[str, Any] | None:
+    both = [item for item in scores[main] if item in scores.get(low, {}) and item in scores.get(high, {})]
     if not both:
         return None
     values = np.asarray([[scores[name][item] for item in both] for name in (main, low, high)])
@@ -206,16 +206,12 @@ def _gap(scores: Scores, seed: int) -> dict[str, Any] | None:
     wide = drawn[2] - drawn[1]
     shares = np.where(wide > 0, (drawn[0] - drawn[1]) / np.where(wide > 0, wide, 1), np.nan)
     mean = values.mean(1)
+    document: dict[str, Any] = {"rows": [main, low, high], "n": len(both), "method": METHOD}
+    if mean[2] <= mean[1]:
+        return document | {"share": None, "interval": None}
     known = shares[np.isfinite(shares)]
-    edges = [float(edge) for edge in np.quantile(known, (0.025, 0.975))] if len(known) else [float("-inf")] * 2
-    share = None if mean[2] <= mean[1] else float((mean[0] - mean[1]) / (mean[2] - mean[1]))
-    return {
-        "rows": [main, low, high],
-        "share": share,
-        "interval": edges if share is not None else None,
-        "n": len(both),
-        "method": METHOD,
-    }
+    edges = [float(edge) for edge in np.quantile(known, (0.025, 0.975))]
+    return document | {"share": float((mean[0] - mean[1]) / (mean[2] - mean[1])), "interval": edges}
 
 
 # For people.
@@ -236,8 +232,7 @@ def render(results: Mapping[str, Any]) -> str:
             remark(row),
         ])  # fmt: skip
     told = [verdict(pair, results) for pair in results["comparisons"]]
-    gap = gap_text(results)
-    return "\n".join([_aligned(lines), "", *told, *([gap] if gap else [])])
+    return "\n".join([_aligned(lines), "", *gap_texts(results), *told])
 
 
 def figure_text(figure: Mapping[str, Any]) -> str:
@@ -270,19 +265,20 @@ def verdict(pair: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     return f"{first} {said} {second}{of_type}: {points}{p}"
 
 
-def gap_text(results: Mapping[str, Any]) -> str:
-    """How much of the gap is closed, as a sentence; "" where that is not known."""
-    gap = results["gap"]
-    if gap is None:
-        return ""
-    main, low, high = gap["rows"]
-    if gap["share"] is None:
-        return f"{high} is not above {low}: there is no gap to close"
-    edges = gap["interval"]
-    return (
-        f"{main} goes {gap['share']:.0%} of the way from {low} to {high} "
-        f"(95% {edges[0]:.0%} to {edges[1]:.0%}, n = {gap['n']})"
-    )
+def gap_texts(results: Mapping[str, Any]) -> list[str]:
+    """How much of each gap is closed, as sentences."""
+    texts = []
+    for gap in results["gaps"]:
+        main, low, high = gap["rows"]
+        if gap["share"] is None:
+            texts.append(f"{high} is not above {low}: there is no gap to close")
+            continue
+        edges = gap["interval"]
+        texts.append(
+            f"{main} goes {gap['share']:.0%} of the way from {low} to {high} "
+            f"(95% {edges[0]:.0%} to {edges[1]:.0%}, n = {gap['n']})"
+        )
+    return texts
 
 
 def _extra_heads(results: Mapping[str, Any]) -> list[str]:

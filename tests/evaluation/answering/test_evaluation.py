@@ -102,7 +102,7 @@ def test_rows_are_compared_on_the_same_questions(tmp_path: Path) -> None:
     better = pairs["caption:greedy", "blind:greedy", ""]
     assert (better["only_a"], better["only_b"], better["n"]) == (5, 0, 10) and better["p"] == 0.0625
     assert better["p_holm"] > better["p"] and better["difference"] == 0.5
-    gap = finished.results["gap"]
+    (gap,) = finished.results["gaps"]
     assert gap["rows"] == ["describe:greedy", "blind:greedy", "caption:greedy"] and gap["n"] == 10
     assert gap["share"] == pytest.approx(
         (rows_of(finished.results)["describe:greedy"]["figure"]["accuracy"] - 0.5) / 0.5
