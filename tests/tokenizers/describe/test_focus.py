@@ -93,7 +93,7 @@ def test_who_and_where_and_doing() -> None:
 
 
 def test_things_come_before_what_is_no_thing() -> None:
-    last = focused(words(), "what is next to it", 12, BOOK).words("said")[-6:]
+    last = focused(words(), "what is next to it", 20, BOOK).words("said")[-6:]
     assert set(last) == {"red", "two", "three", "walking", "standing", "driving"}
 
 
