@@ -1,10 +1,11 @@
 """Measures how probable a tokenizer holds each of its words on average, and writes the list that the library packages.
 
-    python benchmarks/word_rates.py describe-photo PHOTOGRAPHS... > icl_vision/artefacts/word_rates/describe-photo.txt
+    python benchmarks/word_rates.py describe-photo PHOTOGRAPHS... --parts what said colours where > rates.txt
 
-PHOTOGRAPHS are folders or files: photographs of everyday life, a few hundred at least, none of them among those that
-anything is tested on. The packaged list was measured on the 961 captioned photographs that ``describe-photo`` learnt
-words of captions from (161 of COCO, 800 of Flickr8k); no picture, name or caption is in it.
+The list belongs into ``icl_vision/artefacts/word_rates/``. PHOTOGRAPHS are folders or files: photographs of everyday
+life, a few hundred at least, none of them among those that anything is tested on. The packaged list was measured on the
+961 captioned photographs that ``describe-photo`` learnt words of captions from (161 of COCO, 800 of Flickr8k); no
+picture, name or caption is in it.
 """
 
 from __future__ import annotations
@@ -23,10 +24,15 @@ def main() -> None:
     """Encode, average, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tokenizer")
+    parser.add_argument(
+        "--parts", nargs="+", help="parts to encode; for describe-photo all but text, which has no rates"
+    )
     parser.add_argument("photographs", nargs="+", type=Path)
     options = parser.parse_args()
     paths = [path for given in options.photographs for path in (list_images(given) if given.is_dir() else [given])]
-    tokenizer = ImageTokenizer.from_pretrained(options.tokenizer)
+    tokenizer = ImageTokenizer.from_pretrained(
+        options.tokenizer, **({"parts": tuple(options.parts)} if options.parts else {})
+    )
     sums: dict[str, float] = {}
     for pyramid in tokenizer.encode(paths, tokenizer.focus_from):
         if not isinstance(pyramid, ImageWords) or pyramid.probabilities is None:

@@ -32,7 +32,7 @@ from icl_vision.wording import counted
 Picture = Source | Sequence[Source]
 """One picture, or the several of one query in a list; an empty list asks without any."""
 
-VISION_WEIGHT = 0.5
+VISION_WEIGHT = 1.5
 """How much what the picture's words say counts beside what the LLM says (docs/design/answering.md)."""
 
 MAX_TOKENS = 8
