@@ -69,7 +69,7 @@ _MOST_CARD = 2**22  # bytes of a file with facts for the card
 _CARD: dict[str, Any] = {
     "description": "Photographs as words in parts: what is seen, what people would say, and what is where, each word "
     "with the probability that it is right.",
-    "licence": "Apache-2.0",
+    "licence": "Apache-2.0; what its heads were trained on has terms of its own, see data",
     "provenance": {
         "trunk": "EfficientNet-Lite0 by Google (Apache-2.0), the shared part efficientnet-lite0",
         "what, where": "class names and their vectors as in words-photo",
