@@ -68,7 +68,7 @@ FORMAT_VERSION = 1
 ITEMS = "items.json"
 PLANNED = 3
 """Items that a plan looks at; they stand for the others."""
-TEMPLATE_WORDS = 3
+TEMPLATE_WORDS = 4
 """Words in the fixed sentence of the row "template"."""
 
 
@@ -416,10 +416,11 @@ def note_of(error: Exception) -> str:
 
 
 def sentence(words: Sequence[str]) -> str:
-    """A fixed sentence around words: "a photo of a dog, a man and a ball"."""
+    """A fixed sentence around words: "a dog with a man, a ball and a beach". Of five forms and one to five words it was
+    the best by CIDEr-D on 100 pictures for training."""
     said = [f"a {word}" for word in words]
-    listed = " and ".join([", ".join(said[:-1]), said[-1]]) if len(said) > 1 else "".join(said)
-    return f"a photo of {listed}" if listed else ""
+    rest = " and ".join([", ".join(said[1:-1]), said[-1]]) if len(said) > 2 else "".join(said[1:])
+    return "".join(said[:1]) + (f" with {rest}" if rest else "")
 
 
 def _packaged(name: str) -> Tokenizer:

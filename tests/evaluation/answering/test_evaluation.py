@@ -154,8 +154,9 @@ def test_captions_are_judged_by_those_of_others(tmp_path: Path) -> None:
 
 
 def test_a_sentence_around_words() -> None:
-    assert sentence(["dog", "man", "ball"]) == "a photo of a dog, a man and a ball"
-    assert sentence(["dog", "man"]) == "a photo of a dog and a man" and sentence(["dog"]) == "a photo of a dog"
+    assert sentence(["dog", "man", "ball", "beach"]) == "a dog with a man, a ball and a beach"
+    assert sentence(["dog", "man", "ball"]) == "a dog with a man and a ball"
+    assert sentence(["dog", "man"]) == "a dog with a man" and sentence(["dog"]) == "a dog"
     assert sentence([]) == ""
 
 
