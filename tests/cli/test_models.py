@@ -21,12 +21,13 @@ def test_list_names_tokenizers_and_llms() -> None:
     document = json.loads(run("list", "--json").stdout)
     assert [row["name"] for row in document["tokenizers"]] == [
         "ascii",
+        "describe-photo",
         "spae-digits-32",
         "spae-photo-128",
         "words-photo",
     ]
-    assert document["tokenizers"][3]["licence"] == "Apache-2.0"
-    assert "MIT" in document["tokenizers"][2]["licence"]  # what comes from TAEF2
+    assert document["tokenizers"][4]["licence"] == "Apache-2.0"
+    assert "MIT" in document["tokenizers"][3]["licence"]  # what comes from TAEF2
     assert "replay:FILE" in [row["spec"] for row in document["llms"]]
 
 
@@ -45,7 +46,7 @@ def test_info_of_an_unknown_name_lists_what_exists() -> None:
     result = run("info", "words-foto")
     assert result.exit_code == 1
     assert (
-        "no tokenizer 'words-foto': available are ascii, spae-digits-32, spae-photo-128, words-photo" in result.stderr
+        "no tokenizer 'words-foto': available are ascii, describe-photo, spae-digits-32, spae-photo-128, words-photo" in result.stderr
     )
     assert result.stdout == ""
 
