@@ -317,6 +317,16 @@ def test_wrong_inputs_at_run_time_are_wrapped() -> None:
         session.run({}, ["ids"])
 
 
+def test_a_library_that_wants_onnxruntimes_own_session_gets_it() -> None:
+    packaged = PACKAGED / "tokenizers/words-photo"
+    data = whole_graph(packaged, read_card(packaged), "encoder.onnx")
+    usual, lean = (
+        GraphSession(data, "words-photo", providers="cpu", threads=1, arena=arena) for arena in (True, False)
+    )
+    assert [one.raw.get_session_options().enable_cpu_mem_arena for one in (usual, lean)] == [True, False]
+    assert lean.raw.get_session_options().intra_op_num_threads == 1
+
+
 def test_tokenizer_without_classes_cannot_withhold(folder: Path) -> None:
     (folder / "classes.txt").unlink()
     edit(folder, lambda card: card["files"].pop("classes.txt"))
