@@ -35,3 +35,11 @@ def test_packaged_rates_are_rates() -> None:
     for name in zoo.available():
         known = word_rates(zoo.load(name)) if name != "ascii" else {}
         assert all(LEAST <= rate < 1 and word == word.strip() for word, rate in known.items())
+
+
+def test_the_packaged_tokenizers_that_tell_probabilities_have_rates() -> None:
+    from icl_vision.tokenizers import zoo
+
+    names = [name for name in zoo.available() if name.startswith("describe")]
+    for name in names:
+        assert word_rates(zoo.load(name)), f"measure them again: benchmarks/word_rates.py {name}"
