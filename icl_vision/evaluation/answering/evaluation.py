@@ -53,10 +53,11 @@ from icl_vision.llms.loop import Interruptible, run_sync
 from icl_vision.llms.tokens import count_tokens
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks.answer.answered import most_central, most_usual
-from icl_vision.tasks.answer.candidates import candidates, log_vision
+from icl_vision.tasks.answer.candidates import candidates, log_vision, speaks
 from icl_vision.tasks.answer.captioner import Captioner
 from icl_vision.tasks.answer.reading import normal_form
 from icl_vision.tasks.answer.visual_qa import VisualQA
+from icl_vision.tokenizers.rates import word_rates
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
@@ -352,11 +353,12 @@ class AnsweringEvaluation:
         chances = self.words.chances(row.words, item)
         known = Counter(normal_form(answer) for answer in self._of_type(item))
         offered = candidates(item.question, chances, self._of_type(item), "")
-        weight = float(self.config.every_option.get("vision_weight", 1.0))
+        weight = float(self.config.every_option["vision_weight"]) if speaks(item.question) else 0.0
+        rates = word_rates(self.words.tokenizer(row.words))
         every = len(offered) + sum(known.values())
 
         def score(answer: str) -> float:
-            return math.log((1 + known[normal_form(answer)]) / every) + weight * log_vision(answer, chances)
+            return math.log((1 + known[normal_form(answer)]) / every) + weight * log_vision(answer, chances, rates)
 
         return max(offered, key=score) if offered else ""
 
