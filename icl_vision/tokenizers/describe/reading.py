@@ -120,11 +120,15 @@ class RapidReader:
         if not can_read():
             raise _missing()
         self.models = None if models is None else Path(models).absolute()
+        self._stamps: str | None = None
 
     @property
     def identity(self) -> str:
-        """Reader, its version, which decides its models, and options."""
-        models = "" if self.models is None else f", models {_stamps(self.models)}"
+        """Reader, its version, which decides its models, and options; of models of one's own their hashes, as they were
+        when first asked for."""
+        if self.models is not None and self._stamps is None:
+            self._stamps = _stamps(self.models)
+        models = "" if self.models is None else f", models {self._stamps}"
         return f"rapidocr {_version()}, side {self.side}, confidence {self.confidence:g}{models}"
 
     def read(self, images: list[Image.Image]) -> list[tuple[ReadText, ...]]:
@@ -153,11 +157,13 @@ class RapidReader:
                     f"rapidocr {_version()} failed on an image of {image.width}x{image.height} pixels ({what}); "
                     "encode without the part 'text', or report the image to rapidocr"
                 ) from error
-        if found.boxes is None or found.txts is None or found.scores is None:
+        # Where nothing was found, or nothing recognised, it gives results of other kinds, which lack some of these.
+        columns = [getattr(found, name, None) for name in ("boxes", "txts", "scores")]
+        if any(column is None for column in columns):
             return ()
         kept = [
             (np.asarray(box, dtype=np.float64), ReadText(str(text), float(score)))
-            for box, text, score in zip(found.boxes, found.txts, found.scores, strict=True)
+            for box, text, score in zip(*columns, strict=True)
             if score >= self.confidence
         ]
         kept = sorted(kept, key=lambda pair: -_height(pair[0]))[:MAX_STRINGS]

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny_describe
 from drawn_signs import HOSTILE, sign
@@ -267,6 +268,14 @@ class TestLeavesAllElseAlone:
         monkeypatch.setattr(reading, "_engine_for", lambda *key: broken)
         with pytest.raises(ArtefactError, match=r"failed on an image of 320x240 pixels \(IndexError: list index"):
             texts(sign("OPEN"))
+
+    def test_results_of_other_kinds_are_no_text(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What rapidocr gives where it found boxes and could recognise nothing in them has no texts at all."""
+        from rapidocr.ch_ppocr_det import TextDetOutput
+
+        some = TextDetOutput(boxes=np.zeros((1, 4, 2)), scores=[0.9])
+        monkeypatch.setattr(reading, "_engine_for", lambda *key: lambda pixels: some)
+        assert texts(sign("OPEN")) == []
 
     def test_models_of_ones_own_are_part_of_the_identity(self, models: Path) -> None:
         assert RapidReader(models=models).identity.startswith(RapidReader().identity + ", models ")
