@@ -60,7 +60,7 @@ class Captioner(AnsweringTask):
     def __init__(
         self,
         llm: str | TextLLM = "local",
-        tokenizer: str | os.PathLike[str] | Tokenizer = "words-photo",
+        tokenizer: str | os.PathLike[str] | Tokenizer = "describe-photo",
         k: int | None = None,
         *,
         shots: int | None = 8,

@@ -97,7 +97,7 @@ class VisualQA(AnsweringTask):
     def __init__(
         self,
         llm: str | TextLLM = "local",
-        tokenizer: str | os.PathLike[str] | Tokenizer = "words-photo",
+        tokenizer: str | os.PathLike[str] | Tokenizer = "describe-photo",
         k: int | None = None,
         *,
         shots: int | None = 8,
