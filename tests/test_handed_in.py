@@ -28,6 +28,7 @@ from icl_vision.llms import connect, record
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.llms.local.gguf import read_info as read_gguf
+from icl_vision.tasks.answer.files import read_entries as read_questions
 from icl_vision.tasks.classify.classifier import FewShotClassifier
 from icl_vision.tasks.draw.examples import read_examples
 from icl_vision.tokenizers import AsciiTokenizer
@@ -79,6 +80,8 @@ READERS: dict[str, Reader] = {
     "a run": inside("run.json", read_info),
     "results": inside("results.json", Results.read),
     "captions": inside("captions.jsonl", read_examples),
+    "questions": lambda path: read_questions(path, "question", truths=False),
+    "questions in a folder": inside("questions.jsonl", lambda path: read_questions(path, "question", truths=True)),
 }
 
 
