@@ -25,7 +25,7 @@ from icl_vision.tasks.answer.answered import AnsweredExample
 from icl_vision.tasks.answer.candidates import candidates
 from icl_vision.tasks.answer.pictures import Described, Reader, Seen, Shown, evidence
 from icl_vision.tasks.answer.prompts import AnswerPromptBuilder, PreparedAnswering, ShownExample
-from icl_vision.tasks.answer.reading import distinct
+from icl_vision.tasks.answer.reading import distinct, kind_of
 from icl_vision.tasks.answer.scoring import (
     CHOICE_ROOM,
     MOST_WITHOUT_BAGS,
@@ -271,8 +271,11 @@ class FittedAnswering(Fitted):
 
     def dialogue(self, posed: Posed, told: int | None = TOLD) -> Dialogue:
         """What is put to the LLM about a query, one inquiry after the other; told: see ``Way``."""
-        answers = distinct(self.examples[index].answer for row in posed.examples for index in row)
         query = posed.query
+        kind = kind_of(query.question)
+        shown = (self.examples[index] for row in posed.examples for index in row)
+        # What was answered to a question of another kind ("two", "blue") is no answer to this one.
+        answers = distinct(example.answer for example in shown if kind_of(example.question) == kind)
         return Dialogue(
             replace(posed.way, told=told),
             query.question,

@@ -170,7 +170,9 @@ def test_fused_takes_the_candidate_that_llm_and_picture_hold_together() -> None:
     asked = [call for call in llm.calls if call.kind == "score"]
     assert not any("C:" in call.prompt.text for call in asked), "what the picture says comes in by its weight"
     assert {call.settings["terminator"] for call in asked} == {"\n"}
-    assert {"dog", "ball", "man", "cat", "two"} <= {call.settings["continuation"].strip() for call in asked}
+    offered = {call.settings["continuation"].strip() for call in asked}
+    assert {"dog", "ball", "man", "cat"} <= offered
+    assert "two" not in offered, "what an example answers to a question of another kind is no answer to this one"
 
 
 def test_vision_says_nothing_of_how_many_there_are() -> None:
@@ -505,7 +507,7 @@ def test_probabilities_are_calibrated_by_questions_of_ones_own(tmp_path: Path) -
     assert raw.probability is not None and raw.probability > 0.9 and not raw.calibrated
     task.calibrate_probabilities(asked, "what is it?", answers)
     (sure,) = task.answers(picture(0), "what is it?")
-    assert sure.calibrated and sure.text == raw.text and sure.probability == pytest.approx(0.5, abs=0.08)
+    assert sure.calibrated and sure.text == raw.text and sure.probability == pytest.approx(0.5, abs=0.1)
     assert task.probability_map_ is not None and task.probability_map_.n == 60
     assert task.set_params(probabilities="raw").answers(picture(0), "what is it?")[0].probability == raw.probability
     task.set_params(probabilities="calibrated").save(tmp_path / "qa.json")
