@@ -43,7 +43,7 @@ _OPTIONS = (
         show_default="all",
         metavar="all|ladder|ROW...",
         help="Rows of the table: what stands for the picture, and with a colon how the answer is found (fused, "
-        "greedy), as in describe:fused. ladder: five rows that say how much of what perfect words would give ours "
+        "greedy), as in describe:fused. ladder: the few rows that say how much of what perfect words would give ours "
         "give. Rows may be added to a run with --resume.",
     ),
     click.option(

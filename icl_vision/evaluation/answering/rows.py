@@ -87,19 +87,21 @@ WORDS: Final[dict[str, Words]] = {
 """Every name that a row may begin with."""
 
 ANSWERS: Final = (
-    BLIND, PRIOR, COPIED, VISION, DESCRIBE, PHOTO, CAPTION, SHUFFLED, OTHER,
+    BLIND, PRIOR, COPIED, VISION, DESCRIBE, PHOTO, CAPTION, OTHER,
     "blind:greedy", "describe:greedy", "describe-all:greedy", "words-photo:greedy", "spae-5:greedy", "spae-21:greedy",
     "spae-85:greedy", "ascii:greedy", "caption:greedy", "caption-shuffled:greedy",
 )  # fmt: skip
-"""The rows of a table of answers, where nothing else is said."""
+"""The rows of a table of answers, where nothing else is said. (Fused, the order of words is nothing: a shuffled caption
+is the caption.)"""
 
 CAPTIONS: Final = (
     BLIND, COPIED, TEMPLATE, HUMAN, DESCRIBE, PHOTO, "spae-5", "spae-21", "spae-85", ASCII, CAPTION, SHUFFLED, OTHER,
 )  # fmt: skip
 """The same of captions."""
 
-LADDER: Final = (BLIND, PHOTO, DESCRIBE, CAPTION, SHUFFLED)
-"""Five rows that say how much of what perfect words would give an LLM ours give it."""
+LADDER: Final = (BLIND, PHOTO, DESCRIBE, CAPTION, "blind:greedy", "caption:greedy", "caption-shuffled:greedy")
+"""Rows that say how much of what perfect words would give an LLM ours give it. Of one that does not score text, and of
+captions, they are five."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,9 @@ def test_rows_are_named_with_their_method() -> None:
     assert names(["blind", "describe", "describe:greedy"], scores=False) == ["blind:greedy", "describe:greedy"]
     assert names(["ascii"]) == ["ascii:greedy"]  # no words, so nothing can be weighed
     assert names(["describe", "copied"], "captions") == ["describe:greedy", "copied"]
-    assert names(["ladder"]) == [f"{name}:fused" for name in LADDER]
+    assert names(["ladder"]) == [name if ":" in name else f"{name}:fused" for name in LADDER]
+    five = ["blind:greedy", "words-photo:greedy", "describe:greedy", "caption:greedy", "caption-shuffled:greedy"]
+    assert names(["ladder"], scores=False) == names(["ladder"], "captions") == five
     assert len(names(["all"])) == len(ANSWERS) and len(names(["all"], "captions")) == len(CAPTIONS)
     assert names(["prior", "all"])[0] == "prior"
     assert all(row.meaning and "; " in row.meaning for row in parse_rows(["all"], "answers", scores_text=True)
