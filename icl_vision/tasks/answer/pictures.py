@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision import checks
 from icl_vision.contracts import Tokenizer
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.image_words import TEXT, ImageWords
@@ -99,15 +100,18 @@ class Reader:
         self.tokenizer = tokenizer
         self.k = k
         self.focuses = focus and bool(getattr(tokenizer, "can_focus", False))
+        card: Mapping[str, Any] = getattr(tokenizer, "card", {})
+        self._usual = k or checks.as_whole(card.get("default_k")) or None
+        """Words of a part that a prompt shows; None where only the tokenizer knows."""
         self._taken = self._wide()
 
     def _wide(self) -> int | None:
-        """How many words a picture is encoded in."""
-        if self.focuses:
-            wide: int | None = getattr(self.tokenizer, "focus_from", None)
+        """How many words a picture is encoded in: more than a prompt shows, where the others can be left out of it."""
+        parts: tuple[str, ...] = getattr(self.tokenizer, "parts", ())
+        wide: int | None = getattr(self.tokenizer, "focus_from", None)
+        if self.focuses or (parts and wide is not None and self._usual is not None):
             return wide
         layout_for = getattr(self.tokenizer, "layout_for", None)
-        parts: tuple[str, ...] = getattr(self.tokenizer, "parts", ())
         if layout_for is None or self.tokenizer.vocabulary is None or parts:
             return self.k
         most = self.k or self.tokenizer.layout.cumulative[-1]
@@ -162,7 +166,7 @@ class Reader:
                 seen = focused
             else:
                 # Their text with this k, read again: which words are cut is the tokenizer's to know.
-                again = self.tokenizer.from_text(self.tokenizer.to_text(seen, self.k))
+                again = self.tokenizer.from_text(self.tokenizer.to_text(seen, self._usual))
                 assert isinstance(again, ImageWords)
                 seen = again
             parts = tuple(tuple(seen.words(name)) for name in seen.names)

@@ -119,6 +119,20 @@ def test_focus_can_be_left_out() -> None:
     assert answer.words == (("dog", "ball"), ("grass", "man"), ("green",))
 
 
+def test_a_prompt_shows_as_many_words_as_usual_and_the_others_are_evidence() -> None:
+    class Usual(SceneTokenizer):
+        @property
+        def card(self) -> Any:
+            return {**super().card, "default_k": 1}
+
+    for options, asked in (({}, None), ({"focus": False}, "what is it?")):
+        llm = FakeLLM(" x", score=prefers({"ball": -0.1}))
+        task = fitted(llm, Usual(), **options).set_params(k=None)
+        task.fit(IMAGES, QUESTIONS, ANSWERS)
+        (answer,) = task.answers(picture(0), asked)
+        assert answer.words == (("dog",), ("grass",), ("green",)) and answer.text == "ball"
+
+
 def test_words_in_place_of_pictures() -> None:
     tokenizer = SceneTokenizer()
     task = fitted(writer(), tokenizer)
