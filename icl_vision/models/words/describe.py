@@ -136,15 +136,15 @@ class DescribeHeads(nn.Module):
     def fit_regions(self, classifier: Tensor, differences: Tensor | None = None) -> None:
         """The best low-rank stand-in of the classifier, in place.
 
-        classifier: [C, F]. differences: [N, F], of regions to whole pictures; the squared error of their logits is the
-        least there is at this rank (a singular value decomposition of their logits). None: of all directions alike.
+        classifier: [C, F]. differences: [N, F], of regions to whole pictures, any number of them; the squared error of
+        their logits is the least there is at this rank (their principal axes). None: of all directions alike.
         """
         with torch.no_grad():
             rank = self.region_down.out_features
-            outputs = classifier if differences is None else differences @ classifier.T
-            basis = torch.linalg.svd(outputs.double(), full_matrices=False)
-            # Rows of V^T span the logits; without differences, the columns of the classifier themselves.
-            axes = (basis.Vh[:rank] if differences is not None else basis.U[:, :rank].T).float()  # [r, C]
+            # The strongest directions among logits of classes: of those of the differences, or of any features.
+            outputs = classifier.T if differences is None else differences @ classifier.T  # [., C]
+            _, directions = torch.linalg.eigh((outputs.T @ outputs).double())  # the weakest first
+            axes = directions[:, -rank:].T.float()  # [r, C]
             self.region_up.weight.copy_(axes.T)
             self.region_down.weight.copy_(axes @ classifier)
 

@@ -124,6 +124,15 @@ def test_low_rank_regions_lose_least_on_the_differences_given(classifier: torch.
     assert after < 1e-3 < before
 
 
+def test_fewer_pictures_than_the_rank_will_do(classifier: torch.Tensor) -> None:
+    heads = DescribeHeads(classifier, unit(C, WIDTH, 2), SaidHead(F, C, S, rank=3), rank=8)
+    difference = torch.randn(1, F, generator=torch.Generator().manual_seed(0))
+    heads.fit_regions(classifier, difference)
+    torch.testing.assert_close(
+        heads.region_up(heads.region_down(difference)), difference @ classifier.T, rtol=1e-3, atol=1e-3
+    )
+
+
 def test_a_withheld_class_leaves_no_trace(heads: DescribeHeads, seen: dict[str, torch.Tensor]) -> None:
     seen["class_bias"][4] = photo.WITHHELD
     first = heads(**seen)
