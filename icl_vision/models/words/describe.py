@@ -168,17 +168,16 @@ class DescribeHeads(nn.Module):
         best, index = best_classes(logits, class_bias)
         words = class_words(best, index, self, codebook, class_bias)
         shares, ids = words.topk(self.k, dim=1)
-        says = codebook @ self.sayable  # [T]
         biased = logits + class_bias
         said = self.said(features, biased, words).sigmoid()
         difference = region_means(map) - features.unsqueeze(1)  # [B,5,F]
         region_shares, region_ids = self.region_scores(difference, biased, codebook, class_bias)
         return (
             ids.to(torch.int32),
-            word_chances(shares, says[ids], self.calibration),
+            word_chances(shares, codebook[ids] @ self.sayable, self.calibration),
             said,
             region_ids.to(torch.int32),
-            word_chances(region_shares, says[region_ids], self.region_calibration),
+            word_chances(region_shares, codebook[region_ids] @ self.sayable, self.region_calibration),
         )
 
     def region_scores(
