@@ -6,11 +6,9 @@ Knows: words as evidence, kinds of questions, answers of examples. Refuses to kn
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
-from icl_vision.prompting.labels import fold
 from icl_vision.tasks.answer.reading import (
     COLOURS,
     NO,
@@ -67,10 +65,6 @@ def candidates(
     # Numbers and colours say nothing of what a thing is, and captions are full of them.
     named = [word for word, chance in chances.items()
              if chance > 0 and word not in EMPTY and word not in NUMBERS and word not in COLOURS]  # fmt: skip
-    # What the question itself names it does not ask for: no flower behind the flower. But "a dog or a cat?" does.
-    asked = set(re.findall(r"\w+", fold(question or "")))
-    if "or" not in asked:
-        named = [word for word in named if not asked.intersection([word, *_other_number(word)])]
     likeliest = sorted(named, key=lambda word: -chances[word])[:most]
     return distinct([*known, *mine, *likeliest])
 

@@ -246,8 +246,6 @@ def test_kinds_of_questions_have_their_own_candidates() -> None:
     assert {"two", "three", "twelve"} <= offered("how many are there?") and "bus" not in offered("how many are there?")
     assert {"red", "blue", "white"} <= offered("what colour is it?") and "bus" not in offered("what colour is it?")
     assert {"bus", "street", "dog", "cat"} <= offered("what is it?")
-    assert "street" in offered("what is the bus on?") and "bus" not in offered("what is the bus on?")
-    assert "street" not in offered("what is on the streets?") and "bus" in offered("is it a bus or a car?")
 
 
 @pytest.mark.parametrize(
