@@ -87,6 +87,33 @@ def by_operator(data: QASet, right: dict[str, bool]) -> dict[str, Any]:
     return {kind: figures({key: value for key, value in right.items() if kinds[key] == kind}) for kind in OPERATORS}
 
 
+def what_was_said(
+    episodes: list[OperatorEpisode], digits: Digits, answers: dict[str, str], shots: int
+) -> dict[str, Any]:
+    """How often an answer is the result of any of the operators for the digits asked about, how often of the hidden one
+    among these (more than a third without any induction: results of one operator are of a size, which the examples
+    show), and how often it is a result of the examples, copied or not."""
+
+    def results(pair: tuple[int, int]) -> dict[str, str]:
+        left, right = (int(digits.labels[place]) for place in pair)
+        return {name: str(rule(left, right)) for name, rule in OPERATORS.items()}
+
+    computed = {}
+    copied = {}
+    for episode in episodes:
+        answer = answers[str(episode.number)].strip()
+        computed[str(episode.number)] = next(
+            (name for name, result in results(episode.query).items() if result == answer), ""
+        )
+        copied[str(episode.number)] = answer in {results(pair)[episode.operator] for pair in episode.examples[:shots]}
+    hidden = {str(episode.number): episode.operator for episode in episodes}
+    return {
+        "a_result_of_an_operator": figures({key: bool(name) for key, name in computed.items()}),
+        "of_the_hidden_one_among_these": figures({key: name == hidden[key] for key, name in computed.items() if name}),
+        "a_result_of_the_examples": figures(copied),
+    }
+
+
 def most_frequent(data: QASet, shots: int) -> dict[str, bool]:
     """Without an LLM: the most frequent result among the examples shown, the last of equals."""
     right = {}
@@ -118,6 +145,7 @@ def main() -> None:
     named = [words[place].words(1)[0] for place in used]
     llm = connect(options.llm)
     rights: dict[str, dict[int, dict[str, bool]]] = {}
+    said: dict[str, dict[int, dict[str, str]]] = {}
     tokens: dict[str, dict[int, float]] = {}
     for shots in options.shots:
         for cell in options.cells:
@@ -131,6 +159,7 @@ def main() -> None:
             evaluation.run(folder, resume=(folder / "run.json").exists(), progress=False)
             lines = [line for _, line in read_results(folder) if line["row"] == row]
             rights.setdefault(cell, {})[shots] = {line["item"]: bool(line["score"]) for line in lines}
+            said.setdefault(cell, {})[shots] = {line["item"]: str(line["answer"]) for line in lines}
             tokens.setdefault(cell, {})[shots] = sum(line["usage"]["prompt_tokens"] for line in lines) / len(lines)
             print(cell, shots, Accuracy.of(rights[cell][shots].values(), "exact"), flush=True)
 
@@ -169,6 +198,7 @@ def main() -> None:
                 "prompt_tokens": round(tokens[cell][shots], 1),
                 **figures(right),
                 "by_operator": by_operator(reference, right),
+                **what_was_said(episodes, digits, said[cell][shots], shots),
             }
             for cell, found in rights.items()
             for shots, right in found.items()
