@@ -6,6 +6,7 @@ questions, examples, LLMs.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -265,4 +266,4 @@ def from_dict(document: Mapping[str, Any], vocabulary: Vocabulary | None) -> See
 
 def _key(picture: object) -> object:
     """What a picture is known by inside one call: a path by its name, anything else by itself."""
-    return ("path", picture) if isinstance(picture, str) else ("object", id(picture))
+    return ("path", os.fspath(picture)) if isinstance(picture, str | os.PathLike) else ("object", id(picture))

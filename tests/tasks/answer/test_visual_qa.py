@@ -110,6 +110,15 @@ def test_a_picture_is_encoded_once_however_many_questions_are_asked_about_it() -
     assert sorted(lines) == ["C: blue red", *["C: bus"] * 4]
 
 
+def test_a_path_is_the_same_picture_however_it_is_given(tmp_path: Path) -> None:
+    tokenizer = SceneTokenizer()
+    task = fitted(writer(), tokenizer)
+    picture(1).save(tmp_path / "cat.png")
+    tokenizer.encoded.clear()
+    task.answers([tmp_path / "cat.png", str(tmp_path / "cat.png"), Path(tmp_path, "cat.png")], "what is it?")
+    assert tokenizer.encoded == [4]
+
+
 def test_focus_can_be_left_out() -> None:
     tokenizer = SceneTokenizer()
     task = fitted(writer(), tokenizer, focus=False)
