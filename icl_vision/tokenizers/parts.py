@@ -148,11 +148,17 @@ def filled(model: bytes, parts: Mapping[str, Mapping[str, SharedTensor]]) -> byt
     parts: tensors by part and name.
 
     Raises:
-        ValueError: no ONNX model, or a text that names no tensor of the parts.
+        ValueError: no ONNX model, a text that names no tensor of the parts, or more of them than a graph may hold.
     """
+    size = len(model)
 
     def tensor(message: memoryview) -> Pieces | None:
-        return _filled_tensor(message, parts)
+        nonlocal size
+        pieces = _filled_tensor(message, parts)
+        size += sum(map(len, pieces or ()))
+        if size > MOST_WEIGHTS:  # each text is short, and what it stands for is not
+            raise ValueError(f"it would have more than {MOST_WEIGHTS:,} bytes")
+        return pieces
 
     def graph(message: memoryview) -> Pieces:
         return _rewritten(message, _INITIALIZER, tensor)

@@ -212,6 +212,15 @@ class TestTexts:
         with pytest.raises(ValueError, match=match):
             parts.filled(self.model(text), self.part())
 
+    def test_many_texts_for_one_tensor_do_not_fill_the_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        onnx = pytest.importorskip("onnx")
+        tensor = onnx.TensorProto(name="w", data_type=10, dims=[2, 3], doc_string="shared p w same")
+        model = onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [], [tensor] * 9)).SerializeToString()
+        assert len(parts.filled(model, self.part())) < 2 * len(model)
+        monkeypatch.setattr(parts, "MOST_WEIGHTS", len(model) + 80)
+        with pytest.raises(ValueError, match="it would have more than"):
+            parts.filled(model, self.part())
+
     def test_other_texts_are_left_alone(self) -> None:
         model = self.model("a comment of somebody's", raw_data=b"123456789012")
         assert parts.filled(model, self.part()) == model
