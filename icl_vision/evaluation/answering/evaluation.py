@@ -48,14 +48,16 @@ from icl_vision.evaluation.answering.words import PicturesInWords, likeliest
 from icl_vision.evaluation.kit.running import Failed, Keeper, machine
 from icl_vision.files.runs import Run, read_results, versions
 from icl_vision.files.storage import write_json
+from icl_vision.forks import ForkLock
 from icl_vision.llms import connect
 from icl_vision.llms.loop import Interruptible, run_sync
 from icl_vision.llms.tokens import count_tokens
 from icl_vision.llms.wrappers.dry import DryLLM
-from icl_vision.tasks.answer.answered import most_central, most_usual
+from icl_vision.tasks.answer.answered import AnsweredExample, most_central, most_usual
 from icl_vision.tasks.answer.candidates import candidates, log_vision, speaks
 from icl_vision.tasks.answer.captioner import Captioner
 from icl_vision.tasks.answer.reading import normal_form
+from icl_vision.tasks.answer.selection import Closeness
 from icl_vision.tasks.answer.visual_qa import VisualQA
 from icl_vision.tokenizers.rates import word_rates
 from icl_vision.tokenizers.wrapping import fingerprint
@@ -121,6 +123,8 @@ class AnsweringEvaluation:
             seed=self.config.seed,
             questions=self.config.task == "answers",
         )
+        self._near: Closeness | None = None
+        self._lock = ForkLock()
 
     # What would be done.
 
@@ -299,8 +303,7 @@ class AnsweringEvaluation:
     def _task(self, row: Row, item: Question, llm: TextLLM) -> tuple[VisualQA | Captioner, tuple[Seen, ...]]:
         """The row's task, fitted with the item's examples, and what stands for the item's pictures."""
         words, config = row.words, self.config
-        blind = words.name == names.BLIND and config.task == "captions"
-        examples = self.bench.examples(item, "random" if blind else "nearest")
+        examples = self.examples(row, item)
         shown = [self.words.of(words, example) for example in examples]
         common: dict[str, Any] = {
             "shots": None, "selection": "random", "order_seed": None, "errors": "raise", "progress": False,
@@ -318,6 +321,24 @@ class AnsweringEvaluation:
         questions = [example.question for example in examples]
         answerer.fit(shown or None, questions or None, [example.answers for example in examples] or None)
         return answerer, pictures
+
+    def examples(self, row: Row, item: Question) -> list[Question]:
+        """What is shown before an item in a row, the nearest last."""
+        if row.words.near:
+            return self.bench.ranked(item, self._closeness(row).of(self.words.of(row.words, item), item.question))
+        blind = row.words.name == names.BLIND and self.config.task == "captions"
+        return self.bench.examples(item, "random" if blind else "nearest")
+
+    def _closeness(self, row: Row) -> Closeness:
+        """Of the whole pool, by questions and by a row's words of the pictures."""
+        with self._lock:
+            if self._near is None:
+                pool = [
+                    AnsweredExample(self.words.of(row.words, other), other.question, other.answers[0], other.answers)
+                    for other in self.bench.pool
+                ]
+                self._near = Closeness(pool, self.words.tokenizer(row.words))
+            return self._near
 
     def _without_llm(self, row: Row, item: Question) -> dict[str, Any]:
         name = row.words.name

@@ -97,8 +97,16 @@ class Bench:
         if how == "random":
             draw = np.random.default_rng([self.seed, SEED_DRAW, *item.id.encode()])
             return [self.pool[allowed[place]] for place in draw.permutation(len(allowed))[: self.shots]]
-        near = self._near(item)
-        ranked = sorted(allowed, key=lambda index: (-near[index], index))[: self.shots]
+        return self.ranked(item, self._near(item))
+
+    def ranked(self, item: Question, near: Sequence[float]) -> list[Question]:
+        """``examples`` by another nearness.
+
+        near: of each item of the pool.
+        """
+        if item.examples or not self.shots:
+            return self.examples(item)
+        ranked = sorted(self._allowed(item), key=lambda index: (-near[index], index))[: self.shots]
         return [self.pool[index] for index in reversed(ranked)]
 
     def nearest(self, item: Question) -> Question | None:

@@ -132,7 +132,7 @@ def _tile(
         examples=[
             ShownExample(_line(evaluation, main, example), example.answers[0], example.question,
                          _image(example, pictures))
-            for example in evaluation.bench.examples(item)
+            for example in evaluation.examples(main, item)
         ],
         probability=line.get("probability"),
         method=line.get("method") or "",

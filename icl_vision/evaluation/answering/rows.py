@@ -29,8 +29,8 @@ class Words:
     """What stands for the picture in a row.
 
     name: as in ``--rows``. meaning: one line for people. tokenizer, k: what makes the words and how many; None where
-    nothing is encoded. focus: only words that bear on the question. tasks: where the row makes sense. llm: whether an
-    LLM is asked; a row without one costs nothing.
+    nothing is encoded. focus: only words that bear on the question. near: its examples are nearest by the pictures'
+    words too. tasks: where the row makes sense. llm: whether an LLM is asked; a row without one costs nothing.
     """
 
     name: str
@@ -38,12 +38,14 @@ class Words:
     tokenizer: str | None = None
     k: int | None = None
     focus: bool = False
+    near: bool = False
     tasks: tuple[Task, ...] = ("answers", "captions")
     llm: bool = True
 
 
 BLIND, PRIOR, COPIED, VISION, HUMAN, TEMPLATE = "blind", "prior", "copied", "vision", "human", "template"
-DESCRIBE, DESCRIBE_ALL, PHOTO, ASCII = "describe", "describe-all", "words-photo", "ascii"
+DESCRIBE, DESCRIBE_ALL, DESCRIBE_NEAR = "describe", "describe-all", "describe-near"
+PHOTO, ASCII = "words-photo", "ascii"
 CAPTION, SHUFFLED, OTHER, GIVEN = "caption", "caption-shuffled", "other", "given"
 
 WORDS: Final[dict[str, Words]] = {
@@ -67,6 +69,10 @@ WORDS: Final[dict[str, Words]] = {
         ),
         Words(DESCRIBE, "describe-photo, the words that bear on the question", "describe-photo", focus=True),
         Words(DESCRIBE_ALL, "describe-photo, whatever the question", "describe-photo", tasks=("answers",)),
+        Words(
+            DESCRIBE_NEAR, "the same, with examples of its own: nearest by question and by words of pictures, as "
+            "VisualQA chooses them", "describe-photo", focus=True, near=True, tasks=("answers",),
+        ),
         Words(PHOTO, "words-photo: words for what class of thing it is", "words-photo"),
         Words("spae-5", "spae-photo-128, 5 words", "spae-photo-128", 5),
         Words("spae-21", "spae-photo-128, 21 words", "spae-photo-128", 21),
@@ -87,7 +93,7 @@ WORDS: Final[dict[str, Words]] = {
 """Every name that a row may begin with."""
 
 ANSWERS: Final = (
-    BLIND, PRIOR, COPIED, VISION, DESCRIBE, PHOTO, CAPTION, OTHER,
+    BLIND, PRIOR, COPIED, VISION, DESCRIBE, DESCRIBE_NEAR, PHOTO, CAPTION, OTHER,
     "blind:greedy", "describe:greedy", "describe-all:greedy", "words-photo:greedy", "spae-5:greedy", "spae-21:greedy",
     "spae-85:greedy", "ascii:greedy", "caption:greedy", "caption-shuffled:greedy",
 )  # fmt: skip

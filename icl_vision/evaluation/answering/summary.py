@@ -139,8 +139,8 @@ def aimed(scores: Mapping[str, object]) -> str | None:
 def _compared(
     scores: Scores, rows: Sequence[Row], items: Mapping[str, Question], metric: str, seed: int
 ) -> list[dict[str, Any]]:
-    """Each row that asks the LLM against the blind one of its method, and the row the table is about against all others
-    and, type by type, against the prior; corrected for how many they are."""
+    """The row the table is about against all others, every other that asks the LLM against the blind one of its method,
+    and the first, type by type, against the prior; corrected for how many they are."""
     pairs: list[tuple[str, str, str]] = []
     main = aimed(scores)
     present = [row for row in rows if scores.get(row.name)]
@@ -192,8 +192,16 @@ def _gaps(scores: Scores, seed: int) -> list[dict[str, Any]]:
     """How much of the way from a blind row to what a person wrote the row that the table is about goes, with the ends
     asked as it is and as the others are; none without these rows."""
     main = aimed(scores)
-    ways = [] if main is None else dict.fromkeys((main.partition(":")[2], *METHODS))
-    found = [_gap(scores, main, f"{names.BLIND}:{way}", f"{names.CAPTION}:{way}", seed) for way in ways if main]
+    if main is None:
+        return []
+    ways = dict.fromkeys((main.partition(":")[2], *METHODS))
+    near = f"{names.DESCRIBE_NEAR}:{main.partition(':')[2]}"
+    found = [
+        _gap(scores, name, f"{names.BLIND}:{way}", f"{names.CAPTION}:{way}", seed)
+        for name in (main, near)
+        if name in scores
+        for way in ways
+    ]
     return [gap for gap in found if gap is not None]
 
 

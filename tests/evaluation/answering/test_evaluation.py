@@ -126,6 +126,24 @@ def test_fused_rows_ask_the_llm_once_for_all(tmp_path: Path) -> None:
     assert not new & asked_before and {prompt for _, prompt, _ in new} <= {prompt for _, prompt, _ in asked_before}
 
 
+def test_one_row_may_choose_its_examples_by_pictures_too(tmp_path: Path) -> None:
+    made = evaluation(rows=("describe:fused", "describe-near:fused"), n=6)
+    by_question, near = made.rows
+    assert by_question.words.tokenizer == near.words.tokenizer
+    for item in made.items:
+        shown = made.examples(near, item)
+        assert len(shown) == 3 and not any(one.pictures[0].name == item.pictures[0].name for one in shown)
+    # Asked about corners, all questions are alike: the words of the pictures decide.
+    corners = [item for item in made.bench.asked if item.type == "number"]
+    assert any(made.examples(near, item) != made.examples(by_question, item) for item in corners)
+    closeness = made._closeness(near)
+    item = corners[0]
+    nearness = closeness.of(made.words.of(near.words, item), item.question)
+    best = max(nearness[made.bench.pool.index(one)] for one in made.bench.others(item))
+    assert nearness[made.bench.pool.index(made.examples(near, item)[-1])] == best
+    assert made.run(tmp_path).failed == 0
+
+
 def test_vision_without_an_llm_takes_the_types_prior_in_its_place(tmp_path: Path) -> None:
     finished = evaluation(rows=("vision", "prior")).run(tmp_path)
     rows = rows_of(finished.results)
