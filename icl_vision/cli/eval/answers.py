@@ -55,6 +55,7 @@ def command(
     k: int | None,
     options: tuple[str, ...],
     llms: tuple[str, ...],
+    api: str,
     concurrency: int | None,
     pictures: bool,
     run: RunOptions,
@@ -81,6 +82,7 @@ def command(
     bench = question_bench(found, split, shots=shots, seed=seed)
     measure(
         llms,
+        api,
         lambda llm, load: AnsweringEvaluation(bench, metric or found.metric, llm=llm, config=config, load=load),
         run,
         command="eval answers",

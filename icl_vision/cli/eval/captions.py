@@ -47,6 +47,7 @@ def command(
     k: int | None,
     options: tuple[str, ...],
     llms: tuple[str, ...],
+    api: str,
     concurrency: int | None,
     pictures: bool,
     run: RunOptions,
@@ -74,6 +75,7 @@ def command(
     bench = caption_bench(found, split, examples=others, tokenizer=run.load(PHOTO), shots=shots, seed=seed)
     measure(
         llms,
+        api,
         lambda llm, load: AnsweringEvaluation(bench, "cider", llm=llm, config=config, load=load),
         run,
         command="eval captions",

@@ -86,6 +86,14 @@ _OPTIONS = (
         "--out (budgets hold for each). The default needs no key and no network.",
     ),
     click.option(
+        "--api",
+        type=click.Choice(["auto", "chat", "completions", "responses"]),
+        default="auto",
+        show_default=True,
+        help="How every LLM is spoken to, as for icl_vision.connect. completions: instruct models too go on with plain "
+        "text, which small ones do better after examples; auto chats with them and scores plain text.",
+    ),
+    click.option(
         "--concurrency",
         type=click.IntRange(min=1),
         help="Items worked on at the same time. Default: 1 for an LLM on this machine, whose cores one fills, 8 for "
@@ -129,6 +137,7 @@ def task_options(texts: Sequence[str]) -> dict[str, Any]:
 
 def measure(
     llms: Sequence[str],
+    api: str,
     make: Callable[[TextLLM, Callable[[str], Tokenizer]], AnsweringEvaluation],
     run: RunOptions,
     *,
@@ -140,14 +149,15 @@ def measure(
 ) -> None:
     """Measure each LLM, print its table, and write results.json and report.html; with --dry-run print plans.
 
-    make: the evaluation of an LLM, with what loads a tokenizer by its name.
+    api: how they are spoken to, as for ``connect``. make: the evaluation of an LLM, with what loads a tokenizer by its
+    name.
     """
     several = len(dict.fromkeys(llms)) > 1
     documents: list[Any] = []
     failed: list[tuple[str, Finished]] = []
     for spec in dict.fromkeys(llms):
         own = run if not several or run.out is None else run.inside(folder_of(spec))
-        parts = own.connect(_connected(spec), None)
+        parts = own.connect(_connected(spec, api), None)
         assert not isinstance(parts.llm, str)  # it was connected
         evaluation = make(parts.llm, own.load)
         if run.dry_run:
@@ -256,12 +266,13 @@ def _planned(row: Row, plan: Plan | str, items: int) -> dict[str, Any]:
     }
 
 
-def _connected(spec: str) -> TextLLM:
+def _connected(spec: str, api: str) -> TextLLM:
     """The LLM; an embedded one with a prefix cache for each kind of prompt."""
     from icl_vision.llms import connect
 
-    llm = connect(spec)  # starts nothing yet
-    return connect(spec, slots=SLOTS) if llm.profile.embedded else llm
+    options: dict[str, Any] = {} if api == "auto" else {"api": api}
+    llm = connect(spec, **options)  # starts nothing yet
+    return connect(spec, slots=SLOTS, **options) if llm.profile.embedded else llm
 
 
 def needs_out(run: RunOptions) -> None:

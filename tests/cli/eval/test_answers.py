@@ -71,6 +71,25 @@ def test_a_plan_says_what_each_row_would_send_and_cost(data: Path, tmp_path: Pat
     assert "about 6 requests" in text and "not available: the set has pictures" in text and "; cost 0." in text
 
 
+def test_an_llm_is_spoken_to_as_one_says(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from icl_vision import llms
+
+    asked: list[dict[str, Any]] = []
+    connect = llms.connect
+
+    def noted(llm: Any, **options: Any) -> Any:
+        asked.append(options)
+        return connect(llm, **options)
+
+    monkeypatch.setattr(llms, "connect", noted)
+    command = ["answers", "--data", data, "--split", "test", "--llm", "openai:some", "--rows", "blind", "--dry-run"]
+    invoke(*command, "--api", "completions")
+    assert asked[0] == {"api": "completions"}
+    asked.clear()
+    invoke(*command)
+    assert asked[0] == {}
+
+
 def test_several_llms_have_a_folder_each(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "both"
     command = ["answers", "--data", data, "--split", "test", "--rows", "prior", "--out", out, "--quiet", "--json"]
