@@ -117,8 +117,9 @@ def main() -> None:
     rows = captioned(arguments.coco, arguments.flickr)
     images = pictures([path for path, _ in rows])
     truth = np.array([said(captions, colours.NAMES) for _, captions in rows])
-    features = colours.picture_features(images)
-    regions = np.log(colours.region_shares(images) + colours._LEAST)
+    means = colours.mean_shares(images)
+    features = colours.picture_features(means)
+    regions = np.log(colours.region_shares(means) + colours._LEAST)
     document: dict[str, Any] = {**header(), "captioned_pictures": len(rows)}
     document["captions"] = {
         "ours": counted(crossed(features, truth), truth),
@@ -135,7 +136,9 @@ def main() -> None:
     print("\n".join(lines))
     questions = asked(arguments.coco)
     answers = [colours.NAMES.index(answer.replace("grey", "gray")) for _, _, answer in questions]
-    chances = probabilities(colours.picture_features(pictures([path for path, *_ in questions])), weights)
+    chances = probabilities(
+        colours.picture_features(colours.mean_shares(pictures([path for path, *_ in questions]))), weights
+    )
     ranks = {"ours": chances, "most_said_names_always": np.tile(truth.mean(0), (len(answers), 1))}
     document["questions"] = {"n": len(answers)} | {
         way: {

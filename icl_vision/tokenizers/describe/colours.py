@@ -75,50 +75,45 @@ def most_colours(k: int) -> int:
     return min(-(-k // 2), len(NAMES))
 
 
-def colour_probabilities(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+def colour_probabilities(means: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """How probable it is that somebody says each name of each picture.
 
     Args:
-        images: RGB pictures of any size.
+        means: as ``mean_shares`` gives them.
 
     Returns:
         float32 [N, 12], in the order of ``NAMES``.
     """
     weights = np.array([colour.said for colour in COLOURS], dtype=np.float32)
-    return _sigmoid(weights[:, 0] + (weights[:, 1:] * picture_features(images)).sum(2))
+    return _sigmoid(weights[:, 0] + (weights[:, 1:] * picture_features(means)).sum(2))
 
 
-def region_colours(images: Sequence[Image.Image]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+def region_colours(means: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """How much of each region has each name, and how probable it is that somebody says that name of the picture.
 
     Args:
-        images: RGB pictures of any size.
+        means: as ``mean_shares`` gives them.
 
     Returns:
         Shares, which add up to 1 in a region, and probabilities; both float32 [N, 5, 12], in the order of ``REGIONS``
         and of ``NAMES``.
     """
-    shares = region_shares(images)
+    shares = region_shares(means)
     weights = np.array([colour.region for colour in COLOURS], dtype=np.float32)
     return shares, _sigmoid(weights[:, 0] + weights[:, 1] * np.log(shares + _LEAST))
 
 
-def picture_features(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+def picture_features(means: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The logarithms of three shares of each name, float32 [N, 12, 3]: of the middle, the whole, the fullest patch."""
-    shares = pixel_shares(images)
-    cells = _cells(shares)
+    cells = _cells(means)
     patches = (cells[:, 1:, 1:] + cells[:, 1:, :-1] + cells[:, :-1, 1:] + cells[:, :-1, :-1]) / 4
-    three = (
-        np.einsum("nhwc,hw->nc", shares, _middle()),
-        cells.mean((1, 2)),
-        patches.max((1, 2), initial=0),
-    )
+    three = (means[:, -1], cells.mean((1, 2)), patches.max((1, 2), initial=0))
     return np.log(np.stack(three, axis=2) + _LEAST).astype(np.float32)
 
 
-def region_shares(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+def region_shares(means: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """How much of each region has each name, float32 [N, 5, 12]."""
-    cells = _cells(pixel_shares(images))
+    cells = _cells(means)
     part = _CELLS // 2
     inner = slice((_CELLS - part) // 2, (_CELLS - part) // 2 + part)
     whole = slice(None)
@@ -127,17 +122,32 @@ def region_shares(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
     return np.stack(regions, axis=1)
 
 
-def pixel_shares(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
-    """How much each pixel of the small picture has of each name, float32 [N, 56, 56, 12]; they add up to 1."""
-    small = [np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)) for image in images]
-    pixels = np.array(small, dtype=np.uint8).reshape(-1, _SIDE, _SIDE, 3)
-    red, green, blue = np.moveaxis(pixels // (256 // _LEVELS), 3, 0)
-    return _table()[red, green, blue]
+def mean_shares(images: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+    """How much of the 7 x 7 cells of each picture, and of its middle, has each name: all that is looked at in pixels.
+
+    Args:
+        images: RGB pictures of any size.
+
+    Returns:
+        float32 [N, 50, 12]: the cells row by row, then the middle.
+    """
+    means = np.empty((len(images), _CELLS**2 + 1, len(COLOURS)), dtype=np.float32)
+    side, middle = _SIDE // _CELLS, _middle()
+    for place, image in enumerate(images):
+        pixels = np.asarray(image.resize((_SIDE, _SIDE), Image.Resampling.BOX)).reshape(-1, 3)
+        levels = (pixels // (256 // _LEVELS)).astype(np.intp)
+        colour = (levels[:, 0] * _LEVELS + levels[:, 1]) * _LEVELS + levels[:, 2]
+        shares = _table().take(colour.reshape(_CELLS, side, _CELLS, side).swapaxes(1, 2), axis=0)
+        cells = shares.reshape(_CELLS**2, side**2, -1)
+        # Sums, not products of matrices, for which numpy would wake threads: they are too small for that.
+        means[place, :-1] = cells.sum(1) / side**2
+        means[place, -1] = (cells * middle).sum((0, 1))
+    return means
 
 
 @functools.cache
 def _table() -> npt.NDArray[np.float32]:
-    """The shares of names of every colour, [32, 32, 32, 12]: looking one up is faster than comparing each pixel."""
+    """The shares of names of every colour, [32 * 32 * 32, 12]: looking one up is faster than comparing each pixel."""
     step = 256 // _LEVELS
     levels = np.arange(_LEVELS) * step + (step - 1) / 2
     every = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=3)
@@ -149,7 +159,7 @@ def _table() -> npt.NDArray[np.float32]:
     distances = np.stack(nearest, axis=1)
     fits = np.exp((distances.min(1, keepdims=True) - distances) / _WIDTH)
     table: npt.NDArray[np.float32] = (fits / fits.sum(1, keepdims=True)).astype(np.float32)
-    return table.reshape(_LEVELS, _LEVELS, _LEVELS, len(COLOURS))
+    return table
 
 
 def _comparable(rgb: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -183,20 +193,19 @@ _TO_LAB = np.array(
 )
 
 
-def _cells(shares: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Means over the 7 x 7 cells, [N, 7, 7, 12]."""
-    side = _SIDE // _CELLS
-    means: npt.NDArray[np.float32] = shares.reshape(-1, _CELLS, side, _CELLS, side, len(COLOURS)).mean((2, 4))
-    return means
-
-
 @functools.cache
 def _middle() -> npt.NDArray[np.float32]:
-    """How much each pixel counts for the middle of a picture, [56, 56], 1 in all."""
+    """How much each pixel counts for the middle of a picture, cell by cell [49, 64, 1], 1 in all."""
+    side = _SIDE // _CELLS
     places = np.linspace(-1, 1, _SIDE)
     bell = np.exp(-(places**2) / (2 * _MIDDLE**2))
-    weights: npt.NDArray[np.float32] = (np.outer(bell, bell) / bell.sum() ** 2).astype(np.float32)
-    return weights
+    weights = (np.outer(bell, bell) / bell.sum() ** 2).astype(np.float32)
+    return weights.reshape(_CELLS, side, _CELLS, side).swapaxes(1, 2).reshape(_CELLS**2, side**2, 1)
+
+
+def _cells(means: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """The cells in their places, [N, 7, 7, 12]."""
+    return means[:, :-1].reshape(-1, _CELLS, _CELLS, len(COLOURS))
 
 
 def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

@@ -205,10 +205,11 @@ class DescribePhoto(OnnxTokenizer):
             rows[WHAT] = self._what(given["what"], given["what_probabilities"], wanted)
         if SAID in self.parts:
             rows[SAID] = self._best_said(given["said_probabilities"], wanted)
+        means = colours.mean_shares(images if {COLOURS, WHERE} & set(self.parts) else [])
         if COLOURS in self.parts:
-            rows[COLOURS] = self._colours(images, wanted)
+            rows[COLOURS] = self._colours(means, wanted)
         if WHERE in self.parts:
-            rows[WHERE] = self._where(images, given["regions"], given["region_probabilities"], wanted)
+            rows[WHERE] = self._where(means, given["regions"], given["region_probabilities"], wanted)
         texts = self._texts(images)
         return [
             self._picture({part: rows[part][place] for part in self.parts}, texts[place])
@@ -271,9 +272,9 @@ class DescribePhoto(OnnxTokenizer):
             rows.append(list(zip(self._said[best].tolist(), row[best].tolist(), strict=True)))
         return rows
 
-    def _colours(self, images: list[Image.Image], k: int) -> list[list[tuple[int, float]]]:
+    def _colours(self, means: npt.NDArray[np.float32], k: int) -> list[list[tuple[int, float]]]:
         rows = []
-        for row in colours.colour_probabilities(images):
+        for row in colours.colour_probabilities(means):
             best = np.argsort(-row, kind="stable")[: colours.most_colours(k)]
             rows.append([(self._colour_ids[place], float(row[place])) for place in best.tolist()])
         return rows
@@ -287,15 +288,15 @@ class DescribePhoto(OnnxTokenizer):
         return [int(one) for one in self.vocabulary.ids(REGIONS)]
 
     def _where(
-        self, images: list[Image.Image], ids: npt.NDArray[Any], chances: npt.NDArray[Any], k: int
+        self, means: npt.NDArray[np.float32], ids: npt.NDArray[Any], chances: npt.NDArray[Any], k: int
     ) -> list[list[tuple[int, float]]]:
         """For each region its name, and the thing there; with ``k`` of 2 or more its colour before that.
 
         A region's name says nothing of the picture, so its probability is 0: it is no candidate for an answer.
         """
-        shares, said = colours.region_colours(images)
+        shares, said = colours.region_colours(means)
         rows = []
-        for picture in range(len(images)):
+        for picture in range(len(means)):
             row: list[tuple[int, float]] = []
             for region in range(len(REGIONS)):
                 row.append((self._region_ids[region], 0.0))

@@ -35,7 +35,7 @@ def first(shares: np.ndarray) -> str:
 
 @pytest.mark.parametrize("name", colours.NAMES)
 def test_plain_pictures_have_their_names(name: str) -> None:
-    shares = colours.region_shares([plain(PLAIN[name])])[0]
+    shares = colours.region_shares(colours.mean_shares([plain(PLAIN[name])]))[0]
     assert [first(region) for region in shares] == [name] * 5
     assert shares.sum(1) == pytest.approx(1, abs=1e-5)
 
@@ -43,7 +43,7 @@ def test_plain_pictures_have_their_names(name: str) -> None:
 @pytest.mark.parametrize("name", ["red", "yellow", "green", "blue", "purple", "pink"])
 def test_half_in_the_shade_a_thing_keeps_its_colour(name: str) -> None:
     shade = tuple(int(255 * (value / 255 * 0.75)) for value in PLAIN[name])
-    assert first(colours.region_shares([plain((shade[0], shade[1], shade[2]))])[0, 0]) == name
+    assert first(colours.region_shares(colours.mean_shares([plain((shade[0], shade[1], shade[2]))]))[0, 0]) == name
 
 
 def test_a_probability_rises_with_how_much_there_is() -> None:
@@ -52,7 +52,7 @@ def test_a_probability_rises_with_how_much_there_is() -> None:
     for side in (0, 6, 20, 56):
         picture = plain(PLAIN["green"], (56, 56))
         picture.paste(PLAIN["red"], (28 - side // 2, 28 - side // 2, 28 + side // 2, 28 + side // 2))
-        chances.append(colours.colour_probabilities([picture])[0, place])
+        chances.append(colours.colour_probabilities(colours.mean_shares([picture]))[0, place])
     assert chances[0] < chances[1] < chances[2]
     assert chances[0] < 0.05 < 0.3 < chances[2] < 1
     assert chances[3] > chances[0]
@@ -62,7 +62,7 @@ def test_regions_are_told_apart() -> None:
     picture = plain(PLAIN["white"], (70, 70))
     picture.paste(PLAIN["blue"], (0, 0, 70, 30))  # above
     picture.paste(PLAIN["green"], (0, 40, 70, 70))  # below
-    shares, chances = colours.region_colours([picture])
+    shares, chances = colours.region_colours(colours.mean_shares([picture]))
     by_region = dict(zip(colours.REGIONS, shares[0], strict=True))
     assert first(by_region["top"]) == "blue" and first(by_region["bottom"]) == "green"
     assert by_region["left"] == pytest.approx(by_region["right"], abs=1e-5)
@@ -76,11 +76,11 @@ def test_regions_are_told_apart() -> None:
 
 def test_a_picture_says_the_same_alone_and_among_others() -> None:
     pictures = [plain(rgb, (30 + place, 50)) for place, rgb in enumerate(PLAIN.values())]
-    together = colours.colour_probabilities(pictures)
-    alone = np.concatenate([colours.colour_probabilities([picture]) for picture in pictures])
+    together = colours.colour_probabilities(colours.mean_shares(pictures))
+    alone = np.concatenate([colours.colour_probabilities(colours.mean_shares([picture])) for picture in pictures])
     assert np.array_equal(together, alone)
     assert together.dtype == np.float32 and together.shape == (12, 12)
-    assert colours.colour_probabilities([]).shape == (0, 12)
+    assert colours.colour_probabilities(colours.mean_shares([])).shape == (0, 12)
 
 
 def test_names_are_portable_words_and_known_once() -> None:

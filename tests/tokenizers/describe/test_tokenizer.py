@@ -18,7 +18,7 @@ from icl_vision import ImageTokenizer, ImageWords
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, PyramidError, UnknownWordError, UsageError
 from icl_vision.testing import sample_images, tokenizer_checks
 from icl_vision.tokenizers.base import ImageTokenizer as Base
-from icl_vision.tokenizers.describe import reading
+from icl_vision.tokenizers.describe import colours, reading
 from icl_vision.tokenizers.describe import tokenizer as module
 from icl_vision.tokenizers.describe.tokenizer import DescribePhoto
 from icl_vision.tokenizers.words_cache import CachedTokenizer, WordsCache
@@ -110,9 +110,9 @@ def test_parts_are_chosen_and_only_they_are_computed(
     assert tokenizer.parts == ("what", "said") and tokenizer.reader is None
     words = tokenizer.encode(picture)[0]
     assert words.words() == [*whole.words("what"), *whole.words("said")]  # type: ignore[arg-type]
-    colours = load(parts=["colours"])
+    alone = load(parts=["colours"])
     monkeypatch.setattr(DescribePhoto, "_start", lambda *_: pytest.fail("the graph was started"))
-    assert colours.encode(picture)[0].words() == whole.words("colours")  # type: ignore[arg-type]
+    assert alone.encode(picture)[0].words() == whole.words("colours")  # type: ignore[arg-type]
     for bad, message in (
         (["where"], "at least one of what, said, colours; got where"),
         ([], "at least one of what, said, colours; got none"),
@@ -132,7 +132,7 @@ def test_black_and_white_come_from_colours_alone(load: Callable[..., DescribePho
 def test_names_of_regions_and_colours_are_no_things(load: Callable[..., DescribePhoto], picture: Image.Image) -> None:
     tokenizer = load(parts=WORDY)
     ids = np.array([[tokenizer.vocabulary.ids(["left", "red", "dog", "cat", "top", "sun", "sea", "car"])] * 5])
-    (row,) = tokenizer._where([picture], ids, np.full(ids.shape, 0.25), 2)
+    (row,) = tokenizer._where(colours.mean_shares([picture]), ids, np.full(ids.shape, 0.25), 2)
     words = [tokenizer.vocabulary.words[one] for one, _ in row]
     assert words[2::3] == ["dog"] * 5 and words[::3] == ["top", "bottom", "left", "right", "centre"]
 
