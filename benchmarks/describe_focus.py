@@ -7,8 +7,7 @@ how words are chosen (tokenizers/describe/focus.py), LLMs.
 
 An answer counts as there if its word, or its plural or singular, is among the words. ``first n`` are the words in the
 order in which they would stand in a prompt, parts one after another, names of regions not counted; so both ways are
-compared at the same number of words. ``probability`` is the mean probability of the answer's word among those chosen
-and among all, what fused answering starts from.
+compared at the same number of words.
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ import numpy as np
 from _common import header, write
 
 FIRST = (1, 3, 5, 10, 20)
+BY_K = (3, 5, 10, 20, 64)
 PARTS = ("what", "said", "colours", "where")
 
 
@@ -105,7 +105,22 @@ def main() -> None:
         group: {"n": len(rows["asked"]), **{way: shares(places) for way, places in rows.items()}}
         for group, rows in ways.items()
     }
-    print(json.dumps({key: document[key] for key in ("n", "k", "words", "answer_among")}, indent=2))
+    document["by_k"] = {}
+    for k in BY_K:
+        found: dict[str, list[tuple[bool, int]]] = {"asked": [], "not asked": []}
+        cut = dict(zip(files, tokenizer.encode(files, k), strict=True))
+        for file, question, answer, _ in asked:
+            for way, chosen in (("asked", tokenizer.focus(whole[file], question, k)), ("not asked", cut[file])):
+                words = in_order(chosen)
+                found[way].append((place(words, answer) is not None, len(words)))
+        document["by_k"][str(k)] = {
+            way: {
+                "answer_there": round(100 * float(np.mean([there for there, _ in rows])), 1),
+                "words": round(float(np.mean([count for _, count in rows])), 1),
+            }
+            for way, rows in found.items()
+        }
+    print(json.dumps({key: document[key] for key in ("n", "k", "words", "answer_among", "by_k")}, indent=2))
     if arguments.out:
         write(arguments.out, document)
 
