@@ -200,12 +200,14 @@ def _middle() -> npt.NDArray[np.float32]:
     places = np.linspace(-1, 1, _SIDE)
     bell = np.exp(-(places**2) / (2 * _MIDDLE**2))
     weights = (np.outer(bell, bell) / bell.sum() ** 2).astype(np.float32)
-    return weights.reshape(_CELLS, side, _CELLS, side).swapaxes(1, 2).reshape(_CELLS**2, side**2, 1)
+    by_cell: npt.NDArray[np.float32] = weights.reshape(_CELLS, side, _CELLS, side).swapaxes(1, 2)
+    return by_cell.reshape(_CELLS**2, side**2, 1)
 
 
 def _cells(means: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The cells in their places, [N, 7, 7, 12]."""
-    return means[:, :-1].reshape(-1, _CELLS, _CELLS, len(COLOURS))
+    cells: npt.NDArray[np.float32] = means[:, :-1].reshape(-1, _CELLS, _CELLS, len(COLOURS))
+    return cells
 
 
 def _sigmoid(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
