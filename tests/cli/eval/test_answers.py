@@ -82,7 +82,8 @@ def test_an_llm_is_spoken_to_as_one_says(data: Path, monkeypatch: pytest.MonkeyP
         return connect(llm, **options)
 
     monkeypatch.setattr(llms, "connect", noted)
-    command = ["answers", "--data", data, "--split", "test", "--llm", "openai:some", "--rows", "blind", "--dry-run"]
+    command = ["answers", "--data", data, "--split", "test", "--rows", "blind", "--dry-run"]
+    command += ["--llm", "openai-compatible:some@http://127.0.0.1:9"]
     invoke(*command, "--api", "completions")
     assert asked[0] == {"api": "completions"}
     asked.clear()
