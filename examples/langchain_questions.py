@@ -56,7 +56,11 @@ class ScriptedModel(BaseChatModel):
 
 
 def make_tools(
-    images: ImageRegistry, llm: Any = "local", tokenizer: Any = "words-photo", k: int | None = None, held_out: int = 3
+    images: ImageRegistry,
+    llm: Any = "local",
+    tokenizer: Any = "describe-photo",
+    k: int | None = None,
+    held_out: int = 3,
 ) -> list[Any]:
     """Both tools over the images of one registry. held_out: packaged examples at the end that they are not shown."""
     photographs, questions, answers = (column[:-held_out] for column in packaged_examples())

@@ -21,7 +21,7 @@ import tiny_describe
 from drawn_signs import HOSTILE, sign
 from PIL import Image
 
-from icl_vision import ImageWords, VisualQA
+from icl_vision import ImageTokenizer, ImageWords, VisualQA
 from icl_vision.errors import ArtefactDamagedError, ArtefactError, ArtefactNotFoundError, UsageError
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.tokenizers.describe import reading
@@ -299,6 +299,14 @@ class TestInDescribePhoto:
         assert tokenizer.to_text(bakery).endswith('; text: "FRESH BREAD"')
         assert tokenizer.from_text(tokenizer.to_text(bakery)) == bakery
         assert RapidReader().identity in str(tokenizer.card)
+
+    def test_the_packaged_one_reads_a_shop_sign_and_keeps_it_for_a_question_about_it(self) -> None:
+        tokenizer = ImageTokenizer.from_pretrained("describe-photo")
+        (words,) = tokenizer.encode(sign("FRESH BREAD", (640, 480), letters=60), 5)
+        assert isinstance(words, ImageWords) and words.text == ("FRESH BREAD",) and words.words("what")
+        asked = tokenizer.focus(words, "what does the sign say?")
+        assert isinstance(asked, ImageWords) and asked.text == ("FRESH BREAD",)
+        assert tokenizer.to_text(asked).endswith('text: "FRESH BREAD"')
 
     def test_another_part_alone_opens_no_reader(self, tokenizer: DescribePhoto) -> None:
         silent = DescribePhoto(tokenizer.folder, parts=("what", "said"), providers="cpu", threads=1)
