@@ -349,6 +349,9 @@ class AnsweringEvaluation:
         elif name == names.PRIOR:
             usual = Counter(self._of_type(item)).most_common(1)
             answer = usual[0][0] if usual else ""
+        elif name == names.CONSTANT:
+            asked = (other for other in self.bench.asked if other.type == item.type)
+            answer = Counter(most_usual(other.answers) for other in asked).most_common(1)[0][0]
         elif name == names.VISION:
             answer = self._by_vision(row, item)
         else:

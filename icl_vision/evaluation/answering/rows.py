@@ -43,7 +43,8 @@ class Words:
     llm: bool = True
 
 
-BLIND, PRIOR, COPIED, VISION, HUMAN, TEMPLATE = "blind", "prior", "copied", "vision", "human", "template"
+BLIND, PRIOR, CONSTANT, COPIED = "blind", "prior", "constant", "copied"
+VISION, HUMAN, TEMPLATE = "vision", "human", "template"
 DESCRIBE, DESCRIBE_ALL, DESCRIBE_NEAR = "describe", "describe-all", "describe-near"
 PHOTO, ASCII = "words-photo", "ascii"
 CAPTION, SHUFFLED, OTHER, GIVEN = "caption", "caption-shuffled", "other", "given"
@@ -55,6 +56,10 @@ WORDS: Final[dict[str, Words]] = {
         Words(
             PRIOR, "no LLM: the most frequent answer to questions of the same type about other pictures",
             tasks=("answers",), llm=False,
+        ),
+        Words(
+            CONSTANT, "no LLM: the one answer that is right of most questions of the type, which nobody could know "
+            "before; the highest that a constant guess can come", tasks=("answers",), llm=False,
         ),
         Words(COPIED, "no LLM: the nearest example's answer or caption, copied", llm=False),
         Words(
@@ -93,7 +98,7 @@ WORDS: Final[dict[str, Words]] = {
 """Every name that a row may begin with."""
 
 ANSWERS: Final = (
-    BLIND, PRIOR, COPIED, VISION, DESCRIBE, DESCRIBE_NEAR, PHOTO, CAPTION, OTHER,
+    BLIND, PRIOR, CONSTANT, COPIED, VISION, DESCRIBE, DESCRIBE_NEAR, PHOTO, CAPTION, OTHER,
     "blind:greedy", "describe:greedy", "describe-all:greedy", "words-photo:greedy", "spae-5:greedy", "spae-21:greedy",
     "spae-85:greedy", "ascii:greedy", "caption:greedy", "caption-shuffled:greedy",
 )  # fmt: skip

@@ -140,7 +140,7 @@ def _compared(
     scores: Scores, rows: Sequence[Row], items: Mapping[str, Question], metric: str, seed: int
 ) -> list[dict[str, Any]]:
     """The row the table is about against all others, every other that asks the LLM against the blind one of its method,
-    and the first, type by type, against the prior; corrected for how many they are."""
+    and the first, type by type, against the constant answer, or the prior; corrected for how many they are."""
     pairs: list[tuple[str, str, str]] = []
     main = aimed(scores)
     present = [row for row in rows if scores.get(row.name)]
@@ -150,9 +150,10 @@ def _compared(
         blind = f"{names.BLIND}:{row.method}"
         if row.method and row.name not in (main, blind) and scores.get(blind):
             pairs.append((row.name, blind, ""))
-    if main is not None and scores.get(names.PRIOR):
+    guess = next((name for name in (names.CONSTANT, names.PRIOR) if scores.get(name)), None)
+    if main is not None and guess is not None:
         types = sorted({items[item].type for item in scores[main]} - {""})
-        pairs += [(main, names.PRIOR, kind) for kind in types if len(types) > 1]
+        pairs += [(main, guess, kind) for kind in types if len(types) > 1]
     found = [_pair(scores, first, second, kind, items, metric, seed) for first, second, kind in pairs]
     known = [pair for pair in found if pair is not None]
     for pair, corrected in zip(known, holm([pair["p"] for pair in known]) if metric == "exact" else [], strict=False):

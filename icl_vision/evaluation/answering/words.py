@@ -79,7 +79,7 @@ class PicturesInWords:
             CapabilityError: the row needs what the set does not have.
             ImageError: a picture cannot be used.
         """
-        if words.name in (rows.BLIND, rows.PRIOR, rows.COPIED, rows.HUMAN):
+        if words.name in (rows.BLIND, rows.PRIOR, rows.CONSTANT, rows.COPIED, rows.HUMAN):
             return ()
         return tuple(self._of(words, picture, item) for picture in item.pictures)
 

@@ -151,6 +151,17 @@ def test_vision_without_an_llm_takes_the_types_prior_in_its_place(tmp_path: Path
     assert finished.results["usage"]["requests"] == 0
 
 
+def test_a_prior_that_leaves_the_question_out_may_be_worse_than_a_constant(tmp_path: Path) -> None:
+    """With as many of the one as of the other, leaving a question out makes the other answer the more frequent."""
+    data = tuple(
+        Question(str(n), (Picture(f"p{n}", text="x"),), "how many", ("two" if n % 2 else "three",), "number")
+        for n in range(8)
+    )
+    finished = evaluation(rows=("prior", "constant"), bench=Bench("halves", data, data)).run(tmp_path)
+    rows = rows_of(finished.results)
+    assert rows["prior"]["figure"]["accuracy"] == 0.0 and rows["constant"]["figure"]["accuracy"] == 0.5
+
+
 def test_captions_are_judged_by_those_of_others(tmp_path: Path) -> None:
     photo = loaded("words-photo")
     bench = caption_bench(captions(), "test", tokenizer=photo, shots=2)

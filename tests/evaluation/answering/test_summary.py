@@ -61,6 +61,8 @@ def test_the_row_that_a_table_is_about_is_compared_with_all_others_and_by_type()
         ("describe:fused", "prior", "colour"),
         ("describe:fused", "prior", "object"),
     ]
+    guessed = summed({**RIGHT, "constant": 8})["comparisons"]
+    assert [pair["rows"][1] for pair in guessed if pair["type"]] == ["constant", "constant"]
     first = summed()["comparisons"][0]
     assert (first["only_a"], first["only_b"], first["difference"]) == (10, 0, 0.25)
     assert first["p"] == pytest.approx(2 / 2**10) and first["p_holm"] > first["p"] and first["verdict"] == "better"
