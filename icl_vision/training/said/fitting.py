@@ -26,8 +26,8 @@ from icl_vision.models.words.describe import SaidHead
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the head is fitted. The weight decays were chosen by five-fold cross-validation on the tuning captions, ``most``
-    by the same with ridge regressions (docs/describe-photo.md); axes, rank and steps were set, not tuned.
+    """How the head is fitted (docs/describe-photo.md). The weight decays were chosen by five-fold cross-validation on
+    the tuning captions, ``most`` by the same with ridge regressions; axes, rank and steps were set, not tuned.
 
     axes: principal axes of the views. shared, own: weight decay of A and of u. steps: of L-BFGS at most. rank: of the
     linear map. most: how many times a picture of a small set may count, where sets differ in size.
