@@ -20,7 +20,7 @@ def _calls(tree: ast.AST, name: str) -> list[ast.Call]:
     return [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == name]
 
 
-_NOT_OWN = ("_FABRIC", "__name__.partition('.')[0]")
+_NOT_OWN = ("_FABRIC", "_RAPIDOCR", "__name__.partition('.')[0]")
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -41,7 +41,12 @@ def test_what_a_command_prints(name: str, files: Path, work: Path) -> None:
     if name == "eval-compare":
         document_of(scenarios().COMMANDS["eval-few-shot"].with_json)
     old = json.loads((files / "json" / f"{name}.json").read_text(encoding="utf-8"))
-    assert differences(old, document_of(command.with_json)) == []
+    new = document_of(command.with_json)
+    if name in ("prompts-list", "prompts-validate"):
+        # Templates of later tasks stand among them; those of 0.1.0 must all be there, in their order.
+        known = {template["name"] for template in old["templates"]}
+        new["templates"] = [template for template in new["templates"] if template["name"] in known]
+    assert differences(old, new) == []
 
 
 def test_every_command_that_prints_json_is_among_them() -> None:
@@ -56,9 +61,9 @@ def test_every_command_that_prints_json_is_among_them() -> None:
 
     kept = {command.arguments[:2] for command in scenarios().COMMANDS.values()}
     kept |= {path[:1] for path in kept}
-    # Not of 0.1.0, or made of what takes a CLIP model or a long training.
-    unknown = [path for path in leaves(main, ()) if path not in kept and path not in {("build", "words"), ("export",)}]
-    assert unknown == []
+    long = {("build", "words"), ("export",)}  # made of what takes a CLIP model or a long training
+    later = {("answer",), ("caption",), ("build", "describe"), ("eval", "answers"), ("eval", "captions")}
+    assert {path for path in leaves(main, ()) if path not in kept} == long | later
 
 
 def test_a_missing_or_changed_field_is_found() -> None:

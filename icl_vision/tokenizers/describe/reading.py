@@ -58,7 +58,7 @@ MAX_CHARACTERS_IN_ALL: Final = 400
 _LEAST_SIDE = 8  # pixels: no letter is lower
 _MOST_BOXES = 100  # pieces of text that are recognised at all, so that a page of print cannot take minutes
 _MODELS = {"Det": "*_det_*.onnx", "Cls": "*_cls_*.onnx", "Rec": "*_rec_*.onnx"}
-_LOGGER = "RapidOCR"
+_RAPIDOCR = "RapidOCR"
 
 
 @dataclass(frozen=True, slots=True)
@@ -400,7 +400,7 @@ def _missing() -> MissingExtraError:
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
     """Whatever rapidocr does to its logger (a handler of its own, a line for every picture without text) is undone."""
-    logger = logging.getLogger(_LOGGER)
+    logger = logging.getLogger(_RAPIDOCR)
     before = logger.level, list(logger.handlers), logger.propagate
     logger.setLevel(logging.CRITICAL + 1)
     try:
