@@ -406,25 +406,13 @@ class _Asking(Generic[T]):
         """What comes back last about a query that one inquiry does not settle."""
         assert self._group.then is not None
         while (following := self._group.then(query, reply)) is not None:
-            reply = await self._reply(following)
+            (reply,) = await self._replies([following])
         return reply
 
-    async def _reply(self, inquiry: Inquiry) -> Reply | Exception:
+    async def _replies(self, call: Sequence[int | Inquiry]) -> list[Reply | Exception]:
+        """What comes back of inquiries; where the number of a query stands, its first is made now."""
         try:
-            await self._refuse([inquiry])
-            if inquiry.writing is None:
-                return (await score(self._llm, [inquiry]))[0]
-            return await complete(self._llm, inquiry)
-        except LLMNoAnswerError as error:
-            return error  # whoever asks may go on without
-        except Exception as error:
-            if not self._keep_errors:
-                raise
-            return error
-
-    async def _replies(self, call: Sequence[int]) -> list[Reply | Exception]:
-        try:
-            inquiries = [self._group.inquiry(query) for query in call]
+            inquiries = [asked if isinstance(asked, Inquiry) else self._group.inquiry(asked) for asked in call]
             await self._refuse(inquiries)
             if inquiries[0].writing is None:
                 if self._keep_errors:
@@ -433,12 +421,13 @@ class _Asking(Generic[T]):
             if len(inquiries) == 1:
                 return [await complete(self._llm, inquiries[0])]
         except Exception as error:
+            # Where something may follow, who asks may go on without an answer.
             if not self._keep_errors and not (self._group.then and isinstance(error, LLMNoAnswerError)):
                 raise
             if len(call) == 1:
                 return [error]
         # Answers are written one by one; and where one query cannot be asked, the others must not pay for it.
-        return [reply for query in call for reply in await self._replies([query])]
+        return [reply for asked in call for reply in await self._replies([asked])]
 
     async def _refuse(self, inquiries: Sequence[Inquiry]) -> None:
         if self._check is not None:

@@ -173,12 +173,11 @@ class ImageTokenizer(ABC):
         """
         if about is None:
             return self._encode_batches(self._batches(images), k)
-        self._check_can_focus()
+        check_can_focus(self.name, self.can_focus)
         if k is not None:
             self.layout_for(self._checked_k(k))
         texts = about if isinstance(about, str) else list(about)
-        words = self._encode_batches(self._batches(images), self.focus_from)
-        return [self.focus(row, text, k) for row, text in zip(words, one_each(texts, len(words)), strict=True)]
+        return focus_each(self, self._encode_batches(self._batches(images), self.focus_from), texts, k)
 
     def focus(self, words: TokenPyramid, about: str, k: int | None = None) -> TokenPyramid:
         """Those of an image's words that bear on a text, the closest first; the rest is dropped.
@@ -195,9 +194,8 @@ class ImageTokenizer(ABC):
             UsageError: ``can_focus`` is False, or ``about`` is no text.
             PyramidError, VocabularyError: words of another tokenizer; this tokenizer has no such ``k``.
         """
-        self._check_can_focus()
-        if not isinstance(about, str) or not about.strip():
-            raise UsageError(f"about must say what the words are wanted for (a question); got {checks.shown(about)}")
+        check_can_focus(self.name, self.can_focus)
+        check_wanted(about)
         self._check_pyramid(words)
         wanted = None if k is None else self._checked_k(k)
         if wanted is not None:
@@ -335,13 +333,6 @@ class ImageTokenizer(ABC):
             return isinstance(pyramid, ImageWords) and set(pyramid.names) <= set(self.parts)
         return pyramid.layout == layout
 
-    def _check_can_focus(self) -> None:
-        if not self.can_focus:
-            raise UsageError(
-                f"the tokenizer {self.name!r} says the same of an image whatever it is asked (can_focus=False); leave "
-                "about= out"
-            )
-
     def _batches(self, images: Images) -> Iterator[list[Image.Image]]:
         """Images loaded ``batch_size`` at a time, so that a list of thousands of paths never is in memory at once."""
         size = self._checked_batch_size()
@@ -355,17 +346,40 @@ class ImageTokenizer(ABC):
             yield batch
 
 
-def one_each(about: str | list[str], images: int) -> list[str]:
-    """What the words of each image are wanted for: one text for all, or one an image.
+def focus_each(
+    tokenizer: ImageTokenizer, words: Sequence[TokenPyramid], about: str | list[str], k: int | None
+) -> list[TokenPyramid]:
+    """``focus`` of the words of each image. about: one text for all of them, or one an image.
 
     Raises:
-        UsageError: as many texts as images must be given.
+        UsageError: as many texts as images must be given; and as ``focus``.
     """
-    if isinstance(about, str):
-        return [about] * images
-    if len(about) != images:
-        raise UsageError(f"about must be one text, or one an image; got {len(about)} for {images} images")
-    return about
+    texts = [about] * len(words) if isinstance(about, str) else about
+    if len(texts) != len(words):
+        raise UsageError(f"about must be one text, or one an image; got {len(texts)} for {len(words)} images")
+    return [tokenizer.focus(row, text, k) for row, text in zip(words, texts, strict=True)]
+
+
+def check_can_focus(name: str, can_focus: bool) -> None:
+    """Refuse ``about`` for a tokenizer that does not take it.
+
+    Raises:
+        UsageError: ``can_focus`` is False.
+    """
+    if not can_focus:
+        raise UsageError(
+            f"the tokenizer {name!r} says the same of an image whatever it is asked (can_focus=False); leave about= out"
+        )
+
+
+def check_wanted(about: object) -> None:
+    """Refuse what words cannot be chosen by.
+
+    Raises:
+        UsageError: ``about`` is empty or no text.
+    """
+    if not isinstance(about, str) or not about.strip():
+        raise UsageError(f"about must say what the words are wanted for (a question); got {checks.shown(about)}")
 
 
 def digest_of_words(tokenizer: Tokenizer) -> str:

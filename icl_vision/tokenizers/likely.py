@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
+from types import MappingProxyType
 
 from icl_vision.contracts import Tokenizer
 
@@ -32,7 +33,7 @@ def likely_words(tokenizer: Tokenizer, k: int | None, texts: Iterable[str]) -> l
     if len(vocabulary) <= SMALL:
         return list(vocabulary)
     own = [word for text in texts for word in text.split()]
-    known = _packaged(tokenizer.name)
+    known = packaged_list("likely_words", tokenizer.name)
     listed: list[str] = []
     card = tokenizer.card
     graphs = {**(card.get("files") or {}), **(card.get("whole") or {})}
@@ -43,18 +44,22 @@ def likely_words(tokenizer: Tokenizer, k: int | None, texts: Iterable[str]) -> l
 
 
 @functools.cache
-def _packaged(name: str) -> tuple[str, dict[str, int]] | None:
-    """The hash of the encoder that a list was made for, and the rank of each of its words."""
+def packaged_list(folder: str, name: str) -> tuple[str, Mapping[str, float]] | None:
+    """A packaged list of words with a number each ("0.25 dog" a line): the hash of the encoder that it was made for,
+    and the numbers; None where there is no such list.
+
+    folder: of the artefacts. name: the tokenizer's.
+    """
     if not name.replace("-", "").isalnum():
         return None
-    listed = files("icl_vision") / "artefacts" / "likely_words" / f"{name}.txt"
+    listed = files("icl_vision") / "artefacts" / folder / f"{name}.txt"
     if not listed.is_file():
         return None
-    encoder, ranks = "", dict[str, int]()
+    encoder, numbers = "", dict[str, float]()
     for line in listed.read_text(encoding="utf-8").splitlines():
         if line.startswith("# encoder.onnx "):
             encoder = line.split()[-1]
         elif not line.startswith("#") and line:
-            rank, _, word = line.partition(" ")
-            ranks[word] = int(rank)
-    return encoder, ranks
+            number, _, word = line.partition(" ")
+            numbers[word] = float(number)
+    return encoder, MappingProxyType(numbers)

@@ -15,9 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision import checks
-from icl_vision.errors import UsageError
-from icl_vision.tokenizers.base import ImageTokenizer, digest_of_words, one_each
+from icl_vision.tokenizers.base import ImageTokenizer, check_can_focus, check_wanted, digest_of_words, focus_each
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -70,8 +68,7 @@ class WrappedTokenizer:
             return self._encode_words(images, k)
         inner = self._focusing()
         texts = about if isinstance(about, str) else list(about)
-        words = self._encode_words(images, inner.focus_from)
-        return [inner.focus(row, text, k) for row, text in zip(words, one_each(texts, len(words)), strict=True)]
+        return focus_each(inner, self._encode_words(images, inner.focus_from), texts, k)
 
     def _encode_words(self, images: Any, k: int | None) -> list[TokenPyramid]:
         """``encode`` without ``about``: what a subclass changes."""
@@ -102,11 +99,7 @@ class WrappedTokenizer:
         Raises:
             UsageError: it is not.
         """
-        if not self.can_focus:
-            raise UsageError(
-                f"the tokenizer {self.inner.name!r} says the same of an image whatever it is asked (can_focus=False); "
-                "leave about= out"
-            )
+        check_can_focus(self.inner.name, self.can_focus)
         return cast(ImageTokenizer, self.inner)
 
     def embed(self, images: Any) -> npt.NDArray[np.float32]:
@@ -172,15 +165,9 @@ def check_about(tokenizer: Tokenizer, about: str | None) -> None:
     Raises:
         UsageError: ``about`` is empty or no text, or this tokenizer takes none (``can_focus`` is False).
     """
-    if about is None:
-        return
-    if not isinstance(about, str) or not about.strip():
-        raise UsageError(f"about must say what the words are wanted for (a question); got {checks.shown(about)}")
-    if not whole(tokenizer).can_focus:
-        raise UsageError(
-            f"the tokenizer {tokenizer.name!r} says the same of an image whatever it is asked (can_focus=False); leave "
-            "about= out"
-        )
+    if about is not None:
+        check_wanted(about)
+        check_can_focus(tokenizer.name, whole(tokenizer).can_focus)
 
 
 def fingerprint(tokenizer: Tokenizer) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from icl_vision.tokenizers import rates
+from icl_vision.tokenizers import likely
 from icl_vision.tokenizers.rates import LEAST, word_rates
 
 
@@ -19,14 +19,14 @@ def test_rates_hold_for_one_encoder(tmp_path: Any, monkeypatch: pytest.MonkeyPat
     folder = tmp_path / "artefacts" / "word_rates"
     folder.mkdir(parents=True)
     (folder / "mine.txt").write_text("# measured somewhere\n# encoder.onnx abc\n0.5 dog\n0.0121 cat\n")
-    monkeypatch.setattr(rates, "files", lambda package: tmp_path)
-    rates._packaged.cache_clear()
+    monkeypatch.setattr(likely, "files", lambda package: tmp_path)
+    likely.packaged_list.cache_clear()
     try:
         assert word_rates(tokenizer("mine", "abc")) == {"dog": 0.5, "cat": 0.0121}
         assert word_rates(tokenizer("mine", "another")) == {} == word_rates(tokenizer("other", "abc"))
         assert word_rates(tokenizer("../mine", "abc")) == {} == word_rates(SimpleNamespace(name="mine", card={}))
     finally:
-        rates._packaged.cache_clear()
+        likely.packaged_list.cache_clear()
 
 
 def test_packaged_rates_are_rates() -> None:

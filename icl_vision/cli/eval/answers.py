@@ -9,8 +9,15 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.options.common import ListsCommand, json_option, quiet_option, seed_option, trust_option
-from icl_vision.cli.options.measuring import answering_options, measure, needs_out, path_or_name, task_options
+from icl_vision.cli.options.common import (
+    ListsCommand,
+    json_option,
+    quiet_option,
+    seed_option,
+    task_options,
+    trust_option,
+)
+from icl_vision.cli.options.measuring import answering_options, measure, path_or_name
 from icl_vision.cli.options.runs import RunOptions, run_options
 
 NAMES = ("easy-vqa", "operator-induction", "operator-induction-text")
@@ -76,7 +83,7 @@ def command(
     from icl_vision.evaluation.answering.evaluation import AnsweringEvaluation
     from icl_vision.evaluation.answering.readers import read_questions
 
-    needs_out(run)
+    run.needs_out()
     config = AnsweringConfig("answers", rows, n, shots, seed, k, task_options(options))
     found = read_questions(path_or_name(data, NAMES), images=images, shots=shots or None, seed=seed, trust=trust)
     bench = question_bench(found, split, shots=shots, seed=seed)

@@ -9,8 +9,15 @@ from pathlib import Path
 
 import click
 
-from icl_vision.cli.options.common import ListsCommand, json_option, quiet_option, seed_option, trust_option
-from icl_vision.cli.options.measuring import answering_options, measure, needs_out, task_options
+from icl_vision.cli.options.common import (
+    ListsCommand,
+    json_option,
+    quiet_option,
+    seed_option,
+    task_options,
+    trust_option,
+)
+from icl_vision.cli.options.measuring import answering_options, measure
 from icl_vision.cli.options.runs import RunOptions, run_options
 
 
@@ -68,7 +75,7 @@ def command(
     from icl_vision.evaluation.answering.readers import read_captions
     from icl_vision.evaluation.answering.rows import PHOTO
 
-    needs_out(run)
+    run.needs_out()
     config = AnsweringConfig("captions", rows, n, shots, seed, k, task_options(options))
     found = read_captions(data, trust=trust)
     others = [read_captions(path, trust=trust) for path in examples]

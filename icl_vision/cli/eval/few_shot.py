@@ -22,22 +22,18 @@ from icl_vision.cli.options.common import (
     quiet_option,
     say,
     seed_option,
+    task_options,
     tokenizer_option,
     trust_option,
     try_out,
 )
-from icl_vision.cli.options.runs import RunOptions, run_options
+from icl_vision.cli.options.runs import RunOptions, run_options, slotted
 from icl_vision.errors import UsageError
 from icl_vision.files.trust import Reader
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
-    from icl_vision.contracts import TextLLM
     from icl_vision.evaluation.few_shot.benchmark import FewShotBenchmark
-
-SLOTS = 4
-"""Prefix caches of an LLM on this machine: direct prompts with and without task induction, the channel's, one more."""
-
 
 _CONFIG = "icl_vision.cli.eval.few_shot.config"
 
@@ -239,8 +235,7 @@ def command(
 
     if not trust:
         _check_paths(click.get_current_context())
-    if run.out is None and not run.dry_run:
-        raise click.UsageError("--out RUN is needed, the folder that keeps every answer (or --dry-run)")
+    run.needs_out()
     if save_episodes is not None:
         try_out(save_episodes, folder=False)
     config = BenchmarkConfig(
@@ -254,10 +249,10 @@ def command(
         controls=tuple(control.name for control in parse_controls(controls)),
         control_episodes=control_episodes,
         control_scorer=control_scorer,
-        options={"template": template, "templates": templates, **_options(options)},
+        options={"template": template, "templates": templates, **task_options(options)},
         quoted=quoted,
     )
-    parts = run.connect(_llm(llm), tokenizer)
+    parts = run.connect(slotted(llm), tokenizer)
     benchmark = FewShotBenchmark(
         data, llm=parts.llm, tokenizer=parts.tokenizer, config=config, images=images, trust=trust
     )
@@ -310,14 +305,6 @@ def _run(benchmark: FewShotBenchmark, run: RunOptions, concurrency: int, *, as_j
         raise click.exceptions.Exit(1)
 
 
-def _llm(spec: str) -> TextLLM:
-    """The LLM; an embedded one with a prefix cache for each kind of prompt."""
-    from icl_vision.llms import connect
-
-    llm = connect(spec)  # starts nothing yet
-    return connect(spec, slots=SLOTS) if llm.profile.embedded else llm
-
-
 def _named(names: tuple[str, ...], known: tuple[str, ...]) -> tuple[str, ...]:
     """The rows that are named, in the order of the table; "all" and "none" stand alone. Unknown names are kept."""
     if "all" in names or "none" in names:
@@ -352,21 +339,6 @@ def _check_paths(context: click.Context) -> None:
     for text in said("options") or ():
         if text.partition("=")[0].strip().replace("-", "_") == "templates":
             reader.place("folder of templates", text.partition("=")[2], "--templates DIR")
-
-
-def _options(texts: tuple[str, ...]) -> dict[str, Any]:
-    from icl_vision.files.reading import load_yaml
-
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--option must be NAME=VALUE; got {text!r}")
-        try:
-            values[name.strip().replace("-", "_")] = load_yaml(value)
-        except ValueError as error:
-            raise UsageError(f"--option {text!r}: the value is not YAML: {error}") from error
-    return values
 
 
 def _read_config(path: Path, command: click.Command) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from icl_vision.cli.options.common import (
     trust_option,
     try_out,
 )
-from icl_vision.cli.options.runs import Parts, RunOptions, run_options
+from icl_vision.cli.options.runs import Parts, RunOptions, print_plan, run_options
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -360,10 +360,4 @@ class AnsweringOptions:
             known = len(arguments[0]) - len(missing)
             arguments = tuple([row[number] for number in missing] for row in arguments)
         plan: Callable[..., Plan] = task.plan
-        planned = plan(*arguments, prices=self.run.price_table())
-        if self.as_json:
-            print_json(planned.to_dict() | {"already_answered": known})
-            return
-        if known:
-            click.echo(f"already answered    {known:,}")
-        click.echo(str(planned))
+        print_plan(plan(*arguments, prices=self.run.price_table()), known, as_json=self.as_json)

@@ -139,6 +139,26 @@ force_option = click.option(
 )
 
 
+def task_options(texts: Sequence[str]) -> dict[str, Any]:
+    """The values of --option NAME=VALUE by name.
+
+    Raises:
+        UsageError: one that is not NAME=VALUE, or no YAML.
+    """
+    from icl_vision.files.reading import load_yaml
+
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise UsageError(f"--option must be NAME=VALUE; got {text!r}")
+        try:
+            values[name.strip().replace("-", "_")] = load_yaml(value)
+        except ValueError as error:
+            raise UsageError(f"--option {text!r}: the value is not YAML: {error}") from error
+    return values
+
+
 def print_json(document: Any) -> None:
     """The one JSON document of a `--json` run."""
     from icl_vision.files.storage import json_text

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from icl_vision.cli.options.common import kept, print_json, progress_wanted, say
-from icl_vision.cli.options.runs import Parts, RunOptions
-from icl_vision.errors import UsageError
+from icl_vision.cli.options.runs import Parts, RunOptions, slotted
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -24,10 +23,6 @@ if TYPE_CHECKING:
     from icl_vision.evaluation.answering.rows import Row
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-SLOTS = 4
-"""Prefix caches of an LLM on this machine: one for prompts without words, which most rows share, others for those
-with."""
 
 _OPTIONS = (
     click.option(
@@ -115,26 +110,6 @@ def answering_options(function: F) -> F:
     return function
 
 
-def task_options(texts: Sequence[str]) -> dict[str, Any]:
-    """The values of --option by name.
-
-    Raises:
-        UsageError: one that is not NAME=VALUE, or no YAML.
-    """
-    from icl_vision.files.reading import load_yaml
-
-    values = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise UsageError(f"--option must be NAME=VALUE; got {text!r}")
-        try:
-            values[name.strip().replace("-", "_")] = load_yaml(value)
-        except ValueError as error:
-            raise UsageError(f"--option {text!r}: the value is not YAML: {error}") from error
-    return values
-
-
 def measure(
     llms: Sequence[str],
     api: str,
@@ -157,7 +132,7 @@ def measure(
     failed: list[tuple[str, Finished]] = []
     for spec in dict.fromkeys(llms):
         own = run if not several or run.out is None else run.inside(folder_of(spec))
-        parts = own.connect(_connected(spec, api), None)
+        parts = own.connect(slotted(spec, api), None)
         assert not isinstance(parts.llm, str)  # it was connected
         evaluation = make(parts.llm, own.load)
         if run.dry_run:
@@ -264,21 +239,6 @@ def _planned(row: Row, plan: Plan | str, items: int) -> dict[str, Any]:
         "completion_tokens": round(usage.completion_tokens * scale),
         "cost": plan.cost.to_dict() if amount is None else {"amount": amount * scale},
     }
-
-
-def _connected(spec: str, api: str) -> TextLLM:
-    """The LLM; an embedded one with a prefix cache for each kind of prompt."""
-    from icl_vision.llms import connect
-
-    options: dict[str, Any] = {} if api == "auto" else {"api": api}
-    llm = connect(spec, **options)  # starts nothing yet
-    return connect(spec, slots=SLOTS, **options) if llm.profile.embedded else llm
-
-
-def needs_out(run: RunOptions) -> None:
-    """Raises click.UsageError where nothing says where answers are kept."""
-    if run.out is None and not run.dry_run:
-        raise click.UsageError("--out RUN is needed, the folder that keeps every answer (or --dry-run)")
 
 
 def path_or_name(value: str, known: Sequence[str]) -> str:

@@ -17,6 +17,7 @@ from icl_vision.cli.options.common import kept, print_json, progress_wanted, say
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
+    from icl_vision.asking.plan import Plan
     from icl_vision.contracts import TextLLM, Tokenizer
     from icl_vision.images import ImageSource
     from icl_vision.llms.cost import Meter, PriceTable
@@ -79,6 +80,31 @@ _OPTIONS = (
     ),
     *LIMITS,
 )
+
+
+SLOTS = 4
+"""Prefix caches of an LLM on this machine. Few-shot settings need one for direct prompts with and without task
+induction, one for the channel's and one more; answers one for prompts without words, which most rows share, and
+others."""
+
+
+def slotted(spec: str, api: str = "auto") -> TextLLM:
+    """The LLM; an embedded one with a prefix cache for each kind of prompt. api: as for ``connect``."""
+    from icl_vision.llms import connect
+
+    options: dict[str, Any] = {} if api == "auto" else {"api": api}
+    llm = connect(spec, **options)  # starts nothing yet
+    return connect(spec, slots=SLOTS, **options) if llm.profile.embedded else llm
+
+
+def print_plan(plan: Plan, known: int, *, as_json: bool) -> None:
+    """Print what asking would send. known: queries that have an answer already."""
+    if as_json:
+        print_json(plan.to_dict() | {"already_answered": known})
+        return
+    if known:
+        click.echo(f"already answered    {known:,}")
+    click.echo(str(plan))
 
 
 def check_limits(budget_cost: float | None, prices: Path | None) -> None:
@@ -155,6 +181,11 @@ class RunOptions:
     budget_tokens: int | None
     budget_cost: float | None
 
+    def needs_out(self) -> None:
+        """Raises click.UsageError where nothing says where answers are kept."""
+        if self.out is None and not self.dry_run:
+            raise click.UsageError("--out RUN is needed, the folder that keeps every answer (or --dry-run)")
+
     def inside(self, name: str) -> RunOptions:
         """The same for a run of its own in a folder of that name in --out, one of several."""
         return self if self.out is None else replace(self, out=self.out / name)
@@ -222,13 +253,7 @@ class RunOptions:
         if self.out is not None and self.resume:
             missing = missing_in(self.out, classifier, missing)
             known = len(images) - len(missing)
-        planned = classifier.plan(missing, self.price_table())
-        if as_json:
-            print_json(planned.to_dict() | {"already_answered": known})
-            return
-        if known:
-            click.echo(f"already answered    {known:,}")
-        click.echo(str(planned))
+        print_plan(classifier.plan(missing, self.price_table()), known, as_json=as_json)
 
     def classify(self, classifier: FewShotClassifier, images: Sequence[Path], *, quiet: bool) -> Outcome:
         """Classify into the run folder; where it stops, say how to go on."""

@@ -45,12 +45,12 @@ from icl_vision.evaluation.answering.readers import Question
 from icl_vision.evaluation.answering.rows import Row, parse_rows
 from icl_vision.evaluation.answering.summary import summarise
 from icl_vision.evaluation.answering.words import PicturesInWords, likeliest
-from icl_vision.evaluation.kit.running import Failed, Keeper, machine
+from icl_vision.evaluation.kit.running import Failed, Keeper, machine, note_of
 from icl_vision.files.runs import Run, read_results, versions
 from icl_vision.files.storage import write_json
 from icl_vision.forks import ForkLock
 from icl_vision.llms import connect
-from icl_vision.llms.loop import Interruptible, run_sync
+from icl_vision.llms.loop import run_sync
 from icl_vision.llms.tokens import count_tokens
 from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.tasks.answer.answered import AnsweredExample, most_central, most_usual
@@ -59,6 +59,7 @@ from icl_vision.tasks.answer.captioner import Captioner
 from icl_vision.tasks.answer.reading import normal_form
 from icl_vision.tasks.answer.selection import Closeness
 from icl_vision.tasks.answer.visual_qa import VisualQA
+from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.rates import word_rates
 from icl_vision.tokenizers.wrapping import fingerprint
 
@@ -118,7 +119,7 @@ class AnsweringEvaluation:
         self.items = bench.first(self.config.n)
         self.words = PicturesInWords(
             (*bench.asked, *bench.pool),
-            load or _packaged,
+            load or ImageTokenizer.from_pretrained,
             k=self.config.k,
             seed=self.config.seed,
             questions=self.config.task == "answers",
@@ -246,20 +247,9 @@ class AnsweringEvaluation:
                     keeper.keep(item_id(row, item), self.answered(row, item))
 
         missing = [item for item in self.items if any(item_id(row, item) not in keeper.run.done for row in self.rows)]
-        waits = Interruptible()
-        with concurrent.futures.ThreadPoolExecutor(concurrency, "icl-vision-answers") as pool:
-            running = [pool.submit(waits.run, ask_item, item) for item in missing]
-            try:
-                for future in concurrent.futures.as_completed(running):
-                    future.result()
-            except BaseException as error:
-                keeper.stopped = keeper.stopped or error
-                pool.shutdown(wait=False, cancel_futures=True)
-                if not isinstance(error, Exception):  # Ctrl-C, of which no other thread is told
-                    waits.interrupt()
-                raise
-        if keeper.stopped is not None:
-            raise keeper.stopped
+        with keeper.working(concurrency, "icl-vision-answers") as begin:
+            for future in concurrent.futures.as_completed([begin(ask_item, item) for item in missing]):
+                future.result()
 
     def answered(self, row: Row, item: Question) -> dict[str, Any] | Failed:
         """What a row says of an item, judged: a line of the journal; or that it failed and must be asked again."""
@@ -431,28 +421,12 @@ def item_id(row: Row, item: Question) -> str:
     return f"{row.name}/{item.id}"
 
 
-def note_of(error: Exception) -> str:
-    """What a table says where a row cannot be had."""
-    if isinstance(error, PromptTooLongError):
-        return "exceeds window"
-    if isinstance(error, MissingExtraError):
-        return f"not installed: pip install 'icl-vision[{error.extra}]'"
-    text = str(error)
-    return text if text.startswith(("not installed", "not available")) else f"not available: {text}"
-
-
 def sentence(words: Sequence[str]) -> str:
     """A fixed sentence around words: "a dog with a man, a ball and a beach". Of five forms and one to five words it was
     the best by CIDEr-D on 100 pictures for training."""
     said = [f"a {word}" for word in words]
     rest = " and ".join([", ".join(said[1:-1]), said[-1]]) if len(said) > 2 else "".join(said[1:])
     return "".join(said[:1]) + (f" with {rest}" if rest else "")
-
-
-def _packaged(name: str) -> Tokenizer:
-    from icl_vision.tokenizers import ImageTokenizer
-
-    return ImageTokenizer.from_pretrained(name)
 
 
 def _spent(lines: Sequence[dict[str, Any]]) -> Usage:

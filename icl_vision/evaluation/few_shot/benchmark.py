@@ -44,7 +44,6 @@ from icl_vision.evaluation.few_shot.tally import RowInfo, Tally, means
 from icl_vision.evaluation.kit.remember import RememberingTokenizer
 from icl_vision.evaluation.kit.running import Keeper, machine
 from icl_vision.files.runs import Run, check_config, read_info, read_results, versions
-from icl_vision.llms.loop import Interruptible
 from icl_vision.probabilities.packaged import knows_llm
 from icl_vision.tokenizers.wrapping import fingerprint
 
@@ -253,32 +252,20 @@ class FewShotBenchmark:
                 if keeper.stopped is not None:
                     return
 
-        waits = Interruptible()
-        with concurrent.futures.ThreadPoolExecutor(concurrency, "icl-vision-benchmark") as pool:
+        with keeper.working(concurrency, "icl-vision-benchmark") as begin:
             running: set[concurrent.futures.Future[None]] = set()
-            try:
-                for number, episode, settings in self._unasked(keeper.run.done):
-                    # While the LLM answers, the next episode becomes words.
-                    self._encode(episode)
-                    while len(running) > concurrency:
-                        finished, running = concurrent.futures.wait(
-                            running, return_when=concurrent.futures.FIRST_COMPLETED
-                        )
-                        for future in finished:
-                            future.result()
-                    if keeper.stopped is not None:
-                        break
-                    running.add(pool.submit(waits.run, ask_episode, number, episode, settings))
-                for future in concurrent.futures.as_completed(running):
-                    future.result()
-            except BaseException as error:
-                keeper.stopped = keeper.stopped or error
-                pool.shutdown(wait=False, cancel_futures=True)
-                if not isinstance(error, Exception):  # Ctrl-C, of which no other thread is told
-                    waits.interrupt()
-                raise
-        if keeper.stopped is not None:
-            raise keeper.stopped
+            for number, episode, settings in self._unasked(keeper.run.done):
+                # While the LLM answers, the next episode becomes words.
+                self._encode(episode)
+                while len(running) > concurrency:
+                    finished, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                    for future in finished:
+                        future.result()
+                if keeper.stopped is not None:
+                    break
+                running.add(begin(ask_episode, number, episode, settings))
+            for future in concurrent.futures.as_completed(running):
+                future.result()
 
     def _unasked(self, done: set[str]) -> Iterator[tuple[int, Episode, list[Setting]]]:
         """Episodes with the settings they still have to be asked in, the first of every series first."""

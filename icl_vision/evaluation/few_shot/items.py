@@ -32,15 +32,13 @@ from icl_vision.evaluation.few_shot.baselines import ROWS, View
 from icl_vision.evaluation.few_shot.config import Estimate
 from icl_vision.evaluation.few_shot.controls.controls import Variant
 from icl_vision.evaluation.few_shot.scorers import Judged, RowResult, SharedAnswers, Task, shares
-from icl_vision.evaluation.kit.running import Failed
+from icl_vision.evaluation.kit.running import Failed, note_of
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM, Tokenizer
     from icl_vision.evaluation.few_shot.config import Setting
     from icl_vision.evaluation.few_shot.episodes.drawing import Episode
     from icl_vision.evaluation.few_shot.scorers import UnaskedLLM
-
-EXCEEDS_WINDOW = "exceeds window"
 
 
 @dataclass
@@ -230,16 +228,6 @@ def _blind(task: Task) -> dict[str, list[RowResult]]:
 def item_id(number: int, setting: Setting, query: int = 0) -> str:
     """What an item is known by in the journal: "e00017/5w-1s-0r-i", and "/q1" for the second query of the episode."""
     return f"e{number:05d}/{setting.id}" + (f"/q{query}" if query else "")
-
-
-def note_of(error: Exception) -> str:
-    """What a cell says where a row cannot be had."""
-    if isinstance(error, PromptTooLongError):
-        return EXCEEDS_WINDOW
-    if isinstance(error, MissingExtraError):
-        return f"not installed: pip install 'icl-vision[{error.extra}]'"
-    text = str(error)
-    return text if text.startswith(("not installed", "not available")) else f"not available: {text}"
 
 
 def _spent(llms: Iterable[SharedAnswers], before: Mapping[int, Usage]) -> dict[str, int]:

@@ -1,14 +1,17 @@
 """A measurement while it runs: items into its journal, from any thread, when to stop asking, and what it ran on.
 
-Knows: the journal, failures in a row, how long the rest will take, the machine. Refuses to know: what an item is.
+Knows: the journal, the threads that ask, failures in a row, how long the rest will take, why a row cannot be had, the
+machine. Refuses to know: what an item is.
 """
 
 from __future__ import annotations
 
+import concurrent.futures
+import contextlib
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,12 +19,14 @@ from typing import TYPE_CHECKING, Any
 from icl_vision.asking.jobs import Failures
 from icl_vision.contracts import Usage
 from icl_vision.cores import usable_cores
-from icl_vision.errors import BudgetExceededError, ImageError
+from icl_vision.errors import BudgetExceededError, ImageError, MissingExtraError, PromptTooLongError
 from icl_vision.forks import ForkLock
+from icl_vision.llms.loop import Interruptible
 
 if TYPE_CHECKING:
     from icl_vision.files.runs import Run
 
+EXCEEDS_WINDOW = "exceeds window"
 _MEASURED = 2.0
 _MEASURED_ITEMS = 14  # an episode of each number of ways in all settings: short and long prompts alike
 
@@ -74,6 +79,32 @@ class Keeper:
             self._done(1)
             self._tell_time()
 
+    @contextlib.contextmanager
+    def working(self, concurrency: int, name: str) -> Iterator[Callable[..., concurrent.futures.Future[None]]]:
+        """Threads that ask: gives what has one of them call a function. They are done, or stopped, when it is left.
+
+        concurrency: how many there are. name: of the threads.
+
+        Raises:
+            What was raised inside, or made the keeper stop. Threads that wait for an LLM are told of a Ctrl-C.
+        """
+        waits = Interruptible()
+
+        def begin(ask: Callable[..., None], *arguments: Any) -> concurrent.futures.Future[None]:
+            return pool.submit(waits.run, ask, *arguments)
+
+        with concurrent.futures.ThreadPoolExecutor(concurrency, name) as pool:
+            try:
+                yield begin
+            except BaseException as error:
+                self.stopped = self.stopped or error
+                pool.shutdown(wait=False, cancel_futures=True)
+                if not isinstance(error, Exception):  # Ctrl-C, of which no other thread is told
+                    waits.interrupt()
+                raise
+        if self.stopped is not None:
+            raise self.stopped
+
     def _tell_time(self) -> None:
         """How long it will take, once some seconds were measured."""
         seconds = time.monotonic() - self._began
@@ -83,6 +114,16 @@ class Keeper:
         self._told = True
         left = seconds / finished * (self._missing - finished)
         self._say(f"{seconds / finished:.1f} s a question so far: about {_duration(left)} to go")
+
+
+def note_of(error: Exception) -> str:
+    """What a table says where a row cannot be had."""
+    if isinstance(error, PromptTooLongError):
+        return EXCEEDS_WINDOW
+    if isinstance(error, MissingExtraError):
+        return f"not installed: pip install 'icl-vision[{error.extra}]'"
+    text = str(error)
+    return text if text.startswith(("not installed", "not available")) else f"not available: {text}"
 
 
 def _duration(seconds: float) -> str:

@@ -34,6 +34,7 @@ from icl_vision.contracts import Answer, AnswerMethod, Constraint, Profile, Prom
 from icl_vision.errors import CapabilityError, LLMNoAnswerError, LLMResponseError, UsageError
 from icl_vision.llms.scores import all_impossible
 from icl_vision.probabilities import ProbabilityMap
+from icl_vision.probabilities.maps import softmax
 from icl_vision.spelling import composed
 from icl_vision.tasks.answer.answered import MOST_ANSWER, MOST_CAPTION
 from icl_vision.tasks.answer.candidates import MOST_WORDS, candidates, log_vision, speaks
@@ -210,7 +211,7 @@ class Dialogue:
         if self.scores is not None:
             # Those not asked with their line's end could only have lost by it.
             scores = np.where(np.isin(np.arange(len(scores)), places), scores, np.minimum(scores, scores[best]))
-        shares = np.exp(_log_softmax(scores)) if calibration is None else calibration(scores)
+        shares = softmax(scores) if calibration is None else calibration(scores)
         order = sorted(range(len(scores)), key=lambda place: (place != best, -shares[place], place))
         given = self.choices if self.choices is not None else self.offered
         told = order if self.choices is not None else order[: self.way.told]
@@ -305,8 +306,3 @@ class Dialogue:
 def _mean(logs: Sequence[float | None]) -> float | None:
     known = [log for log in logs if log is not None]
     return sum(known) / len(known) if len(known) == len(logs) and known else None
-
-
-def _log_softmax(scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    values = scores - scores.max()
-    return np.asarray(values - np.logaddexp.reduce(values), dtype=np.float64)

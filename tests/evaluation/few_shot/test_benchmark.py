@@ -37,9 +37,9 @@ from icl_vision.evaluation import BenchmarkConfig, FewShotBenchmark, parse_setti
 from icl_vision.evaluation.few_shot.config import SETTINGS, Setting
 from icl_vision.evaluation.few_shot.controls.controls import CONTROLS
 from icl_vision.evaluation.few_shot.episodes import sets
-from icl_vision.evaluation.few_shot.items import EXCEEDS_WINDOW
 from icl_vision.evaluation.few_shot.scorers import LLM_ROWS
 from icl_vision.evaluation.few_shot.tally import render_reliability, render_rows, render_table
+from icl_vision.evaluation.kit.running import EXCEEDS_WINDOW
 from icl_vision.files.runs import read_results, read_usage
 from icl_vision.llms import Budget, Meter, MeteredLLM, Price, PriceTable
 from icl_vision.llms.fake import FakeLLM
