@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from _common import header, write
 
-from icl_vision.cli.eval.few_shot import SLOTS
+from icl_vision.cli.options.runs import SLOTS
 from icl_vision.contracts import Completion, Prompt, Scores, TextLLM
 from icl_vision.evaluation import BenchmarkConfig, FewShotBenchmark, parse_settings
 from icl_vision.llms import connect
