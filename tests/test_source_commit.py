@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import icl_vision
 from icl_vision.files import runs
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="no git")
@@ -32,8 +33,8 @@ def committed(folder: Path) -> str:
 
 def package(folder: Path) -> Path:
     """A stand-in for the installed package, as far as its commit is concerned."""
-    folder.mkdir(parents=True)
-    (folder / "runs.py").write_text("# stands for the package\n")
+    (folder / runs.HERE).parent.mkdir(parents=True)
+    (folder / runs.HERE).write_text("# stands for the package\n")
     return folder
 
 
@@ -41,12 +42,17 @@ def project(folder: Path, name: str) -> None:
     (folder / "pyproject.toml").write_text(f'[project]\nname = "{name}"\nversion = "1"\n')
 
 
+def test_the_folder_it_looks_at_is_the_package() -> None:
+    assert Path(icl_vision.__file__).resolve().parent == runs.PACKAGE
+    assert runs.PACKAGE / runs.HERE == Path(runs.__file__).resolve()
+
+
 def test_its_own_checkout(tmp_path: Path) -> None:
     own = package(tmp_path / "icl_vision")
     project(tmp_path, "icl-vision")
     head = committed(tmp_path)
     assert runs._commit_of(own) == head
-    (own / "runs.py").write_text("# changed\n")
+    (own / runs.HERE).write_text("# changed\n")
     assert runs._commit_of(own) == f"{head}-dirty"
 
 

@@ -39,6 +39,10 @@ from icl_vision.files.storage import json_text, write_json, writing
 logger = logging.getLogger(__name__)
 
 FORMAT_VERSION = 1
+PACKAGE = Path(__file__).resolve().parents[1]
+"""The package's own folder."""
+HERE = Path(__file__).resolve().relative_to(PACKAGE).as_posix()
+"""This file within it."""
 
 
 def config_hash(command: str, config: Mapping[str, Any]) -> str:
@@ -72,7 +76,7 @@ def source_commit() -> str | None:
     that says nothing about what ran. Looked up once: what a process runs is the code it loaded, whatever is committed
     meanwhile.
     """
-    return _commit_of(Path(__file__).resolve().parent)
+    return _commit_of(PACKAGE)
 
 
 def _commit_of(package: Path) -> str | None:
@@ -88,7 +92,7 @@ def _commit_of(package: Path) -> str | None:
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        if git("ls-files", "--error-unmatch", "--", f"{package.name}/{Path(__file__).name}") is None:
+        if git("ls-files", "--error-unmatch", "--", f"{package.name}/{HERE}") is None:
             return None
         head = git("rev-parse", "HEAD")
         changes = git("status", "--porcelain", "--untracked-files=no")
