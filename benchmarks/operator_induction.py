@@ -129,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", help="an .npz file in MNIST's layout; without it the packaged digits")
     parser.add_argument("--llm", default="local", help="a connect() string")
+    parser.add_argument("--threads", type=int, help="of an LLM on this machine")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--shots", type=int, nargs="+", default=list(SHOTS))
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=CELLS)
@@ -143,7 +144,7 @@ def main() -> None:
     encoded = tokenizer.encode([digits.images[place] for place in used], k=WORDS)
     words = dict(zip(used, encoded, strict=True))
     named = [words[place].words(1)[0] for place in used]
-    llm = connect(options.llm)
+    llm = connect(options.llm, **({} if options.threads is None else {"threads": options.threads}))
     rights: dict[str, dict[int, dict[str, bool]]] = {}
     said: dict[str, dict[int, dict[str, str]]] = {}
     tokens: dict[str, dict[int, float]] = {}

@@ -22,6 +22,7 @@ from icl_vision.llms.wrappers.dry import DryLLM
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import Declaration, PromptSize, check_tokens
 from icl_vision.tasks.answer.answered import AnsweredExample
+from icl_vision.tasks.answer.calibrating import packaged_map
 from icl_vision.tasks.answer.candidates import candidates
 from icl_vision.tasks.answer.pictures import Described, Reader, Seen, Shown, evidence
 from icl_vision.tasks.answer.prompts import AnswerPromptBuilder, PreparedAnswering, ShownExample
@@ -186,7 +187,7 @@ class FittedAnswering(Fitted):
         )
         fitted.way(params.get("choices"))  # refuses what the LLM cannot do
         run_sync(fitted.check_largest())
-        return fitted
+        return fitted if support.own_map is not None else replace(fitted, probability_map=packaged_map(fitted))
 
     @property
     def examples(self) -> tuple[AnsweredExample, ...]:

@@ -25,6 +25,7 @@ from icl_vision.llms.wrappers.metered import MeteredLLM
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.prompting import Declaration
 from icl_vision.tasks.answer.answered import AnsweredExample, Asked, Wording, as_support
+from icl_vision.tasks.answer.calibrating import holding
 from icl_vision.tasks.answer.fitted import FittedAnswering, Lot, Posed, Query, Support, refuse_wrong_words
 from icl_vision.tasks.answer.prompts import AnswerPromptBuilder
 from icl_vision.tasks.answer.scoring import TOLD, Dialogue
@@ -199,7 +200,7 @@ class AnsweringTask(Task[FittedAnswering]):
         async def judge(group: int, query: int, reply: Reply | Exception) -> None:
             posed = posed_of(group, query)
             if (group, query) in dialogues:
-                answer = dialogues.pop((group, query)).answer(reply, calibration)
+                answer = dialogues.pop((group, query)).answer(reply, holding(calibration, posed.query.choices))
             else:  # it was never begun: the one before all of its group failed
                 answer = Answer("", (), None, None, error=reply if isinstance(reply, Exception) else None)
             answer = posed.dressed(answer)

@@ -1,0 +1,211 @@
+"""Fits the packaged map of probabilities of answers, and says what it does on questions that it was not fitted to.
+
+    python benchmarks/answer_probabilities.py --data coco-captions-vqa.tar --out answer_probabilities.json
+    python benchmarks/answer_probabilities.py --data coco-captions-vqa.tar --out FILE.json --package FOLDER
+
+Every tuning question of COCO-QA (no picture of the test, none with captions) is asked as ``VisualQA`` asks by default,
+eight examples chosen among the questions about all other tuning pictures; answers are kept in the user's cache, so that
+a stopped run goes on. What is fitted is how often the best candidate is right (``fit_outcomes``).
+
+Held out: the pictures are dealt into two halves, and each half is measured with the temperature of the other, so that
+no question is measured by a map that saw it or another about its picture; over ``DEALS`` deals. Intervals are bootstraps
+over pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _common import header, write
+
+from icl_vision import ImageTokenizer, VisualQA
+from icl_vision.contracts import TextLLM
+from icl_vision.evaluation.answering.benches import question_bench
+from icl_vision.evaluation.answering.metrics import exact_answer
+from icl_vision.evaluation.answering.readers import read_questions
+from icl_vision.evaluation.answering.rows import DESCRIBE_NEAR, WORDS
+from icl_vision.evaluation.answering.words import PicturesInWords
+from icl_vision.files.storage import sha256_file, write_json
+from icl_vision.llms import connect
+from icl_vision.probabilities import fit_outcomes, reliability
+from icl_vision.probabilities.maps import softmax
+from icl_vision.tasks.answer.calibrating import UNDERFLOWED, situation_of
+from icl_vision.tokenizers.wrapping import fingerprint
+
+TOKENIZER, SPLIT, SEED, DEALS = "describe-photo", "tuning", 0, 100
+
+
+@dataclass(frozen=True)
+class Told:
+    """One answer. scores: of its candidates. right: whether it was. picture: the number of its picture."""
+
+    scores: npt.NDArray[np.float64]
+    right: bool
+    picture: int
+    type: str
+
+
+def asked(data: Path, llm: TextLLM) -> tuple[list[Told], VisualQA]:
+    """Every tuning question, asked; and the task as it was last fitted."""
+    bench = question_bench(read_questions(data), SPLIT)
+    words = PicturesInWords(bench.pool, ImageTokenizer.from_pretrained)
+    row = WORDS[DESCRIBE_NEAR]
+    numbers: dict[str, int] = {}
+    told = []
+    task = VisualQA(llm, words.tokenizer(row), probabilities="raw", progress=False)
+    task._tells_all = True
+    for item in bench.first(None):
+        others = bench.others(item)
+        task.fit(
+            [words.of(row, other) for other in others],
+            [other.question for other in others],
+            [other.answers for other in others],
+        )
+        (answer,) = task.answers([words.of(row, item)], [item.question])
+        shares = list((answer.probabilities or {}).values())
+        if len(shares) < 2:
+            continue  # one candidate alone is certain whatever the temperature
+        told.append(
+            Told(
+                np.log(np.maximum(shares, UNDERFLOWED)),
+                exact_answer(answer.text, item.answers),
+                numbers.setdefault(item.pictures[0].name, len(numbers)),
+                item.type,
+            )
+        )
+        print(f"{len(told)} {answer.text!r} {answer.probability:.2f}", flush=True)
+    return told, task
+
+
+def temperature_of(told: Sequence[Told]) -> float:
+    """The temperature that fits best."""
+    return fit_outcomes([one.scores.tolist() for one in told], [one.right for one in told]).temperature
+
+
+def shares_with(told: Sequence[Told], temperatures: Sequence[float]) -> npt.NDArray[np.float64]:
+    """The probability of each answer, each with a temperature of its own."""
+    return np.asarray([softmax(one.scores / t).max() for one, t in zip(told, temperatures, strict=True)])
+
+
+def measured(told: Sequence[Told], temperatures: Sequence[float], repeats: int = 1000) -> dict[str, Any]:
+    """Calibration error, log-loss and Brier score of "this answer is right"."""
+    shares, right = shares_with(told, temperatures), np.asarray([one.right for one in told])
+    document = reliability(
+        shares, right, groups=[one.picture for one in told], seed=SEED, repeats=repeats
+    ).to_dict()
+    said = np.clip(np.where(right, shares, 1 - shares), 1e-6, 1.0)
+    del document["brier"]  # of all candidates; the right one need not be among them
+    return document | {"log_loss": float(-np.log(said).mean()), "brier_of_being_right": float(((shares - right) ** 2).mean())}
+
+
+def held_out(told: Sequence[Told], deal: int) -> list[float]:
+    """For each answer the temperature fitted to the half of the pictures that its own is not in."""
+    pictures = max(one.picture for one in told) + 1
+    half = set(np.random.default_rng([SEED, deal]).permutation(pictures)[: pictures // 2].tolist())
+    first, second = (
+        temperature_of([one for one in told if (one.picture in half) is inside]) for inside in (True, False)
+    )
+    return [second if one.picture in half else first for one in told]
+
+
+def main() -> None:
+    """Ask, fit, measure, write."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="COCO-QA with captions, a folder or tar")
+    parser.add_argument("--out", type=Path, required=True, help="the figures, as JSON")
+    parser.add_argument("--package", type=Path, help="write the map as a folder of maps")
+    parser.add_argument("--threads", type=int, help="of the LLM")
+    options = parser.parse_args()
+
+    llm = connect("local", slots=2, threads=options.threads, cache=True)
+    told, task = asked(options.data, llm)
+    temperature = temperature_of(told)
+    deals = [held_out(told, deal) for deal in range(DEALS)]
+    errors = [measured(told, temperatures, repeats=50)["ece"] for temperatures in deals]
+    losses = [measured(told, temperatures, repeats=50)["log_loss"] for temperatures in deals]
+    document = header(SEED) | {
+        "llm": llm.profile.name,
+        "data": options.data.name,
+        "questions": len(told),
+        "pictures": len({one.picture for one in told}),
+        "temperature": temperature,
+        "raw": measured(told, [1.0] * len(told)),
+        "held_out": measured(told, deals[0]),
+        "in_sample": measured(told, [temperature] * len(told)),
+        "always_the_mean": _constant(told),
+        "over_deals": {
+            "deals": DEALS,
+            "ece": _spread(errors),
+            "log_loss": _spread(losses),
+            "temperature": _spread([t for temperatures in deals for t in sorted(set(temperatures))]),
+        },
+    }
+    write(options.out, document)
+    for name in ("raw", "held_out", "in_sample"):
+        print(name, {key: document[name][key] for key in ("accuracy", "confidence", "ece", "interval", "log_loss")})
+    print(document["always_the_mean"], document["over_deals"], temperature)
+    if options.package is not None:
+        package(options.package, options.data, task, told, document)
+
+
+def package(folder: Path, data: Path, task: VisualQA, told: Sequence[Told], document: dict[str, Any]) -> None:
+    """The folder of maps: a card, the map, and what was measured."""
+    situation = situation_of(task.fitted)
+    assert situation is not None  # the default way
+    folder.mkdir(parents=True, exist_ok=True)
+    rule = {
+        "tokenizer": TOKENIZER,
+        "tokenizer_hash": situation.tokenizer,
+        "template": "answer",
+        "prompt": situation.prompt,
+        "method": situation.method,
+        "ensemble": situation.ensemble,
+        "contextual": situation.contextual,
+        "axes": {"words": [situation.words], "ways": [situation.ways], "shots": [situation.shots]},
+        "temperatures": [[[document["temperature"]]]],
+        "n": len(told),
+    }
+    write_json(folder / "maps.json", {"rules": [rule]})
+    kept = ("questions", "pictures", "raw", "held_out", "in_sample", "always_the_mean", "over_deals")
+    write_json(folder / "measured.json", {key: document[key] for key in kept})
+    write_json(
+        folder / "card.json",
+        {
+            "format_version": 1,
+            "name": folder.name,
+            "kind": "probability maps",
+            "llm": situation.llm,
+            "description": "The temperature that makes probabilities of the embedded LLM's scores of answers, fused with "
+            "describe-photo's words, eight nearest examples. Fitted to tuning questions; a temperature changes no answer.",
+            "licence": "MIT",
+            "data": {data.name: {"sha256": sha256_file(data), "part": SPLIT, "questions": len(told)}},
+            **{key: document[key] for key in ("date", "command", "commit", "seed", "machine", "versions")},
+            "files": {name: sha256_file(folder / name) for name in ("maps.json", "measured.json")},
+        },
+    )
+
+
+def _constant(told: Sequence[Told]) -> dict[str, Any]:
+    """What saying the same of every answer would give: the share right, which nobody knows before."""
+    share = sum(one.right for one in told) / len(told)
+    return {"probability": share, "log_loss": -(share * math.log(share) + (1 - share) * math.log(1 - share))}
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95])
+    return {"5%": float(low), "median": float(middle), "95%": float(high)}
+
+
+if __name__ == "__main__":
+    main()
