@@ -8,8 +8,8 @@ eight examples chosen among the questions about all other tuning pictures; answe
 a stopped run goes on. What is fitted is how often the best candidate is right (``fit_outcomes``).
 
 Held out: the pictures are dealt into two halves, and each half is measured with the temperature of the other, so that
-no question is measured by a map that saw it or another about its picture; over ``DEALS`` deals. Intervals are bootstraps
-over pictures.
+no question is measured by a map that saw it or another about its picture; over ``DEALS`` deals. Intervals are
+bootstraps over pictures.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ from icl_vision.llms import connect
 from icl_vision.probabilities import fit_outcomes, reliability
 from icl_vision.probabilities.maps import softmax
 from icl_vision.tasks.answer.calibrating import UNDERFLOWED, situation_of
-from icl_vision.tokenizers.wrapping import fingerprint
 
 TOKENIZER, SPLIT, SEED, DEALS = "describe-photo", "tuning", 0, 100
 
@@ -101,12 +100,13 @@ def shares_with(told: Sequence[Told], temperatures: Sequence[float]) -> npt.NDAr
 def measured(told: Sequence[Told], temperatures: Sequence[float], repeats: int = 1000) -> dict[str, Any]:
     """Calibration error, log-loss and Brier score of "this answer is right"."""
     shares, right = shares_with(told, temperatures), np.asarray([one.right for one in told])
-    document = reliability(
-        shares, right, groups=[one.picture for one in told], seed=SEED, repeats=repeats
-    ).to_dict()
+    document = reliability(shares, right, groups=[one.picture for one in told], seed=SEED, repeats=repeats).to_dict()
     said = np.clip(np.where(right, shares, 1 - shares), 1e-6, 1.0)
     del document["brier"]  # of all candidates; the right one need not be among them
-    return document | {"log_loss": float(-np.log(said).mean()), "brier_of_being_right": float(((shares - right) ** 2).mean())}
+    return document | {
+        "log_loss": float(-np.log(said).mean()),
+        "brier_of_being_right": float(((shares - right) ** 2).mean()),
+    }
 
 
 def held_out(told: Sequence[Told], deal: int) -> list[float]:
@@ -186,8 +186,8 @@ def package(folder: Path, data: Path, task: VisualQA, told: Sequence[Told], docu
             "name": folder.name,
             "kind": "probability maps",
             "llm": situation.llm,
-            "description": "The temperature that makes probabilities of the embedded LLM's scores of answers, fused with "
-            "describe-photo's words, eight nearest examples. Fitted to tuning questions; a temperature changes no answer.",
+            "description": "The temperature that makes probabilities of the embedded LLM's scores of answers, fused "
+            "with describe-photo's words, eight nearest examples. Fitted to tuning questions; it changes no answer.",
             "licence": "MIT",
             "data": {data.name: {"sha256": sha256_file(data), "part": SPLIT, "questions": len(told)}},
             **{key: document[key] for key in ("date", "command", "commit", "seed", "machine", "versions")},

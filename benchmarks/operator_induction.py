@@ -129,6 +129,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--digits", help="an .npz file in MNIST's layout; without it the packaged digits")
     parser.add_argument("--llm", default="local", help="a connect() string")
+    parser.add_argument("--api", help="how an LLM on this machine is spoken to; completions for instruct models")
     parser.add_argument("--threads", type=int, help="of an LLM on this machine")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--shots", type=int, nargs="+", default=list(SHOTS))
@@ -144,7 +145,8 @@ def main() -> None:
     encoded = tokenizer.encode([digits.images[place] for place in used], k=WORDS)
     words = dict(zip(used, encoded, strict=True))
     named = [words[place].words(1)[0] for place in used]
-    llm = connect(options.llm, **({} if options.threads is None else {"threads": options.threads}))
+    wanted = {"api": options.api, "threads": options.threads}
+    llm = connect(options.llm, **{name: value for name, value in wanted.items() if value is not None})
     rights: dict[str, dict[int, dict[str, bool]]] = {}
     said: dict[str, dict[int, dict[str, str]]] = {}
     tokens: dict[str, dict[int, float]] = {}
