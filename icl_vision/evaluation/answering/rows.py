@@ -82,6 +82,7 @@ WORDS: Final[dict[str, Words]] = {
         Words("spae-5", "spae-photo-128, 5 words", "spae-photo-128", 5),
         Words("spae-21", "spae-photo-128, 21 words", "spae-photo-128", 21),
         Words("spae-85", "spae-photo-128, 85 words", "spae-photo-128", 85),
+        Words("lqae-64", "lqae-photo-128, all its 64 words", "lqae-photo-128", 64),
         Words(ASCII, "character art, 16 rows of 16", "ascii"),
         Words(
             CAPTION, "the ceiling of text: what a person wrote of the picture, as its words (words-photo's where "

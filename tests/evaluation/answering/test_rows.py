@@ -42,6 +42,8 @@ def test_rows_are_named_with_their_method() -> None:
     assert names(["ladder"], scores=False) == names(["ladder"], "captions") == five
     assert len(names(["all"])) == len(ANSWERS) and len(names(["all"], "captions")) == len(CAPTIONS)
     assert names(["prior", "all"])[0] == "prior"
+    assert not any(name.startswith("lqae") for name in names(["all"]))
+    assert names(["lqae-64:greedy"]) == ["lqae-64:greedy"]
     assert all(row.meaning and "; " in row.meaning for row in parse_rows(["all"], "answers", scores_text=True)
                if row.method)  # fmt: skip
 
