@@ -1,0 +1,105 @@
+"""benchmarks/lqae_probe.py: its probe, its draw of photographs, and its features of a tiny LQAE."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from icl_vision.errors import UsageError
+from icl_vision.evaluation.kit.pictures import Picture
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def bench() -> ModuleType:
+    path = list(sys.path)
+    spec = importlib.util.spec_from_file_location("benchmarks_lqae_probe", BENCHMARKS / "lqae_probe.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.path[:] = path
+    return module
+
+
+def clusters(count: int, wide: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of three classes around three points, on scales that differ a thousandfold; two further columns say
+    nothing, and one never changes."""
+    random = torch.Generator().manual_seed(seed)
+    centres = torch.randn(3, wide, generator=torch.Generator().manual_seed(9))
+    labels = torch.arange(count) % 3
+    near = centres[labels] + 0.3 * torch.randn(count, wide, generator=random)
+    noise = torch.randn(count, 2, generator=random)
+    return torch.cat([near * torch.logspace(-1, 2, wide), 50 * noise, torch.ones(count, 1)], dim=1), labels
+
+
+def test_a_probe_tells_classes_apart_whatever_the_scale(bench: ModuleType) -> None:
+    features, labels = clusters(120)
+    others, truths = clusters(60, seed=1)
+    probe = bench.Probe(features, labels)
+    assert (probe(others) == truths).float().mean() > 0.95
+    # As a network's BatchNorm would have it: the same whatever is added or multiplied.
+    again = bench.Probe(features * 7 - 3, labels)
+    assert (again(others * 7 - 3) == probe(others)).float().mean() > 0.97
+
+
+def test_a_probe_of_noise_is_at_chance(bench: ModuleType) -> None:
+    random = torch.Generator().manual_seed(0)
+    features, labels = torch.randn(300, 40, generator=random), torch.arange(300) % 3
+    others = torch.randn(300, 40, generator=random)
+    assert 0.2 < (bench.Probe(features, labels)(others) == labels).float().mean() < 0.47
+
+
+def test_the_probe_is_batch_norm_and_a_linear_layer(bench: ModuleType) -> None:
+    features, labels = clusters(120)
+    probe = bench.Probe(features, labels, penalties=(0.1,))
+    norm, linear = nn.BatchNorm1d(features.shape[1], affine=False, momentum=1.0), nn.Linear(features.shape[1], 3)
+    norm(features)  # takes mean and spread
+    norm.running_var.mul_(119 / 120)  # kept with N - 1; in training it divides by N
+    weight, intercept = probe.weights
+    linear.load_state_dict({"weight": weight.T, "bias": intercept})
+    others, _ = clusters(60, seed=1)
+    assert torch.equal(linear(norm.eval()(others)).argmax(1), probe(others))
+    # At the minimum nothing pulls any more.
+    scaled = norm(features)
+    value = nn.functional.cross_entropy(scaled @ weight.requires_grad_() + intercept, labels)
+    (gradient,) = torch.autograd.grad(value + 0.05 * weight.square().sum(), weight)
+    assert gradient.abs().max() < 1e-3
+
+
+def test_photographs_are_drawn_by_class_and_the_test_is_kept_apart(bench: ModuleType) -> None:
+    pictures = [Picture(f"{label}/{number}.jpg", "", label) for label in "cab" for number in range(9)]
+    train, test = bench.drawn(pictures, 6, 2, seed=3)
+    assert len(train) == 12 and len(test) == 6
+    assert not {picture.name for picture in train} & {picture.name for picture in test}
+    assert all(sum(picture.label == label for picture in test) == 2 for label in "abc")
+    assert bench.drawn(list(reversed(pictures)), 6, 2, seed=3) == (train, test)
+    assert bench.drawn(pictures, 6, 2, seed=4) != (train, test)
+    with pytest.raises(UsageError, match="'a' has 9 photographs; --images asks for 12"):
+        bench.drawn(pictures, 12, 2, seed=0)
+    with pytest.raises(UsageError, match="must leave photographs"):
+        bench.drawn(pictures, 6, 6, seed=0)
+    with pytest.raises(UsageError, match="two classes"):
+        bench.drawn(pictures[:9], 6, 2, seed=0)
+
+
+def test_places_are_pooled_row_by_row(bench: ModuleType) -> None:
+    states = torch.arange(16.0).reshape(1, 16, 1)  # places 0 to 15 of a grid of 4 x 4
+    maps = bench.on_grid(states, (4, 4))
+    assert maps[0, 0].tolist() == np.arange(16.0).reshape(4, 4).tolist()
+    assert bench.pooled(maps, 1).tolist() == [[7.5]]
+    assert bench.pooled(maps, 2).tolist() == [[2.5, 4.5, 10.5, 12.5]]
+
+
+def test_rows_are_compared_in_pairs(bench: ModuleType) -> None:
+    first, second = torch.tensor([True] * 9 + [False]), torch.tensor([False] * 8 + [True, True])
+    (pair,) = bench.compared({"a": first, "b": second}, [("a", "b"), ("a", "missing")])
+    assert (pair["only_first"], pair["only_second"], pair["n"]) == (8, 1, 10)
+    assert pair["difference"] == pytest.approx(0.7) and pair["interval"][0] > 0 and pair["p"] == pair["p_holm"]
