@@ -42,7 +42,7 @@ from icl_vision.probabilities import fit_outcomes, reliability
 from icl_vision.probabilities.maps import softmax
 from icl_vision.tasks.answer.calibrating import UNDERFLOWED, situation_of
 
-TOKENIZER, SPLIT, SEED, DEALS = "describe-photo", "tuning", 0, 100
+TOKENIZER, SPLIT, SEED, DEALS = "describe-photo", "tuning", 0, 20
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,28 @@ def measured(told: Sequence[Told], temperatures: Sequence[float], repeats: int =
     """Calibration error, log-loss and Brier score of "this answer is right"."""
     shares, right = shares_with(told, temperatures), np.asarray([one.right for one in told])
     document = reliability(shares, right, groups=[one.picture for one in told], seed=SEED, repeats=repeats).to_dict()
-    said = np.clip(np.where(right, shares, 1 - shares), 1e-6, 1.0)
     del document["brier"]  # of all candidates; the right one need not be among them
     return document | {
-        "log_loss": float(-np.log(said).mean()),
+        "log_loss": float(losses_of(told, temperatures).mean()),
         "brier_of_being_right": float(((shares - right) ** 2).mean()),
     }
+
+
+def losses_of(told: Sequence[Told], temperatures: Sequence[float]) -> npt.NDArray[np.float64]:
+    """-log of the probability of what happened, for each answer."""
+    shares = shares_with(told, temperatures)
+    return -np.log(np.clip(np.where([one.right for one in told], shares, 1 - shares), 1e-6, 1.0))
+
+
+def gain(told: Sequence[Told], temperatures: Sequence[float], repeats: int = 4000) -> dict[str, Any]:
+    """How much less log-loss than the scores as they are, with a paired bootstrap over pictures."""
+    less = losses_of(told, [1.0] * len(told)) - losses_of(told, temperatures)
+    pictures = np.asarray([one.picture for one in told])
+    count = int(pictures.max()) + 1
+    sums, sizes = np.bincount(pictures, less, count), np.bincount(pictures, minlength=count)
+    drawn = np.random.default_rng(SEED).multinomial(count, np.full(count, 1 / count), repeats)
+    low, high = np.quantile((drawn @ sums) / (drawn @ sizes), [0.025, 0.975])
+    return {"difference": float(less.mean()), "interval": [float(low), float(high)]}
 
 
 def held_out(told: Sequence[Told], deal: int) -> list[float]:
@@ -143,6 +159,7 @@ def main() -> None:
         "raw": measured(told, [1.0] * len(told)),
         "held_out": measured(told, deals[0]),
         "in_sample": measured(told, [temperature] * len(told)),
+        "less_log_loss_held_out": gain(told, deals[0]),
         "always_the_mean": _constant(told),
         "over_deals": {
             "deals": DEALS,
@@ -154,7 +171,9 @@ def main() -> None:
     write(options.out, document)
     for name in ("raw", "held_out", "in_sample"):
         print(name, {key: document[name][key] for key in ("accuracy", "confidence", "ece", "interval", "log_loss")})
-    print(document["always_the_mean"], document["over_deals"], temperature)
+    print(
+        temperature, *(document[key] for key in ("less_log_loss_held_out", "always_the_mean", "over_deals")), sep="\n"
+    )
     if options.package is not None:
         package(options.package, options.data, task, told, document)
 
@@ -177,7 +196,16 @@ def package(folder: Path, data: Path, task: VisualQA, told: Sequence[Told], docu
         "n": len(told),
     }
     write_json(folder / "maps.json", {"rules": [rule]})
-    kept = ("questions", "pictures", "raw", "held_out", "in_sample", "always_the_mean", "over_deals")
+    kept = (
+        "questions",
+        "pictures",
+        "raw",
+        "held_out",
+        "in_sample",
+        "less_log_loss_held_out",
+        "always_the_mean",
+        "over_deals",
+    )
     write_json(folder / "measured.json", {key: document[key] for key in kept})
     write_json(
         folder / "card.json",

@@ -3,7 +3,8 @@
     python benchmarks/operator_induction.py --digits mnist.npz --episodes 100 --out operator_induction.json
 
 The same episodes (``evaluation/answering/readers/operators.py``) in every cell, with 2, 4 and 8 examples, fewer being
-the first of more; a line a pair, ``3 ? 4 = 7`` (template ``answer_operator``), greedy, exact match. Cells:
+the first of more, also where only fewer are asked for; a line a pair, ``3 ? 4 = 7`` (template ``answer_operator``),
+greedy, exact match. Cells:
 
 - ``text``: the digits themselves, the ceiling; ``text, operator shown``: ``3 + 4 = 7``, so that nothing is to be
   induced and only arithmetic is left;
@@ -133,13 +134,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of an LLM on this machine")
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--shots", type=int, nargs="+", default=list(SHOTS))
+    parser.add_argument(
+        "--drawn-for", type=int, default=max(SHOTS), help="examples that episodes are drawn with, shown or not"
+    )
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=CELLS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True, type=Path)
     options = parser.parse_args()
 
     digits = digit_set(options.digits)
-    episodes = operator_episodes(digits, options.episodes, shots=max(options.shots), seed=options.seed)
+    most = max(*options.shots, options.drawn_for)
+    episodes = operator_episodes(digits, options.episodes, shots=most, seed=options.seed)
     used = sorted({place for one in episodes for pair in (*one.examples, one.query) for place in pair})
     tokenizer = ImageTokenizer.from_pretrained(TOKENIZER)
     encoded = tokenizer.encode([digits.images[place] for place in used], k=WORDS)
