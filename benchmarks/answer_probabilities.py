@@ -2,6 +2,7 @@
 
     python benchmarks/answer_probabilities.py --data coco-captions-vqa.tar --out answer_probabilities.json
     python benchmarks/answer_probabilities.py --data coco-captions-vqa.tar --out FILE.json --package FOLDER
+    python benchmarks/answer_probabilities.py --data coco-captions-vqa.tar --out FILE.json --unseen
 
 Every tuning question of COCO-QA (no picture of the test, none with captions) is asked as ``VisualQA`` asks by default,
 eight examples chosen among the questions about all other tuning pictures; answers are kept in the user's cache, so that
@@ -10,6 +11,9 @@ a stopped run goes on. What is fitted is how often the best candidate is right (
 Held out: the pictures are dealt into two halves, and each half is measured with the temperature of the other, so that
 no question is measured by a map that saw it or another about its picture; over ``DEALS`` deals. Intervals are
 bootstraps over pictures.
+
+``--unseen`` measures the packaged map, frozen, on the answers of the test's one run (the row ``describe-near:fused`` of
+``icl-vision eval answers``), which are read from the user's cache: where that run was made, nothing is asked again.
 """
 
 from __future__ import annotations
@@ -30,16 +34,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 
 from icl_vision import ImageTokenizer, VisualQA
-from icl_vision.contracts import TextLLM
-from icl_vision.evaluation.answering.benches import question_bench
+from icl_vision.contracts import Answer, TextLLM
+from icl_vision.evaluation.answering.benches import TEST, question_bench
+from icl_vision.evaluation.answering.config import AnsweringConfig
+from icl_vision.evaluation.answering.evaluation import AnsweringEvaluation
 from icl_vision.evaluation.answering.metrics import exact_answer
-from icl_vision.evaluation.answering.readers import read_questions
+from icl_vision.evaluation.answering.readers import Question, read_questions
 from icl_vision.evaluation.answering.rows import DESCRIBE_NEAR, WORDS
 from icl_vision.evaluation.answering.words import PicturesInWords
 from icl_vision.files.storage import sha256_file, write_json
 from icl_vision.llms import connect
 from icl_vision.probabilities import fit_outcomes, reliability
 from icl_vision.probabilities.maps import softmax
+from icl_vision.tasks import packaged_examples
 from icl_vision.tasks.answer.calibrating import UNDERFLOWED, situation_of
 
 TOKENIZER, SPLIT, SEED, DEALS = "describe-photo", "tuning", 0, 20
@@ -72,19 +79,34 @@ def asked(data: Path, llm: TextLLM) -> tuple[list[Told], VisualQA]:
             [other.answers for other in others],
         )
         (answer,) = task.answers([words.of(row, item)], [item.question])
-        shares = list((answer.probabilities or {}).values())
-        if len(shares) < 2:
+        if len(answer.probabilities or ()) < 2:
             continue  # one candidate alone is certain whatever the temperature
-        told.append(
-            Told(
-                np.log(np.maximum(shares, UNDERFLOWED)),
-                exact_answer(answer.text, item.answers),
-                numbers.setdefault(item.pictures[0].name, len(numbers)),
-                item.type,
-            )
-        )
+        told.append(_told(answer, item, numbers))
         print(f"{len(told)} {answer.text!r} {answer.probability:.2f}", flush=True)
     return told, task
+
+
+def logged(data: Path, llm: TextLLM) -> list[Told]:
+    """Every question of the test, as the evaluation asks it."""
+    config = AnsweringConfig(rows=(f"{DESCRIBE_NEAR}:fused",))
+    evaluation = AnsweringEvaluation(question_bench(read_questions(data), TEST), "exact", llm=llm, config=config)
+    (row,) = evaluation.rows
+    numbers: dict[str, int] = {}
+    told = []
+    for item in evaluation.items:
+        task, pictures = evaluation._task(row, item, llm)
+        assert isinstance(task, VisualQA)  # questions are asked
+        task._tells_all = True
+        (answer,) = task.answers([pictures], [item.question])
+        if len(answer.probabilities or ()) > 1:
+            told.append(_told(answer, item, numbers))
+    return told
+
+
+def _told(answer: Answer, item: Question, numbers: dict[str, int]) -> Told:
+    scores = np.log(np.maximum(list((answer.probabilities or {}).values()), UNDERFLOWED))
+    picture = numbers.setdefault(item.pictures[0].name, len(numbers))
+    return Told(scores, exact_answer(answer.text, item.answers), picture, item.type)
 
 
 def temperature_of(told: Sequence[Told]) -> float:
@@ -111,7 +133,8 @@ def measured(told: Sequence[Told], temperatures: Sequence[float], repeats: int =
 def losses_of(told: Sequence[Told], temperatures: Sequence[float]) -> npt.NDArray[np.float64]:
     """-log of the probability of what happened, for each answer."""
     shares = shares_with(told, temperatures)
-    return -np.log(np.clip(np.where([one.right for one in told], shares, 1 - shares), 1e-6, 1.0))
+    said = np.where([one.right for one in told], shares, 1 - shares)
+    return np.asarray(-np.log(np.clip(said, 1e-6, 1.0)), dtype=np.float64)
 
 
 def gain(told: Sequence[Told], temperatures: Sequence[float], repeats: int = 4000) -> dict[str, Any]:
@@ -141,10 +164,14 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="COCO-QA with captions, a folder or tar")
     parser.add_argument("--out", type=Path, required=True, help="the figures, as JSON")
     parser.add_argument("--package", type=Path, help="write the map as a folder of maps")
+    parser.add_argument("--unseen", action="store_true", help="measure the packaged map on the test's logged answers")
     parser.add_argument("--threads", type=int, help="of the LLM")
     options = parser.parse_args()
 
-    llm = connect("local", slots=2, threads=options.threads, cache=True)
+    llm = connect("local", slots=4, threads=options.threads, cache=True)
+    if options.unseen:
+        write(options.out, header(SEED) | unseen(options.data, llm))
+        return
     told, task = asked(options.data, llm)
     temperature = temperature_of(told)
     deals = [held_out(told, deal) for deal in range(DEALS)]
@@ -176,6 +203,35 @@ def main() -> None:
     )
     if options.package is not None:
         package(options.package, options.data, task, told, document)
+
+
+def unseen(data: Path, llm: TextLLM) -> dict[str, Any]:
+    """The packaged map on the test."""
+    task = VisualQA(llm, TOKENIZER, progress=False).fit(*packaged_examples())
+    found = task.probability_map_
+    assert found is not None and found.source == "packaged"
+    told = logged(data, llm)
+    document: dict[str, Any] = {
+        "llm": llm.profile.name,
+        "data": data.name,
+        "part": TEST,
+        "questions": len(told),
+        "pictures": len({one.picture for one in told}),
+        "temperature": found.temperature,
+        "raw": measured(told, [1.0] * len(told)),
+        "calibrated": measured(told, [found.temperature] * len(told)),
+        "less_log_loss": gain(told, [found.temperature] * len(told)),
+        "always_the_mean": _constant(told),
+        "by_type": {
+            kind: {name: measured(own, [t] * len(own)) for name, t in (("raw", 1.0), ("calibrated", found.temperature))}
+            for kind in sorted({one.type for one in told})
+            if (own := [one for one in told if one.type == kind])
+        },
+    }
+    for name in ("raw", "calibrated"):
+        print(name, {key: document[name][key] for key in ("accuracy", "confidence", "ece", "interval", "perfect")})
+    print(document["less_log_loss"])
+    return document
 
 
 def package(folder: Path, data: Path, task: VisualQA, told: Sequence[Told], document: dict[str, Any]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from asked import SceneTokenizer, picture, prefers
 
-from icl_vision import VisualQA
-from icl_vision.llms import FakeLLM
+from icl_vision import Described, VisualQA
+from icl_vision.llms import FakeLLM, connect
 from icl_vision.probabilities import ProbabilityMap, packaged
 from icl_vision.probabilities.packaged import Grid, MapFolder, Situation
 from icl_vision.tasks.answer import calibrating
@@ -129,3 +129,17 @@ def test_a_saved_task_finds_the_packaged_map_again(tmp_path: Path) -> None:
     again = VisualQA.load(tmp_path / "qa.json", llm=KnownLLM(), tokenizer=SceneTokenizer())
     assert again.probability_map_ == task.probability_map_
     assert again.run_config() == task.run_config() and again.run_config()["probabilities"] == "temperature 4"
+
+
+def test_the_library_comes_with_a_map_for_its_default() -> None:
+    """Should an identity, a template or a fingerprint change, the map would be lost without a word."""
+    pytest.importorskip("xllamacpp")
+
+    class Embedded(KnownLLM):
+        identity = connect("local").identity
+
+    examples = [Described(f"a picture of number {number}") for number in range(8)]
+    task = VisualQA(Embedded(), progress=False).fit(examples, "what is this?", [str(number) for number in range(8)])
+    found = task.probability_map_
+    assert found is not None and found.source == "packaged" and found.note == "" and found.n == 123
+    assert found.temperature > 1  # the scores are too sure as they are
