@@ -137,6 +137,14 @@ command.add_command(
         "Needs the extra 'train'. What every key of a configuration means is said in docs/training.md.",
     )
 )
+command.add_command(
+    _command(
+        "lqae",
+        "Train a Language-Quantized AutoEncoder: images become the nearest words of a masked language model's table, "
+        "and what it says of them images.\n\nNeeds the extra 'train'. What every key of a configuration means is said "
+        "in docs/training.md.",
+    )
+)
 
 
 def _for_people(result: TrainResult) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KEY: Final = "family"
 DEFAULT: Final = "spae"
-_OURS: Final = {"spae": "icl_vision.training.spae"}
+_OURS: Final = {"spae": "icl_vision.training.spae", "lqae": "icl_vision.training.lqae"}
 """Our families, and the modules that register them when they are first asked for."""
 
 C = TypeVar("C", bound="TrainConfig")

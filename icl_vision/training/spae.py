@@ -23,6 +23,7 @@ from icl_vision.models.losses.spae import LossConfig, SpaeLoss
 from icl_vision.models.spae import SPAE, SpaeConfig, SpaeOutput
 from icl_vision.training.config import TrainConfig
 from icl_vision.training.families import Family, register
+from icl_vision.training.photo import check_remember, measure_latents, taef2_folder
 from icl_vision.training.seeds import DEPTH, WEIGHTS, generator, kept_generators, seed_globally
 from icl_vision.training.step import TOTAL, Adversary, TrainingStep
 
@@ -111,11 +112,7 @@ class SpaeTrainConfig(TrainConfig):
                 "model.train_on latents compares latents, which LPIPS and a discriminator cannot look at: set "
                 "loss.perceptual and loss.gan to 0"
             )
-        if self.remember and (self.model.net != "photo" or self.data.augments(self.model.side)):
-            raise UsageError(
-                "remember is for net photo, and for images that are the same in every epoch: set data.flip to false, "
-                "data.shift to 0 and data.load_size to null, or remember to false"
-            )
+        check_remember(self, photo=self.model.net == "photo")
         if self.model.projection and self.loss.needs_guide:
             raise UsageError(
                 "loss.semantic compares vectors with the words' own, and quantizer projected looks at words through "
@@ -189,13 +186,8 @@ class SpaeStep(TrainingStep):
                 part.to(device)
 
     def measure(self, images: Tensor) -> None:
-        """For training on latents: how much each of them matters to a pixel."""
-        if self.model.config.train_on != "latents":
-            return
-        if not len(images):
-            logger.warning("no image is held out to measure the latents' metric with: all their channels count alike")
-            return
-        self.model.decoder.measure(self.model.encoder.features(images))
+        if self.model.config.train_on == "latents":
+            measure_latents(self.model.encoder, self.model.decoder, images)
 
 
 class _SpaeDiscriminator(Adversary):
@@ -231,12 +223,7 @@ def start(config: SpaeTrainConfig, model: SPAE) -> None:
     """The published weights for a "photo" net. Raises UsageError or ArtefactError where they are not there."""
     if config.model.net != "photo":
         return
-    if config.pretrained is None:
-        raise UsageError(
-            "a photo net stands on the TAEF2 autoencoder: name the folder of its two weight files with pretrained "
-            "(--set pretrained=FOLDER)"
-        )
-    model.load_pretrained(config.pretrained)
+    model.load_pretrained(taef2_folder(config.pretrained))
 
 
 def build_step(config: SpaeTrainConfig, model: SPAE, codebook: Codebook | None, classes: Sequence[str]) -> SpaeStep:

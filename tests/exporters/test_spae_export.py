@@ -15,6 +15,7 @@ from icl_vision.codebook import Codebook
 from icl_vision.errors import ArtefactError, UsageError
 from icl_vision.exporters import spae as exporter
 from icl_vision.exporters import validate_pyramids
+from icl_vision.models.rounding import round_to_fp16
 from icl_vision.models.spae import SPAE, SpaeConfig
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.testing import check_tokenizer
@@ -58,7 +59,7 @@ def test_the_exported_tokenizer_keeps_the_contract(artefact: Path) -> None:
 @pytest.mark.slow
 def test_words_and_pictures_are_those_of_the_module(artefact: Path) -> None:
     tokenizer, module = OnnxTokenizer(artefact, providers="cpu"), tiny().eval()
-    exporter.round_to_fp16(module)
+    round_to_fp16(module)
     pixels = pictures(3)
     pyramids = tokenizer.encode(list(pixels))
     grey = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().mean(1, keepdim=True) / 255
@@ -106,7 +107,7 @@ def test_fp16_says_how_many_words_agree(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_graph_of_other_weights_is_found_out(artefact: Path) -> None:
     module = tiny().eval()
-    exporter.round_to_fp16(module)
+    round_to_fp16(module)
     with torch.no_grad():
         for value in module.parameters():
             value.mul_(1.3)

@@ -72,6 +72,18 @@ class Upsample(nn.Module):
         return y
 
 
+class Downsample(nn.Module):
+    """The mean of 2x2, then a 3x3 convolution. [B,C,H,W] -> [B,C,H/2,W/2]."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3(channels, channels, bias=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.conv(F.avg_pool2d(x, 2))
+        return y
+
+
 class MixerBlock(nn.Module):
     """Mixes cells, then channels, each by an MLP with layer norm before and the input added. [B,P,D] -> [B,P,D].
 

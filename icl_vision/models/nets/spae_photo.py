@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from icl_vision.models.interface import Decoder, Encoder
-from icl_vision.models.nets.blocks import Head, ResBlock, group_norm
+from icl_vision.models.nets.blocks import Downsample, Head, ResBlock, Upsample, group_norm
 from icl_vision.models.nets.efficientnet import FEATURES, MEAN, STD, EfficientNetLite0, load_published
 from icl_vision.models.nets.taef2 import DECODER_FILE, ENCODER_FILE, LATENT_CHANNELS, Taef2Decoder, Taef2Encoder
 
@@ -58,11 +58,14 @@ class PhotoEncoder(Encoder):
     Args:
         side: S, a multiple of 16. dim: c. width: D. blocks: residual blocks.
         semantics: look at the trunk's features too. Without, all that is not latents is spared.
+        coarse: give vectors [B,c,S/16,S/16] instead, by ``blocks`` further blocks there.
     """
 
     remembers = True
 
-    def __init__(self, side: int, dim: int, width: int, blocks: int, *, semantics: bool = True) -> None:
+    def __init__(
+        self, side: int, dim: int, width: int, blocks: int, *, semantics: bool = True, coarse: bool = False
+    ) -> None:
         super().__init__()
         self.trunk = FrozenTrunk() if semantics else None
         self.latents = Taef2Encoder()
@@ -73,7 +76,8 @@ class PhotoEncoder(Encoder):
             self.into_semantics = nn.Conv2d(FROZEN_CHANNELS - LATENT_CHANNELS, width, 1)
         # Which layers own a cell depends on its place, and what they ask for differs.
         self.places = nn.Parameter(0.02 * torch.randn(1, width, grid, grid))
-        self.blocks = nn.Sequential(*(ResBlock(width) for _ in range(blocks)), Head(width, dim, 1))
+        further = (Downsample(width), *(ResBlock(width) for _ in range(blocks))) if coarse else ()
+        self.blocks = nn.Sequential(*(ResBlock(width) for _ in range(blocks)), *further, Head(width, dim, 1))
         _freeze(self.latents)
         if self.trunk is not None:
             _freeze(self.trunk)
@@ -89,7 +93,7 @@ class PhotoEncoder(Encoder):
             return latents if self.trunk is None else torch.cat([latents, self.trunk(images)], dim=1)
 
     def vectors(self, features: Tensor) -> Tensor:
-        """The trainable part: ``features`` [B,FROZEN_CHANNELS,H,W] -> [B,c,H,W]."""
+        """The trainable part: ``features`` [B,FROZEN_CHANNELS,H,W] -> [B,c,H,W], where coarse [B,c,H/2,W/2]."""
         x = self.into_appearance(features[:, :LATENT_CHANNELS]) + self.places
         if self.trunk is not None:
             x = x + self.into_semantics(self.norm(features[:, LATENT_CHANNELS:]))
@@ -125,16 +129,20 @@ class PhotoDecoder(Decoder):
     Args:
         side, dim, width, blocks: see ``PhotoEncoder``.
         thaw: train TAEF2's decoder too, so that it makes the best of latents that are not quite right.
+        coarse: take vectors [B,c,S/16,S/16] instead, through ``blocks`` blocks there before those on the finer grid.
     """
 
     metric: Tensor
 
-    def __init__(self, side: int, dim: int, width: int, blocks: int, *, thaw: bool = False) -> None:
+    def __init__(
+        self, side: int, dim: int, width: int, blocks: int, *, thaw: bool = False, coarse: bool = False
+    ) -> None:
         super().__init__()
-        grid = side // 8
+        grid = side // (16 if coarse else 8)
         self.into = nn.Conv2d(dim, width, 3, padding=1)
         self.places = nn.Parameter(0.02 * torch.randn(1, width, grid, grid))
-        self.blocks = nn.Sequential(*(ResBlock(width) for _ in range(blocks)), Head(width, LATENT_CHANNELS, 3))
+        before = (*(ResBlock(width) for _ in range(blocks)), Upsample(width)) if coarse else ()
+        self.blocks = nn.Sequential(*before, *(ResBlock(width) for _ in range(blocks)), Head(width, LATENT_CHANNELS, 3))
         self.pixels = Taef2Decoder()
         self.register_buffer("metric", torch.eye(LATENT_CHANNELS))
         if not thaw:

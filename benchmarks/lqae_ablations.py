@@ -1,0 +1,263 @@
+"""The ablations of the LQAE paper at one small scale: what each piece brings, and whether its findings come back here.
+
+    python benchmarks/lqae_ablations.py --data PHOTOS --test CLASS-FOLDERS --pretrained TAEF2 --bert BERT-TINY \\
+        --out FILE.json [--steps 150] [--seeds 0 1 2] [--only ROW ...]
+
+One row is one change of the same model (64 words of 4,096 on 8 x 8, TAEF2 latents, a two-layer masked LM with its head,
+half of the words masked), with the same pictures, seeds, steps and batch. A row that is done is not done again; the
+table is written anew after each.
+
+Measured on the pictures of ``--test``, which nothing is trained on: their PSNR through words; how many of the 4,096
+words they use, and the perplexity; and, in place of the paper's LLM, how often the nearest word prototype (mean of the
+words' vectors) names the class of one picture, in 2-way and 5-way 5-shot episodes, the same for every row. Differences
+to the base row are paired (by picture, by episode) and averaged over the seeds, with 95% bootstrap intervals over
+pictures and episodes; seeds are not resampled, three are too few.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import _common
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from icl_vision.codebook import Codebook
+from icl_vision.evaluation.few_shot.baselines import nearest_prototype, unit
+from icl_vision.evaluation.kit.image_metrics import psnr
+from icl_vision.evaluation.kit.paired_means import paired_mean
+from icl_vision.evaluation.kit.pictures import Picture, list_pictures
+from icl_vision.files.storage import write_text
+from icl_vision.images import load_image
+from icl_vision.tokenizers.pixels import Preprocessing
+from icl_vision.training import load_config, load_model, train
+from icl_vision.training.loop import MEMORY_FILE
+
+SIDE, BATCH, EPISODES, WAYS, SHOTS = 128, 16, 200, (2, 5), 5
+WORDS, MEASURED = "lqae-minilm-384", "measured.json"
+Images = npt.NDArray[np.uint8]
+
+BASE: tuple[str, ...] = (
+    "model.grid=8", "model.dim=128", "model.width=96", "model.blocks=2", "model.decoder_blocks=2",
+    "model.mask=[0.5, 0.5]", "loss.mlm=0.001", "remember=true", "init=null",
+    "data.validation=64", "data.flip=false", f"batch={BATCH}", "optimiser.rate=2.0e-3",
+    "log.validate=100000", "log.grid=100000", "log.checkpoint=100000", "log.tensorboard=false",
+)  # fmt: skip
+_TABLE = ("model.directions=0",)
+ROWS: dict[str, tuple[str, ...]] = {
+    "base": (),
+    # the lookup
+    "not normalised": ("model.normalise=false",),
+    "plain table": _TABLE,
+    "plain table, not normalised": (*_TABLE, "model.normalise=false"),
+    "plain table, no BatchNorm (the paper's)": (*_TABLE, "model.batch_norm=false"),
+    "plain table, no BatchNorm, not normalised": (*_TABLE, "model.batch_norm=false", "model.normalise=false"),
+    "learned codebook, ids mapped to words": ("model.learned=true", "model.text_encoder.layers=0", "loss.mlm=0"),
+    # the mask
+    "mask 0": ("model.mask=[0, 0]",),
+    "mask 15%": ("model.mask=[0.15, 0.15]",),
+    "mask 30%": ("model.mask=[0.3, 0.3]",),
+    "mask 75%": ("model.mask=[0.75, 0.75]",),
+    "mask drawn between 0 and 60%": ("model.mask=[0, 0.6]",),
+    # the text encoder
+    "no text encoder": ("model.text_encoder.layers=0", "loss.mlm=0"),
+    "no text encoder, no mask": ("model.text_encoder.layers=0", "loss.mlm=0", "model.mask=[0, 0]"),
+    "text encoder of 1 layer": ("model.text_encoder.layers=1", "loss.mlm=0"),
+    "text encoder with random weights": ("model.text_encoder.random=true",),
+    # the losses
+    "MLM 0": ("loss.mlm=0",),
+    "MLM 1": ("loss.mlm=1",),
+    "entropy .5": ("loss.entropy=0.5",),
+    "straight-through at the decoder": ("model.straight_through=decoder",),
+    # the words
+    "256 words": ("model.grid=16",),
+}  # fmt: skip
+KEEP = (0.25, 0.5, 0.75)
+"""Shares of the base row's words that are kept, the first ones in reading order; nothing is trained for these rows."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--data", type=Path, required=True, help="about 1,000 photographs to train on: a folder or a .tar"
+    )
+    parser.add_argument(
+        "--test", type=Path, required=True, help="other photographs, one folder a class, 10 or more each"
+    )
+    parser.add_argument("--pretrained", type=Path, required=True, help="the folder of TAEF2's two weight files")
+    parser.add_argument("--bert", type=Path, required=True, help="folder of a small masked LM with its head")
+    parser.add_argument("--out", type=Path, required=True, help="result file; trainings go into a folder beside it")
+    parser.add_argument("--steps", type=int, default=150, help="steps of each training (default 150)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row (default 0 1 2)")
+    parser.add_argument("--only", nargs="+", choices=ROWS, default=tuple(ROWS), help="some rows (default all)")
+    options = parser.parse_args()
+    work = options.out.with_suffix("")
+    work.mkdir(parents=True, exist_ok=True)
+    pictures = list_pictures(options.test)
+    truth = Preprocessing(SIDE, "crop", "bilinear", short=SIDE).batch([load_image(each.image) for each in pictures])
+    episodes = {ways: draw_episodes(pictures, ways) for ways in WAYS}
+    settings = [*BASE, f"codebook={own_codebook(options.bert, work)}", f"model.text_encoder.source={options.bert}",
+                f"pretrained={options.pretrained}", f"steps={options.steps}"]  # fmt: skip
+    # Seeds outside, so that a run that is cut has all rows at the seeds it has.
+    for seed in options.seeds:
+        for row in options.only:
+            folder = run_folder(work, row, seed)
+            if not (folder / MEASURED).is_file():
+                one_run(
+                    folder,
+                    [*settings, f"seed={seed}", *ROWS[row]],
+                    options.data,
+                    work / f"memory-{seed}",
+                    truth,
+                    episodes,
+                )
+            write(options, work, pictures)
+    return 0
+
+
+def own_codebook(bert: Path, work: Path) -> Path:
+    """The packaged 4,096 words with the rows of this masked LM's own table, as a codebook folder."""
+    from icl_vision.models.words.masked_lm import MaskedTextEncoder
+
+    folder = work / "codebook"
+    if not folder.is_dir():
+        words = Codebook.load(WORDS).vocabulary
+        table = MaskedTextEncoder.load(bert, words=list(words)).table
+        Codebook(words, table.detach().numpy().astype(np.float32), name="bert-tiny").save(folder)
+    return folder
+
+
+def draw_episodes(pictures: Sequence[Picture], ways: int) -> list[tuple[list[int], list[str], int]]:
+    """Episodes: places of the support pictures (shots of each class), their labels, and the place of one query of the
+    first class; drawn once for all rows and seeds."""
+    random = np.random.default_rng(ways)
+    of_class: dict[str, list[int]] = {}
+    for place, picture in enumerate(pictures):
+        of_class.setdefault(picture.label or "", []).append(place)
+    drawn = []
+    for _ in range(EPISODES):
+        classes = [str(name) for name in random.choice(sorted(of_class), ways, replace=False)]
+        chosen = {name: random.choice(of_class[name], SHOTS + (name == classes[0]), replace=False) for name in classes}
+        support = [(int(place), name) for name in classes for place in chosen[name][:SHOTS]]
+        drawn.append(([place for place, _ in support], [name for _, name in support], int(chosen[classes[0]][SHOTS])))
+    return drawn
+
+
+def one_run(
+    folder: Path, settings: list[str], data: Path, memory: Path, truth: Images, episodes: dict[int, Any]
+) -> None:
+    """Train one row at one seed and measure it; what frozen nets say of the pictures is shared among a seed's rows."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    if memory.is_file():
+        shutil.copyfile(memory, folder / MEMORY_FILE)
+    train(load_config("lqae-photo-128", settings, data=data), folder, resume=True, progress=False)
+    if not memory.is_file():
+        shutil.copyfile(folder / MEMORY_FILE, memory)
+    found = measure(folder, truth, episodes)
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write_text(folder / MEASURED, json.dumps(found))
+
+
+def measure(folder: Path, truth: Images, episodes: dict[int, Any]) -> dict[str, Any]:
+    """The figures of one run, picture by picture and episode by episode."""
+    model = load_model(folder)
+    images = torch.from_numpy(truth).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        ids = torch.cat([model.encode_ids(part)[0] for part in torch.split(images, 32)])
+        made = torch.cat([model.decode_ids((part,)) for part in torch.split(ids, 32)])
+    pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    flat = ids.flatten(1).numpy()
+    shares = np.bincount(flat.ravel(), minlength=model.words) / flat.size
+    vectors = model.codebook.detach().float().numpy()
+    found: dict[str, Any] = {
+        "words": int(flat.shape[1]),
+        "psnr": psnr(truth, pixels).tolist(),
+        "used": float((shares > 0).mean()),
+        "perplexity": float(np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1))))),
+    }
+    for keep in (1.0, *KEEP):
+        first = flat[:, : round(keep * flat.shape[1])]
+        of_picture = np.stack([unit(vectors[words]).mean(axis=0) for words in first])
+        for ways, drawn in episodes.items():
+            found[f"{ways}-way" if keep == 1 else f"{ways}-way, first {keep:.0%}"] = [
+                int(nearest_prototype(of_picture[support], labels, of_picture[[query]])[0] == labels[0])
+                for support, labels, query in drawn
+            ]
+    return found
+
+
+def write(options: argparse.Namespace, work: Path, pictures: Sequence[Picture]) -> None:
+    """The table of what is measured by now, printed and written."""
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for row in ROWS:
+        for seed in options.seeds:
+            file = run_folder(work, row, seed) / MEASURED
+            if file.is_file():
+                runs.setdefault(row, []).append(json.loads(file.read_text(encoding="utf-8")))
+    base = runs["base"]
+    for share in KEEP:
+        runs[f"first {share:.0%} of the words"] = [
+            {**run, **{f"{ways}-way": run[f"{ways}-way, first {share:.0%}"] for ways in WAYS}, "psnr": None}
+            for run in base
+        ]
+    print(f"\n{'row':48} {'words':>4} {'PSNR':>22} {'used':>6} {'perpl.':>7} {'2-way':>22} {'5-way':>22}")
+    table = {}
+    for row, found in runs.items():
+        table[row] = of_row(row, found, base[: len(found)])
+        print(shown(row, table[row]), flush=True)
+    document = _common.header() | {
+        "steps": options.steps, "batch": BATCH, "seeds": options.seeds, "pictures": len(pictures), "episodes": EPISODES,
+        "shots": SHOTS, "rows": table,
+    }  # fmt: skip
+    _common.write(options.out, document)
+
+
+def of_row(row: str, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of a row, and its paired differences to the base row at the same seeds."""
+    result: dict[str, Any] = {"seeds": len(runs), "words": runs[0]["words"], "settings": list(ROWS.get(row, ()))}
+    for key in ("used", "perplexity"):
+        result[key] = [run[key] for run in runs]
+    for key in ("psnr", *(f"{ways}-way" for ways in WAYS)):
+        if runs[0][key] is None:
+            continue
+        # One number a picture or an episode: its mean over the seeds.
+        ours, theirs = (np.mean([run[key] for run in each], axis=0) for each in (runs, base))
+        result[key] = {"mean": float(ours.mean()), "by_seed": [float(np.mean(run[key])) for run in runs]}
+        if runs is not base and not np.array_equal(ours, theirs):
+            result[key]["to_base"] = paired_mean(ours.tolist(), theirs.tolist(), higher_is_better=True).to_dict()
+    return result
+
+
+def shown(row: str, found: dict[str, Any]) -> str:
+    """One line of the table."""
+    cells = []
+    for key, times in (("psnr", 1), *((f"{ways}-way", 100) for ways in WAYS)):
+        if key not in found:
+            cells.append(f"{'-':>22}")
+            continue
+        cell = f"{times * found[key]['mean']:.2f}"
+        if "to_base" in found[key]:
+            low, high = found[key]["to_base"]["interval"]
+            cell += f" [{times * low:+.2f}, {times * high:+.2f}]"
+        cells.append(f"{cell:>22}")
+    words = f"{np.mean(found['used']):>6.1%} {np.mean(found['perplexity']):>7.0f}"
+    return f"{row:48} {found['words']:>4} {cells[0]} {words} {cells[1]} {cells[2]}"
+
+
+def run_folder(work: Path, row: str, seed: int) -> Path:
+    """Where a row's run at a seed is."""
+    return work / f"{re.sub('[^a-z0-9]+', '-', row.lower()).strip('-')}-{seed}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
