@@ -1,10 +1,11 @@
 """The ablations of the LQAE paper at one small scale: what each piece brings, and whether its findings come back here.
 
     python benchmarks/lqae_ablations.py --data PHOTOS --test CLASS-FOLDERS --pretrained TAEF2 --bert BERT-TINY \\
-        --out FILE.json [--steps 150] [--seeds 0 1 2] [--only ROW ...]
+        --out FILE.json [--steps 110] [--seeds 0 1 2] [--only ROW ...]
 
 One row is one change of the same model (64 words of 4,096 on 8 x 8, TAEF2 latents, a two-layer masked LM with its head,
-half of the words masked), with the same pictures, seeds, steps and batch. A row that is done is not done again; the
+half of the words hidden, the first 50 steps past the text encoder), with the same pictures, seeds, steps and batch. A
+row that is done is not done again; the
 table is written anew after each.
 
 Measured on the pictures of ``--test``, which nothing is trained on: their PSNR through words; how many of the 4,096
@@ -22,6 +23,7 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,21 +39,38 @@ from icl_vision.evaluation.kit.paired_means import paired_mean
 from icl_vision.evaluation.kit.pictures import Picture, list_pictures
 from icl_vision.files.storage import write_text
 from icl_vision.images import load_image
+from icl_vision.models.lqae import LQAE
+from icl_vision.models.nets.taef2 import ENCODER_FILE, Taef2Encoder
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.training import load_config, load_model, train
 from icl_vision.training.loop import MEMORY_FILE
 
-SIDE, BATCH, EPISODES, WAYS, SHOTS = 128, 16, 200, (2, 5), 5
-WORDS, MEASURED = "lqae-minilm-384", "measured.json"
+SIDE, BATCH, EPISODES, WAYS, SHOTS, PSNR_PICTURES, TESTED = 128, 16, 200, (2, 5), 5, 48, 192
+WORDS, MEASURED = "lqae-bert-128", "measured.json"
 Images = npt.NDArray[np.uint8]
+Episode = tuple[list[int], list[str], int, str]
+"""Places of the support, their labels, place and label of the query."""
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What is measured on. truth: uint8 [N, S, S, 3]. features: what TAEF2's encoder says of them. every: PSNR is taken
+    of every so many. episodes: by ways."""
+
+    truth: Images
+    features: torch.Tensor
+    every: int
+    episodes: dict[int, list[Episode]]
+
 
 BASE: tuple[str, ...] = (
-    "model.grid=8", "model.dim=128", "model.width=96", "model.blocks=2", "model.decoder_blocks=2",
-    "model.mask=[0.5, 0.5]", "loss.mlm=0.001", "remember=true", "init=null",
-    "data.validation=64", "data.flip=false", f"batch={BATCH}", "optimiser.rate=2.0e-3",
+    "model.grid=8", "model.dim=128", "model.width=64", "model.blocks=2", "model.decoder_blocks=2",
+    "model.mask=[0.5, 0.5]", "loss.mlm=0.001", "past_text=50", "remember=true", "data.workers=0", "data.limit=384",
+    "data.validation=64", "data.flip=false", f"batch={BATCH}", "optimiser.rate=2.0e-3", "ema.decay=0",
     "log.validate=100000", "log.grid=100000", "log.checkpoint=100000", "log.tensorboard=false",
 )  # fmt: skip
 _TABLE = ("model.directions=0",)
+_NO_TEXT = ("model.text=null", "text_encoder=null", "loss.mlm=0", "past_text=0")
 ROWS: dict[str, tuple[str, ...]] = {
     "base": (),
     # the lookup
@@ -60,7 +79,9 @@ ROWS: dict[str, tuple[str, ...]] = {
     "plain table, not normalised": (*_TABLE, "model.normalise=false"),
     "plain table, no BatchNorm (the paper's)": (*_TABLE, "model.batch_norm=false"),
     "plain table, no BatchNorm, not normalised": (*_TABLE, "model.batch_norm=false", "model.normalise=false"),
-    "learned codebook, ids mapped to words": ("model.learned=true", "model.text_encoder.layers=0", "loss.mlm=0"),
+    "learned codebook, ids mapped to words": (
+        "model.learned=true", "model.words=4096", "model.directions=0", *_NO_TEXT, "codebook=null"
+    ),
     # the mask
     "mask 0": ("model.mask=[0, 0]",),
     "mask 15%": ("model.mask=[0.15, 0.15]",),
@@ -68,10 +89,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "mask 75%": ("model.mask=[0.75, 0.75]",),
     "mask drawn between 0 and 60%": ("model.mask=[0, 0.6]",),
     # the text encoder
-    "no text encoder": ("model.text_encoder.layers=0", "loss.mlm=0"),
-    "no text encoder, no mask": ("model.text_encoder.layers=0", "loss.mlm=0", "model.mask=[0, 0]"),
-    "text encoder of 1 layer": ("model.text_encoder.layers=1", "loss.mlm=0"),
-    "text encoder with random weights": ("model.text_encoder.random=true",),
+    "from a cold start": ("past_text=0",),
+    "no text encoder": _NO_TEXT,
+    "no text encoder, no mask": (*_NO_TEXT, "model.mask=[0, 0]"),
+    "text encoder of 1 layer": ("model.text.layers=1", "model.text.head=false", "loss.mlm=0"),
+    "text encoder with random weights": ("text_encoder=null",),
     # the losses
     "MLM 0": ("loss.mlm=0",),
     "MLM 1": ("loss.mlm=1",),
@@ -95,49 +117,37 @@ def main() -> int:
     parser.add_argument("--pretrained", type=Path, required=True, help="the folder of TAEF2's two weight files")
     parser.add_argument("--bert", type=Path, required=True, help="folder of a small masked LM with its head")
     parser.add_argument("--out", type=Path, required=True, help="result file; trainings go into a folder beside it")
-    parser.add_argument("--steps", type=int, default=150, help="steps of each training (default 150)")
+    parser.add_argument("--steps", type=int, default=110, help="steps of each training (default 110)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row (default 0 1 2)")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=tuple(ROWS), help="some rows (default all)")
     options = parser.parse_args()
     work = options.out.with_suffix("")
     work.mkdir(parents=True, exist_ok=True)
-    pictures = list_pictures(options.test)
+    pictures = list_pictures(options.test, limit=TESTED)
     truth = Preprocessing(SIDE, "crop", "bilinear", short=SIDE).batch([load_image(each.image) for each in pictures])
-    episodes = {ways: draw_episodes(pictures, ways) for ways in WAYS}
-    settings = [*BASE, f"codebook={own_codebook(options.bert, work)}", f"model.text_encoder.source={options.bert}",
-                f"pretrained={options.pretrained}", f"steps={options.steps}"]  # fmt: skip
+    measured = Pictures(
+        truth,
+        frozen_of(truth, options.pretrained),
+        max(1, len(truth) // PSNR_PICTURES),
+        {ways: draw_episodes(pictures, ways) for ways in WAYS},
+    )
+    settings = [
+        *BASE, f"text_encoder={options.bert}", f"pretrained={options.pretrained}", f"steps={options.steps}"
+    ]  # fmt: skip
     # Seeds outside, so that a run that is cut has all rows at the seeds it has.
     for seed in options.seeds:
         for row in options.only:
             folder = run_folder(work, row, seed)
             if not (folder / MEASURED).is_file():
-                one_run(
-                    folder,
-                    [*settings, f"seed={seed}", *ROWS[row]],
-                    options.data,
-                    work / f"memory-{seed}",
-                    truth,
-                    episodes,
-                )
+                changes = [*settings, f"seed={seed}", *ROWS[row]]
+                one_run(folder, changes, options.data, work / f"memory-{seed}", measured)
             write(options, work, pictures)
     return 0
 
 
-def own_codebook(bert: Path, work: Path) -> Path:
-    """The packaged 4,096 words with the rows of this masked LM's own table, as a codebook folder."""
-    from icl_vision.models.words.masked_lm import MaskedTextEncoder
-
-    folder = work / "codebook"
-    if not folder.is_dir():
-        words = Codebook.load(WORDS).vocabulary
-        table = MaskedTextEncoder.load(bert, words=list(words)).table
-        Codebook(words, table.detach().numpy().astype(np.float32), name="bert-tiny").save(folder)
-    return folder
-
-
-def draw_episodes(pictures: Sequence[Picture], ways: int) -> list[tuple[list[int], list[str], int]]:
-    """Episodes: places of the support pictures (shots of each class), their labels, and the place of one query of the
-    first class; drawn once for all rows and seeds."""
+def draw_episodes(pictures: Sequence[Picture], ways: int) -> list[Episode]:
+    """Episodes: places of the support pictures (shots of each class), their labels, and the place of one query; drawn
+    once for all rows and seeds. The query's class is drawn too: words that tell nothing must not be right by order."""
     random = np.random.default_rng(ways)
     of_class: dict[str, list[int]] = {}
     for place, picture in enumerate(pictures):
@@ -145,15 +155,22 @@ def draw_episodes(pictures: Sequence[Picture], ways: int) -> list[tuple[list[int
     drawn = []
     for _ in range(EPISODES):
         classes = [str(name) for name in random.choice(sorted(of_class), ways, replace=False)]
-        chosen = {name: random.choice(of_class[name], SHOTS + (name == classes[0]), replace=False) for name in classes}
-        support = [(int(place), name) for name in classes for place in chosen[name][:SHOTS]]
-        drawn.append(([place for place, _ in support], [name for _, name in support], int(chosen[classes[0]][SHOTS])))
+        chosen = {name: random.choice(of_class[name], SHOTS + 1, replace=False).tolist() for name in classes}
+        support = [(place, name) for name in classes for place in chosen[name][:SHOTS]]
+        asked = classes[int(random.integers(ways))]
+        drawn.append(([place for place, _ in support], [name for _, name in support], chosen[asked][SHOTS], asked))
     return drawn
 
 
-def one_run(
-    folder: Path, settings: list[str], data: Path, memory: Path, truth: Images, episodes: dict[int, Any]
-) -> None:
+def frozen_of(truth: Images, pretrained: Path) -> torch.Tensor:
+    """What TAEF2's encoder says of the pictures, which no row changes."""
+    net = Taef2Encoder.load(pretrained / ENCODER_FILE)
+    images = torch.from_numpy(truth).permute(0, 3, 1, 2).float() / 255
+    with torch.inference_mode():
+        return torch.cat([net(part) for part in torch.split(images, 16)])
+
+
+def one_run(folder: Path, settings: list[str], data: Path, memory: Path, pictures: Pictures) -> None:
     """Train one row at one seed and measure it; what frozen nets say of the pictures is shared among a seed's rows."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -162,36 +179,43 @@ def one_run(
     train(load_config("lqae-photo-128", settings, data=data), folder, resume=True, progress=False)
     if not memory.is_file():
         shutil.copyfile(folder / MEMORY_FILE, memory)
-    found = measure(folder, truth, episodes)
+    found = measure(folder, pictures)
     shutil.rmtree(folder)
     folder.mkdir()
     write_text(folder / MEASURED, json.dumps(found))
 
 
-def measure(folder: Path, truth: Images, episodes: dict[int, Any]) -> dict[str, Any]:
+def measure(folder: Path, pictures: Pictures) -> dict[str, Any]:
     """The figures of one run, picture by picture and episode by episode."""
     model = load_model(folder)
-    images = torch.from_numpy(truth).permute(0, 3, 1, 2).float() / 255
+    assert isinstance(model, LQAE)
+    images = torch.from_numpy(pictures.truth).permute(0, 3, 1, 2).float() / 255
     with torch.inference_mode():
-        ids = torch.cat([model.encode_ids(part)[0] for part in torch.split(images, 32)])
-        made = torch.cat([model.decode_ids((part,)) for part in torch.split(ids, 32)])
+        ids = torch.cat(
+            [
+                model.lookup(model.encode(part, (known,)))
+                for part, known in zip(torch.split(images, 32), torch.split(pictures.features, 32), strict=True)
+            ]
+        )
+        made = torch.cat([model.decode_ids((part,)) for part in torch.split(ids[:: pictures.every], 16)])
     pixels = (made * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     flat = ids.flatten(1).numpy()
     shares = np.bincount(flat.ravel(), minlength=model.words) / flat.size
-    vectors = model.codebook.detach().float().numpy()
+    # What a reader of the words has: of learned ids, the words they are mapped to, in order.
+    vectors = Codebook.load(WORDS).vectors
     found: dict[str, Any] = {
         "words": int(flat.shape[1]),
-        "psnr": psnr(truth, pixels).tolist(),
+        "psnr": psnr(pictures.truth[:: pictures.every], pixels).tolist(),
         "used": float((shares > 0).mean()),
         "perplexity": float(np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1))))),
     }
     for keep in (1.0, *KEEP):
         first = flat[:, : round(keep * flat.shape[1])]
         of_picture = np.stack([unit(vectors[words]).mean(axis=0) for words in first])
-        for ways, drawn in episodes.items():
+        for ways, drawn in pictures.episodes.items():
             found[f"{ways}-way" if keep == 1 else f"{ways}-way, first {keep:.0%}"] = [
-                int(nearest_prototype(of_picture[support], labels, of_picture[[query]])[0] == labels[0])
-                for support, labels, query in drawn
+                int(nearest_prototype(of_picture[support], labels, of_picture[[query]])[0] == truth)
+                for support, labels, query, truth in drawn
             ]
     return found
 
@@ -215,10 +239,11 @@ def write(options: argparse.Namespace, work: Path, pictures: Sequence[Picture]) 
     for row, found in runs.items():
         table[row] = of_row(row, found, base[: len(found)])
         print(shown(row, table[row]), flush=True)
-    document = _common.header() | {
-        "steps": options.steps, "batch": BATCH, "seeds": options.seeds, "pictures": len(pictures), "episodes": EPISODES,
-        "shots": SHOTS, "rows": table,
+    facts = {
+        "steps": options.steps, "batch": BATCH, "seeds": options.seeds, "pictures": len(pictures),
+        "psnr_pictures": len(base[0]["psnr"]), "episodes": EPISODES, "shots": SHOTS,
     }  # fmt: skip
+    document = _common.header() | facts | {"rows": table}
     _common.write(options.out, document)
 
 

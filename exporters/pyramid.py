@@ -190,10 +190,8 @@ def _check_signatures(
         {"pixels": ("tensor(uint8)", ["batch", side, side, 3]), **fixed},
         {"ids": ("tensor(int32)", ["batch", words]), "features": ("tensor(float)", ["batch", features])},
     )
-    # A model of one layer does not look at their number, and a graph drops inputs that nothing reads.
-    counted = {"layers": ("tensor(int64)", [1])} if len(config.layout) > 1 else {}
     check_signature(
         ort.InferenceSession(decoder, cpu_settings(), providers=[CPU]),
-        {"ids": ("tensor(int32)", ["batch", words]), **counted, "codebook": fixed["codebook"]},
+        {"ids": ("tensor(int32)", ["batch", words]), "layers": ("tensor(int64)", [1]), "codebook": fixed["codebook"]},
         {"pixels": ("tensor(uint8)", ["batch", side, side, 3])},
     )

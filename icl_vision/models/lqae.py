@@ -26,6 +26,7 @@ from torch.nn import functional as F
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.models.interface import Decoder, Encoder, WordAutoencoder, check_images
 from icl_vision.models.lqae_config import LqaeConfig
+from icl_vision.models.nets.lqae_vit import VitDecoder, VitEncoder
 from icl_vision.models.nets.spae_photo import PhotoDecoder, PhotoEncoder
 from icl_vision.models.quantizers.lookup import WordLookup
 from icl_vision.models.words.masked_lm import MaskedTextEncoder
@@ -99,10 +100,14 @@ class LQAE(WordAutoencoder):
 
     # -- the line an image walks
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Images, floating [B, ch, S, S] in [0, 1] -> vectors z [B, d, H, W] in the units of the words as seen."""
+    def encode(self, images: Tensor, frozen: Sequence[Tensor] | None = None) -> Tensor:
+        """Images, floating [B, ch, S, S] in [0, 1] -> vectors z [B, d, H, W] in the units of the words as seen.
+
+        frozen: what ``self.frozen(images)`` gave, where it is known already.
+        """
         check_images(images, self.config)
-        return self._in_words_units(self.encoder(images))
+        known = self.frozen(images) if frozen is None else frozen
+        return self._in_words_units(self.encoder.vectors(known[0] if known else images))
 
     def forward(
         self, images: Tensor, frozen: Sequence[Tensor] | None = None, *, past_text: bool = False, direct: bool = False
@@ -121,8 +126,7 @@ class LQAE(WordAutoencoder):
         """
         check_images(images, self.config)
         known = self.frozen(images) if frozen is None else frozen
-        features = known[0] if known else images
-        z = self._in_words_units(self.encoder.vectors(features)).float()
+        z = self.encode(images, known).float()
         points = z.flatten(2).transpose(1, 2)  # [B, P, d]
         ids = self.lookup(z)
         rows = F.embedding(ids.flatten(1), self.lookup.codebook.float())  # [B, P, c]
@@ -138,7 +142,7 @@ class LQAE(WordAutoencoder):
             states = states + through
         return LqaeOutput(
             reconstruction=self._reconstruct(states),
-            target=self.decoder.target(features) if self._on_latents else None,
+            target=self.decoder.target(known[0]) if self._on_latents else None,
             direct=self._reconstruct(self._states(rows + through, None, past_text=True)) if direct else None,
             points=points,
             chosen=chosen,
@@ -240,7 +244,9 @@ class LQAE(WordAutoencoder):
 def build_nets(config: LqaeConfig) -> tuple[Encoder, Decoder]:
     """The encoder and decoder of a config, with fresh weights (within ``torch.device("meta")``, without memory)."""
     if config.net == "vit":
-        raise UsageError("net vit is not built yet: take net photo")
+        outside = (config.side, config.channels, config.patch)
+        inside = (config.hidden, config.layers, config.heads, config.inner)
+        return VitEncoder(*outside, config.channels_of_z, *inside), VitDecoder(*outside, config.dim, *inside)
     coarse = config.side != 8 * config.grid
     blocks = config.decoder_blocks or config.blocks
     return (

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.models.losses.lqae import LqaeLossConfig, entropy_loss, lqae_loss, mlm_loss
-from icl_vision.models.lqae import LQAE, LqaeConfig
+from icl_vision.models.lqae import LQAE, LqaeConfig, build_nets
 from icl_vision.models.words.masked_lm_files import TextShape
 
 TEXT = TextShape(width=8, layers=2, heads=2, inner=16, positions=16, head=True)
@@ -22,6 +22,11 @@ TINY = LqaeConfig(net="photo", side=32, grid=2, dim=8, directions=4, batch_norm=
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+VIT = LqaeConfig(
+    net="vit", side=32, channels=1, grid=4, dim=8, text=TEXT, patch=8, hidden=16, layers=2, heads=4, inner=24
+)
 
 
 def table(words: int = 24, width: int = 8) -> Tensor:
@@ -136,6 +141,40 @@ def test_a_learned_codebook_moves_and_has_no_language() -> None:
     used = torch.zeros(10, dtype=torch.bool)
     used[output.ids.unique()] = True
     assert (model.learned_codebook.grad.abs().sum(1) > 0).tolist() == used.tolist()
+
+
+# -- the paper's net
+
+
+def test_the_papers_net_makes_words_of_patches_and_images_of_words() -> None:
+    model = LQAE(VIT, table()).eval()
+    images = torch.rand(2, 1, 32, 32)
+    assert model.encode(images).shape == (2, 8, 4, 4)
+    assert model.decode_ids(model.encode_ids(images)).shape == (2, 1, 32, 32)
+    output = model.train()(images)
+    lqae_loss(LqaeLossConfig(), images, output, model).total.backward()
+    # The mask hides no picture from the encoder: its whole net learns.
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
+    assert model.frozen(images) == ()
+
+
+def test_the_papers_sizes() -> None:
+    with torch.device("meta"):
+        encoder, decoder = build_nets(LqaeConfig())
+        vectors = encoder(torch.empty(1, 3, 256, 256))
+        assert vectors.shape == (1, 768, 16, 16) and decoder(vectors).shape == (1, 3, 256, 256)
+    sizes = [sum(one.numel() for one in net.parameters()) for net in (encoder, decoder)]
+    assert sizes == [115_011_072, 115_011_075]
+
+
+def test_patches_are_seen_by_their_own_place_first() -> None:
+    """A patch that changes moves its own vector most."""
+    encoder = build_nets(VIT)[0].eval()
+    images = torch.rand(1, 1, 32, 32)
+    changed = images.clone()
+    changed[..., 8:16, 16:24] += 1.0
+    moved = (encoder(changed) - encoder(images)).norm(dim=1)[0]
+    assert int(moved.argmax()) == 1 * 4 + 2
 
 
 # -- losses
