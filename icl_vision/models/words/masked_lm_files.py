@@ -44,7 +44,7 @@ MINILM = "minilm"
 WEIGHTS_FILE = "model.safetensors"
 _CONFIG_FILE = "config.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _SHOWN = 8  # words in a message
 
 
@@ -249,6 +249,12 @@ class _Reading:
     def has(self, key: str) -> bool:
         return key in self._stored
 
+    @property
+    def head_bias(self) -> str | None:
+        """The name of the head's bias; of two, as in a file of an untied head, the one that its matrix is used with."""
+        names = (self._kind.head["decoder"].removesuffix("weight") + "bias", self._kind.head["bias"])
+        return next((name for name in names if self.has(name)), None)
+
     def tensor(self, key: str) -> Tensor:
         """fp32. The encoder's own names may lack their prefix, as where only the encoder was saved."""
         for candidate in (key, key.removeprefix(self._kind.prefix)):
@@ -283,7 +289,7 @@ class _Reading:
             for part in ("weight", "bias"):
                 tensors[f"head.dense.{part}"] = self.tensor(f"{kind.head['dense']}.{part}")
                 tensors[f"head.norm.{part}"] = self.tensor(f"{kind.head['norm']}.{part}")
-            tensors["head.bias"] = self.tensor(kind.head["bias"])[ids]
+            tensors["head.bias"] = self.tensor(self.head_bias or kind.head["bias"])[ids]
             if not shape.tied:
                 tensors["head.decoder"] = self.tensor(kind.head["decoder"])[ids]
         return TextWeights(table, tensors)
@@ -299,8 +305,9 @@ def _shape(name: str, kind: _Kind, config: Mapping[str, Any], read: _Reading) ->
             f"{name!r} has positions of type {config['position_embedding_type']!r}; only 'absolute' ones are known here"
         )
     width, layers, heads, inner, activation = (config[key] for key in kind.keys)
-    if activation not in _ACTIVATIONS:
-        raise UsageError(f"{name!r} has the activation {activation!r}; known are {', '.join(_ACTIVATIONS)}")
+    known = ["gelu"] if kind is _ROBERTA_KIND else list(_ACTIVATIONS)  # RoBERTa's head always has GELU
+    if activation not in known:
+        raise UsageError(f"{name!r} has the activation {activation!r}; known are {', '.join(known)}")
     return TextShape(
         width,
         layers,
@@ -309,7 +316,7 @@ def _shape(name: str, kind: _Kind, config: Mapping[str, Any], read: _Reading) ->
         int(config["max_position_embeddings"]) - kind.special(config),
         _ACTIVATIONS[activation],
         float(config.get("layer_norm_eps", 1e-12)),
-        head=read.has(kind.head["bias"]) and read.has(kind.head["dense"] + ".weight"),
+        head=read.head_bias is not None and read.has(kind.head["dense"] + ".weight"),
         tied=bool(config.get("tie_word_embeddings", True)) or not read.has(kind.head["decoder"]),
     )
 
