@@ -159,8 +159,12 @@ class TrainConfig:
         """``to_dict`` without where things lay on the machine that trained; names of packaged things stay."""
         document = self.to_dict()
         for key, packaged in self.paths.items():
-            if not packaged():
-                _put(document, key.split("."), None)
+            *parents, last = key.split(".")
+            place: Any = document
+            for parent in parents:
+                place = place[parent]
+            if place[last] not in packaged():
+                place[last] = None
         return document
 
     @property

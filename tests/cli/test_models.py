@@ -22,6 +22,7 @@ def test_list_names_tokenizers_and_llms() -> None:
     assert [row["name"] for row in document["tokenizers"]] == [
         "ascii",
         "describe-photo",
+        "lqae-photo-128",
         "spae-digits-32",
         "spae-photo-128",
         "words-photo",
@@ -46,7 +47,8 @@ def test_info_of_an_unknown_name_lists_what_exists() -> None:
     result = run("info", "words-foto")
     assert result.exit_code == 1
     assert (
-        "no tokenizer 'words-foto': available are ascii, describe-photo, spae-digits-32, spae-photo-128, words-photo"
+        "no tokenizer 'words-foto': available are ascii, describe-photo, lqae-photo-128, spae-digits-32, "
+        "spae-photo-128, words-photo"
         in result.stderr
     )
     assert result.stdout == ""

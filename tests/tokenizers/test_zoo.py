@@ -17,7 +17,14 @@ PACKAGED = Path(icl_vision.__file__).parent / "artefacts"
 
 
 def test_available_and_cards() -> None:
-    assert zoo.available() == ["ascii", "describe-photo", "spae-digits-32", "spae-photo-128", "words-photo"]
+    assert zoo.available() == [
+        "ascii",
+        "describe-photo",
+        "lqae-photo-128",
+        "spae-digits-32",
+        "spae-photo-128",
+        "words-photo",
+    ]
     for name in zoo.available():
         assert zoo.card(name)["name"] == name
 
@@ -32,13 +39,16 @@ def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
     for name in ("words-foto", "", "../words-photo/none", "https://example.org/x", str(tmp_path / "none")):
         with pytest.raises((ArtefactNotFoundError, UsageError)) as caught:
             zoo.load(name)
-        assert "ascii, describe-photo, spae-digits-32, spae-photo-128, words-photo" in str(caught.value) or not name
+        assert (
+            "ascii, describe-photo, lqae-photo-128, spae-digits-32, spae-photo-128, words-photo" in str(caught.value)
+            or not name
+        )
 
 
 def test_a_file_or_a_codebook_is_no_tokenizer() -> None:
     with pytest.raises(ArtefactNotFoundError, match="a tokenizer is a folder, and .* is a file; did you mean its"):
         zoo.load(PACKAGED / "tokenizers/words-photo/encoder.onnx")
-    names = "ascii, describe-photo, spae-digits-32, spae-photo-128, words-photo"
+    names = "ascii, describe-photo, lqae-photo-128, spae-digits-32, spae-photo-128, words-photo"
     with pytest.raises(ArtefactNotFoundError, match=f"is a codebook, not a tokenizer; available are {names}"):
         zoo.load(PACKAGED / "codebooks/portable-minilm-128")
 

@@ -1,0 +1,95 @@
+"""What LQAE's words are worth without an LLM: word prototypes, words in use, beside an untrained encoder and no words.
+
+    python benchmarks/lqae_words.py --data CLASS-FOLDERS --pretrained TAEF2 --out FILE.json [--tokenizer lqae-photo-128]
+
+5-way episodes of one query each: is the mean vector of its words nearest to the mean of its class? The same for every
+row. ``latents`` takes TAEF2's latents instead of words: their mean and spread, and their means in 4x4 regions.
+Words in use and perplexity are those of ``--counted`` pictures, drawn over all classes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import _common
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from icl_vision.codebook import Codebook
+from icl_vision.evaluation.few_shot.baselines import nearest_prototype, unit
+from icl_vision.evaluation.kit.metrics import wilson_interval
+from icl_vision.evaluation.kit.pictures import list_pictures
+from icl_vision.images import load_image
+from icl_vision.models.lqae import LQAE, LqaeConfig
+from icl_vision.models.nets.taef2 import ENCODER_FILE, Taef2Encoder
+from icl_vision.tokenizers import ImageTokenizer
+from icl_vision.tokenizers.onnx import OnnxTokenizer
+
+WAYS, SHOTS = 5, (1, 5)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="photographs, one folder a class, 6 or more each")
+    parser.add_argument("--pretrained", type=Path, required=True, help="the folder of TAEF2's two weight files")
+    parser.add_argument("--tokenizer", default="lqae-photo-128", help="an LQAE (default %(default)s)")
+    parser.add_argument("--episodes", type=int, default=1500, help="of each row and number of shots (default 1500)")
+    parser.add_argument("--counted", type=int, default=64, help="pictures whose words are counted (default 64)")
+    parser.add_argument("--out", type=Path, required=True, help="result file")
+    options = parser.parse_args()
+    tokenizer = ImageTokenizer.from_pretrained(options.tokenizer)
+    assert isinstance(tokenizer, OnnxTokenizer)
+    pictures = list_pictures(options.data)
+    pixels = np.stack(tokenizer.preprocessing.batch([load_image(picture.image) for picture in pictures]))
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    taef2 = Taef2Encoder.load(options.pretrained / ENCODER_FILE)
+    torch.manual_seed(0)
+    untrained = LQAE(LqaeConfig.from_dict(tokenizer.card["model"]), torch.from_numpy(np.array(tokenizer.codebook)))
+    untrained.train()  # BatchNorm takes the statistics of these pictures, for it has no others
+    with torch.inference_mode():
+        latents = torch.cat([taef2(part) for part in torch.split(images, 16)])
+        random_ids = untrained.lookup(untrained.encode(images, (latents,))).flatten(1).numpy()
+    words = {
+        options.tokenizer: np.stack([pyramid.ids[0].ravel() for pyramid in tokenizer.encode(list(pixels))]),
+        "untrained encoder": random_ids,
+    }
+    table = Codebook.load(tokenizer.card["codebook"]["name"]).vectors
+    spread = torch.cat([latents.mean((2, 3)), latents.std((2, 3))], 1)
+    vectors = {name: np.stack([unit(table[row]).mean(axis=0) for row in ids]) for name, ids in words.items()}
+    vectors["latents: mean and spread"] = spread.numpy()
+    vectors["latents: 4x4 regions"] = torch.nn.functional.avg_pool2d(latents, 4).flatten(1).numpy()
+    labels = [picture.label or "" for picture in pictures]
+    chosen = np.random.default_rng(0).permutation(len(pictures))[: options.counted]
+    rows: dict[str, dict[str, object]] = {}
+    for name, values in vectors.items():
+        rows[name] = {f"{WAYS}-way {shots}-shot": accuracy(values, labels, shots, options.episodes) for shots in SHOTS}
+        if name in words:
+            shares = np.bincount(words[name][chosen].ravel(), minlength=len(table)) / words[name][chosen].size
+            rows[name]["words_used"] = int((shares > 0).sum())
+            rows[name]["perplexity"] = float(np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1)))))
+        print(f"{name:28} {rows[name]}", flush=True)
+    document = {"n": options.episodes, "pictures": len(pictures), "counted": len(chosen), "words": len(table)}
+    _common.write(options.out, _common.header(0) | document | {"rows": rows})
+    return 0
+
+
+def accuracy(values: npt.NDArray[np.float32], labels: list[str], shots: int, episodes: int) -> dict[str, object]:
+    """The share of right answers, with its 95% Wilson interval."""
+    random = np.random.default_rng(shots)
+    of_class = {name: [place for place, label in enumerate(labels) if label == name] for name in sorted(set(labels))}
+    right = 0
+    for _ in range(episodes):
+        classes = [str(name) for name in random.choice(list(of_class), WAYS, replace=False)]
+        drawn = {name: random.choice(of_class[name], shots + 1, replace=False) for name in classes}
+        support = [place for name in classes for place in drawn[name][:shots]]
+        asked = classes[int(random.integers(WAYS))]
+        said = nearest_prototype(values[support], np.repeat(classes, shots).tolist(), values[[drawn[asked][shots]]])
+        right += said[0] == asked
+    return {"accuracy": right / episodes, "interval": list(wilson_interval(right, episodes))}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
