@@ -24,7 +24,6 @@ by their number alone. The test photographs are looked at once a row.
 from __future__ import annotations
 
 import argparse
-import copy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -44,6 +43,7 @@ from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.evaluation.kit.pictures import Picture, list_pictures
 from icl_vision.images import load_image
 from icl_vision.models.nets.taef2 import Taef2Encoder
+from icl_vision.models.words.masked_lm import MaskedTextEncoder
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.training import load_model
 
@@ -52,9 +52,7 @@ PENALTIES = (10.0, 1.0, 0.1, 0.01, 0.001)
 result."""
 
 STEPS = 60
-INITIAL = 0.02
-"""Deviation that BERT's weights are drawn with (Devlin et al. 2018, appendix A, "initializer range")."""
-
+"""Of L-BFGS."""
 PAIRS = (
     ("text encoder, mean", "random text encoder, mean"),
     ("text encoder, mean", "words, table, mean"),
@@ -146,20 +144,11 @@ def pooled(maps: Tensor, side: int) -> Tensor:
     return nn.functional.adaptive_avg_pool2d(maps.float(), side).flatten(1)
 
 
-def at_random(text: nn.Module, seed: int) -> nn.Module:
-    """A copy of a text encoder whose positions and layers are drawn as those of a fresh BERT."""
-    copied = copy.deepcopy(text)
+def at_random(text: MaskedTextEncoder, seed: int) -> MaskedTextEncoder:
+    """One of the same shape and words, its positions and layers drawn as those of a fresh BERT."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for module in copied.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=INITIAL)
-                if isinstance(module, nn.Linear) and module.bias is not None:
-                    nn.init.zeros_(module.bias)
-            elif isinstance(module, nn.LayerNorm):
-                nn.init.ones_(module.weight)
-                nn.init.zeros_(module.bias)
-    return copied.eval()
+        return MaskedTextEncoder(text.shape, text.table).eval()
 
 
 class Probe:
@@ -203,7 +192,7 @@ def predicted(scaled: Tensor, weights: tuple[Tensor, Tensor]) -> Tensor:
 def fit(
     scaled: Tensor, labels: Tensor, classes: int, penalty: float, start: tuple[Tensor, Tensor] | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Weights [D, C] and intercepts [C] that minimise  mean cross-entropy + penalty / 2 |W|^2  (L-BFGS, 60 steps)."""
+    """Weights [D, C] and intercepts [C] that minimise  mean cross-entropy + penalty / 2 |W|^2  (L-BFGS)."""
     first = (torch.zeros(scaled.shape[1], classes), torch.zeros(classes)) if start is None else start
     weight, intercept = (each.clone().requires_grad_() for each in first)
     optimiser = torch.optim.LBFGS([weight, intercept], max_iter=STEPS, history_size=8, line_search_fn="strong_wolfe")

@@ -14,6 +14,8 @@ from torch import nn
 
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.kit.pictures import Picture
+from icl_vision.models.lqae import LQAE, LqaeConfig
+from icl_vision.models.words.masked_lm_files import TextShape
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -103,3 +105,44 @@ def test_rows_are_compared_in_pairs(bench: ModuleType) -> None:
     (pair,) = bench.compared({"a": first, "b": second}, [("a", "b"), ("a", "missing")])
     assert (pair["only_first"], pair["only_second"], pair["n"]) == (8, 1, 10)
     assert pair["difference"] == pytest.approx(0.7) and pair["interval"][0] > 0 and pair["p"] == pair["p_holm"]
+
+
+def tiny(text: TextShape | None) -> LQAE:
+    torch.manual_seed(0)
+    config = LqaeConfig(
+        net="photo", side=32, grid=4, dim=8, directions=6, batch_norm=True, text=text, train_on="latents", width=16,
+        blocks=1,
+    )  # fmt: skip
+    return LQAE(config, torch.randn(24, 8)).eval()
+
+
+def test_features_are_those_of_the_models_own_line(bench: ModuleType) -> None:
+    model = tiny(TextShape(width=8, layers=2, heads=2, inner=16, positions=16))
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    rows = bench.Seen(model, seed=0).rows(pixels)
+    assert {name: value.shape[1] for name, value in rows.items()} == {
+        "latents, mean and spread": 64, "latents, 4x4": 512, "encoder, mean": 6, "encoder, 4x4": 96, "words, bag": 24,
+        "words, table, mean": 8, "words, table, 2x2": 32, "text encoder, mean": 24, "text encoder, 2x2": 96,
+        "random text encoder, mean": 24, "random text encoder, 2x2": 96, "encoder + text encoder": 192,
+    }  # fmt: skip
+    images = pixels.permute(0, 3, 1, 2).float() / 255
+    (ids,) = model.encode_ids(images)
+    assert torch.equal(rows["words, bag"].sum(1), torch.full((3,), 16.0))
+    assert rows["words, bag"][0].nonzero().flatten().tolist() == sorted(set(ids[0].flatten().tolist()))
+    torch.testing.assert_close(rows["words, table, mean"], model.codebook[ids.flatten(1)].mean(1))
+    states = torch.cat([layer.mean(1) for layer in model.hidden_states(ids)], dim=1)
+    torch.testing.assert_close(rows["text encoder, mean"], states)
+    torch.testing.assert_close(rows["latents, mean and spread"][:, :32], model.frozen(images)[0].mean((2, 3)))
+    # Other layers, the same words: what differs is the text encoder alone.
+    assert not torch.allclose(rows["random text encoder, mean"], states)
+    again = bench.Seen(model, seed=0).rows(pixels)
+    assert all(torch.equal(again[name], value) for name, value in rows.items())
+    other = bench.Seen(model, seed=1).rows(pixels)
+    assert [name for name in rows if not torch.equal(other[name], rows[name])] == [
+        "random text encoder, mean", "random text encoder, 2x2",
+    ]  # fmt: skip
+
+
+def test_without_a_text_encoder_there_are_no_rows_of_it(bench: ModuleType) -> None:
+    rows = bench.Seen(tiny(None), seed=0).rows(torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8))
+    assert not any("text" in name for name in rows) and "words, bag" in rows
