@@ -163,7 +163,7 @@ def test_commands_parse(where: str, line: str) -> None:
     """The command exists and so do its options; values are not looked at, since the files named are examples."""
     arguments = shlex.split(line, comments=True)
     command: click.Command = main
-    context = click.Context(main)
+    context = click.Context(main, **main.context_settings)  # a command keeps the help option it first shows
     while isinstance(command, click.Group) and arguments:
         name = arguments.pop(0)
         found = command.get_command(context, name)

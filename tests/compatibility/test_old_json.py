@@ -62,7 +62,14 @@ def test_every_command_that_prints_json_is_among_them() -> None:
     kept = {command.arguments[:2] for command in scenarios().COMMANDS.values()}
     kept |= {path[:1] for path in kept}
     long = {("build", "words"), ("export",)}  # made of what takes a CLIP model or a long training
-    later = {("answer",), ("caption",), ("build", "describe"), ("eval", "answers"), ("eval", "captions")}
+    later = {
+        ("answer",),
+        ("caption",),
+        ("build", "describe"),
+        ("eval", "answers"),
+        ("eval", "captions"),
+        ("train", "lqae"),
+    }
     assert {path for path in leaves(main, ()) if path not in kept} == long | later
 
 
