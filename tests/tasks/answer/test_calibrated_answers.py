@@ -14,6 +14,7 @@ from icl_vision.llms import FakeLLM, connect
 from icl_vision.probabilities import ProbabilityMap, packaged
 from icl_vision.probabilities.packaged import Grid, MapFolder, Situation
 from icl_vision.tasks.answer import calibrating
+from icl_vision.tokenizers.describe import reading
 
 IMAGES = [picture(0), picture(1), picture(2)]
 QUESTIONS = ["what animal is this?", "what animal is this?", "what is this?"]
@@ -131,9 +132,13 @@ def test_a_saved_task_finds_the_packaged_map_again(tmp_path: Path) -> None:
     assert again.run_config() == task.run_config() and again.run_config()["probabilities"] == "temperature 4"
 
 
-def test_the_library_comes_with_a_map_for_its_default() -> None:
-    """Should an identity, a template or a fingerprint change, the map would be lost without a word."""
+@pytest.mark.parametrize("reads_text", [None, False])
+def test_the_library_comes_with_a_map_for_its_default(monkeypatch: pytest.MonkeyPatch, reads_text: bool | None) -> None:
+    """Should an identity, a template or a fingerprint change, the map would be lost without a word; so it would be
+    where no text is read in pictures, which makes the tokenizer another one."""
     pytest.importorskip("xllamacpp")
+    if reads_text is False:
+        monkeypatch.setattr(reading, "can_read", lambda: False)
 
     class Embedded(KnownLLM):
         identity = connect("local").identity
