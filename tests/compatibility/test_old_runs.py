@@ -62,8 +62,6 @@ def test_another_configuration_is_refused(name: str, files: Path, work: Path) ->
 
 
 def test_episode_files_are_read(files: Path, work: Path, asked: list[Any]) -> None:
-    from kinds import measured
-
     shutil.copy(files / "episodes.json", work / "old-episodes.json")
     arguments = [
         one for one in COMMANDS["eval-few-shot"].with_json if one not in ("--save-episodes", "saved-episodes.json")
@@ -74,6 +72,6 @@ def test_episode_files_are_read(files: Path, work: Path, asked: list[Any]) -> No
     assert refused.exit_code == 1 and "pass --images" in refused.stderr
     result = CliRunner().invoke(main, [*arguments, "--images", "support"])
     assert result.exit_code == 0, result.output
-    old = measured(json.loads((files / "json" / "eval-few-shot.json").read_text(encoding="utf-8")))
-    new = measured(json.loads(result.stdout))
+    old = json.loads((files / "json" / "eval-few-shot.json").read_text(encoding="utf-8"))
+    new = json.loads(result.stdout)
     assert [cell["accuracy"] for cell in new["cells"]] == [cell["accuracy"] for cell in old["cells"]]
