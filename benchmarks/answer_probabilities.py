@@ -254,8 +254,8 @@ def package(folder: Path, data: Path, task: VisualQA, told: Sequence[Told], docu
         "temperatures": [[[document["temperature"]]]],
         "n": len(told),
     }
-    # Where nobody can read text the tokenizer is another one by its fingerprint. Text enters no fused answer's candidates
-    # of these questions: fitted without it, all figures are the same to the last digit.
+    # Where nobody can read text the tokenizer is another one by its fingerprint. Text enters no candidate of these
+    # questions: fitted without it, all figures are the same to the last digit.
     with mock.patch.object(reading, "can_read", lambda: False):
         unread = rule | {"tokenizer_hash": fingerprint(ImageTokenizer.from_pretrained(TOKENIZER))}
     rules = [rule] if unread == rule else [rule, unread]
