@@ -13,10 +13,13 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from icl_vision.codebook import Codebook
 from icl_vision.errors import UsageError
 from icl_vision.files.runs import read_results
 from icl_vision.models.lqae import LQAE
 from icl_vision.models.nets.taef2 import DECODER_FILE, ENCODER_FILE, Taef2Decoder, Taef2Encoder
+from icl_vision.models.rounding import round_to_fp16
+from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.training import TrainConfig, load_config, load_model, shipped_configs, train
 from icl_vision.training.checkpoint import latest_checkpoint
 from icl_vision.training.lqae import LqaeTrainConfig
@@ -128,6 +131,33 @@ def test_a_learned_codebook_is_trained_and_stored(lqae: Make, tmp_path: Path) ->
     train(lqae(model=changes, codebook=None, loss={"mlm": 0}, past_text=0), tmp_path / "run")
     model = load_model(tmp_path / "run")
     assert isinstance(model, LQAE) and model.learned_codebook is not None and model.learned_codebook.shape == (12, 8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learned", [False, True])
+def test_a_trained_run_is_exported_and_says_the_models_words(
+    lqae: Make, tmp_path: Path, codebook_folder: Path, learned: bool
+) -> None:
+    from icl_vision.exporters.checkpoint import Wishes, export_checkpoint
+
+    vq = {"learned": True, "words": 12, "directions": 0, "text": None}
+    config = lqae(model=vq, codebook=None, loss={"mlm": 0}, past_text=0) if learned else lqae()
+    train(config, tmp_path / "run")
+    wishes = Wishes(licence="MIT", codebook=None if learned else codebook_folder)
+    card = export_checkpoint(tmp_path / "run", tmp_path / "tokenizer", wishes)
+    tokenizer = ImageTokenizer.from_pretrained(tmp_path / "tokenizer", providers="cpu")
+    assert tokenizer.layout.grids == ((2, 2),) and card["recipe"]["step"] == 6
+    # The numbers of a learned codebook are called by the first packaged words; they mean nothing there.
+    names = Codebook.load().vocabulary.words[:12] if learned else Codebook.load(codebook_folder).vocabulary.words
+    assert tokenizer.vocabulary is not None and tuple(tokenizer.vocabulary) == tuple(names)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    pyramids = tokenizer.encode(list(pixels))
+    again = [tokenizer.from_text(tokenizer.to_text(pyramid)) for pyramid in pyramids]
+    assert again == pyramids and [image.size for image in tokenizer.decode(again)] == [(32, 32)] * 3
+    model = load_model(tmp_path / "run", trust=True)
+    round_to_fp16(model)
+    (ids,) = model.encode_ids(torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255)
+    assert np.array_equal(np.stack([pyramid.ids[0] for pyramid in pyramids]), ids.numpy())
 
 
 def test_weights_of_a_text_encoder_must_be_of_the_codebooks_table(
