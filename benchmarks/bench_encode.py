@@ -80,22 +80,24 @@ def torch_ways(ours: Ours, checkpoint: Path, threads: int, provider: str) -> dic
     import torch
 
     from icl_vision.models.rounding import round_to_fp16, round_to_int8
-    from icl_vision.training.building import load_model
+    from icl_vision.training.building import find_checkpoint, load_model, saved_config
 
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # exporters/ is a folder of the repository
-    exporter = importlib.import_module("exporters.spae")
+    # Both families' modules name their graphs alike.
+    exporter = importlib.import_module(f"exporters.{saved_config(find_checkpoint(checkpoint)).family}")
     device = "cuda" if provider == "cuda" else "cpu"
     card = ours.tokenizer.card
     torch.set_num_threads(threads)
-    spae = load_model(checkpoint, ema=bool(card.get("recipe", {}).get("ema", True))).eval()
-    round_to_fp16(spae)
+    model = load_model(checkpoint, ema=bool(card.get("recipe", {}).get("ema", True))).eval()
+    round_to_fp16(model)
     if card.get("weights") == "int8":
-        round_to_int8(spae)
-    encoder, decoder = exporter.EncoderGraph(spae).eval().to(device), exporter.DecoderGraph(spae).eval().to(device)
+        round_to_int8(model)
+    encoder, decoder = exporter.EncoderGraph(model).eval().to(device), exporter.DecoderGraph(model).eval().to(device)
     constants = {"codebook": torch.from_numpy(np.array(ours.tokenizer.codebook)).to(device)}
     encoding = dict(constants)
-    if spae.regions is not None:
-        encoding["class_bias"] = torch.zeros(len(spae.regions.class_vectors), device=device)
+    regions = getattr(model, "regions", None)  # a SPAE may have them
+    if regions is not None:
+        encoding["class_bias"] = torch.zeros(len(regions.class_vectors), device=device)
     layers = torch.from_numpy(ours.layers).to(device)
 
     def encode() -> np.ndarray:
