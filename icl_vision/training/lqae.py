@@ -29,7 +29,7 @@ from icl_vision.training.step import TOTAL, TrainingStep
 logger = logging.getLogger(__name__)
 
 _HALF = 1e-3
-"""How far a codebook's numbers, stored in half precision, may be from the table's."""
+"""How far a codebook's numbers, stored in half precision, may be from the table's, and how far in relation to them."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ def start(config: LqaeTrainConfig, model: LQAE) -> None:
             f"model.text says {model.text.shape}, and {config.text_encoder!r} is {published.shape}: write that into "
             "model.text"
         )
-    if not torch.allclose(published.table, model.codebook, atol=_HALF):
+    if not torch.allclose(published.table, model.codebook, atol=_HALF, rtol=_HALF):
         raise UsageError(
             f"the codebook {config.codebook!r} does not hold the rows of the table of {config.text_encoder!r}: its "
             "words would mean nothing to that text encoder; build one of it"
