@@ -163,6 +163,8 @@ class Dialogue:
                 most = MOST_WORDS if self.way.bags else MOST_WITHOUT_BAGS
                 found = candidates(self.question, self.chances, self.answers, own, most)
                 self.offered = tuple(map(composed, found))
+                if not self.offered:
+                    return None  # nobody knows of any: that the LLM wrote nothing stands
             return self._scored(range(len(self.offered)), "" if self.way.bags else TERMINATOR)
         return self._writes(len(self.written)) if len(self.written) < len(self.prompts) else None
 

@@ -544,3 +544,9 @@ def test_probabilities_are_calibrated_by_questions_of_ones_own(tmp_path: Path) -
     with pytest.raises(CapabilityError, match="'greedy' have no probabilities"):
         fitted(writer()).calibrate_probabilities(asked, "what is it?", answers)
     assert fitted(llm).fit().probability_map_ is None
+
+
+def test_where_nobody_knows_a_candidate_there_is_no_answer() -> None:
+    task = VisualQA(FakeLLM("", score=prefers({})), SceneTokenizer(), 2, progress=False, errors="return").fit()
+    (found,) = task.answers([[]], ["what is this?"])
+    assert found.text == "" and isinstance(found.error, LLMNoAnswerError)
