@@ -25,6 +25,8 @@ from icl_vision.errors import (
     UnknownAnswerError,
     UsageError,
 )
+from icl_vision.image_words import TEXT
+from icl_vision.tasks.answer.pictures import read_text
 from icl_vision.tasks.draw.examples import TEXT_CHARACTERS
 
 WORDS_SHOWN = 32
@@ -266,7 +268,13 @@ def _answer(answer: Answer, keep: Keep) -> tuple[str, dict[str, Any]]:
     if answer.probability is not None:
         raw = "" if answer.calibrated else ", not calibrated"
         text += f" (confidence {answer.probability:.2f}{raw})"
-    return f"{text}\nwords for the image: {_words(answer.words)}", answer.to_dict()
+    # Text that somebody wrote into a picture is no word of ours: it is told apart, quoted and named, as in a prompt.
+    named = (
+        list(zip(answer.parts, answer.words, strict=True)) if answer.parts else [("", part) for part in answer.words]
+    )
+    lines = [f"words for the image: {_words([part for name, part in named if name != TEXT])}"]
+    lines += read_text([string for name, part in named if name == TEXT for string in part])
+    return "\n".join([text, *lines]), answer.to_dict()
 
 
 def _picture(done: str, result: Any, keep: Keep) -> tuple[str, Any]:
