@@ -15,6 +15,7 @@ import numpy as np
 from icl_vision import checks
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.answering.metrics import CiderD, exact_answer, vqa_accuracy
+from icl_vision.evaluation.answering.metrics.answers import PEOPLE
 from icl_vision.evaluation.answering.readers import Question
 from icl_vision.evaluation.answering.rows import Task
 from icl_vision.files.typed import check_fields
@@ -106,6 +107,13 @@ class Judge:
         self.metric = checks.choice("metric", metric, tuple(METRICS))
         self._places = {item.id: place for place, item in enumerate(asked)}
         self._cider: CiderD | None = None
+        if metric == "vqa":
+            few = next((item for item in asked if len(item.answers) < PEOPLE), None)
+            if few is not None:
+                raise UsageError(
+                    f"VQA accuracy needs the answers of {PEOPLE} people or more to each question; {few.id!r} has "
+                    f"{len(few.answers)}: judge by exact"
+                )
         if metric == "cider":
             short = next((item for item in asked if len(item.answers) < 2), None)
             if short is not None:

@@ -182,6 +182,11 @@ def test_captions_are_judged_by_those_of_others(tmp_path: Path) -> None:
         Judge("cider", [Question("1", (), None, ("one",))])
 
 
+def test_what_vqa_accuracy_cannot_judge_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(UsageError, match=r"4 people or more to each question; 'b' has 3: judge by exact"):
+        Judge("vqa", [Question("a", (), "what?", ("x",) * 4), Question("b", (), "what?", ("x",) * 3)])
+
+
 def test_a_sentence_around_words() -> None:
     assert sentence(["dog", "man", "ball", "beach"]) == "a dog with a man, a ball and a beach"
     assert sentence(["dog", "man", "ball"]) == "a dog with a man and a ball"

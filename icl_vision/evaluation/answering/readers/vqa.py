@@ -57,6 +57,7 @@ def read_questions(files: Holding, images: str | Path | None = None) -> QASet:
     if names is None:
         raise UsageError(f"{str(files.path)!r} holds no pair of ..._questions.json and ..._annotations.json")
     asked, annotated = (files.json(name, most=MOST_WEIGHTS) for name in names)
+    rows = _rows(asked, key="questions", name=names[0], files=files)
     people = {
         _whole(row, "question_id", names[1], files): row
         for row in _rows(annotated, key="annotations", name=names[1], files=files)
@@ -67,7 +68,7 @@ def read_questions(files: Holding, images: str | Path | None = None) -> QASet:
     folders = [Path(images)] if images is not None else [files.path / subset, files.path]
     pictures: dict[int, Picture | None] = {}
     questions, lost = [], []
-    for row in _rows(asked, key="questions", name=names[0], files=files):
+    for row in rows:
         number, image = (_whole(row, key, names[0], files) for key in ("question_id", "image_id"))
         if image not in pictures:
             pictures[image] = _picture(image, subset, folders, files if images is None else None)

@@ -87,3 +87,12 @@ def test_the_same_files_undamaged_are_read(tmp_path: Path, layout: str) -> None:
     read, documents = LAYOUTS[layout]
     files = {name: json.dumps(document).encode() for name, document in documents.items()}
     assert len(read(write(tmp_path, {**files, **PICTURES}))) >= 1
+
+
+@pytest.mark.parametrize("name", ["a_questions.json", "a_annotations.json"])
+def test_a_list_in_place_of_a_file_of_vqa_is_named(tmp_path: Path, name: str) -> None:
+    files = {"a_questions.json": {"questions": []}, "a_annotations.json": {"annotations": []}} | {name: []}
+    for file, document in files.items():
+        (tmp_path / file).write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(IclVisionError, match=f"'{name}' of .* must hold an object with a list of"):
+        read_questions(tmp_path)
