@@ -15,7 +15,6 @@ Refuses to know: families (``spae.py``, ``lqae.py``: what their graphs compute),
 from __future__ import annotations
 
 import shutil
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,9 +56,9 @@ class PixelsToWords(nn.Module):
             images = images.mean(1, keepdim=True)
         return images.to(self.dtype)
 
-    @abstractmethod
     def spelled(self, pixels: Tensor, codebook: Tensor) -> validate_pyramids.Spelling:
         """The module's words of images, and how near others are; no gradients."""
+        raise NotImplementedError
 
 
 class WordsToPixels(nn.Module):
@@ -78,9 +77,9 @@ class WordsToPixels(nn.Module):
         images = self.images(grids, layers, codebook).to(torch.float32).clamp(0, 1).expand(-1, 3, -1, -1)
         return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
-    @abstractmethod
     def images(self, grids: Sequence[Tensor], layers: Tensor, codebook: Tensor) -> Tensor:
         """[B,ch,S,S], of ids int32 [B,h_l,w_l], one tensor per layer."""
+        raise NotImplementedError
 
 
 class Pieces:

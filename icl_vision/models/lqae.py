@@ -180,17 +180,17 @@ class LQAE(WordAutoencoder):
         """
         if len(ids) != 1 or (layers is not None and not isinstance(layers, Tensor) and layers != 1):
             raise PyramidError(f"an LQAE has one layer; got {len(ids)}, of which {layers} are to count")
-        return self.decode(ids[0], self.lookup.codebook)
+        return self.decode(ids[0], self.lookup.codebook).clamp(0.0, 1.0)
 
     def decode(self, ids: Tensor, codebook: Tensor) -> Tensor:
-        """``decode_ids`` with a codebook [T, c] that is given, so that it can be the input of a graph."""
+        """Words -> images, not clamped; the codebook [T, c] is given, so that it can be the input of a graph."""
         if tuple(ids.shape[1:]) != self.layout.grids[0]:
             raise PyramidError(f"ids must be [B, {self.config.grid}, {self.config.grid}]; got {list(ids.shape)}")
         if not torch.compiler.is_compiling() and bool(((ids < 0) | (ids >= len(codebook))).any()):
             raise PyramidError(f"ids must be 0 to {len(codebook) - 1}; got {int(ids.min())} to {int(ids.max())}")
         rows = F.embedding(ids.to(torch.int64).flatten(1), codebook)
         images: Tensor = self.decoder(self._gridded(self._states(rows, None)))
-        return images.clamp(0.0, 1.0)
+        return images
 
     def hidden_states(self, ids: Tensor) -> tuple[Tensor, ...]:
         """What the text encoder says of words [B, H, W] of which none is hidden: its states before the first layer and

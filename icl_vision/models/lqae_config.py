@@ -13,7 +13,7 @@ from typing import Any, Literal
 from icl_vision.checks import count, number
 from icl_vision.errors import UsageError
 from icl_vision.files.typed import check_fields, from_plain, to_plain
-from icl_vision.models.spae_config import PHOTO_STRIDE, TrainOn
+from icl_vision.models.spae_config import PHOTO_STRIDE, TrainOn, check_channels, check_thaw
 from icl_vision.models.words.masked_lm_files import TextShape
 from icl_vision.pyramid import PyramidLayout
 
@@ -98,8 +98,7 @@ class LqaeConfig:
             count(name, getattr(self, name))
         for name in ("directions", "decoder_blocks"):
             count(name, getattr(self, name), least=0)
-        if self.channels not in (1, 3):
-            raise UsageError(f"channels must be 1 (grey) or 3 (RGB); got {self.channels}")
+        check_channels(self.channels)
         for share in self.mask:
             number("each of mask", share, least=0, most=1)
         if self.mask[0] > self.mask[1]:
@@ -141,8 +140,7 @@ class LqaeConfig:
                     f"net photo takes RGB images whose side is a multiple of 16; got side {self.side} with "
                     f"{self.channels} channels"
                 )
-            if self.thaw and self.train_on == "latents":
-                raise UsageError("thaw needs train_on pixels: on latents TAEF2's decoder takes no part")
+            check_thaw(self.thaw, self.train_on)
             return
         if self.train_on == "latents" or self.thaw or self.decoder_blocks:
             raise UsageError("train_on latents, thaw and decoder_blocks are for net photo; got net vit")

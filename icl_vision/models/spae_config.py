@@ -92,8 +92,7 @@ class SpaeConfig:
                 raise UsageError(f"{name} must be a list of one or more whole numbers; got []")
             for size in getattr(self, name):
                 count(f"each of {name}", size)
-        if self.channels not in (1, 3):
-            raise UsageError(f"channels must be 1 (grey) or 3 (RGB); got {self.channels}")
+        check_channels(self.channels)
         number("word_noise", self.word_noise, least=0, most=0.5)
         for name in _COUNTS:
             count(name, getattr(self, name), least=0)
@@ -137,8 +136,7 @@ class SpaeConfig:
             raise UsageError(f"train_on latents is for net photo, which has TAEF2's latents; got net {self.net}")
         if (self.thaw or self.decoder_blocks) and self.net != "photo":
             raise UsageError(f"thaw and decoder_blocks are for net photo; got net {self.net}")
-        if self.thaw and self.train_on == "latents":
-            raise UsageError("thaw needs train_on pixels: on latents TAEF2's decoder takes no part")
+        check_thaw(self.thaw, self.train_on)
         if self.net == "patches":
             cell = self.side // grid
             if self.side % grid or cell < 2 or cell & (cell - 1):
@@ -179,3 +177,15 @@ class SpaeConfig:
             UsageError: not a mapping, an unknown key (the known ones are named), or a value that cannot work.
         """
         return from_plain(cls, document)
+
+
+def check_channels(channels: int) -> None:
+    """Raises UsageError unless images are grey or RGB."""
+    if channels not in (1, 3):
+        raise UsageError(f"channels must be 1 (grey) or 3 (RGB); got {channels}")
+
+
+def check_thaw(thaw: bool, train_on: TrainOn) -> None:
+    """Raises UsageError where TAEF2's decoder is to learn from what it takes no part in."""
+    if thaw and train_on == "latents":
+        raise UsageError("thaw needs train_on pixels: on latents TAEF2's decoder takes no part")

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import copy
 import difflib
+import functools
 import importlib.resources
+import operator
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -130,6 +132,15 @@ class TrainConfig:
     def check_codebook(self, codebook: Codebook | None) -> None:
         """Raises UsageError where a model cannot be made with this codebook (None: the configuration names none)."""
 
+    def check_width(self, codebook: Codebook, dim: int) -> None:
+        """Raises UsageError unless the codebook's vectors are as wide as the model's words, ``model.dim``."""
+        width = codebook.vectors.shape[1]
+        if width != dim:
+            raise UsageError(
+                f"the codebook {self.codebook!r} has {width} dimensions and model.dim is {dim}: set "
+                "model.dim to the codebook's, or name another codebook"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON- and YAML-ready; ``from_dict`` reads them again."""
         named = {} if self.family == DEFAULT else {KEY: self.family}
@@ -159,12 +170,10 @@ class TrainConfig:
         """``to_dict`` without where things lay on the machine that trained; names of packaged things stay."""
         document = self.to_dict()
         for key, packaged in self.paths.items():
-            *parents, last = key.split(".")
-            place: Any = document
-            for parent in parents:
-                place = place[parent]
-            if place[last] not in packaged():
-                place[last] = None
+            parts = key.split(".")
+            said: Any = functools.reduce(operator.getitem, parts, document)
+            if said not in packaged():
+                _put(document, parts, None)
         return document
 
     @property

@@ -130,12 +130,7 @@ class SpaeTrainConfig(TrainConfig):
                     "of model.words words needs none"
                 )
             return
-        width = codebook.vectors.shape[1]
-        if width != self.model.dim:
-            raise UsageError(
-                f"the codebook {self.codebook!r} has {width} dimensions and model.dim is {self.model.dim}: set "
-                "model.dim to the codebook's, or name another codebook"
-            )
+        self.check_width(codebook, self.model.dim)
 
 
 # -- a step

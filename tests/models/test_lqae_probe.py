@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+from scripts import loaded
 from torch import nn
 
 from icl_vision.errors import UsageError
@@ -22,13 +21,7 @@ BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 
 @pytest.fixture(scope="module")
 def bench() -> ModuleType:
-    path = list(sys.path)
-    spec = importlib.util.spec_from_file_location("benchmarks_lqae_probe", BENCHMARKS / "lqae_probe.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    sys.path[:] = path
-    return module
+    return loaded(BENCHMARKS / "lqae_probe.py")
 
 
 def clusters(count: int, wide: int = 12, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

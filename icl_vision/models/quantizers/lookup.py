@@ -75,11 +75,6 @@ class WordLookup(nn.Module):
         """T."""
         return int(self.codebook.shape[0])
 
-    @property
-    def width(self) -> int:
-        """d."""
-        return self.directions or int(self.codebook.shape[1])
-
     def seen(self, rows: Tensor) -> Tensor:
         """Rows of the table [..., c] as the encoder sees them [..., d]."""
         return (rows.float() - self.centre) @ self.into if self.directions else rows.float()

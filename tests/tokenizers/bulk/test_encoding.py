@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import importlib.util
 import itertools
 import json
 import os
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scripts import loaded
 
 from icl_vision.errors import (
     ImageArrayError,
@@ -541,10 +541,7 @@ def test_killed_at_random_moments_nothing_is_lost_or_there_twice(tmp_path: Path)
 def test_the_benchmark_finds_its_corrupt_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = Path(__file__).resolve().parents[3] / "benchmarks"
     monkeypatch.syspath_prepend(str(place))
-    spec = importlib.util.spec_from_file_location("bench_bulk", place / "bench_bulk.py")
-    assert spec is not None and spec.loader is not None
-    bench = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(bench)
+    bench = loaded(place / "bench_bulk.py")
     out = tmp_path / "result.json"
     arguments = [
         "--images",
