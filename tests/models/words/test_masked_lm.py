@@ -13,8 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from exporters import artefact
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError, VocabularyError
+from icl_vision.exporters import artefact
 from icl_vision.files.typed import from_plain, to_plain
 from icl_vision.models.words.masked_lm import MaskedTextEncoder
 from icl_vision.models.words.masked_lm_files import TextShape
