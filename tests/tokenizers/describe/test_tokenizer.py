@@ -72,6 +72,23 @@ def test_contract(factory: _Factory, name: str, folder: Path) -> None:
     check()
 
 
+PACKAGED = {
+    "without text": {"parts": WORDY},
+    "with text": {"reader": tiny_describe.Reader("STOP", 'he said "hi"')},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", PACKAGED.values(), ids=PACKAGED.keys())
+@pytest.mark.parametrize("name", [check.name for check in tokenizer_checks(_Factory())])
+def test_the_packaged_one_keeps_the_contract(options: dict[str, Any], name: str) -> None:
+    def factory() -> DescribePhoto:
+        return DescribePhoto.from_pretrained("describe-photo", providers="cpu", threads=1, **options)
+
+    (check,) = (check for check in tokenizer_checks(factory) if check.name == name)
+    check()
+
+
 def test_every_part_holds_what_it_is_for(load: Callable[..., DescribePhoto], picture: Image.Image) -> None:
     tokenizer = load(parts=WORDY)
     (words,) = tokenizer.encode(picture)
