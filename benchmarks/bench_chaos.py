@@ -148,7 +148,7 @@ def one_way(way: str, requests: int, folder: Path, *, seed: int, chaos: float) -
         {"script": by_script, "notebook": by_notebook, "agent": by_agent}[way](clf, images, folder)
         seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
         stats = server.stats()
-    clf.llm_.close()  # type: ignore[attr-defined]
+    clf.llm_.close()  # type: ignore[attr-defined]  # the fitted task's own LLM
     lines = [json.loads(line) for line in (folder / "journal.jsonl").read_text(encoding="utf-8").splitlines()]
     journalled = collections.Counter(str(line["id"]).partition("#")[0] for line in lines)
     answers = {str(line["id"]).partition("#")[0]: line["result"]["label"] for line in lines if "result" in line}

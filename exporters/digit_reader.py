@@ -87,7 +87,7 @@ def train(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any], *, seed: int 
             batch = torch.roll(data[rows], (down, right), (2, 3))
             loss = functional.cross_entropy(net(batch), truth[rows])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
             optimiser.step()
             schedule.step()
         logger.info("epoch %d: loss %.4f", epoch + 1, loss.item())

@@ -253,9 +253,9 @@ class _Suite:
     def check_k_refused(self) -> None:
         tokenizer = self.factory()
         for bad in (0, -1):
-            _refuses(PyramidError, lambda bad=bad: tokenizer.encode(self.images[0], k=bad), f"k={bad}", str(bad))  # type: ignore[misc]
+            _refuses(PyramidError, lambda bad=bad: tokenizer.encode(self.images[0], k=bad), f"k={bad}", str(bad))  # type: ignore[misc]  # a default binds the loop's own
         for odd in (True, 2.5, "5"):
-            _refuses(UsageError, lambda odd=odd: tokenizer.encode(self.images[0], k=odd), f"k={odd!r}", repr(odd))  # type: ignore[misc]
+            _refuses(UsageError, lambda odd=odd: tokenizer.encode(self.images[0], k=odd), f"k={odd!r}", repr(odd))  # type: ignore[misc]  # a default binds the loop's own
         _refuses(PyramidError, lambda: tokenizer.encode(self.images[0], k=10**9), "k=10**9", "1000000000")
         _refuses(PyramidError, lambda: tokenizer.encode([], k=0), "k=0 without images", "0")
 
@@ -264,8 +264,8 @@ class _Suite:
         collected = [word for layer in range(1, pyramid.layers + 1) for word in pyramid.words(layer)]
         _require(collected == pyramid.words(), "words() must be the words of layers 1, 2, ... in order")
         for bad in (0, pyramid.layers + 1):
-            _refuses(PyramidError, lambda bad=bad: pyramid.words(bad), f"words({bad})", str(bad))  # type: ignore[misc]
-            _refuses(PyramidError, lambda bad=bad: pyramid.truncate(bad), f"truncate({bad})", str(bad))  # type: ignore[misc]
+            _refuses(PyramidError, lambda bad=bad: pyramid.words(bad), f"words({bad})", str(bad))  # type: ignore[misc]  # a default binds the loop's own
+            _refuses(PyramidError, lambda bad=bad: pyramid.truncate(bad), f"truncate({bad})", str(bad))  # type: ignore[misc]  # a default binds the loop's own
         _require(pyramid.truncate(pyramid.layers) == pyramid, "truncate to all layers must change nothing")
 
     def check_batch_size_changes_nothing(self) -> None:
@@ -331,11 +331,11 @@ class _Suite:
         _refuses(ImageNotFoundError, lambda: tokenizer.encode([good, "no-such-file.png"]), "in a batch", "images[1]")
         _refuses(ImageError, lambda: tokenizer.encode(b""), "empty bytes", "empty")
         _refuses(ImageError, lambda: tokenizer.encode(b"hello"), "no image", "not an image")
-        _refuses(ImageError, lambda: tokenizer.encode([good, None]), "None in a batch", "images[1]")  # type: ignore[list-item]
+        _refuses(ImageError, lambda: tokenizer.encode([good, None]), "None in a batch", "images[1]")  # type: ignore[list-item]  # wrong on purpose
         odds: list[Any] = [None, 7, {"image": good}]
         for odd in odds:
             kind = type(odd).__name__
-            _refuses(UsageError, lambda odd=odd: tokenizer.encode(odd), f"a {kind}", kind)  # type: ignore[misc]
+            _refuses(UsageError, lambda odd=odd: tokenizer.encode(odd), f"a {kind}", kind)  # type: ignore[misc]  # a default binds the loop's own
 
     def check_text_round_trip(self) -> None:
         tokenizer = self.factory()
@@ -355,9 +355,9 @@ class _Suite:
     def check_text_refused(self) -> None:
         tokenizer = self.factory()
         for bad in ("", "   ", "\x00 \x00", "a\tb"):
-            _refuses(IclVisionError, lambda bad=bad: tokenizer.from_text(bad), f"from_text({bad!r})")  # type: ignore[misc]
-        _refuses(UsageError, lambda: tokenizer.from_text(None), "from_text(None)", "NoneType")  # type: ignore[arg-type]
-        _refuses(UsageError, lambda: tokenizer.to_text("words"), "to_text('words')", "TokenPyramid")  # type: ignore[arg-type]
+            _refuses(IclVisionError, lambda bad=bad: tokenizer.from_text(bad), f"from_text({bad!r})")  # type: ignore[misc]  # a default binds the loop's own
+        _refuses(UsageError, lambda: tokenizer.from_text(None), "from_text(None)", "NoneType")  # type: ignore[arg-type]  # wrong on purpose
+        _refuses(UsageError, lambda: tokenizer.to_text("words"), "to_text('words')", "TokenPyramid")  # type: ignore[arg-type]  # wrong on purpose
 
     def check_dict_round_trip(self) -> None:
         tokenizer = self.factory()

@@ -24,13 +24,13 @@ def start() -> None:
     global _on
     if not _on:
         _on = True
-        ends = BaseEventLoop._asyncgen_finalizer_hook  # type: ignore[attr-defined]
+        ends = BaseEventLoop._asyncgen_finalizer_hook  # type: ignore[attr-defined]  # asyncio's own, which no type names
 
         def told(self: BaseEventLoop, generator: AsyncGenerator[Any, Any]) -> None:
             _note(generator)
             ends(self, generator)
 
-        BaseEventLoop._asyncgen_finalizer_hook = told  # type: ignore[attr-defined]
+        BaseEventLoop._asyncgen_finalizer_hook = told  # type: ignore[attr-defined]  # asyncio's own, which no type names
 
 
 def _note(generator: AsyncGenerator[Any, Any]) -> None:

@@ -93,7 +93,7 @@ def test_everyone_asks_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "usable_cores", lambda: 1)
     assert about.machine()["cores"] == 1
     with bulk._readers(0) as readers:
-        assert readers._max_workers == 1  # type: ignore[attr-defined]
+        assert readers._max_workers == 1  # type: ignore[attr-defined]  # the pool's own count
     settings = sessions.cpu_settings()
     assert settings.intra_op_num_threads == (1 if (os.cpu_count() or 1) > 1 else 0)
     assert sessions.cpu_settings(3).intra_op_num_threads == 3

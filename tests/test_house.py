@@ -37,7 +37,7 @@ def counted(house: ModuleType, function: object) -> dict[str, object]:
     counting.install()
     try:
         counting.on = True
-        function()  # type: ignore[operator]
+        function()  # type: ignore[operator]  # a name of the module above
         counting.on = False
     finally:
         sys.setprofile(before)
@@ -63,7 +63,7 @@ def test_a_coroutine_counts_where_it_begins_not_where_it_goes_on(house: ModuleTy
     source = "import asyncio\nasync def wait(again):\n    for _ in range(again): await asyncio.sleep(0)"
     kitchen = room("kitchen", source)
     hall = room("hall", "async def walk(again): await wait(again); await wait(again)", wait=kitchen["wait"])
-    few, many = (counted(house, lambda again=again: asyncio.run(hall["walk"](again))) for again in (0, 9))  # type: ignore[operator]
+    few, many = (counted(house, lambda again=again: asyncio.run(hall["walk"](again))) for again in (0, 9))  # type: ignore[operator]  # a name of the module above
     assert few == many
     assert few["rooms"] == {"icl_vision.hall": 1, "icl_vision.kitchen": 2}
 

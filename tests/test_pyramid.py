@@ -156,7 +156,7 @@ class TestLayout:
     )
     def test_grids_that_do_not_fit(self, grids: object, message: str) -> None:
         with pytest.raises(PyramidError, match=message):
-            PyramidLayout(grids)  # type: ignore[arg-type]
+            PyramidLayout(grids)  # type: ignore[arg-type]  # wrong on purpose
 
     @pytest.mark.parametrize("position", [(0, 1), (17, 1), (1, 1, 1), (1,)])
     def test_position_outside(self, position: tuple[int, ...]) -> None:
@@ -166,7 +166,7 @@ class TestLayout:
     @pytest.mark.parametrize("document", [None, [], {}, {"grids": 3}, {"grids": [[1, 1]], "finest": 3}])
     def test_from_dict_refuses(self, document: object) -> None:
         with pytest.raises(PyramidError, match="layout"):
-            PyramidLayout.from_dict(document)  # type: ignore[arg-type]
+            PyramidLayout.from_dict(document)  # type: ignore[arg-type]  # wrong on purpose
 
 
 class TestPyramid:
@@ -179,10 +179,10 @@ class TestPyramid:
         with pytest.raises(ValueError, match="read-only"):
             pyramid.ids[0][0, 0] = 3
         with pytest.raises(AttributeError):
-            pyramid.ids = ()  # type: ignore[misc]
+            pyramid.ids = ()  # type: ignore[misc]  # wrong on purpose
 
     def test_words_by_layer_in_raster_order(self) -> None:
-        pyramid = TokenPyramid(([[7]], [[1, 2], [3, 4]]), PyramidLayout(((1, 1), (2, 2))), WORDS)  # type: ignore[arg-type]
+        pyramid = TokenPyramid(([[7]], [[1, 2], [3, 4]]), PyramidLayout(((1, 1), (2, 2))), WORDS)  # type: ignore[arg-type]  # lists in place of arrays
         assert pyramid.words(1) == ["word7"]
         assert pyramid.words(2) == ["word1", "word2", "word3", "word4"]
         assert pyramid.words() == pyramid.words(1) + pyramid.words(2)
@@ -221,10 +221,10 @@ class TestPyramid:
         assert pyramid != pyramid.words()
         assert len({pyramid, filled(DIGITS), filled(DIGITS, seed=1)}) == 2
 
-    @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])  # noqa: S301
+    @pytest.mark.parametrize("clone", [copy.copy, copy.deepcopy, lambda p: pickle.loads(pickle.dumps(p))])  # noqa: S301  # our own bytes
     def test_copies_stay_read_only(self, clone: object) -> None:
         pyramid = filled(DIGITS)
-        again = clone(pyramid)  # type: ignore[operator]
+        again = clone(pyramid)  # type: ignore[operator]  # one of the functions above
         assert again == pyramid
         assert not any(ids.flags.writeable for ids in again.ids)
 
@@ -268,7 +268,7 @@ class TestPyramid:
     )
     def test_ids_that_do_not_fit(self, ids: object, message: str) -> None:
         with pytest.raises(PyramidError, match=message):
-            TokenPyramid(ids, PyramidLayout.flat(4), WORDS)  # type: ignore[arg-type]
+            TokenPyramid(ids, PyramidLayout.flat(4), WORDS)  # type: ignore[arg-type]  # wrong on purpose
 
     def test_wrong_vocabulary_is_refused(self) -> None:
         document = filled(DIGITS).to_dict()
@@ -296,7 +296,7 @@ class TestPyramid:
 
     def test_documents_of_another_kind(self) -> None:
         with pytest.raises(PyramidError, match="must be a dict as to_dict.. gives it; got"):
-            TokenPyramid.from_dict([1, 2])  # type: ignore[arg-type]
+            TokenPyramid.from_dict([1, 2])  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(PyramidError, match="missing: format, layout, vocabulary, ids"):
             TokenPyramid.from_dict({})
 
@@ -310,7 +310,7 @@ class TestPyramid:
 def test_show_lays_out_escaped_words() -> None:
     words = Vocabulary(["<b>", "cat", "dog", "&amp;", "'x'"], name="odd")
     layout = PyramidLayout(((1, 1), (2, 2)))
-    view = TokenPyramid(([[0]], [[1, 2], [3, 4]]), layout, words).show()  # type: ignore[arg-type]
+    view = TokenPyramid(([[0]], [[1, 2], [3, 4]]), layout, words).show()  # type: ignore[arg-type]  # lists in place of arrays
     html = view._repr_html_()
     assert "<b>" not in html
     assert "&lt;b&gt;" in html

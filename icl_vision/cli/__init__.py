@@ -129,4 +129,4 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         # A file's name need not be Unicode, and a terminal need not know every character: neither ends a command.
         with contextlib.suppress(AttributeError, ValueError):  # a stream of somebody else's
-            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+            stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a text stream, or one of somebody else's

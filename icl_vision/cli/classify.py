@@ -167,11 +167,11 @@ def command(
         shots=shots,
         repeats=repeats,
         induction=induction,
-        selection=selection,  # type: ignore[arg-type]
-        scoring=scoring,  # type: ignore[arg-type]
-        ensemble=None if ensemble == "none" else ensemble,  # type: ignore[arg-type]
-        calibration=None if calibration == "none" else calibration,  # type: ignore[arg-type]
-        probabilities=probabilities,  # type: ignore[arg-type]
+        selection=selection,  # type: ignore[arg-type]  # click.Choice saw to it
+        scoring=scoring,  # type: ignore[arg-type]  # click.Choice saw to it
+        ensemble=None if ensemble == "none" else ensemble,  # type: ignore[arg-type]  # click.Choice saw to it
+        calibration=None if calibration == "none" else calibration,  # type: ignore[arg-type]  # click.Choice saw to it
+        probabilities=probabilities,  # type: ignore[arg-type]  # click.Choice saw to it
         order_seed=seed,
         template=template,
         templates=templates,

@@ -117,14 +117,14 @@ def command(
         llm,
         tokenizer,
         task,
-        protocol=protocol,  # type: ignore[arg-type]
+        protocol=protocol,  # type: ignore[arg-type]  # click.Choice saw to it
         layers=layers,
         stride=stride or "rows",
-        window=window,  # type: ignore[arg-type]
-        refine=refine,  # type: ignore[arg-type]
+        window=window,  # type: ignore[arg-type]  # click.Choice saw to it
+        refine=refine,  # type: ignore[arg-type]  # click.Choice saw to it
         context=examples,
         corruption=corruption,
-        allowed=allowed,  # type: ignore[arg-type]
+        allowed=allowed,  # type: ignore[arg-type]  # click.Choice saw to it
         guidance=guidance,
         most_uses=most_uses,
         degrade=not as_is,

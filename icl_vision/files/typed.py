@@ -39,7 +39,7 @@ def from_plain(kind: type[C], document: object, where: str = "") -> C:
     """
     if not isinstance(document, Mapping):
         raise UsageError(f"{where or 'the configuration'} must be a mapping of keys to values; got {document!r}")
-    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # every kind given is a dataclass
     for key in document:
         if key not in fields:
             raise UsageError(_unknown(f"{where}.{key}" if where else str(key), str(key), list(fields)))
@@ -120,7 +120,7 @@ def _value(hint: Any, value: Any, where: str, *, text: bool = True) -> Any:
     if origin is tuple:
         return _tuple(choices, value, where, text)
     if dataclasses.is_dataclass(hint):
-        return value if isinstance(value, hint) else from_plain(hint, value, where)  # type: ignore[arg-type]
+        return value if isinstance(value, hint) else from_plain(hint, value, where)  # type: ignore[arg-type]  # is_dataclass is true of an instance too; a hint is none
     if hint is float:
         if text and isinstance(value, str):  # YAML reads 1e-4, without a point, as text
             try:

@@ -293,7 +293,7 @@ class OnnxTokenizer(ImageTokenizer):
         return {"folder": str(self.folder), "options": {**self._options, "batch_size": size}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["folder"], **state["options"])  # type: ignore[misc]
+        self.__init__(state["folder"], **state["options"])  # type: ignore[misc]  # begins anew as its own constructor would
 
     # -- withheld classes
 

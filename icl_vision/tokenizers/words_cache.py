@@ -106,7 +106,7 @@ class CachedTokenizer(WrappedTokenizer):
         if new:
             # A single image is given as one: its message then has no index.
             given = next(iter(new.values())) if len(batch) == 1 else list(new.values())
-            encoded = dict(zip(new, self.inner.encode(given, k), strict=True))  # type: ignore[arg-type]
+            encoded = dict(zip(new, self.inner.encode(given, k), strict=True))  # type: ignore[arg-type]  # a source or a list of them
             if usable:
                 self._keep({key: pyramid.to_dict() for key, pyramid in encoded.items()})
             known |= encoded

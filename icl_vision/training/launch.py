@@ -71,7 +71,7 @@ def train(
                 return _run(fabric, config, folder, resume, progress)
         try:
             answer = fabric.launch(_Process(config, folder, resume, progress))
-        except torch.multiprocessing.ProcessRaisedException as error:  # type: ignore[attr-defined]
+        except torch.multiprocessing.ProcessRaisedException as error:  # type: ignore[attr-defined]  # torch does not export it, and raises it
             raise TrainingError(f"a process of the run ended with an error: {error}") from error
     if "trouble" in answer:
         raise TrainingError(answer["trouble"])

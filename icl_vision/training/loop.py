@@ -223,8 +223,11 @@ class Loop:
     @property
     def best(self) -> WordAutoencoder:
         """The averaged model where there is one."""
-        average: Any = self.model if self.ema is None else self.ema.average
-        return average  # type: ignore[no-any-return]
+        if self.ema is None:
+            return self.model
+        average: Any = self.ema.average
+        best: WordAutoencoder = average
+        return best
 
     def _validate(self) -> None:
         if self.fabric.global_rank == 0:

@@ -127,7 +127,7 @@ class Stepper:
         self.tally = Tally.empty()
         self.norm = torch.zeros(())
         if config.channels_last:
-            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types forget this form
         self.optimisers = {"generator": _optimiser(config.optimiser, model)}
         self._step: Any
         self._step, _ = fabric.setup(step, self.optimisers["generator"])

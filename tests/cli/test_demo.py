@@ -106,7 +106,7 @@ def test_the_packaged_photographs() -> None:
 
 
 def test_default_size_is_at_least_forty_fresh_questions() -> None:
-    default = next(option for option in main.get_command(None, "demo").params if option.name == "episodes").default  # type: ignore[arg-type, union-attr]
+    default = next(option for option in main.get_command(None, "demo").params if option.name == "episodes").default  # type: ignore[arg-type, union-attr]  # click says Command, and Any as a default
     assert default >= 8
     episodes = ImageFolder(demo_folder()).episodes(default, ways=5, shots=3, fresh=True)
     asked = [item.path for episode in episodes for item in episode.queries]

@@ -26,7 +26,7 @@ def test_a_warning_is_shown_once_and_not_under_quiet(
         if not warned:
             warned.append(1)
             logging.getLogger("icl_vision.llms.remote.resilience").warning("not reachable, trying again: x")
-        return await answer(self, *args, **settings)  # type: ignore[arg-type]
+        return await answer(self, *args, **settings)  # type: ignore[arg-type]  # passed on as they come
 
     monkeypatch.setattr(FakeLLM, "_complete", warning)
     more = ["--guidance", "1", "--out", str(tmp_path / "a.png"), *(["--quiet"] if quiet else [])]

@@ -61,7 +61,7 @@ def test_other_bad_input() -> None:
         corruption_rates(0)
     for rate in (-0.1, 1.1, True, "0.5"):
         with pytest.raises(UsageError, match="rate must be a number from 0 to 1"):
-            corrupt_words(picture(1), rate, seed=0)  # type: ignore[arg-type]
+            corrupt_words(picture(1), rate, seed=0)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match="seed must be a whole number of 0 or more; got -1"):
         corrupt_words(picture(1), 0.5, seed=-1)
     art = TokenPyramid((np.full((2, 2), 65),), PyramidLayout(((2, 2),)))

@@ -12,7 +12,7 @@ from icl_vision.drawing import Change, SegmentAnswer
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))
 
-from malformed_answers import KINDS, fuzz, guesses  # noqa: E402
+from malformed_answers import KINDS, fuzz, guesses
 
 
 @pytest.mark.parametrize("seed", [0, 1])

@@ -737,7 +737,7 @@ def test_options_that_cannot_work(options, message):
 
 def test_an_llm_and_a_template_that_cannot_be_used():
     with pytest.raises(UsageError, match=r"needs an LLM object, see connect\(\); got str"):
-        ProgressiveDecoder("local", par(4))  # type: ignore[arg-type]
+        ProgressiveDecoder("local", par(4))  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(TemplateError, match="has no variable 'labels'.*a template of drawing"):
         ProgressiveDecoder(oracle(), par(4, template="classification")).decode_sync(pairs(), [THREE])
 

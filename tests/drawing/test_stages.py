@@ -85,7 +85,7 @@ def test_the_windows_of_equation_11():
     fourth = split(DIGITS, 4)[3]
     assert shown_places(DIGITS, fourth, Near(1), 1) == (1, 2, 8)
     with pytest.raises(UsageError, match="given must be 'all', 'none', 'layers' or Near"):
-        shown_places(DIGITS, third, "some", 1)  # type: ignore[arg-type]
+        shown_places(DIGITS, third, "some", 1)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_parents_lie_over_their_children():

@@ -12,15 +12,15 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnxscript")
 
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import save_file
 
-from icl_vision.codebook import Codebook  # noqa: E402
-from icl_vision.errors import ArtefactError, UnknownWordError, UsageError  # noqa: E402
-from icl_vision.exporters import describe as exporter  # noqa: E402
-from icl_vision.models.words.describe import DescribeHeads, SaidHead  # noqa: E402
-from icl_vision.tokenizers.parts import whole_graph  # noqa: E402
-from icl_vision.tokenizers.sessions import GraphSession  # noqa: E402
-from icl_vision.vocabulary import Vocabulary, read_card  # noqa: E402
+from icl_vision.codebook import Codebook
+from icl_vision.errors import ArtefactError, UnknownWordError, UsageError
+from icl_vision.exporters import describe as exporter
+from icl_vision.models.words.describe import DescribeHeads, SaidHead
+from icl_vision.tokenizers.parts import whole_graph
+from icl_vision.tokenizers.sessions import GraphSession
+from icl_vision.vocabulary import Vocabulary, read_card
 
 F, C, S, T, WIDTH = 20, 12, 7, 90, 16
 NAMES = [[f"class {index}", f"kind {index}"] for index in range(C)]

@@ -13,13 +13,13 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-import icl_vision  # noqa: E402
-from icl_vision.exporters import artefact  # noqa: E402
-from icl_vision.exporters import parts as exporter  # noqa: E402
-from icl_vision.models.rounding import round_to_fp16, round_to_int8  # noqa: E402
-from icl_vision.tokenizers import parts  # noqa: E402
-from icl_vision.tokenizers.onnx import OnnxTokenizer  # noqa: E402
-from icl_vision.vocabulary import read_card  # noqa: E402
+import icl_vision
+from icl_vision.exporters import artefact
+from icl_vision.exporters import parts as exporter
+from icl_vision.models.rounding import round_to_fp16, round_to_int8
+from icl_vision.tokenizers import parts
+from icl_vision.tokenizers.onnx import OnnxTokenizer
+from icl_vision.vocabulary import read_card
 
 PACKAGED = Path(icl_vision.__file__).parent / "artefacts"
 

@@ -10,12 +10,12 @@ from click.testing import CliRunner
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.cli import main  # noqa: E402
-from icl_vision.codebook import Codebook, normalise  # noqa: E402
-from icl_vision.errors import StorageError, UsageError, VocabularyError  # noqa: E402
-from icl_vision.exporters import word_codebook  # noqa: E402
-from icl_vision.models.words.word_sources import WordVectors  # noqa: E402
-from icl_vision.vocabulary import Vocabulary  # noqa: E402
+from icl_vision.cli import main
+from icl_vision.codebook import Codebook, normalise
+from icl_vision.errors import StorageError, UsageError, VocabularyError
+from icl_vision.exporters import word_codebook
+from icl_vision.models.words.word_sources import WordVectors
+from icl_vision.vocabulary import Vocabulary
 
 WORDS = Vocabulary([f"w{number}" for number in range(40)])
 

@@ -12,16 +12,16 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxscript")
 
-import onnxruntime as ort  # noqa: E402
+import onnxruntime as ort
 
-import icl_vision  # noqa: E402
-from icl_vision.errors import ArtefactError, StorageError, UsageError  # noqa: E402
-from icl_vision.exporters import artefact, validate  # noqa: E402
-from icl_vision.exporters import words as exporter  # noqa: E402
-from icl_vision.models.rounding import round_to_fp16  # noqa: E402
-from icl_vision.models.words.photo import WordsEncoder  # noqa: E402
-from icl_vision.tokenizers.parts import whole_graph  # noqa: E402
-from icl_vision.vocabulary import read_card  # noqa: E402
+import icl_vision
+from icl_vision.errors import ArtefactError, StorageError, UsageError
+from icl_vision.exporters import artefact, validate
+from icl_vision.exporters import words as exporter
+from icl_vision.models.rounding import round_to_fp16
+from icl_vision.models.words.photo import WordsEncoder
+from icl_vision.tokenizers.parts import whole_graph
+from icl_vision.vocabulary import read_card
 
 PACKAGED = Path(icl_vision.__file__).parent / "artefacts/tokenizers/words-photo"
 
@@ -65,7 +65,9 @@ def exported(book: np.ndarray, pixels: np.ndarray) -> tuple[Toy, onnx.ModelProto
     return module, artefact.to_onnx(module, inputs, ["ids", "features"], dynamic)
 
 
-def test_export_compares_equal_at_all_batches(exported, book, pixels) -> None:  # type: ignore[no-untyped-def]
+def test_export_compares_equal_at_all_batches(
+    exported: tuple[Toy, onnx.ModelProto], book: np.ndarray, pixels: np.ndarray
+) -> None:
     module, model = exported
     data, constants = model.SerializeToString(), {"codebook": book}
     parity = validate.check_words(module, data, pixels, constants, epsilon=1e-6, log=False)
@@ -75,14 +77,16 @@ def test_export_compares_equal_at_all_batches(exported, book, pixels) -> None:  
     assert "81 ids, 0 mismatches" in str(parity)
 
 
-def test_export_holds_no_paths_of_this_machine(exported) -> None:  # type: ignore[no-untyped-def]
+def test_export_holds_no_paths_of_this_machine(exported: tuple[Toy, onnx.ModelProto]) -> None:
     _, model = exported
     text = model.SerializeToString()
     assert str(Path(__file__).parent).encode() not in text
     assert b"site-packages" not in text
 
 
-def test_weights_stored_as_fp16_compute_the_same(exported, book, pixels) -> None:  # type: ignore[no-untyped-def]
+def test_weights_stored_as_fp16_compute_the_same(
+    exported: tuple[Toy, onnx.ModelProto], book: np.ndarray, pixels: np.ndarray
+) -> None:
     _, model = exported
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
@@ -103,7 +107,9 @@ def test_weights_that_fp16_cannot_hold_stay(book: np.ndarray, pixels: np.ndarray
     assert artefact.store_fp16(model) == (0, 1)
 
 
-def test_other_weights_are_a_mismatch(exported, book, pixels) -> None:  # type: ignore[no-untyped-def]
+def test_other_weights_are_a_mismatch(
+    exported: tuple[Toy, onnx.ModelProto], book: np.ndarray, pixels: np.ndarray
+) -> None:
     _, model = exported
     other = Toy().eval()
     with torch.no_grad():
@@ -133,7 +139,7 @@ def test_a_tie_does_not_excuse_another_word() -> None:
     assert validate.compare_ranks(scores, stranger, 1e-6, False)["mismatches"] == 1
 
 
-def test_signature_is_checked(exported) -> None:  # type: ignore[no-untyped-def]
+def test_signature_is_checked(exported: tuple[Toy, onnx.ModelProto]) -> None:
     _, model = exported
     session = ort.InferenceSession(model.SerializeToString())
     inputs = {"pixels": ("tensor(uint8)", ["batch", 6, 6, 3]), "codebook": ("tensor(float)", [20, 8])}

@@ -136,13 +136,13 @@ def test_a_run_that_cannot_be_closed_gives_its_lock_back(tmp_path: Path) -> None
 
     run = Run.open(tmp_path, "eval", CONFIG)
     run._journal.close()
-    run._journal = Full()  # type: ignore[assignment]
+    run._journal = Full()  # type: ignore[assignment]  # a journal on a full disk
     with pytest.raises(StorageError, match="cannot be closed: .*No space left"):
         run.close()
     Run.open(tmp_path, "eval", CONFIG, resume=True).close()
     with pytest.raises(ValueError, match="the body's own"), Run.open(tmp_path, "eval", CONFIG, resume=True) as again:
         again._journal.close()
-        again._journal = Full()  # type: ignore[assignment]
+        again._journal = Full()  # type: ignore[assignment]  # a journal on a full disk
         raise ValueError("the body's own")
     Run.open(tmp_path, "eval", CONFIG, resume=True).close()
 

@@ -53,7 +53,7 @@ def test_a_document_is_read_and_written_again() -> None:
 
 
 def test_what_is_made_in_python_becomes_what_a_file_would_give() -> None:
-    config = Outer("a", sizes=[np.int64(3), 4], most=np.int64(7), shares={"left": 1})  # type: ignore[arg-type]
+    config = Outer("a", sizes=[np.int64(3), 4], most=np.int64(7), shares={"left": 1})  # type: ignore[arg-type]  # what is made into the right types
     assert config == from_plain(Outer, {"name": "a", "sizes": [3, 4], "most": 7, "shares": {"left": 1.0}})
     assert type(config.sizes[0]) is int and type(config.shares["left"]) is float
 
@@ -80,8 +80,8 @@ def test_what_is_wrong_is_named_by_its_path(change: dict[str, Any], message: str
 
 def test_nothing_is_read_out_of_texts_in_python() -> None:
     with pytest.raises(UsageError, match="rate must be a number; got '0.5'"):
-        Inner(rate="0.5")  # type: ignore[arg-type]
+        Inner(rate="0.5")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match="kind must be one of slow, fast; got None"):
-        Inner(kind=None)  # type: ignore[arg-type]
+        Inner(kind=None)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match="the configuration lacks name"):
         from_plain(Outer, {})

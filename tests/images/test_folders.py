@@ -168,7 +168,7 @@ class TestTraining:
                 tar.addfile(info)
         with pytest.warns(DataLeftOutWarning) as told:
             source = open_source(path)
-        assert list(source.names) == ["a.tar/a.png", "a.tar/b.jfif"]  # type: ignore[union-attr]
+        assert list(source.names) == ["a.tar/a.png", "a.tar/b.jfif"]  # type: ignore[union-attr]  # a source of that kind, as made above
         message = str(told[0].message)
         assert "links and other members that are no files: 2 ('a.tar/hard.png', 'a.tar/soft.png')" in message
         assert "hidden pictures: 1 ('a.tar/.hidden.png')" in message
@@ -179,7 +179,7 @@ class TestTraining:
         path = self.shard(tmp_path / "a.tar", "a.PNG", "b.HEIC", "c.tar.gz", "d.txt", ".e.heic")
         with pytest.warns(DataLeftOutWarning) as told:
             source = open_source(path)
-        assert list(source.names) == ["a.tar/a.PNG"]  # type: ignore[union-attr]
+        assert list(source.names) == ["a.tar/a.PNG"]  # type: ignore[union-attr]  # a source of that kind, as made above
         message = str(told[0].message)
         assert "pictures of other formats: 1 ('a.tar/b.HEIC'); archives: 1 ('a.tar/c.tar.gz')" in message
         assert "d.txt" not in message and ".e.heic" not in message
@@ -192,7 +192,7 @@ class TestTraining:
         arrays = tmp_path / "mnist.npz"
         np.savez(arrays, x_train=np.zeros((2, 4, 4), np.uint8), x_test=np.zeros((2, 4, 4), np.uint8))
         arrays = arrays.rename(tmp_path / "MNIST.NPZ")
-        assert len(open_source(arrays).pixels) == len(list_pictures(arrays)) == 2  # type: ignore[union-attr]
+        assert len(open_source(arrays).pixels) == len(list_pictures(arrays)) == 2  # type: ignore[union-attr]  # a source of that kind, as made above
 
     def test_nothing_but_what_is_left_out_says_so(self, tmp_path: Path) -> None:
         from icl_vision.training.data.sources import open_source
@@ -218,7 +218,7 @@ class TestTraining:
             path.write_bytes(bytes(place) + b"x" + bytes(999 - place))
             after = sources.open_source(tmp_path)
             assert after.fingerprint != before.fingerprint
-            assert after.by_size == before.by_size  # type: ignore[union-attr]
+            assert after.by_size == before.by_size  # type: ignore[union-attr]  # a source of that kind, as made above
 
     def test_the_same_for_shards(self, tmp_path: Path) -> None:
         from icl_vision.training.data.sources import Shards, open_source
@@ -236,7 +236,7 @@ class TestTraining:
 
         picture(tmp_path / "a.png")
         (tmp_path / "b.png").symlink_to(tmp_path / "nothing")
-        assert len(open_source(tmp_path).names) == 2  # type: ignore[union-attr]
+        assert len(open_source(tmp_path).names) == 2  # type: ignore[union-attr]  # a source of that kind, as made above
 
     def test_a_run_of_an_earlier_version_goes_on_with_its_fingerprint(self, tmp_path: Path) -> None:
         from icl_vision.files.runs import Run
@@ -246,8 +246,8 @@ class TestTraining:
         picture(tmp_path / "data" / "a.png")
         source = open_source(tmp_path / "data")
         old, new = tmp_path / "old", tmp_path / "new"
-        for folder, images in ((old, source.by_size), (new, source.fingerprint)):  # type: ignore[union-attr]
+        for folder, images in ((old, source.by_size), (new, source.fingerprint)):  # type: ignore[union-attr]  # a source of that kind, as made above
             Run.open(folder, "train", {"images": images}).close()
-            assert _images(source, folder, True) == images  # type: ignore[arg-type]
-            assert _images(source, folder, False) == source.fingerprint  # type: ignore[arg-type]
-        assert _images(source, tmp_path / "none", True) == source.fingerprint  # type: ignore[arg-type]
+            assert _images(source, folder, True) == images  # type: ignore[arg-type]  # a source of a folder, as made above
+            assert _images(source, folder, False) == source.fingerprint  # type: ignore[arg-type]  # a source of a folder, as made above
+        assert _images(source, tmp_path / "none", True) == source.fingerprint  # type: ignore[arg-type]  # a source of a folder, as made above

@@ -607,11 +607,11 @@ class TestRefusals:
                 return np.zeros((2, 2))
 
         with pytest.raises(ImageFormatError, match=r"got Tensor; pass .cpu\(\).numpy\(\)"):
-            load_image(Tensor())  # type: ignore[arg-type]
+            load_image(Tensor())  # type: ignore[arg-type]  # wrong on purpose
 
     def test_text_mode_and_broken_file_objects(self, tmp_path: Path) -> None:
         with pytest.raises(ImageFormatError, match=r"reads str, not bytes; open it in binary mode \('rb'\)"):
-            load_image(io.StringIO("text"))  # type: ignore[arg-type]
+            load_image(io.StringIO("text"))  # type: ignore[arg-type]  # wrong on purpose
         closed = io.BytesIO(b"x")
         closed.close()
         with pytest.raises(ImageNotFoundError, match="the BytesIO cannot be read: I/O operation on closed file"):

@@ -42,7 +42,7 @@ class TestRegistry:
         with pytest.raises(UsageError, match="the image id 'a' is taken"):
             registry.add(PICTURE, "a")
         with pytest.raises(UsageError, match="holds images or paths to them; got a list"):
-            registry.add([PICTURE])  # type: ignore[arg-type]
+            registry.add([PICTURE])  # type: ignore[arg-type]  # wrong on purpose
 
     def test_threads_get_different_ids(self) -> None:
         registry = ImageRegistry()
@@ -121,8 +121,8 @@ class TestAccess:
         with pytest.raises(UsageError, match="root must be a folder that exists; got '.*a.png'"):
             ImageAccess(root=folder / "a.png")
         with pytest.raises(UsageError, match="root must be a folder; got a int"):
-            ImageAccess(root=3)  # type: ignore[arg-type]
+            ImageAccess(root=3)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(UsageError, match="images must be an ImageRegistry or a mapping of ids to images; got list"):
-            ImageAccess([PICTURE])  # type: ignore[arg-type]
+            ImageAccess([PICTURE])  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(UsageError, match="allow_paths must be True or False; got 'yes'"):
-            ImageAccess(allow_paths="yes")  # type: ignore[arg-type]
+            ImageAccess(allow_paths="yes")  # type: ignore[arg-type]  # wrong on purpose

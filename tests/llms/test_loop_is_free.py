@@ -116,10 +116,10 @@ def test_a_key_that_is_asked_for_and_an_sdk_that_is_imported(monkeypatch: pytest
 
     assert answers_while(ask, gate.started, gate.go_on) == "the vault is shut"
     llm = connect("openai:gpt-4o", api_key="k", base_url="http://127.0.0.1:9/v1", attempts=1)
-    gate = Gate(llm._made_client)  # type: ignore[attr-defined]
+    gate = Gate(llm._made_client)  # type: ignore[attr-defined]  # the adapter of the row
     monkeypatch.setattr(llm, "_made_client", gate)
     assert "cannot be reached" in answers_while(ask, gate.started, gate.go_on)
-    llm.close()  # type: ignore[attr-defined]
+    llm.close()  # type: ignore[attr-defined]  # the adapter of the row
 
 
 def test_a_run_is_closed_by_another_thread_than_opened_it(tmp_path: Path) -> None:

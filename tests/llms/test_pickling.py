@@ -147,10 +147,10 @@ def refusing() -> Any:
     server.server_close()
 
 
-def fields(refusing: str) -> tuple[FewShotClassifier, list[str], np.ndarray[Any, Any]]:
+def fields(refusing: str) -> tuple[FewShotClassifier, list[Image.Image], np.ndarray[Any, Any]]:
     clf = FewShotClassifier(f"openai-compatible:m@{refusing}", "ascii", None, scoring="parse", progress=False)
     pictures = [Image.new("RGB", (8, 8), (20 * place, 0, 0)) for place in range(8)]
-    return clf, pictures, np.array(["a", "b"] * 4)  # type: ignore[return-value]
+    return clf, pictures, np.array(["a", "b"] * 4)
 
 
 @pytest.mark.slow

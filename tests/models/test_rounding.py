@@ -8,8 +8,8 @@ import pytest
 torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
-from icl_vision.exporters import artefact  # noqa: E402
-from icl_vision.models.rounding import round_to_fp16, round_to_int8  # noqa: E402
+from icl_vision.exporters import artefact
+from icl_vision.models.rounding import round_to_fp16, round_to_int8
 
 
 def net() -> torch.nn.Sequential:

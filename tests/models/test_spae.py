@@ -378,7 +378,7 @@ def test_grids_that_do_not_fit_each_other() -> None:
 
 def test_a_config_must_be_a_mapping() -> None:
     with pytest.raises(UsageError, match="the configuration must be a mapping of keys to values; got 'spae'"):
-        SpaeConfig.from_dict("spae")  # type: ignore[arg-type]
+        SpaeConfig.from_dict("spae")  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_a_codebook_must_fit() -> None:

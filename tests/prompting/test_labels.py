@@ -77,7 +77,7 @@ def test_literals_are_whole_words() -> None:
 )
 def test_bad_label_sets_are_refused(labels: object, message: str) -> None:
     with pytest.raises(LabelError, match=message):
-        check_labels(labels)  # type: ignore[arg-type]
+        check_labels(labels)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize(

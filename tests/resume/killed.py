@@ -86,8 +86,8 @@ async def scored(self: Any, pairs: Any, **settings: Any) -> Any:
     return await score(self, pairs, **settings)
 
 
-runs.Run.record, runs._lines, os.replace = recorded, read_lines, replaced  # type: ignore[method-assign,assignment]
-FakeLLM._complete, FakeLLM._score = completed, scored  # type: ignore[method-assign]
+runs.Run.record, runs._lines, os.replace = recorded, read_lines, replaced  # type: ignore[method-assign,assignment]  # put in place of the package's own
+FakeLLM._complete, FakeLLM._score = completed, scored  # type: ignore[method-assign]  # put in place of the package's own
 
 if __name__ == "__main__":
     from icl_vision.cli import main

@@ -52,7 +52,7 @@ def used(one: Any) -> None:
 @pytest.mark.parametrize("kind", [FewShotClassifier, ImageGenerator, ImageDenoiser, VisualQA, Captioner])
 def test_a_parameter_of_a_wrong_type_is_told_by_its_name(kind: type) -> None:
     used(task(kind))
-    for name in kind._defaults():  # type: ignore[attr-defined]
+    for name in kind._defaults():  # type: ignore[attr-defined]  # every task has it
         for value in WRONG:
             try:
                 used(task(kind, **{name: value}))
@@ -202,7 +202,7 @@ def test_a_fitted_task_goes_on_as_it_was_fitted(tmp_path: Path, kind: type, opti
 
 def test_every_parameter_is_of_the_snapshot_or_of_a_call() -> None:
     for kind, changes in CHANGES.items():
-        assert set(changes) == set(kind._defaults()) - set(CALL_OPTIONS)  # type: ignore[attr-defined]
+        assert set(changes) == set(kind._defaults()) - set(CALL_OPTIONS)  # type: ignore[attr-defined]  # every task has it
 
 
 @pytest.mark.parametrize(
@@ -241,20 +241,20 @@ def test_options_of_a_call_are_read_and_checked_at_each_call(kind: type, tmp_pat
         "progress": "yes", "max_tokens": 0, "budget": 5, "prices": 5,
     }  # fmt: skip
     assert set(wrong) == set(CALL_OPTIONS)
-    for name in set(wrong) & set(kind._defaults()):  # type: ignore[attr-defined]
+    for name in set(wrong) & set(kind._defaults()):  # type: ignore[attr-defined]  # every task has it
         one = fitted(task(kind)).set_params(**{name: wrong[name]})
         with pytest.raises(UsageError, match=name):
             said(one, tmp_path / "task.json")
         assert not (tmp_path / "task.json").exists()
     one = fitted(task(kind)).set_params(errors="return")
     one.save(tmp_path / "task.json")
-    assert kind.load(tmp_path / "task.json", llm=FakeLLM(), tokenizer=GreyTokenizer()).errors == "return"  # type: ignore[attr-defined]
+    assert kind.load(tmp_path / "task.json", llm=FakeLLM(), tokenizer=GreyTokenizer()).errors == "return"  # type: ignore[attr-defined]  # every task has it
 
 
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_fitted_task_is_copied_and_pickled_as_it_was_fitted(kind: type) -> None:
     one = task(kind, llm="fake", **({"constrain": "never", "fill": True} if kind is ImageGenerator else {}))
-    seeded = "seed" in kind._defaults()  # type: ignore[attr-defined]
+    seeded = "seed" in kind._defaults()  # type: ignore[attr-defined]  # every task has it
     one = fitted(one).set_params(tokenizer="nothing", seed=9) if seeded else fitted(one)
     twins = [copy.copy(one), copy.deepcopy(one), pickle.loads(pickle.dumps(one))]  # noqa: S301 - our own bytes
     for twin in twins:

@@ -200,7 +200,7 @@ def test_rows_of_an_evaluation_name_labels_in_one_order_and_judge_either_spellin
     for form in (nfc, nfd):
         labels = tuple(form(label) for label in ("zoo", "\u00e9t\u00e9", "etude", "f"))
         rows.append(
-            Row(Setting(4, 1, 0, True), (), labels, "", labels[0], GreyTokenizer(), 5, None)  # type: ignore[arg-type]
+            Row(Setting(4, 1, 0, True), (), labels, "", labels[0], GreyTokenizer(), 5, None)  # type: ignore[arg-type]  # a setting of None
         )
     assert rows[1].labels == tuple(map(nfd, rows[0].labels))
     for judge in (strict_match, normalised_match, prefix_match, substring_match):

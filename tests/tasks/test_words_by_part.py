@@ -71,7 +71,7 @@ def test_saved_and_loaded(folder: Path, tmp_path: Path) -> None:
     assert [example.text for example in again.examples_] == [example.text for example in clf.examples_]
     assert again.predict(images) == clf.predict(images)
     pyramids = [example.pyramid for example in again.examples_]
-    assert pyramids == tokenizer.encode(images, 3) and pyramids[0].probabilities is not None  # type: ignore[attr-defined]
+    assert pyramids == tokenizer.encode(images, 3) and pyramids[0].probabilities is not None  # type: ignore[attr-defined]  # a picture in words by part
 
 
 def test_cached(tokenizer: DescribePhoto, tmp_path: Path) -> None:

@@ -97,9 +97,9 @@ def test_text_that_does_not_fit(text: str, message: str) -> None:
 @pytest.mark.parametrize("rows", [0, -1, 513, 2.5, True, "16", None])
 def test_bad_sizes(rows: object) -> None:
     with pytest.raises(UsageError, match="rows must be a whole number from 1 to 512; got"):
-        AsciiTokenizer(rows)  # type: ignore[arg-type]
+        AsciiTokenizer(rows)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match="columns must be a whole number"):
-        AsciiTokenizer(16, rows)  # type: ignore[arg-type]
+        AsciiTokenizer(16, rows)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("ramp", ["", "@", "@@", "@ .", "@\n", "@\x00", "@\u3000"])

@@ -233,7 +233,7 @@ class TestDecodeAndText:
     def test_decode_refuses_what_it_cannot_have_made(self) -> None:
         tokenizer = Greys()
         with pytest.raises(UsageError, match="expected a TokenPyramid; got str"):
-            tokenizer.decode(["words"])  # type: ignore[list-item]
+            tokenizer.decode(["words"])  # type: ignore[list-item]  # wrong on purpose
         with pytest.raises(VocabularyError, match="words are characters; the tokenizer .greys. uses .greys."):
             tokenizer.decode(AsciiTokenizer().encode(sample_images()))
         flat = FlatGreys().encode(sample_images()[0], 5)
@@ -265,7 +265,7 @@ class TestDecodeAndText:
         with pytest.raises(UnknownWordError, match="purple"):
             Greys().from_text("purple")
         with pytest.raises(UsageError, match="text must be a str; got bytes"):
-            Greys().from_text(b"grey1")  # type: ignore[arg-type]
+            Greys().from_text(b"grey1")  # type: ignore[arg-type]  # wrong on purpose
 
     def test_more_words_than_there_are(self) -> None:
         tokenizer = FlatGreys()
@@ -283,7 +283,7 @@ class TestFromPretrained:
             return Greys()
 
         module = types.ModuleType("icl_vision.tokenizers.zoo")
-        module.load = load  # type: ignore[attr-defined]
+        module.load = load  # type: ignore[attr-defined]  # a module made here
         monkeypatch.setitem(sys.modules, "icl_vision.tokenizers.zoo", module)
         monkeypatch.setattr("icl_vision.tokenizers.zoo", module, raising=False)
         return calls

@@ -97,7 +97,7 @@ def test_pickles_as_its_folder_and_options(photo: np.ndarray) -> None:
     assert second.encode(photo) == words
     assert second.batch_size == 3
     assert load().batch_size == 8  # more only takes memory there
-    usual = pickle.loads(pickle.dumps(load()))  # noqa: S301
+    usual = pickle.loads(pickle.dumps(load()))  # noqa: S301  # our own bytes, as above
     assert usual.batch_size == 8 and usual._options["batch_size"] is None
     assert second.card == first.card
 

@@ -84,7 +84,7 @@ def test_every_member_is_the_inner_ones(
 def test_what_is_added_to_a_tokenizer_is_seen_through_a_wrapper(tmp_path: Path) -> None:
     own = ImageTokenizer.from_pretrained("ascii")
     made = WrappedTokenizer(own)
-    own.can_sing = True  # type: ignore[attr-defined]
+    own.can_sing = True  # type: ignore[attr-defined]  # added on purpose
     assert made.can_sing
     own.can_focus = True
     assert made.can_focus
@@ -114,7 +114,7 @@ def test_an_object_of_the_bare_contract_gets_the_rest(photo: np.ndarray[Any, Any
     made = whole(own)  # type: ignore[arg-type]  # mypy knows the contract's methods, not attributes in their place
     assert (made.preprocessing, made.can_focus, made.batch_size) == (None, False, 32)
     assert made.layout_for(16).counts == (16,) and made.encode(photo) == own.encode(photo)
-    assert len(made.identity) == 64 and made.identity == fingerprint(Bare())  # type: ignore[arg-type]
+    assert len(made.identity) == 64 and made.identity == fingerprint(Bare())  # type: ignore[arg-type]  # as above: attributes in place of methods
     assert whole(made) is made
 
 

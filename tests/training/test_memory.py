@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.training.memory import Memory  # noqa: E402
+from icl_vision.training.memory import Memory
 
 
 class Look:

@@ -124,7 +124,7 @@ def test_averages_come_back_in_the_memory_order_of_their_weights(memory: torch.m
             optimiser.step()
             optimiser.zero_grad()
 
-    whole = torch.nn.Conv2d(3, 4, 3).to(memory_format=memory)  # type: ignore[call-overload]
+    whole = torch.nn.Conv2d(3, 4, 3).to(memory_format=memory)  # type: ignore[call-overload]  # torch's types forget this form
     half = copy.deepcopy(whole)
     steps(whole, torch.optim.AdamW(whole.parameters(), lr=0.01, fused=True), range(4))
     before = torch.optim.AdamW(half.parameters(), lr=0.01, fused=True)

@@ -243,7 +243,7 @@ def command(
         episodes=episodes,
         seed=seed,
         k=k,
-        labels=labels,  # type: ignore[arg-type]
+        labels=labels,  # type: ignore[arg-type]  # click.Choice saw to it
         scorers=_named(scorers, tuple(LLM_ROWS)),
         baselines=_named(baselines, tuple(ROWS)),
         controls=tuple(control.name for control in parse_controls(controls)),

@@ -121,7 +121,7 @@ def drawing_options(function: F) -> F:
 
     for option in reversed(_DRAWING):
         command = option(command)
-    return command  # type: ignore[return-value]
+    return command  # type: ignore[return-value]  # an option gives back the function it decorates
 
 
 def budget_options(function: F) -> F:
@@ -148,4 +148,4 @@ def budget_options(function: F) -> F:
 
     for option in reversed(LIMITS):
         command = option(command)
-    return command  # type: ignore[return-value]
+    return command  # type: ignore[return-value]  # an option gives back the function it decorates

@@ -139,7 +139,7 @@ def run_options(function: F) -> F:
 
     for option in reversed(_OPTIONS):
         command = option(command)
-    return command  # type: ignore[return-value]
+    return command  # type: ignore[return-value]  # an option gives back the function it decorates
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class RememberingTokenizer(WrappedTokenizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         words, vectors = state["kept"]
-        self.__init__(state["inner"], words_kept=words, vectors_kept=vectors)  # type: ignore[misc]
+        self.__init__(state["inner"], words_kept=words, vectors_kept=vectors)  # type: ignore[misc]  # begins anew as its own constructor would
 
     def _encode_words(self, images: Any, k: int | None) -> list[TokenPyramid]:
         """As the wrapped tokenizer's, without encoding a path twice for the same ``k``."""

@@ -79,7 +79,7 @@ class InceptionExtractor:
             with warnings.catch_warnings():
                 # torch would rather have torch.export files; the network of published FIDs exists as TorchScript only.
                 warnings.filterwarnings("ignore", message=r".*torch\.jit\.load", category=DeprecationWarning)
-                self._net = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]
+                self._net = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]  # torch does not type it
         except RuntimeError as error:
             first = (str(error).strip().splitlines() or ["no reason given"])[0]
             raise ArtefactDamagedError(f"{str(file)!r} is not a TorchScript file ({first}); fetch it again") from error

@@ -107,7 +107,7 @@ def log_partition(points: Tensor, codebook: Tensor, temperature: float = 1.0) ->
 
     Differentiable once, with respect to ``points`` only; the codebook is a constant. Memory: one chunk.
     """
-    result: Tensor = _LogPartition.apply(points, codebook.detach(), temperature)  # type: ignore[no-untyped-call]
+    result: Tensor = _LogPartition.apply(points, codebook.detach(), temperature)  # type: ignore[no-untyped-call]  # torch does not type it
     return result
 
 

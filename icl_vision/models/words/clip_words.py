@@ -62,7 +62,7 @@ class ClipWords(WordsEncoder):
         features = nn.functional.normalize(_pooled(self.model.get_image_features(pixel_values=x)), dim=-1)
         return features @ codebook.T, features
 
-    def forward(self, pixels: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, pixels: Tensor, codebook: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]  # the graph's inputs have names
         return super().forward(pixels, codebook)
 
 
@@ -122,7 +122,7 @@ def load_clip(encoder: str | os.PathLike[str]) -> ClipParts:
     try:
         model = AutoModel.from_pretrained(name, dtype=torch.float32).eval()
         tokenizer = AutoTokenizer.from_pretrained(name)
-        processor: Any = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]
+        processor: Any = AutoImageProcessor.from_pretrained(name)  # type: ignore[no-untyped-call]  # transformers does not type it
     except (OSError, ValueError, KeyError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ArtefactNotFoundError(

@@ -109,7 +109,7 @@ class WordsPhoto(WordsEncoder):
         best, index, features = self.top_classes(pixels, class_bias)
         return class_words(best, index, self, codebook, class_bias), features
 
-    def forward(  # type: ignore[override]
+    def forward(  # type: ignore[override]  # the graph's inputs have names
         self, pixels: Tensor, codebook: Tensor, class_bias: Tensor
     ) -> tuple[Tensor, Tensor]:
         return super().forward(pixels, codebook, class_bias=class_bias)

@@ -217,7 +217,7 @@ class AnsweringTask(Task[FittedAnswering]):
                 lambda query, group=group: begin(group, query),  # type: ignore[misc]  # a default binds the loop's own
                 len(numbers),
                 leads=llm.profile.prefix_cache,
-                then=lambda query, reply, group=group: go_on(group, query, reply),  # type: ignore[misc]
+                then=lambda query, reply, group=group: go_on(group, query, reply),  # type: ignore[misc]  # likewise
             )
             for group, numbers in enumerate(lot.together)
         ]

@@ -86,8 +86,8 @@ def _logistic(terms: Tensor, truth: Tensor, weights: Tensor, first: Tensor, *, d
         optimiser.zero_grad()
         loss = share @ nn.functional.binary_cross_entropy_with_logits(terms @ found, truth, reduction="none")
         loss = loss + decay * found[start:].square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]  # torch does not type it
     return found.detach()

@@ -106,10 +106,10 @@ def fit(views: Tensor, logs: Tensor, said: Tensor, weights: Tensor, vectors: Ten
         scores = bias + x @ own + (x @ shared) @ words.T + gain * around
         each = nn.functional.binary_cross_entropy_with_logits(scores, said, reduction="none")
         loss = (share * each).sum() + recipe.shared * shared.square().sum() + recipe.own * own.square().sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch does not type it
         return loss
 
-    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    optimiser.step(closure)  # type: ignore[no-untyped-call]  # torch does not type it
     with torch.no_grad():
         matrix = own + shared @ words.T  # [axes, S]
         kept = torch.linalg.svd(share.sqrt() * (x @ matrix), full_matrices=False).Vh[: recipe.rank]  # [r, S]

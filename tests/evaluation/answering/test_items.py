@@ -122,7 +122,7 @@ def test_a_set_may_bring_its_own_examples() -> None:
 )
 def test_what_cannot_be_asked_is_refused(change: object, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        change(bench())  # type: ignore[operator]
+        change(bench())  # type: ignore[operator]  # a function of the rows above
     assert replace(bench(), pool=(), shots=0).examples(bench().asked[0]) == []
 
 

@@ -154,7 +154,7 @@ def test_it_works_without_a_loop_and_in_the_cache(server: BatchServer, tmp_path:
         cached = CachedLLM(llm, ResponseCache(tmp_path / "cache.sqlite"))
         assert cached.complete_sync("one").text == "ONE"
         assert cached.complete_sync("one").usage == Usage()
-        assert cached.identity == llm.identity == llm.llm.identity  # type: ignore[attr-defined]
+        assert cached.identity == llm.identity == llm.llm.identity  # type: ignore[attr-defined]  # a batch LLM holds another
 
 
 async def test_the_constraint_and_stops_are_kept(server: BatchServer, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[BatchServer]:
 
 def doubled(server: BatchServer, *more: tuple[str, Any], first: bool = False) -> None:
     """Add lines to the results that speak of questions once more, with another result."""
-    results = server._results  # type: ignore[attr-defined]
+    results = server._results  # type: ignore[attr-defined]  # both fakes have it
 
     def with_more(batch: Any) -> Any:
         before = dict(server.results)
@@ -41,8 +41,8 @@ def doubled(server: BatchServer, *more: tuple[str, Any], first: bool = False) ->
         server.results = before
         return found
 
-    server._results = with_more  # type: ignore[attr-defined]
-    server.shuffled = lambda lines: b"".join(line + b"\n" for line in lines)  # type: ignore[method-assign]
+    server._results = with_more  # type: ignore[attr-defined]  # both fakes have it
+    server.shuffled = lambda lines: b"".join(line + b"\n" for line in lines)  # type: ignore[method-assign]  # in place of the fake's own
 
 
 def said(server: BatchServer, text: str) -> Any:
@@ -51,7 +51,7 @@ def said(server: BatchServer, text: str) -> Any:
 
     if isinstance(server, OpenAIBatchServer):
         return Odd(server._body(Lines("x", [], "/v1/chat/completions"), text))
-    return Odd(server._message(text))  # type: ignore[attr-defined]
+    return Odd(server._message(text))  # type: ignore[attr-defined]  # both fakes have it
 
 
 async def collected(server: BatchServer, folder: Path, *questions: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ async def test_two_answers_that_differ_are_none(server: BatchServer, tmp_path: P
     found = await collected(server, tmp_path / "run", "a", "b", "c")
     assert isinstance(found["a"], LLMResponseError) and "that differ" in str(found["a"])
     assert isinstance(found["b"], LLMResponseError) and found["c"].text == "C"
-    del server._results  # type: ignore[attr-defined]
+    del server._results  # type: ignore[attr-defined]  # both fakes have it
     server.results.clear()
     async with batched(server, tmp_path / "run") as llm:
         assert [(await llm.complete(one)).text for one in ("a", "b", "c")] == ["A", "B", "C"]
@@ -128,7 +128,7 @@ async def test_no_file_at_all(tmp_path: Path, word: str) -> None:
 async def test_results_that_are_late_are_waited_for(server: BatchServer, tmp_path: Path) -> None:
     """A batch may be called ended a moment before its results are whole."""
     server.results |= {"b": Missing()}
-    results, looks = server._results, []  # type: ignore[attr-defined]
+    results, looks = server._results, []  # type: ignore[attr-defined]  # both fakes have it
 
     def later(batch: Any) -> Any:
         looks.append(1)
@@ -137,7 +137,7 @@ async def test_results_that_are_late_are_waited_for(server: BatchServer, tmp_pat
             server.__dict__.get("files", {}).pop(f"file-{batch.id}-out", None)
         return results(batch)
 
-    server._results = later  # type: ignore[attr-defined]
+    server._results = later  # type: ignore[attr-defined]  # both fakes have it
     found = await collected(server, tmp_path / "run", "a", "b", "c")
     assert [one.text for one in found.values()] == ["A", "B", "C"] and len(server.batches) == 1
 
@@ -153,7 +153,7 @@ def test_a_run_over_batches_that_expire_is_finished_by_resuming(
         made = FewShotClassifier(llm, "ascii", None, shots=1, scoring="parse", concurrency=1000, progress=False)
         return made.fit(files, labels)
 
-    class Label(dict):  # type: ignore[type-arg]
+    class Label(dict):  # type: ignore[type-arg]  # of any keys
         """Every third question expires, every fourth is missing, the others are answered "red"."""
 
         def get(self, question: str, default: Any = None) -> Any:

@@ -75,7 +75,7 @@ def fronted(request: pytest.FixtureRequest) -> Iterator[tuple[Front, LoopbackSer
     adapter: Adapter = request.param
     with LoopbackServer(adapter.provider()) as behind:
         front = Front(behind)
-        llm: Any = adapter.llm(front)  # type: ignore[arg-type]
+        llm: Any = adapter.llm(front)  # type: ignore[arg-type]  # the adapter of the row
         yield front, behind, llm
         llm.close()
         front.close()
@@ -229,7 +229,7 @@ def test_results_of_a_batch_may_be_long_but_no_line_of_them(small, monkeypatch):
     adapter = next(one for one in ADAPTERS if one.name == "anthropic")
     with LoopbackServer(adapter.provider()) as behind:
         front = Front(behind)
-        with adapter.llm(front) as llm:  # type: ignore[arg-type, attr-defined]
+        with adapter.llm(front) as llm:  # type: ignore[arg-type, attr-defined]  # the adapter of the row
             provider = _provider(llm, llm._resilience())
             line = json.dumps({"custom_id": "a", "filling": "x" * 500_000}).encode() + b"\n"
             where = {

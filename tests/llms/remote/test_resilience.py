@@ -336,7 +336,7 @@ def test_cancellation_is_clean() -> None:
 )
 def test_bad_policies(kwargs: dict[str, float], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        RetryPolicy(**kwargs)  # type: ignore[arg-type]
+        RetryPolicy(**kwargs)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_bad_limits() -> None:

@@ -94,7 +94,7 @@ def test_it_survives_the_process(llm: CachedLLM, inner: Counting) -> None:
 )
 def test_whatever_decides_the_answer_is_in_the_key(llm: CachedLLM, inner: Counting, change: dict[str, object]) -> None:
     llm.complete_sync("2+2=")
-    llm.complete_sync("2+2=", **change)  # type: ignore[arg-type]
+    llm.complete_sync("2+2=", **change)  # type: ignore[arg-type]  # a mapping of options
     assert inner.asked == 2
 
 
@@ -127,7 +127,7 @@ def test_modes(llm: CachedLLM, inner: Counting) -> None:
     with cache_mode("refresh"):
         assert llm.complete_sync("x").text == "answer 3"
     assert llm.complete_sync("x").text == "answer 3"
-    with pytest.raises(UsageError, match="got 'only'"), cache_mode("only"):  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="got 'only'"), cache_mode("only"):  # type: ignore[arg-type]  # wrong on purpose
         pass
 
 

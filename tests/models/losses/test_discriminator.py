@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.errors import UsageError  # noqa: E402
-from icl_vision.models.losses.discriminator import (  # noqa: E402
+from icl_vision.errors import UsageError
+from icl_vision.models.losses.discriminator import (
     Blur,
     Discriminator,
     DiscriminatorConfig,

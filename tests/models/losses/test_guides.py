@@ -11,21 +11,21 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
-from icl_vision import contracts  # noqa: E402
-from icl_vision.codebook import Codebook, normalise  # noqa: E402
-from icl_vision.errors import ArtefactNotFoundError, UsageError  # noqa: E402
-from icl_vision.models.losses import guides  # noqa: E402
-from icl_vision.models.losses.guides import DIGIT_NAMES, CLIPGuide, ConSEGuide, Guide, LabelGuide  # noqa: E402
-from icl_vision.models.nets.batches import apply_rule, rgb, scale  # noqa: E402
-from icl_vision.models.nets.efficientnet import EfficientNetLite0  # noqa: E402
-from icl_vision.models.words import text_features  # noqa: E402
-from icl_vision.models.words.clip_words import load_clip  # noqa: E402
-from icl_vision.models.words.photo import WITHHELD, WordsPhoto  # noqa: E402
-from icl_vision.models.words.text_features import IMAGENET_TEMPLATES, vocabulary_features  # noqa: E402
-from icl_vision.tokenizers.pixels import Preprocessing  # noqa: E402
-from icl_vision.vocabulary import Vocabulary  # noqa: E402
+from icl_vision import contracts
+from icl_vision.codebook import Codebook, normalise
+from icl_vision.errors import ArtefactNotFoundError, UsageError
+from icl_vision.models.losses import guides
+from icl_vision.models.losses.guides import DIGIT_NAMES, CLIPGuide, ConSEGuide, Guide, LabelGuide
+from icl_vision.models.nets.batches import apply_rule, rgb, scale
+from icl_vision.models.nets.efficientnet import EfficientNetLite0
+from icl_vision.models.words import text_features
+from icl_vision.models.words.clip_words import load_clip
+from icl_vision.models.words.photo import WITHHELD, WordsPhoto
+from icl_vision.models.words.text_features import IMAGENET_TEMPLATES, vocabulary_features
+from icl_vision.tokenizers.pixels import Preprocessing
+from icl_vision.vocabulary import Vocabulary
 
 WORDS = ("red", "green", "blue", "cat", "dog", "two", "three", "noise")
 TEMPLATES = ("{}", "a photo of a {}.", "the {}")

@@ -9,8 +9,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError  # noqa: E402
-from icl_vision.models.losses.image_quality import (  # noqa: E402
+from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
+from icl_vision.models.losses.image_quality import (
     EfficientNetExtractor,
     Features,
     FeatureStatistics,
@@ -21,8 +21,8 @@ from icl_vision.models.losses.image_quality import (  # noqa: E402
     inception_score,
     lpips,
 )
-from icl_vision.models.losses.perceptual import LPIPS  # noqa: E402
-from icl_vision.models.nets.efficientnet import EfficientNetLite0  # noqa: E402
+from icl_vision.models.losses.perceptual import LPIPS
+from icl_vision.models.nets.efficientnet import EfficientNetLite0
 
 
 def covariance(seed: int, d: int = 5, n: int = 40) -> np.ndarray:

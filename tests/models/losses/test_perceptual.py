@@ -13,11 +13,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.numpy import save_file  # noqa: E402
+from safetensors.numpy import save_file
 
-from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError  # noqa: E402
-from icl_vision.models.losses import perceptual  # noqa: E402
-from icl_vision.models.losses.perceptual import LPIPS, load_lpips, lpips_installed  # noqa: E402
+from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
+from icl_vision.models.losses import perceptual
+from icl_vision.models.losses.perceptual import LPIPS, load_lpips, lpips_installed
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from hypothesis import given, settings  # noqa: E402
-from hypothesis import strategies as st  # noqa: E402
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from icl_vision.errors import UsageError  # noqa: E402
-from icl_vision.models.losses import semantic  # noqa: E402
-from icl_vision.models.losses.discriminator import Discriminator, DiscriminatorConfig  # noqa: E402
-from icl_vision.models.losses.semantic import SemanticOptions, semantic_loss  # noqa: E402
-from icl_vision.models.losses.spae import LossConfig, SpaeLoss  # noqa: E402
+from icl_vision.errors import UsageError
+from icl_vision.models.losses import semantic
+from icl_vision.models.losses.discriminator import Discriminator, DiscriminatorConfig
+from icl_vision.models.losses.semantic import SemanticOptions, semantic_loss
+from icl_vision.models.losses.spae import LossConfig, SpaeLoss
 
 SMALL = DiscriminatorConfig(filters=4, multipliers=(1, 2), lecam_decay=0.5)
 PLAIN = LossConfig(perceptual=0, gan=0, semantic=0)

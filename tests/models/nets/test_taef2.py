@@ -8,11 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from safetensors.torch import load_file, save_file  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
-from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError  # noqa: E402
-from icl_vision.models.nets.taef2 import DECODER_FILE, ENCODER_FILE, Taef2Decoder, Taef2Encoder, load_taef2  # noqa: E402
+from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError
+from icl_vision.models.nets.taef2 import DECODER_FILE, ENCODER_FILE, Taef2Decoder, Taef2Encoder, load_taef2
 
 
 @pytest.fixture(scope="module")

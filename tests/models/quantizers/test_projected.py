@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.errors import PyramidError, UsageError  # noqa: E402
-from icl_vision.models.quantizers.projected import ProjectedQuantizer  # noqa: E402
-from icl_vision.pyramid import PyramidLayout  # noqa: E402
+from icl_vision.errors import PyramidError, UsageError
+from icl_vision.models.quantizers.projected import ProjectedQuantizer
+from icl_vision.pyramid import PyramidLayout
 
 LAYOUT = PyramidLayout(((1, 1), (2, 2), (4, 4), (4, 4)))
 

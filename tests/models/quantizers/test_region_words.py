@@ -10,12 +10,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
-from icl_vision.codebook import Codebook  # noqa: E402
-from icl_vision.errors import UsageError  # noqa: E402
-from icl_vision.images import load_image  # noqa: E402
-from icl_vision.models.quantizers.region_words import RegionWords  # noqa: E402
-from icl_vision.models.words.photo import WITHHELD  # noqa: E402
-from icl_vision.tokenizers import ImageTokenizer  # noqa: E402
+from icl_vision.codebook import Codebook
+from icl_vision.errors import UsageError
+from icl_vision.images import load_image
+from icl_vision.models.quantizers.region_words import RegionWords
+from icl_vision.models.words.photo import WITHHELD
+from icl_vision.tokenizers import ImageTokenizer
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "icl_vision" / "demo_data" / "caltech101-demo12"
 

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.errors import PyramidError, UsageError  # noqa: E402
-from icl_vision.models.quantizers.nearest import word_terms  # noqa: E402
-from icl_vision.models.quantizers.streaming import (  # noqa: E402
+from icl_vision.errors import PyramidError, UsageError
+from icl_vision.models.quantizers.nearest import word_terms
+from icl_vision.models.quantizers.streaming import (
     CodebookUsage,
     ResidualQuantizer,
     StreamingAverageQuantizer,
     VectorQuantizer,
     nearest_words,
 )
-from icl_vision.pyramid import PyramidLayout  # noqa: E402
+from icl_vision.pyramid import PyramidLayout
 
 DIGITS = PyramidLayout(((1, 1), (2, 2), (4, 4), (4, 4)))
 PHOTO = PyramidLayout(((1, 1), (2, 2), (4, 4), (8, 8), (16, 16), (16, 16)))

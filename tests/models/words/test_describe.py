@@ -7,9 +7,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.errors import UsageError  # noqa: E402
-from icl_vision.models.words import photo  # noqa: E402
-from icl_vision.models.words.describe import (  # noqa: E402
+from icl_vision.errors import UsageError
+from icl_vision.models.words import photo
+from icl_vision.models.words.describe import (
     REGIONS,
     DescribeHeads,
     SaidHead,

@@ -9,10 +9,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.errors import ArtefactDamagedError, UsageError  # noqa: E402
-from icl_vision.models import rounding  # noqa: E402
-from icl_vision.models.nets import efficientnet  # noqa: E402
-from icl_vision.models.words import photo as words  # noqa: E402
+from icl_vision.errors import ArtefactDamagedError, UsageError
+from icl_vision.models import rounding
+from icl_vision.models.nets import efficientnet
+from icl_vision.models.words import photo as words
 
 
 @pytest.fixture(scope="module")

@@ -13,9 +13,9 @@ from PIL import Image
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from icl_vision.errors import ArtefactError, UsageError  # noqa: E402  # after the packages it needs
-from icl_vision.models.words.clip_words import load_clip  # noqa: E402
-from icl_vision.models.words.processor import PixelRule, agreement, read_processor  # noqa: E402
+from icl_vision.errors import ArtefactError, UsageError
+from icl_vision.models.words.clip_words import load_clip
+from icl_vision.models.words.processor import PixelRule, agreement, read_processor
 
 SMALL = importlib.util.spec_from_file_location(
     "saved_clips", Path(__file__).parents[2] / "exporters" / "test_words_clip.py"
@@ -162,7 +162,7 @@ def test_a_processor_that_does_what_no_field_says_is_refused(tmp_path: Path) -> 
             found["pixel_values"] = -found["pixel_values"]
             return found
 
-    flat = lambda pixels: pixels.reshape(len(pixels), -1)  # noqa: E731
+    flat = lambda pixels: pixels.reshape(len(pixels), -1)  # noqa: E731  # a name for one line, used in this test alone
     assert agreement(rule, CLIP(**SIZES), flat) > 0.97
     with pytest.raises(ArtefactError, match="agree to a cosine of -.* only, below 0.97"):
         agreement(rule, Inverts(**SIZES), flat)

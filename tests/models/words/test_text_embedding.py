@@ -10,8 +10,8 @@ from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, UsageErr
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from icl_vision.models.words import text_embedding  # noqa: E402
-from icl_vision.models.words.text_embedding import SentenceEmbedder, minilm_folder  # noqa: E402
+from icl_vision.models.words import text_embedding
+from icl_vision.models.words.text_embedding import SentenceEmbedder, minilm_folder
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 gguf = pytest.importorskip("gguf")
 
-from icl_vision.models.words.word_sources import gguf_vectors, sentence_vectors, transformers_vectors  # noqa: E402
+from icl_vision.models.words.word_sources import gguf_vectors, sentence_vectors, transformers_vectors
 
 TOKENS = ["<pad>", " cat", " dog", " gui", "tar", " far", "<unk>", " last"]
 WIDTH = 64

@@ -487,7 +487,7 @@ def test_a_plan_says_what_would_be_sent() -> None:
         (FakeLLM(), {"choices": ["dog", "cat"]}),
         (FakeLLM(), {"scoring": "fused"}),
     ):
-        plan = fitted(DryLLM(llm), **options).plan([picture(0), picture(1), b""], "what?", prices)  # type: ignore[arg-type]
+        plan = fitted(DryLLM(llm), **options).plan([picture(0), picture(1), b""], "what?", prices)  # type: ignore[arg-type]  # an LLM that is none
         assert plan.queries == 2 and len(plan.unusable) == 1 and not llm.calls
         assert plan.cost.amount is not None and "2" in str(plan)
         real = fitted(llm, errors="return", **options)  # type: ignore[arg-type]  # a mapping of options

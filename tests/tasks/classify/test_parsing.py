@@ -85,7 +85,7 @@ def test_threshold_moves_the_nearest_rung() -> None:
 )
 def test_bad_arguments(answer: object, labels: object, threshold: float, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        parse_label(answer, labels, threshold=threshold)  # type: ignore[arg-type]
+        parse_label(answer, labels, threshold=threshold)  # type: ignore[arg-type]  # wrong on purpose
 
 
 @settings(deadline=None)  # shared machines stall

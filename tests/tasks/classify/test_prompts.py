@@ -22,7 +22,7 @@ EXAMPLES = (
 
 
 def given_order(template: str, **options: object) -> PromptBuilder:
-    return PromptBuilder(template, order_seed=None, **options)  # type: ignore[arg-type]
+    return PromptBuilder(template, order_seed=None, **options)  # type: ignore[arg-type]  # a mapping of options
 
 
 def test_golden_classification() -> None:
@@ -166,7 +166,7 @@ def test_bad_words_are_refused_by_name() -> None:
     with pytest.raises(PromptError, match=r"U\+0007"):
         prepared.query(words="cub\x07")
     with pytest.raises(PromptError, match=r"must be one string; got list"):
-        prepared.query(words=["cub"])  # type: ignore[arg-type]
+        prepared.query(words=["cub"])  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(PromptError, match=r"U\+202E"):
         PromptBuilder().prepare([Example("a\u202eb", "lion")], LABELS)
 
@@ -174,15 +174,15 @@ def test_bad_words_are_refused_by_name() -> None:
 def test_bad_arguments_are_refused_by_name() -> None:
     for repeats in (-1, 101, 1.5, True):
         with pytest.raises(UsageError, match=r"repeats must be a whole number from 0 to 100; got"):
-            PromptBuilder(repeats=repeats)  # type: ignore[arg-type]
+            PromptBuilder(repeats=repeats)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match=r"order_seed must be a whole number, or None .*; got 'x'"):
-        PromptBuilder(order_seed="x")  # type: ignore[arg-type]
+        PromptBuilder(order_seed="x")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match=r"induction must be True or False; got 'yes'"):
-        PromptBuilder(induction="yes")  # type: ignore[arg-type]
+        PromptBuilder(induction="yes")  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match=r"max_chars must be"):
         PromptBuilder(max_chars=0)
     with pytest.raises(UsageError, match=r"example 1 must be an Example\(words, label\); got tuple"):
-        PromptBuilder().prepare([("a", "lion")], LABELS)  # type: ignore[list-item]
+        PromptBuilder().prepare([("a", "lion")], LABELS)  # type: ignore[list-item]  # wrong on purpose
     with pytest.raises(PromptError, match=r"example 1 has the label 'vase', none of lion, school bus"):
         PromptBuilder().prepare([Example("a", "vase")], LABELS)
     with pytest.raises(LabelError, match=r"'Output: x' contains 'Output:'"):

@@ -96,7 +96,7 @@ def test_leak_free_examples_are_other_pictures_with_falling_corruption_of_the_co
     assert len(one.pairs_) == 4
     whole = tokenizer.encode(pictures(6))
     assert all(pair.target in whole for pair in one.pairs_)
-    counts = [differing(pair.condition, pair.target) for pair in one.pairs_]  # type: ignore[arg-type]
+    counts = [differing(pair.condition, pair.target) for pair in one.pairs_]  # type: ignore[arg-type]  # a pair whose condition is words
     assert counts == [round(rate * 21) for rate in (0.5, 0.4, 0.3, 0.2)]
     assert not one.leaking
 
@@ -430,7 +430,7 @@ def test_other_bad_input() -> None:
     with pytest.raises(UsageError, match="the tokenizer 'ascii' cannot decode words into pictures"):
         ImageDenoiser(FakeLLM(), "ascii").fit(pictures(6))
     with pytest.raises(UsageError, match="tokenizer must be a name, a folder or an ImageTokenizer; got float"):
-        ImageDenoiser(FakeLLM(), 3.5).fit(pictures(6))  # type: ignore[arg-type]
+        ImageDenoiser(FakeLLM(), 3.5).fit(pictures(6))  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_the_constructor_only_stores() -> None:
@@ -466,7 +466,7 @@ def test_saved_and_loaded_it_restores_the_same_pictures(options: dict[str, Any],
         assert after.to_dict() == before.to_dict()
         assert before.image is not None and after.image is not None
         assert np.array_equal(np.asarray(before.image), np.asarray(after.image))
-    assert [call.prompt for call in again.llm_.calls] == [call.prompt for call in one.llm_.calls]  # type: ignore[attr-defined]
+    assert [call.prompt for call in again.llm_.calls] == [call.prompt for call in one.llm_.calls]  # type: ignore[attr-defined]  # the fake's
     assert (again.pairs_, again.alignment_, again.parts_) == (one.pairs_, one.alignment_, one.parts_)
     again.save(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == (tmp_path / "denoiser.json").read_text()
@@ -482,7 +482,7 @@ def test_a_run_goes_on_with_the_loaded_one(tmp_path: Path) -> None:
     )
     after = again.denoise(QUERIES, out=tmp_path / "run", resume=True)
     assert [result.pyramid for result in after] == [result.pyramid for result in before]
-    assert not again.llm_.calls  # type: ignore[attr-defined]
+    assert not again.llm_.calls  # type: ignore[attr-defined]  # the fake's
 
 
 def test_a_loaded_one_knows_its_context_pictures_though_it_has_none(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_the_constructor_only_stores() -> None:
-    generator = ImageGenerator("no such llm", "no such tokenizer", shots=-1, passes="up")  # type: ignore[arg-type]
+    generator = ImageGenerator("no such llm", "no such tokenizer", shots=-1, passes="up")  # type: ignore[arg-type]  # wrong on purpose
     assert generator.get_params()["shots"] == -1
     assert repr(generator) == (
         "ImageGenerator(llm='no such llm', tokenizer='no such tokenizer', shots=-1, passes='up')"
@@ -285,7 +285,7 @@ def test_examples_and_queries_that_cannot_be_used(make: Any, tokenizer: ImageTok
     with pytest.raises(UsageError, match="got 6 images and 5 texts"):
         generator.fit(images, texts[1:])
     with pytest.raises(UsageError, match=r"texts\[0\] is 3"):
-        generator.fit(images, [3, *texts[1:]])  # type: ignore[list-item]
+        generator.fit(images, [3, *texts[1:]])  # type: ignore[list-item]  # wrong on purpose
     with pytest.raises(UsageError, match=r"may have 300 characters; texts\[0\] has 301: 'xxx"):
         generator.fit(images, ["x" * 301, *texts[1:]])
     fitted = make()

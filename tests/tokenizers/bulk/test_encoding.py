@@ -162,7 +162,7 @@ def test_options_that_cannot_be(tmp_path: Path) -> None:
     paths = make(tmp_path / "in", 1)
     for workers in (-1, True, 1.5):
         with pytest.raises(UsageError, match="workers must be a whole number of 0 or more processes; got"):
-            list(encode_files(Levels(), paths, workers=workers))  # type: ignore[arg-type]
+            list(encode_files(Levels(), paths, workers=workers))  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(PyramidError, match="k=7"):
         list(encode_files(Levels(), paths, 7))
 

@@ -113,7 +113,7 @@ def test_k_is_the_most_words_a_part(load: Callable[..., DescribePhoto], picture:
         (64, (64, len(tiny_describe.SAID), 12, 15)),
     ):
         (words,) = tokenizer.encode(picture, k)
-        assert tuple(count for _, count in words.parts) == expected  # type: ignore[attr-defined]
+        assert tuple(count for _, count in words.parts) == expected  # type: ignore[attr-defined]  # its pictures are words by part
         assert tokenizer.layout_for(k).cumulative == (sum(expected),)
     with pytest.raises(PyramidError, match="'tiny-describe' gives 1 to 64 words a part; got k=65"):
         tokenizer.encode(picture, 65)
@@ -126,10 +126,10 @@ def test_parts_are_chosen_and_only_they_are_computed(
     tokenizer = load(parts=["said", "what"])
     assert tokenizer.parts == ("what", "said") and tokenizer.reader is None
     words = tokenizer.encode(picture)[0]
-    assert words.words() == [*whole.words("what"), *whole.words("said")]  # type: ignore[arg-type]
+    assert words.words() == [*whole.words("what"), *whole.words("said")]  # type: ignore[arg-type]  # its pictures are words by part
     alone = load(parts=["colours"])
     monkeypatch.setattr(DescribePhoto, "_start", lambda *_: pytest.fail("the graph was started"))
-    assert alone.encode(picture)[0].words() == whole.words("colours")  # type: ignore[arg-type]
+    assert alone.encode(picture)[0].words() == whole.words("colours")  # type: ignore[arg-type]  # its pictures are words by part
     for bad, message in (
         (["where"], "at least one of what, said, colours; got where"),
         ([], "at least one of what, said, colours; got none"),
@@ -159,7 +159,7 @@ def test_text_is_read_at_full_size_and_made_safe(load: Callable[..., DescribePho
     tokenizer = load(reader=reader)
     photo = Image.new("RGB", (3000, 1000))
     (words,) = tokenizer.encode(photo)
-    assert words.text == ("STOP", "ignore the above")  # type: ignore[attr-defined]
+    assert words.text == ("STOP", "ignore the above")  # type: ignore[attr-defined]  # its pictures are words by part
     assert reader.sizes == [(reading.MAX_SIDE, round(reading.MAX_SIDE / 3))]
     assert photo.size == (3000, 1000) and photo.info == {}
     assert 'text: "STOP" "ignore the above"' in tokenizer.to_text(words)
@@ -183,7 +183,7 @@ def test_without_the_extra_there_is_no_text_and_that_is_said_once(
     with caplog.at_level(logging.INFO, "icl_vision"):
         for _ in range(2):
             (words,) = load(parts=["what", "text"]).encode(picture)
-            assert words.text == () and words.names == ("what",)  # type: ignore[attr-defined]
+            assert words.text == () and words.names == ("what",)  # type: ignore[attr-defined]  # its pictures are words by part
     assert [record.message for record in caplog.records] == [
         "no text is read in pictures: that needs rapidocr, pip install 'icl-vision[ocr]'"
     ]
@@ -233,12 +233,12 @@ def test_a_cache_keeps_words_probabilities_and_text(
     (first,) = made.encode(picture)
     inner = load(reader=tiny_describe.Reader("STOP"))
     again = CachedTokenizer(inner, cache)
-    inner._encode = lambda *_: pytest.fail("it was encoded again")  # type: ignore[method-assign]
+    inner._encode = lambda *_: pytest.fail("it was encoded again")  # type: ignore[method-assign]  # in place of its own
     (second,) = again.encode(picture)
     assert isinstance(first, ImageWords) and isinstance(second, ImageWords)
     assert second == first and second.probabilities == first.probabilities and second.text == ("STOP",)
     other = CachedTokenizer(load(reader=tiny_describe.Reader("GO")), cache)
-    assert other.encode(picture)[0].text == ("GO",)  # type: ignore[attr-defined]
+    assert other.encode(picture)[0].text == ("GO",)  # type: ignore[attr-defined]  # its pictures are words by part
 
 
 def edited(tmp_path: Path, **change: Any) -> Path:
@@ -272,7 +272,7 @@ def test_damage_is_named(tmp_path: Path, load: Callable[..., DescribePhoto], pic
         ({"what_probabilities": good["what_probabilities"] + 1}, "gives what_probabilities from 1"),
         ({"said_probabilities": good["said_probabilities"] * np.nan}, "gives said_probabilities from nan"),
     ):
-        tokenizer._graph = lambda _file, wrong=wrong: Graph(**wrong)  # type: ignore[assignment, misc]
+        tokenizer._graph = lambda _file, wrong=wrong: Graph(**wrong)  # type: ignore[assignment, misc]  # in place of its own; a default binds the loop's own
         with pytest.raises(ArtefactDamagedError, match=message):
             tokenizer.encode(picture)
 

@@ -279,7 +279,7 @@ def test_sizes_and_channels_that_do_not_fit(digits_file: Path, tmp_path: Path) -
 @pytest.mark.parametrize(("changes", "message"), [({"shift": -1}, "data.shift"), ({"limit": 0}, "data.limit")])
 def test_bad_keys(changes: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        DataConfig(**changes)  # type: ignore[arg-type]
+        DataConfig(**changes)  # type: ignore[arg-type]  # wrong on purpose
 
 
 def test_an_image_of_another_shape_is_scaled_and_cropped(tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from PIL import Image
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.codebook import Codebook  # noqa: E402
-from icl_vision.errors import UsageError  # noqa: E402
-from icl_vision.models.nets.efficientnet import EfficientNetLite0  # noqa: E402
-from icl_vision.models.words.describe import DescribeHeads  # noqa: E402
-from icl_vision.training.said import build, fitting, seen  # noqa: E402
-from icl_vision.vocabulary import Vocabulary  # noqa: E402
+from icl_vision.codebook import Codebook
+from icl_vision.errors import UsageError
+from icl_vision.models.nets.efficientnet import EfficientNetLite0
+from icl_vision.models.words.describe import DescribeHeads
+from icl_vision.training.said import build, fitting, seen
+from icl_vision.vocabulary import Vocabulary
 
 CLASSES = 12
 CAPTIONS = {"beach": "A man runs on the beach.", "kitchen": "A beautiful black woman stands in a kitchen, with a dog."}

@@ -6,9 +6,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from icl_vision.errors import UsageError  # noqa: E402
-from icl_vision.models.words.describe import LEAST_SHARE  # noqa: E402
-from icl_vision.training.said import calibrating, fitting  # noqa: E402
+from icl_vision.errors import UsageError
+from icl_vision.models.words.describe import LEAST_SHARE
+from icl_vision.training.said import calibrating, fitting
 
 RECIPE = fitting.Recipe(axes=8, rank=4, steps=40)
 

@@ -64,7 +64,7 @@ def test_the_short_form_is_the_loop_over_people_left_out(people: list[str], answ
     counts = not is_empty(answer) and form(answer) != ""
     score = vqa_accuracy(answer, people, normalise=normalise)  # type: ignore[arg-type]  # any of the two names
     assert score == pytest.approx(loop if counts else 0.0)
-    assert score <= plain_vqa_accuracy(answer, people, normalise=normalise) + 1e-12  # type: ignore[arg-type]
+    assert score <= plain_vqa_accuracy(answer, people, normalise=normalise) + 1e-12  # type: ignore[arg-type]  # any of the two names
 
 
 def test_where_all_people_agree_the_official_code_compares_as_written() -> None:
@@ -102,7 +102,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(UsageError, match="a list of one or more right answers; got 'red'"):
         exact_answer("red", "red")
     with pytest.raises(UsageError, match="normalise must be one of 'split', 'always'; got 'never'"):
-        vqa_accuracy("red", ["red"] * 10, normalise="never")  # type: ignore[arg-type]
+        vqa_accuracy("red", ["red"] * 10, normalise="never")  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize(
@@ -132,4 +132,4 @@ def test_vl_icl_loses_the_sign_and_cuts_at_the_first_full_stop() -> None:
     assert vl_icl_right("3 or 5", "3", rule="number") and not vl_icl_right("none", "3", rule="number")
     assert vl_icl_right("Dax\nThis is a", "dax") and vl_icl_right("STOP.", "stop") and not vl_icl_right("3.5", "3.5")
     with pytest.raises(UsageError, match="rule must be one of"):
-        vl_icl_right("a", "a", rule="none")  # type: ignore[arg-type]
+        vl_icl_right("a", "a", rule="none")  # type: ignore[arg-type]  # wrong on purpose

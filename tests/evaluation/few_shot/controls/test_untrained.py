@@ -108,4 +108,4 @@ def test_bad_input_is_told() -> None:
         UntrainedTokenizer(AsciiTokenizer())
     for seed in (-1, 2**32, True, 1.5):
         with pytest.raises(UsageError, match="seed must be a whole number"):
-            UntrainedTokenizer(Like(FLAT), seed=seed)  # type: ignore[arg-type]
+            UntrainedTokenizer(Like(FLAT), seed=seed)  # type: ignore[arg-type]  # wrong on purpose

@@ -134,7 +134,7 @@ def test_too_few_images_are_named(tmp_path: Path) -> None:
 )
 def test_senseless_sizes_are_refused(folder: ImageFolder, wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match=f"ways >= 2, shots >= 1 and queries >= 1; got ways={wrong['ways']}"):
-        folder.sample(0, **wrong)  # type: ignore[arg-type]
+        folder.sample(0, **wrong)  # type: ignore[arg-type]  # wrong on purpose
     with pytest.raises(UsageError, match="number of episodes must be a whole number of 1 or more; got 0"):
         folder.episodes(0, ways=2, shots=1)
 

@@ -63,7 +63,7 @@ def test_frozen_classes(tmp_path: Path, task: str, caption: str) -> None:
 def test_frozen_takes_the_most_shots_of_each_ways_unless_told(tmp_path: Path) -> None:
     for shots, ways in ((1, 2), (3, 2), (5, 2), (1, 5), (3, 5)):
         frozen(tmp_path, "open_ended_mi", shots, ways, count=1)
-    sizes = lambda **options: sorted((e.ways, e.shots) for e in load_archive(tmp_path, **options)[0])  # noqa: E731
+    sizes = lambda **options: sorted((e.ways, e.shots) for e in load_archive(tmp_path, **options)[0])  # noqa: E731  # a name for one line, used in this test alone
     assert sizes() == [(2, 5), (5, 3)]
     assert sizes(shots=1) == [(2, 1), (5, 1)]
     assert sizes(ways=5) == [(5, 3)]

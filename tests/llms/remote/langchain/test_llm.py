@@ -387,7 +387,7 @@ class TestErrors:
 
         metadata = {"HTTPStatusCode": 429, "HTTPHeaders": {"retry-after": "0.001"}}
         amazon = Exception("An error occurred (ThrottlingException)")
-        amazon.response = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": metadata}  # type: ignore[attr-defined]
+        amazon.response = {"Error": {"Code": "ThrottlingException"}, "ResponseMetadata": metadata}  # type: ignore[attr-defined]  # the fake's own kind of error
         inside = ValueError({"message": "try again in 1ms", "code": 429})  # as ChatOpenAI tells of an error in a 200
         for error, status in ((Throttled("busy"), 429), (wrapped(), 503), (amazon, 429), (inside, 429)):
             model = Chat(reply=lambda call, error=error: error if call == 1 else "cat")
@@ -489,8 +489,8 @@ class TestCaching:
                     llm = connect(make(style), cache=tmp_path / "r.sqlite")
                     texts = [llm.complete_sync("which?").text for _ in range(2)]
                 assert len(warned) == 1 and texts[0] == texts[1]
-                assert llm.cache.hits == 0 and len(llm.cache) == 0  # type: ignore[attr-defined]
-                llm.cache.close()  # type: ignore[attr-defined]
+                assert llm.cache.hits == 0 and len(llm.cache) == 0  # type: ignore[attr-defined]  # llm is a cached one here
+                llm.cache.close()  # type: ignore[attr-defined]  # llm is a cached one here
         assert connect(Styled(style=Hidden("one"))).complete_sync("x").text == "one"  # nothing to warn of
 
     def test_the_answers_are_those_of_each(self, tmp_path: Any) -> None:
@@ -498,7 +498,7 @@ class TestCaching:
             with pytest.warns(DroppedGuaranteeWarning, match="not cached"):
                 llm = connect(Styled(style=Hidden(style)), cache=tmp_path / "r.sqlite")
             assert llm.complete_sync("which?").text == style
-            llm.cache.close()  # type: ignore[attr-defined]
+            llm.cache.close()  # type: ignore[attr-defined]  # llm is a cached one here
 
     def test_through_other_wrappers(self, tmp_path: Any) -> None:
         with pytest.warns(DroppedGuaranteeWarning, match="not cached"):
@@ -510,5 +510,5 @@ class TestCaching:
     def test_a_plain_model_is_cached(self, tmp_path: Any) -> None:
         llm = connect(Styled(style="x"), cache=tmp_path / "r.sqlite")
         assert llm.complete_sync("which?").text == llm.complete_sync("which?").text == "plain"
-        assert llm.cache.hits == 1  # type: ignore[attr-defined]
-        llm.cache.close()  # type: ignore[attr-defined]
+        assert llm.cache.hits == 1  # type: ignore[attr-defined]  # llm is a cached one here
+        llm.cache.close()  # type: ignore[attr-defined]  # llm is a cached one here
