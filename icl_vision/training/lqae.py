@@ -20,7 +20,7 @@ from icl_vision.models.losses.lqae import LqaeLossConfig, lqae_loss
 from icl_vision.models.lqae import LQAE
 from icl_vision.models.lqae_config import LqaeConfig
 from icl_vision.models.words.masked_lm import MaskedTextEncoder
-from icl_vision.models.words.masked_lm_files import MINILM
+from icl_vision.models.words.masked_lm_files import ALL_ROWS, MINILM
 from icl_vision.training.config import TrainConfig
 from icl_vision.training.families import Family, register
 from icl_vision.training.photo import check_remember, measure_latents, taef2_folder
@@ -123,14 +123,17 @@ def start(config: LqaeTrainConfig, model: LQAE) -> None:
         logger.warning("text_encoder is null: the text encoder keeps random weights")
         return
     assert config.codebook is not None  # a text encoder goes with a frozen codebook, and check_codebook asked for it
-    words = Codebook.load(config.codebook).vocabulary
-    published = MaskedTextEncoder.load(config.text_encoder, layers=model.text.shape.layers, words=tuple(words))
+    book = Codebook.load(config.codebook)
+    # The whole table's words are called as the tokenizer spells its pieces: they are its rows, not words to look up.
+    words = None if book.card.get("rows") == ALL_ROWS else tuple(book.vocabulary)
+    published = MaskedTextEncoder.load(config.text_encoder, layers=model.text.shape.layers, words=words)
     if published.shape != model.text.shape:
         raise UsageError(
             f"model.text says {model.text.shape}, and {config.text_encoder!r} is {published.shape}: write that into "
             "model.text"
         )
-    if not torch.allclose(published.table, model.codebook, atol=_HALF, rtol=_HALF):
+    same = published.table.shape == model.codebook.shape
+    if not same or not torch.allclose(published.table, model.codebook, atol=_HALF, rtol=_HALF):
         raise UsageError(
             f"the codebook {config.codebook!r} does not hold the rows of the table of {config.text_encoder!r}: its "
             "words would mean nothing to that text encoder; build one of it"

@@ -1,4 +1,4 @@
-"""A codebook of a masked language model's own table: which words, which vectors, what is refused."""
+"""A codebook of a masked language model's own table: which words or all rows, which vectors, what is refused."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_masked_lm
 import torch
 
 from icl_vision.codebook import Codebook
@@ -52,3 +53,29 @@ def test_the_command_line(model: None, tmp_path: Path, capsys: pytest.CaptureFix
     assert "small: 2 words" in capsys.readouterr().err
     assert exporter.main(["--source", "model", "--out", str(tmp_path / "x"), "--words", "9"]) == 1
     assert "error: 4 words" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "called"), [("roberta", {4: "<mask>", 5: "a"}), ("bert", {4: "[MASK]", 11: "##s"})])
+def test_every_row_of_a_table_by_the_command(
+    kind: str, called: dict[int, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tiny_masked_lm.saved(tmp_path / "model", kind)
+    assert exporter.main(["--source", str(tmp_path / "model"), "--out", str(tmp_path / "book"), "--all"]) == 0
+    assert "book: 60 words" in capsys.readouterr().err
+    book = Codebook.load(tmp_path / "book")
+    table = model.get_input_embeddings().weight.detach()
+    torch.testing.assert_close(torch.tensor(book.vectors), table, atol=1e-3, rtol=1e-3)
+    assert {row: book.vocabulary.word(row) for row in called} == called
+    assert book.vocabulary.word(59) == "<row-59>"  # the table has more rows than the tokenizer pieces
+    assert book.card["rows"] == "all" and len(set(book.vocabulary)) == 60
+
+
+def test_a_piece_that_cannot_be_a_word_is_called_by_its_number() -> None:
+    pieces = {0: "cat", 1: "\u200b", 2: "cat", 4: "x" * 129}
+    assert exporter._row_names(pieces, 5) == ["cat", "<row-1>", "<row-2>", "<row-3>", "<row-4>"]
+
+
+def test_all_rows_and_a_number_of_words_exclude_each_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        exporter.main(["--source", "model", "--out", str(tmp_path / "x"), "--all", "--words", "3"])
+    assert "not allowed with" in capsys.readouterr().err

@@ -41,6 +41,10 @@ Activation = Literal["gelu", "gelu_tanh", "relu"]
 MINILM = "minilm"
 """The source that stands for the installed all-MiniLM-L6-v2 (which has no head)."""
 
+ALL_ROWS = "all"
+"""What a codebook's card says of ``rows`` where it holds the whole table, in its order: its words are then the names of
+the tokenizer's pieces, not words to be looked up as one."""
+
 WEIGHTS_FILE = "model.safetensors"
 _CONFIG_FILE = "config.json"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -375,6 +379,15 @@ def single_pieces(source: str | os.PathLike[str], words: Sequence[str]) -> dict[
     return {word: ids[0] for word, ids in _tokens(os.fspath(source), words)[0] if len(ids) == 1}
 
 
+def piece_names(source: str | os.PathLike[str]) -> dict[int, str]:
+    """What a model's tokenizer calls each of its tokens, by number: pieces as it spells them (RoBERTa's begin with "Ġ"
+    after a space, BERT's continuations with "##"), special ones too.
+
+    source, errors: as of ``MaskedTextEncoder.load``.
+    """
+    return {int(number): str(piece) for piece, number in _tokenizer(os.fspath(source)).get_vocab().items()}
+
+
 def _pieces(source: str, words: Sequence[str] | None) -> tuple[list[int] | None, int]:
     """The token of each word (None is all rows, as they are), and the mask's."""
     if words is not None and not words:
@@ -396,6 +409,21 @@ def _tokens(source: str, words: Sequence[str]) -> tuple[list[tuple[str, list[int
 
     A word is looked up as it stands in a text, with a space before it, which BERT's tokenizers drop and RoBERTa's keep.
     """
+    tokenizer = _tokenizer(source)
+    mask = int(tokenizer.mask_token_id)
+    if not words:
+        return [], mask
+    found = tokenizer([f" {word}" for word in words], add_special_tokens=False, return_attention_mask=False)[
+        "input_ids"
+    ]
+    unknown = tokenizer.unk_token_id
+    return [
+        (word, [] if unknown in ids else [int(token) for token in ids]) for word, ids in zip(words, found, strict=True)
+    ], mask
+
+
+def _tokenizer(source: str) -> Any:
+    """The tokenizer of a masked language model. Raises ArtefactNotFoundError, UsageError, MissingExtraError."""
     try:
         from transformers import AutoTokenizer
     except ImportError as error:
@@ -408,13 +436,4 @@ def _tokens(source: str, words: Sequence[str]) -> tuple[list[tuple[str, list[int
         raise ArtefactNotFoundError(f"{source!r} has no tokenizer that transformers can read ({lines[0]})") from error
     if tokenizer.mask_token_id is None:
         raise UsageError(f"the tokenizer of {source!r} has no mask token: it is not that of a masked language model")
-    mask = int(tokenizer.mask_token_id)
-    if not words:
-        return [], mask
-    found = tokenizer([f" {word}" for word in words], add_special_tokens=False, return_attention_mask=False)[
-        "input_ids"
-    ]
-    unknown = tokenizer.unk_token_id
-    return [
-        (word, [] if unknown in ids else [int(token) for token in ids]) for word, ids in zip(words, found, strict=True)
-    ], mask
+    return tokenizer

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 import pytest
+import tiny_masked_lm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -20,76 +21,18 @@ from icl_vision.models.words.masked_lm import MaskedTextEncoder
 from icl_vision.models.words.masked_lm_files import TextShape
 
 transformers: Any = pytest.importorskip("transformers")
-tokenizers: Any = pytest.importorskip("tokenizers")
-
-PLAIN = ["cat", "dog", "red", "blue", "tree", "car"]
-KINDS = ["bert", "roberta", "distilbert"]
-
-
-def _bert_tokenizer(folder: Path) -> None:
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *PLAIN, "##s"]
-    model = tokenizers.Tokenizer(tokenizers.models.WordPiece({p: i for i, p in enumerate(pieces)}, unk_token="[UNK]"))
-    model.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
-    special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=model, **special).save_pretrained(folder)
-
-
-def _roberta_tokenizer(folder: Path) -> None:
-    letters = sorted({letter for word in PLAIN for letter in word} | {"Ġ"})
-    merges, pieces = [], ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *letters]
-    for word in PLAIN:
-        grown = "Ġ"
-        for letter in word:
-            if grown + letter not in pieces:
-                merges.append((grown, letter))
-                pieces.append(grown + letter)
-            grown += letter
-    model = tokenizers.Tokenizer(tokenizers.models.BPE({p: i for i, p in enumerate(pieces)}, merges, unk_token="<unk>"))
-    model.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = {"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"}
-    transformers.PreTrainedTokenizerFast(tokenizer_object=model, **special).save_pretrained(folder)
-
-
-def _model(kind: str, **options: Any) -> Any:
-    torch.manual_seed(3)
-    if kind == "distilbert":
-        config = transformers.DistilBertConfig(
-            vocab_size=60, dim=16, n_layers=3, n_heads=2, hidden_dim=24, max_position_embeddings=20, **options
-        )
-        return transformers.DistilBertForMaskedLM(config).eval()
-    shape = {"vocab_size": 60, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2}
-    shape["intermediate_size"] = 24
-    if kind == "roberta":
-        config = transformers.RobertaConfig(**shape, max_position_embeddings=22, pad_token_id=1, **options)
-        return transformers.RobertaForMaskedLM(config).eval()
-    return transformers.BertForMaskedLM(transformers.BertConfig(**shape, max_position_embeddings=20, **options)).eval()
-
-
-def _stir(model: Any) -> None:
-    """Biases and norms away from zero and one, where they would hide what was mixed up."""
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-
-
-def _saved(folder: Path, kind: str, **options: Any) -> Any:
-    model = _model(kind, **options)
-    _stir(model)
-    model.save_pretrained(folder)
-    _roberta_tokenizer(folder) if kind == "roberta" else _bert_tokenizer(folder)
-    return model
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
     made = {}
-    for kind in KINDS:
+    for kind in tiny_masked_lm.KINDS:
         folder = tmp_path_factory.mktemp(kind)
-        made[kind] = (folder, _saved(folder, kind))
+        made[kind] = (folder, tiny_masked_lm.saved(folder, kind))
     return made
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", tiny_masked_lm.KINDS)
 def test_states_and_logits_are_transformers_own(kind: str, folders: dict[str, tuple[Path, Any]]) -> None:
     folder, model = folders[kind]
     text = MaskedTextEncoder.load(folder)
@@ -123,7 +66,7 @@ def test_a_word_that_is_the_padding_moves_no_position(folders: dict[str, tuple[P
     )
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", tiny_masked_lm.KINDS)
 def test_words_are_rows_of_the_table(kind: str, folders: dict[str, tuple[Path, Any]]) -> None:
     folder, model = folders[kind]
     text = MaskedTextEncoder.load(folder, words=["dog", "tree"])
@@ -157,7 +100,7 @@ def test_the_first_layers_alone_have_no_head(folders: dict[str, tuple[Path, Any]
 
 def test_weights_are_frozen_and_gradients_pass(folders: dict[str, tuple[Path, Any]]) -> None:
     folder, _ = folders["bert"]
-    text = MaskedTextEncoder.load(folder, words=PLAIN)
+    text = MaskedTextEncoder.load(folder, words=tiny_masked_lm.PLAIN)
     text.train()
     vectors = text.table[None].clone().requires_grad_()
     assert torch.equal(text(vectors)[-1], text(vectors)[-1])  # no dropout, in training mode either
@@ -204,7 +147,7 @@ def test_a_state_dict_and_a_shape_are_all_it_takes(folders: dict[str, tuple[Path
 
 
 def test_an_untied_head_has_its_own_matrix(tmp_path: Path) -> None:
-    model = _saved(tmp_path, "bert", tie_word_embeddings=False)
+    model = tiny_masked_lm.saved(tmp_path, "bert", tie_word_embeddings=False)
     text = MaskedTextEncoder.load(tmp_path)
     ids = torch.tensor([[5, 6, 7]])
     assert not text.shape.tied
@@ -228,7 +171,7 @@ def test_names_of_old_files_are_read(tmp_path: Path, folders: dict[str, tuple[Pa
 
 
 def test_an_encoder_saved_alone_has_no_head(tmp_path: Path) -> None:
-    model = _saved(tmp_path, "bert")
+    model = tiny_masked_lm.saved(tmp_path, "bert")
     model.bert.save_pretrained(tmp_path)
     text = MaskedTextEncoder.load(tmp_path)
     assert not text.has_head
@@ -285,7 +228,7 @@ def test_it_becomes_a_graph(folders: dict[str, tuple[Path, Any]]) -> None:
             states: torch.Tensor = self.text(codebook[ids])[-1]
             return states
 
-    text = MaskedTextEncoder.load(folders["roberta"][0], layers=2, words=PLAIN)
+    text = MaskedTextEncoder.load(folders["roberta"][0], layers=2, words=tiny_masked_lm.PLAIN)
     module = Last(text).eval()
     ids = torch.tensor([[0, 1, 2, 3], [5, 4, 4, 0]])
     batch = torch.export.Dim("batch")
