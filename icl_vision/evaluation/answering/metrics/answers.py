@@ -114,8 +114,10 @@ def vqa_accuracy(answer: str, answers: Sequence[str], *, normalise: Literal["spl
     With ten people who agree in 1, 2, 3 and 4 cases it is 0.3, 0.6, 0.9 and 1: three who agree are not quite enough,
     for each of the three is left out once.
 
-    Trap: the official code normalises only where people differ. Where all gave the same answer, the answer is compared
-    as it stands (case aside): "two" is wrong beside ten times "2". Other readers of the data normalise always.
+    Trap: the official code normalises only where people differ. Where all gave the same answer, letter for letter
+    (newlines and tabs are spaces, and spaces around it do not count), the answer is compared letter for letter too:
+    "two" is wrong beside ten times "2", "Red" and "red." beside ten times "red". Its earlier version, which many carry
+    on, always normalised the answer; other readers of the data normalise both always.
 
     Args:
         answer: what was answered; nothing answered scores 0, whatever people said.
@@ -164,7 +166,7 @@ def _matches(answer: str, answers: Sequence[str], normalise: str) -> list[bool]:
     if is_empty(answer):
         return [False] * len(people)
     if normalise == "split" and len(set(people)) == 1:
-        return [_stripped(answer).lower() == one.lower() for one in people]
+        return [_stripped(answer) == one for one in people]
     found = normalise_answer(answer)
     return [bool(found) and found == normalise_answer(one) for one in people]
 

@@ -49,13 +49,15 @@ def test_the_plain_rule_inflates(agreeing: int, official: float, plain: float) -
 
 
 @given(
-    st.lists(st.sampled_from(["red", "two", "2", "the cat", "cat", "", "don't", "dont"]), min_size=4, max_size=12),
-    st.sampled_from(["red", "2", "cat", "the", "dont", " "]),
+    st.lists(
+        st.sampled_from(["red", "Red", "two", "2", "the cat", "cat", "", "don't", "dont"]), min_size=4, max_size=12
+    ),
+    st.sampled_from(["red", "Red", "2", "cat", "the", "dont", " "]),
     st.sampled_from(["split", "always"]),
 )
 def test_the_short_form_is_the_loop_over_people_left_out(people: list[str], answer: str, normalise: str) -> None:
     same = normalise == "split" and len(set(people)) == 1
-    form = (lambda text: text.strip().lower()) if same else normalise_answer
+    form = str.strip if same else normalise_answer
     loop = 0.0
     for left_out in range(len(people)):
         others = people[:left_out] + people[left_out + 1 :]
@@ -70,6 +72,31 @@ def test_the_short_form_is_the_loop_over_people_left_out(people: list[str], answ
 def test_where_all_people_agree_the_official_code_compares_as_written() -> None:
     assert vqa_accuracy("two", ["2"] * 10) == 0.0
     assert vqa_accuracy("two", ["2"] * 10, normalise="always") == 1.0
+
+
+@pytest.mark.parametrize(
+    ("answer", "people", "accuracy"),
+    [
+        ("red", ["red"] * 10, 1.0),
+        ("Red", ["red"] * 10, 0.0),
+        ("red", ["Red"] * 10, 0.0),
+        ("Red", ["Red"] * 10, 1.0),
+        ("red.", ["red"] * 10, 0.0),
+        ("red.", ["red."] * 10, 1.0),
+        ("a cat", ["cat"] * 10, 0.0),
+        ("a cat", ["a cat"] * 10, 1.0),
+        ("dont", ["don't"] * 10, 0.0),
+        (" red\n", ["red", "red ", "\tred"] + ["red"] * 7, 1.0),  # before that, spaces around go everywhere
+        ("a\tcat", ["a cat", "a\ncat"] * 5, 1.0),
+        ("a  cat", ["a cat"] * 10, 0.0),  # two spaces stay two
+        ("Red", ["red"] * 9 + ["Red"], 1.0),  # they differ, and all are normalised
+        ("Red.", ["red"] * 9 + ["RED"], 1.0),
+        ("two", ["2"] * 9 + ["2 "], 0.0),  # these do not
+    ],
+)
+def test_where_all_people_agree_every_letter_counts(answer: str, people: list[str], accuracy: float) -> None:
+    assert vqa_accuracy(answer, people) == accuracy
+    assert plain_vqa_accuracy(answer, people) == accuracy
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "\n", ".", "  ?!", '""'])
