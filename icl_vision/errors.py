@@ -44,6 +44,7 @@ too, so generic handlers keep working.
     ├── UnknownAnswerError                 the answer is none of the labels, on_unknown="raise"
     ├── AnswerRefusedError                 an answer that cannot be read as the words asked for, or repaired into them
     ├── TrainingError                      a training run must stop; its last good checkpoint is kept
+    ├── RequestRefusedError (ValueError)   a client asked the proxy or the MCP server for what they do not give
     ├── StorageError                       a file or cache of ours cannot be read or written
     │   └── UnwritableError (OSError)      a full or read-only disk, a place that is no file
     └── RunError                           a run folder cannot be used
@@ -318,6 +319,18 @@ class AnswerRefusedError(IclVisionError):
 
 class TrainingError(IclVisionError):
     """A training run must stop (numbers that are none, a collapsed codebook); the last good checkpoint is kept."""
+
+
+class RequestRefusedError(IclVisionError, ValueError):
+    """A client asked the proxy or the MCP server for what they do not give.
+
+    status: the HTTP status that says so. The message goes to the client: it holds no key, no bytes of a picture and no
+    path that the client did not name.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class StorageError(IclVisionError):

@@ -35,13 +35,13 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "probabilities",
         "tasks",
         "viz",
-        "evaluation integrations testing",
+        "evaluation integrations serving testing",
         "cli",
         "__main__",
     )
 )
 RANK = {group: rank for rank, groups in enumerate(ORDER) for group in groups}
-APART = {"tokenizers", "llms", "evaluation", "integrations"}  # neighbours of one rank that must not import each other
+APART = {"tokenizers", "llms", "evaluation", "integrations", "serving"}  # neighbours of one rank that must not import each other
 TORCH = {"models", "training", "exporters", "text_to_image"}
 # Public conveniences that reach to the right, each inside one function: (group it reaches, function names).
 LAZY_EXCEPTIONS = {"viz": {"show", "_repr_html_"}, "integrations": {"as_tool"}}

@@ -155,6 +155,11 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     )
 
 
+def is_picture_bytes(data: bytes) -> bool:
+    """Whether bytes begin as one of ``FORMATS`` does; whether the rest holds together only ``load_image`` finds out."""
+    return any(signature.match(data) for signature, _ in _READERS.values())
+
+
 def iter_images(
     sources: Iterable[ImageSource],
     *,
