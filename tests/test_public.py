@@ -41,7 +41,8 @@ ORDER: tuple[frozenset[str], ...] = tuple(
     )
 )
 RANK = {group: rank for rank, groups in enumerate(ORDER) for group in groups}
-APART = {"tokenizers", "llms", "evaluation", "integrations", "serving"}  # neighbours of one rank that must not import each other
+# Neighbours of one rank that must not import each other.
+APART = {"tokenizers", "llms", "evaluation", "integrations", "serving"}
 TORCH = {"models", "training", "exporters", "text_to_image"}
 # Public conveniences that reach to the right, each inside one function: (group it reaches, function names).
 LAZY_EXCEPTIONS = {"viz": {"show", "_repr_html_"}, "integrations": {"as_tool"}}
