@@ -156,9 +156,7 @@ def writing(folder: Path, *, kind: str) -> Iterator[Path]:
         StorageError: ``folder`` holds something that is no artefact of this kind, or cannot be written.
     """
     folder = folder.absolute()
-    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        if not (folder / CARD_FILE).is_file() or read_card(folder).get("kind") != kind:
-            raise StorageError(f"{str(folder)!r} exists and is no artefact of kind {kind!r}; choose another folder")
+    check_replaceable(folder, kind=kind)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".tmp-{folder.name}-", dir=folder.parent))
@@ -176,6 +174,17 @@ def writing(folder: Path, *, kind: str) -> Iterator[Path]:
             os.replace(old, folder)
         for rest in (temporary, old):
             shutil.rmtree(rest, ignore_errors=True)
+
+
+def check_replaceable(folder: Path, *, kind: str) -> None:
+    """Whether ``writing`` may put an artefact of this kind at ``folder``, to be asked before the work.
+
+    Raises:
+        StorageError: it holds something that is no artefact of this kind.
+    """
+    if folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        if not (folder / CARD_FILE).is_file() or read_card(folder).get("kind") != kind:
+            raise StorageError(f"{str(folder)!r} exists and is no artefact of kind {kind!r}; choose another folder")
 
 
 def write_card(folder: Path, card: Mapping[str, Any]) -> dict[str, Any]:

@@ -44,9 +44,11 @@ import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
+from icl_vision import checks
 from icl_vision.codebook import DEFAULT_CODEBOOK, Codebook
 from icl_vision.errors import ArtefactError, IclVisionError, UsageError
-from icl_vision.files.reading import MOST_WEIGHTS, read_bytes, read_json
+from icl_vision.files.reading import MOST_CARD, MOST_WEIGHTS, read_bytes, read_json
+from icl_vision.files.storage import json_text
 from icl_vision.models import rounding
 from icl_vision.models.nets import efficientnet
 from icl_vision.models.words import describe, photo
@@ -64,7 +66,19 @@ SAID_FILE = "said.txt"
 DEFAULT_K = 5
 PROBABILITY_TOLERANCE = 1e-3
 OUTPUTS = ("what", "what_probabilities", "said_probabilities", "regions", "region_probabilities", "features")
-_MOST_CARD = 2**22  # bytes of a file with facts for the card
+_MOST_FACTS = MOST_CARD // 2  # bytes of them on the card, which must stay one that is read
+
+OWN = (
+    "format_version", "name", "kind", "k_max", "vocabulary", "codebook", "layout", "default_k", "features", "said",
+    "regions", "opset", "preprocessing", "versions", "parts", "whole", "files",
+)  # fmt: skip
+"""What the exporter itself says on the card, and the tokenizer goes by: no further entry may say it."""
+FACTS: Mapping[str, type] = {
+    "description": str, "licence": str, "provenance": dict, "limits": str, "data": str, "captions": list,
+    "recipe": dict, "metrics": dict,
+}  # fmt: skip
+"""What may be known beside that, and of which kind it is; entries of other names are kept as they are."""
+_KINDS: Mapping[type, str] = {str: "a text", dict: "an object", list: "a list"}
 
 _CARD: dict[str, Any] = {
     "description": "Photographs as words in parts: what is seen, what people would say, and what is where, each word "
@@ -143,16 +157,20 @@ def export_describe(
         trunk: rounded in place too; None takes the published one.
         class_names: names a class; None takes ImageNet's.
         pixels: uint8 [N,224,224,3] for the comparison, N >= 7; None takes packaged photographs.
-        card: further entries, such as data, licence and metrics of the training.
+        card: further entries, such as data, licence and metrics of the training; see ``check_facts``.
 
     Returns:
         The card.
 
     Raises:
         UnknownWordError: a word of ``said`` that is not the codebook's.
-        UsageError: another number of words or classes than the heads have, or a word twice.
+        UsageError: another number of words or classes than the heads have, a word twice, words of another order than
+            the head's; further entries that cannot be.
+        StorageError: ``out`` holds something that is no artefact of this kind.
         ArtefactError: the graph does not compute what the modules compute.
     """
+    check_facts(card or {}, "card")
+    artefact.check_replaceable(out, kind=KIND)
     trunk = efficientnet.load_published().fold() if trunk is None else trunk
     names = photo.imagenet_names() if class_names is None else class_names
     pixels = parity_pixels(PHOTO) if pixels is None else pixels
@@ -202,19 +220,31 @@ def build_describe_photo(
     Args:
         weights: safetensors, the ``state_dict()`` of ``DescribeHeads``.
         said: the words of its head, one a line, in order.
-        facts: JSON for the card: what it was trained on, under which terms, its metrics.
+        facts: JSON for the card: what it was trained on, under which terms, its metrics; see ``check_facts``.
+
+    Raises:
+        UsageError: a file that cannot be read or is none of its kind; and as ``export_describe``, whose other errors
+            are raised too.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = read_bytes(weights, most=MOST_WEIGHTS)
     try:
+        known = {} if facts is None else read_json(facts, most=MOST_CARD)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the facts {str(facts)!r} cannot be read ({_why(error)})") from error
+    check_facts(known, str(facts))
+    try:
+        words = read_bytes(said, most=MOST_CARD).decode("utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"the words {str(said)!r} cannot be read ({_why(error)})") from error
+    try:
+        data = read_bytes(weights, most=MOST_WEIGHTS)
         heads = describe.DescribeHeads.from_weights(load(data))
+    except OSError as error:
+        raise UsageError(f"the weights {str(weights)!r} cannot be read ({_why(error)})") from error
     except SafetensorError as error:
         raise UsageError(f"{str(weights)!r} is not a safetensors file ({error})") from error
-    known = {} if facts is None else read_json(facts, most=_MOST_CARD)
-    if not isinstance(known, dict):
-        raise UsageError(f"{str(facts)!r} must hold a JSON object with what is known for the card")
     recipe = {
         "module": "icl_vision.models.words.describe.DescribeHeads",
         "heads_sha256": hashlib.sha256(data).hexdigest(),
@@ -223,10 +253,39 @@ def build_describe_photo(
     return export_describe(
         heads,
         out,
-        said=read_bytes(said, most=_MOST_CARD).decode("utf-8").split(),
+        said=words,
         codebook=Codebook.load(codebook),
         card={**known, "recipe": {**recipe, **known.get("recipe", {})}},
     )
+
+
+def check_facts(facts: object, where: str) -> None:
+    """Whether facts can stand on the card beside what the exporter says there, so that the card is read again.
+
+    Args:
+        facts: what is known: ``FACTS``, of these kinds, and whatever else is not among ``OWN``.
+        where: whose they are, for messages.
+
+    Raises:
+        UsageError: naming what cannot be.
+    """
+    if not isinstance(facts, Mapping):
+        raise UsageError(
+            f"{where!r} must hold a JSON object with what is known for the card; got {checks.shown(facts)}"
+        )
+    wanted = ", ".join(f"{key} ({_KINDS[kind]})" for key, kind in FACTS.items())
+    own = [key for key in facts if key in OWN]
+    if own:
+        raise UsageError(
+            f"{where!r} says {', '.join(map(repr, own))}, which the exporter says itself; the card would not be read. "
+            f"Facts for the card are {wanted}; settings of a training belong under 'recipe'"
+        )
+    for key, kind in FACTS.items():
+        if key in facts and not isinstance(facts[key], Mapping if kind is dict else kind):
+            raise UsageError(f"{where!r}: {key} must be {_KINDS[kind]}; got {checks.shown(facts[key])}")
+    size = len(json_text(dict(facts), indent=2).encode("utf-8"))
+    if size > _MOST_FACTS:
+        raise UsageError(f"{where!r} would take {size:,} bytes of the card, which has room for {_MOST_FACTS:,}")
 
 
 def check_describe(
@@ -245,6 +304,7 @@ def check_describe(
         ArtefactError: ids differ where they are decided, probabilities or features by more than 1e-3.
     """
     session = ort.InferenceSession(model, cpu_settings(), providers=[CPU])
+    differ = validate.largest_difference
     without = np.zeros_like(constants["class_bias"])
     without[::3] = photo.WITHHELD
     what = dict.fromkeys(("ids", "undecided", "ties", "mismatches"), 0)
@@ -264,11 +324,10 @@ def check_describe(
                     for key, value in validate.compare_ranks(scores, ids, EPSILON_LOG, log=True).items():
                         counts[key] += value
                 for ids, name in (("what", "what_probabilities"), ("regions", "region_probabilities")):
-                    difference = np.abs(made[name] - truth[name])[made[ids] == truth[ids]]
-                    probabilities = max(probabilities, float(difference.max(initial=0.0)))
-                said = np.abs(made["said_probabilities"] - truth["said_probabilities"])
-                probabilities = max(probabilities, float(said.max()))
-                features = max(features, float(np.abs(made["features"] - truth["features"]).max()))
+                    same = made[ids] == truth[ids]
+                    probabilities = max(probabilities, differ(made[name][same], truth[name][same]))
+                probabilities = max(probabilities, differ(made["said_probabilities"], truth["said_probabilities"]))
+                features = max(features, differ(made["features"], truth["features"]))
     parity = DescribeParity(len(pixels), tuple(batches), EPSILON_LOG, what, regions, probabilities, features)
     logger.info("%s", parity)
     wrong = what["mismatches"] + regions["mismatches"]
@@ -297,11 +356,18 @@ def _by_module(
 def _check_words(
     heads: describe.DescribeHeads, said: Sequence[str], codebook: Codebook, names: Sequence[Sequence[str]]
 ) -> None:
-    codebook.vocabulary.ids(list(said))  # which knows each, or says which it does not
+    ids = codebook.vocabulary.ids(list(said))  # which knows each, or says which it does not
     if len(set(said)) != len(said) or len(said) != heads.said.up.out_features:
         raise UsageError(
             f"the head gives {heads.said.up.out_features} words, and {len(said)} are named, {len(set(said))} of them "
             "different: name each once, in the head's order"
+        )
+    other = np.flatnonzero(np.asarray(ids) != heads.said.ids.numpy())
+    if other.size:
+        place = int(other[0])
+        raise UsageError(
+            f"word {place + 1} of said is {said[place]!r}, and the head's is number {int(heads.said.ids[place])} of "
+            f"the codebook {codebook.name!r}: name the words in the head's order, with the codebook it was trained with"
         )
     classes, width = heads.class_vectors.shape
     if classes != len(names) or width != codebook.dimension:
@@ -336,6 +402,10 @@ def _check_signature(
 
 def _tensors(arrays: Mapping[str, npt.NDArray[np.float32]]) -> dict[str, Tensor]:
     return {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
+
+
+def _why(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

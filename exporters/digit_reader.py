@@ -30,6 +30,7 @@ from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 
 from . import artefact
+from .validate import largest_difference
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def build(data: Path, out: Path, *, seed: int = 0, epochs: int = EPOCHS) -> dict
         [session.run(None, {"pixels": pixels[at : at + 500]})[0] for at in range(0, len(pixels), 500)]
     )
     with torch.inference_mode():
-        difference = float(np.abs(graph(torch.from_numpy(pixels[:100])).numpy() - verdicts[:100]).max())
+        difference = largest_difference(verdicts[:100], graph(torch.from_numpy(pixels[:100])).numpy())
     if difference > TOLERANCE:
         raise ArtefactError(f"the graph's probabilities differ from the module's by {difference:.2g}")
     accuracy = Accuracy.of(verdicts.argmax(1) == y_test, "digit reader")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, cpu_settings
 from icl_vision.vocabulary import read_card
 
-from . import artefact
+from . import artefact, validate
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,8 @@ def share(model: bytes, folders: Mapping[str, Path] | None = None) -> Stored:
 
 
 def share_artefact(folder: Path) -> dict[str, Any]:
-    """Store an artefact again, its graphs without what the packaged parts have. Its words and its identity stay.
+    """Store an artefact again, its graphs without what the packaged parts have. Its words and its identity stay, and so
+    does whatever else lies in its folder: a codebook of its own, say.
 
     Returns:
         The card.
@@ -143,7 +145,15 @@ def share_artefact(folder: Path) -> dict[str, Any]:
                 (new / name).write_bytes(stored[name].data)
             else:
                 (new / name).write_bytes((folder / name).read_bytes())
-        return artefact.write_card(new, {**card, **facts(stored)})
+        whole = artefact.write_card(new, {**card, **facts(stored)})
+        for other in folder.iterdir():
+            if (new / other.name).exists():
+                continue
+            if other.is_dir() and not other.is_symlink():
+                shutil.copytree(other, new / other.name, symlinks=True)
+            else:
+                shutil.copy2(other, new / other.name, follow_symlinks=False)
+        return whole
 
 
 def facts(stored: Mapping[str, Stored]) -> dict[str, Any]:
@@ -232,8 +242,9 @@ def _compare(module: nn.Module, data: bytes, pixels: Any, outputs: list[str]) ->
             truth = module(torch.from_numpy(batch))
         made = session.run(outputs, {"pixels": batch})
         for name, ours, theirs in zip(outputs, made, truth if isinstance(truth, tuple) else (truth,), strict=True):
-            share_of = float(np.abs(ours - theirs.numpy()).max() / theirs.abs().max())
-            found[name] = max(found[name], share_of)
+            difference = validate.largest_difference(ours, theirs.numpy())
+            largest = float(theirs.abs().max()) or 1.0
+            found[name] = max(found[name], difference / largest if np.isfinite(difference) else difference)
     logger.info("largest differences: %s", found)
     if max(found.values()) > TOLERANCE:
         raise ArtefactError(f"the graph does not compute what the module computes: {found}")

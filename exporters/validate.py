@@ -120,12 +120,20 @@ def check_words(
                 raise ArtefactError(f"ids are {ids.dtype} {list(ids.shape)}, expected int32 {[len(batch), module.k]}")
             counts = compare_ranks(scores.double().numpy(), np.asarray(ids), epsilon, log)
             total = {key: value + counts[key] for key, value in total.items()}
-            difference = max(difference, float(np.abs(graph_features - features.numpy()).max()))
+            difference = max(difference, largest_difference(graph_features, features.numpy()))
     parity = Parity(len(pixels), tuple(batches), epsilon, **total, feature_difference=difference)
     logger.info("%s", parity)
     if parity.mismatches or difference > FEATURE_TOLERANCE:
         raise ArtefactError(f"the graph does not compute what the module computes: {parity}")
     return parity
+
+
+def largest_difference(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> float:
+    """The largest |graph - module|, 0 of nothing; infinite where either holds a NaN or an infinity, which no comparison
+    of numbers would notice."""
+    with np.errstate(invalid="ignore"):
+        difference = np.abs(np.subtract(ours, theirs, dtype=np.float64))
+    return float(difference.max(initial=0.0)) if np.isfinite(difference).all() else float("inf")
 
 
 def compare_ranks(scores: npt.NDArray[Any], ids: npt.NDArray[np.int32], epsilon: float, log: bool) -> dict[str, int]:

@@ -268,6 +268,8 @@ def describe_command(
     trainer = _import("icl_vision.training.said.build")
     # importlib: exporters/ lies outside the package folder and type checkers cannot follow the mapping
     exporter = _import("icl_vision.exporters.describe")
+    exporter.artefact.check_replaceable(out, kind=exporter.KIND)
+    try_out(heads, folder=True)
     captioned = trainer.read(sources, terms)
     say(f"looking at {counted(len(captioned), 'captioned picture')}; then six fits (minutes)", quiet=quiet)
     with bar(len(captioned), "picture", quiet=quiet) as told:

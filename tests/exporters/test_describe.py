@@ -15,7 +15,7 @@ pytest.importorskip("onnxscript")
 from safetensors.torch import save_file
 
 from icl_vision.codebook import Codebook
-from icl_vision.errors import ArtefactError, UnknownWordError, UsageError
+from icl_vision.errors import ArtefactError, StorageError, UnknownWordError, UsageError
 from icl_vision.exporters import describe as exporter
 from icl_vision.models.words.describe import DescribeHeads, SaidHead
 from icl_vision.tokenizers.parts import whole_graph
@@ -58,6 +58,7 @@ def modules() -> tuple[ToyTrunk, DescribeHeads]:
     trunk = ToyTrunk()
     vectors = torch.nn.functional.normalize(torch.randn(C, WIDTH))
     heads = DescribeHeads(trunk.classifier.weight, vectors, SaidHead(F, C, S, rank=5), rank=6)
+    heads.said.ids.copy_(torch.arange(5, 5 + S))
     heads.calibration.copy_(torch.tensor([0.3, 0.8, -0.2]))
     heads.sayable.normal_()
     return trunk, heads
@@ -149,7 +150,58 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(tmp_path: Path,
         export(out, book, said=[NOUNS[1], *NOUNS[: S - 1]])
     with pytest.raises(UsageError, match="the heads know 12 classes with vectors of 16; there are names of 11"):
         export(out, book, class_names=NAMES[1:])
+    turned = [NOUNS[5], *NOUNS[11:5:-1]]
+    with pytest.raises(UsageError, match="word 2 of said is 'cin', and the head's is number 6 of the codebook 'toy-c"):
+        export(out, book, said=turned)
     assert not out.exists()
+
+
+def test_a_folder_of_something_else_is_refused_before_any_work(tmp_path: Path, book: Codebook) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match="exists and is no artefact of kind 'describe'"):
+        exporter.export_describe(None, tmp_path, said=[], codebook=book)  # type: ignore[arg-type]  # never looked at
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        (["data"], r"must hold a JSON object with what is known for the card; got \['data'\]"),
+        (
+            {"seed": 0, "codebook": "portable-minilm-128", "words": 734, "data": "captions", "name": "x"},
+            r"says 'codebook', 'name', which the exporter says itself; the card would not be read. Facts for the card "
+            r"are description \(a text\), .*data \(a text\).*recipe \(an object\)",
+        ),
+        ({"recipe": "build describe"}, "recipe must be an object; got 'build describe'"),
+        ({"metrics": [0.5]}, "metrics must be an object"),
+        ({"data": {"captions": 3}}, "data must be a text"),
+        ({"captions": "flickr"}, "captions must be a list; got 'flickr'"),
+        ({"notes": "x" * 2_200_000}, r"would take [\d,]+ bytes of the card, which has room for 2,097,152"),
+    ],
+)
+def test_facts_that_no_card_can_hold_are_refused_before_any_work(facts: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / "recipe.json").write_text(json.dumps(facts))
+    nothing = tmp_path / "nothing"
+    with pytest.raises(UsageError, match=message):
+        exporter.build_describe_photo(tmp_path / "out", nothing, nothing, facts=tmp_path / "recipe.json")
+    with pytest.raises(UsageError, match=message):
+        exporter.export_describe(None, tmp_path / "out", said=[], codebook=None, card=facts)  # type: ignore[arg-type]  # never looked at
+
+
+@pytest.mark.slow
+def test_what_the_exporter_says_is_all_that_it_says(folder: Path) -> None:
+    card = set(read_card(folder))
+    assert card <= {*exporter.OWN, *exporter.FACTS}
+    assert {*exporter.OWN} - card == {"parts", "whole"}  # a toy shares nothing
+
+
+def test_a_graph_that_computes_no_numbers_is_no_equal_of_its_module() -> None:
+    one, other = np.array([0.25, 1.0], np.float32), np.array([0.5, 1.0], np.float32)
+    assert exporter.validate.largest_difference(one, other) == 0.25
+    assert exporter.validate.largest_difference(one[:0], other[:0]) == 0
+    for odd in (np.nan, np.inf, -np.inf):
+        assert exporter.validate.largest_difference(one * odd, one * odd) == np.inf
+        assert exporter.validate.largest_difference(np.array([odd, 0.25]), np.array([0.25, 0.25])) == np.inf
 
 
 def test_mistakes_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,4 +219,14 @@ def test_mistakes_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixt
     assert exporter.main(call) == 1
     assert "the head gives 7 words, and 1 are named" in capsys.readouterr().err
     assert exporter.main([*call, "--facts", str(tmp_path / "none.json")]) == 1
-    assert "No such file" in capsys.readouterr().err
+    assert "none.json' cannot be read (No such file" in capsys.readouterr().err
+    for text in ("{", '{"data": NaN}', "[" * 100 + "]" * 100):
+        (tmp_path / "facts.json").write_text(text)
+        assert exporter.main([*call, "--facts", str(tmp_path / "facts.json")]) == 1
+        assert "facts.json' cannot be read (" in capsys.readouterr().err
+    (tmp_path / "said.txt").write_bytes(b"d\xf6g\n")
+    assert exporter.main(call) == 1
+    assert "said.txt' cannot be read ('utf-8' codec" in capsys.readouterr().err
+    (tmp_path / "said.txt").unlink()
+    assert exporter.main(call) == 1
+    assert "said.txt' cannot be read (No such file" in capsys.readouterr().err

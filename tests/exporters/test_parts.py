@@ -14,6 +14,8 @@ torch = pytest.importorskip("torch")
 onnx = pytest.importorskip("onnx")
 
 import icl_vision
+from icl_vision.codebook import Codebook
+from icl_vision.errors import ArtefactError
 from icl_vision.exporters import artefact
 from icl_vision.exporters import parts as exporter
 from icl_vision.models.rounding import round_to_fp16, round_to_int8
@@ -107,6 +109,30 @@ def test_an_artefact_of_the_first_version_is_stored_again(tmp_path: Path, photo:
     assert new.encode(photo, 64) == words and new.identity == old.identity
     assert exporter.main(["share", str(folder)]) == 0  # once more changes nothing
     assert read_card(folder) == read_card(folder) | {"files": new.card["files"]}
+
+
+def test_what_else_lies_in_the_folder_stays(tmp_path: Path, photo: np.ndarray) -> None:
+    folder = Path(shutil.copytree(PACKAGED / "tokenizers/words-photo", tmp_path / "mine"))
+    name = read_card(folder)["codebook"]["name"]
+    shutil.copytree(PACKAGED / "codebooks" / name, folder / name)
+    (folder / "README.md").write_text("mine")
+    (folder / "link").symlink_to("README.md")
+    card = exporter.share_artefact(folder)
+    assert Codebook.load(folder / name).hash == card["codebook"]["hash"]
+    assert (folder / "README.md").read_text() == "mine" and (folder / "link").is_symlink()
+    assert "README.md" not in card["files"]
+    assert len(OnnxTokenizer(folder, providers="cpu").encode(photo, 5)[0].words()) == 5
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_part_that_computes_no_numbers_is_refused(value: float, tmp_path: Path) -> None:
+    class Broken(torch.nn.Module):
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            return pixels.permute(0, 3, 1, 2).to(torch.float32) * value
+
+    with pytest.raises(ArtefactError, match="does not compute what the module computes"):
+        exporter.export_part(Broken(), tmp_path / "x", exporter.LATENTS, ["latents"], side=64, step=8)
+    assert not (tmp_path / "x").exists()
 
 
 def test_mistakes_of_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
