@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "eval": ("icl_vision.cli.eval", "Measure: few-shot accuracy, reconstruction, two runs compared."),
     "export": ("icl_vision.cli.export", "Turn a training run into a tokenizer that needs no torch."),
     "generate": ("icl_vision.cli.generate", "Draw pictures from texts with a text LLM, through words."),
+    "mcp": ("icl_vision.cli.mcp", "Serve tools that see and draw to agents (MCP)."),
     "models": ("icl_vision.cli.models", "List tokenizers and LLMs, or show a card."),
     "prompts": ("icl_vision.cli.prompts", "List, show or validate prompt templates."),
     "reconstruct": ("icl_vision.cli.reconstruct", "Turn an image into words and back into an image."),

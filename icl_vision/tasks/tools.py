@@ -248,10 +248,12 @@ def captioning(writer: CaptionWriter) -> Tool:
 
 def image_problem(error: Exception, image: str) -> str | None:
     """What the model is told about an image that cannot be used; None for another error."""
-    if not isinstance(error, ImageError):
-        return None
-    why = next((text for kind, text in _IMAGE_PROBLEMS if isinstance(error, kind)), "it cannot be read as an image")
-    return f"the image {image!r} cannot be used: {why}"
+    return f"the image {image!r} cannot be used: {image_fault(error)}" if isinstance(error, ImageError) else None
+
+
+def image_fault(error: ImageError) -> str:
+    """What is wrong with an image, in words for a model."""
+    return next((text for kind, text in _IMAGE_PROBLEMS if isinstance(error, kind)), "it cannot be read as an image")
 
 
 def shortened(texts: Sequence[str], most: int) -> str:

@@ -1,0 +1,68 @@
+"""The MCP server over streamable HTTP, guarded as the proxy is.
+
+Knows: the SDK's application, its path and caps. Refuses to know: who may ask (``serving.hosts``), what is served.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.transport_security import TransportSecuritySettings
+
+from icl_vision.errors import UsageError
+from icl_vision.serving.hosts import Access, Guarded
+
+if TYPE_CHECKING:
+    from mcp.server import Server
+
+    from icl_vision.serving.pictures import Limits
+
+PATH = "/mcp"
+
+MOST_SESSIONS = 256
+"""Clients of earlier protocols, which keep a session each."""
+
+IDLE_SECONDS = 1800.0
+"""After which a session that nothing is asked in is forgotten."""
+
+
+def http_app(server: Server[Any], access: Access, limits: Limits) -> Guarded:
+    """An ASGI application at ``PATH`` that lets in what ``access`` does. limits: of these, ``body`` is meant."""
+    app = server.streamable_http_app(
+        streamable_http_path=PATH,
+        max_request_body_size=limits.body,
+        session_idle_timeout=IDLE_SECONDS,
+        max_sessions=MOST_SESSIONS,
+        # Who may ask is decided before, in one way for the proxy too.
+        transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
+    )
+    return Guarded(app, access)
+
+
+def run_http(app: Guarded, host: str, port: int, ready: Callable[[int], None]) -> None:
+    """Serve until Ctrl-C. ready: called with the port once it can be connected to (0 takes a free one).
+
+    Raises:
+        UsageError: the address cannot be listened at.
+    """
+    import uvicorn
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        why = error.strerror or error
+        raise UsageError(f"host and port: {host!r}, {port} cannot be listened at ({why}); name others") from error
+    # No access log: a request line may hold what nobody should keep. Forwarded headers are believed of nobody.
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none", lifespan="on"
+    )
+    with listener:
+        listener.listen(128)
+        ready(listener.getsockname()[1])
+        uvicorn.Server(config).run(sockets=[listener])

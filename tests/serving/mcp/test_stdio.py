@@ -1,0 +1,126 @@
+"""The command on standard input and output: nothing but messages leaves by descriptor 1, whoever prints."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp import Client, StdioServerParameters
+
+NOISY = """
+import os, sys
+import icl_vision.tokenizers.onnx as onnx
+
+def noisy(method):
+    def call(*arguments, **options):
+        print("a print")
+        os.write(1, b"llama_model_loader: loaded meta data\\n")
+        os.system("echo a child")
+        return method(*arguments, **options)
+    return call
+
+onnx.OnnxTokenizer.__init__ = noisy(onnx.OnnxTokenizer.__init__)
+onnx.OnnxTokenizer.encode = noisy(onnx.OnnxTokenizer.encode)
+from icl_vision.cli import main
+main(sys.argv[1:], prog_name="icl-vision")
+"""
+
+
+def arguments(world: Any, tiny_folder: Path) -> list[str]:
+    return [
+        "-c", NOISY, "mcp", "--tokenizer", str(tiny_folder), "--llm", "fake", "--root", str(world.root), "--no-draw",
+        "--out", str(world.out),
+    ]  # fmt: skip
+
+
+async def test_a_client_that_starts_it(world: Any, tiny_folder: Path, era: str, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    with said.open("w") as errors:
+        from mcp import stdio_client
+
+        parameters = StdioServerParameters(
+            command=sys.executable, args=arguments(world, tiny_folder), env=dict(os.environ)
+        )
+        async with Client(stdio_client(parameters, errlog=errors), mode=era) as client:
+            names = [tool.name for tool in (await client.list_tools()).tools]
+            described = await client.call_tool("describe_image", {"path": "red.png"})
+            folder = await client.call_tool("tokenize_folder", {"folder": ".", "out": "all.jsonl"})
+    assert {"describe_image", "tokenize_folder"} <= set(names)
+    assert described.structured_content["words"]["colours"][0] == "red"
+    assert folder.structured_content["images"] == 2
+    errors_said = said.read_text()
+    assert "words by tiny-describe" in errors_said and "llama_model_loader" in errors_said and "a child" in errors_said
+
+
+def lines(world: Any, tiny_folder: Path, sent: bytes) -> tuple[list[Any], str]:
+    done = subprocess.run(
+        [sys.executable, *arguments(world, tiny_folder)], input=sent, capture_output=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+
+
+def message(method: str, number: int | None = 1, **params: Any) -> bytes:
+    document: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
+    return json.dumps(document | ({} if number is None else {"id": number})).encode() + b"\n"
+
+
+def test_lines_that_are_no_messages(world: Any, tiny_folder: Path) -> None:
+    """Garbage is passed over or answered with an error; what comes after it is answered."""
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tests", "version": "0"}}
+    sent = b"\xff\xfe no json\n{}\n[1, 2]\n" + b"x" * 100_000 + b"\n"
+    sent += message("initialize", 1, **hello) + message("notifications/initialized", None)
+    sent += message("tools/call", 2, name="describe_image", arguments={"path": "red.png"})
+    sent += message("tools/call", 3, name="describe_image", arguments="red.png")
+    # It serves until its input ends, and then gives up what is under way: so the end must wait for the answers.
+    process = subprocess.Popen(
+        [sys.executable, *arguments(world, tiny_folder)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    process.stdin.write(sent)
+    process.stdin.flush()
+    answers = {}
+    while not {1, 2, 3} <= answers.keys():
+        answer = json.loads(process.stdout.readline())
+        answers[answer.get("id")] = answer
+    process.stdin.close()
+    assert process.wait(60) == 0 and process.stdout.read() == b""
+    process.stdout.close()
+    assert answers[1]["result"]["serverInfo"]["name"] == "icl-vision"
+    assert not answers[2]["result"].get("isError") and answers[3]["error"]["code"] == -32602
+
+
+def test_input_that_ends_at_once(world: Any, tiny_folder: Path) -> None:
+    answers, errors = lines(world, tiny_folder, b"")
+    assert answers == [] and "Traceback" not in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--root", "no-such-folder"], "no-such-folder"),
+        (["--classifier", "no-such.json"], "there is no file 'no-such.json'"),
+        (["--classifier", "a=x.json", "--classifier", "a=y.json"], "two are called 'a'"),
+        (["--classifier", "=x.json"], "a name is 1 to 64"),
+        (["--token-env", "TOKEN"], "--token-env, --allow-host and --cors are for --http"),
+        (["--tokenizer", "no-such"], "no-such"),
+        (["--http", "--host", "0.0.0.0"], "there is no token"),
+        (["--http", "--token-env", "NO_SUCH_TOKEN"], "the variable NO_SUCH_TOKEN is not set"),
+        (["--http", "--allow-host", "a b"], "an allowed host is"),
+    ],
+)
+def test_what_cannot_be_started_is_told_on_standard_error(options: list[str], told: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "icl_vision", "mcp", "--llm", "fake", "--no-draw", *options],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path, stdin=subprocess.DEVNULL, check=False,
+    )  # fmt: skip
+    assert done.returncode in (1, 2) and told in done.stderr and "Traceback" not in done.stderr
+    assert done.stdout == ""
