@@ -65,7 +65,9 @@ NAMES = [
 @pytest.mark.parametrize("name", NAMES, ids=range(len(NAMES)))
 async def test_a_name_outside_reads_like_one_that_is_not_there(world: Any, name: str, quiet: Any) -> None:
     missing = await refused(world, {"path": "no-such.png"})
-    assert await refused(world, {"path": name}) == missing == "path: there is no picture that may be read under that name"
+    assert (
+        await refused(world, {"path": name}) == missing == "path: there is no picture that may be read under that name"
+    )
 
 
 @pytest.mark.parametrize("name", ["", " ", "a\0b.png", "red.png\n", "\x1b[31mred.png", "a\u202eb.png", "x" * 5000])
@@ -99,8 +101,8 @@ async def test_a_folder_of_links(world: Any, quiet: Any) -> None:
 
 @pytest.mark.parametrize(
     "out",
-    ["../a.jsonl", "/tmp/a.jsonl", "a/b.jsonl", "a.txt", ".a.jsonl", "a..jsonl", "a.jsonl.jsonl", "a\\b.jsonl", "-.jsonl",
-     "\N{CYRILLIC SMALL LETTER A}.jsonl", "a.jsonl\n", ".jsonl", "con:.jsonl"],
+    ["../a.jsonl", "/tmp/a.jsonl", "a/b.jsonl", "a.txt", ".a.jsonl", "a..jsonl", "a.jsonl.jsonl", "a\\b.jsonl",
+     "-.jsonl", "\N{CYRILLIC SMALL LETTER A}.jsonl", "a.jsonl\n", ".jsonl", "con:.jsonl"],
 )  # fmt: skip
 async def test_a_file_to_write_is_a_plain_name(world: Any, out: str, quiet: Any) -> None:
     text = await refused(world, {"folder": ".", "out": out}, tool="tokenize_folder")
@@ -151,13 +153,20 @@ def bomb(width: int = 60_000, height: int = 60_000) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", head)
+        + chunk(b"IDAT", zlib.compress(bytes(100_000)))
+        + chunk(b"IEND", b"")
+    )
 
 
 async def test_a_bomb(world: Any, quiet: Any) -> None:
     (world.root / "bomb.png").write_bytes(bomb())
     for tool, more in [("describe_image", {}), ("read_text", {}), ("ask_image", {"question": "what is it?"})]:
-        assert "pixels" in (text := await refused(world, {"path": "bomb.png", **more}, tool=tool)) or "too large" in text
+        assert (
+            "pixels" in (text := await refused(world, {"path": "bomb.png", **more}, tool=tool)) or "too large" in text
+        )
     async with Client(world.server()) as client:
         result = await client.call_tool("tokenize_folder", {"folder": ".", "out": "a.jsonl"})
     assert result.structured_content["bad"] == 1
@@ -165,8 +174,8 @@ async def test_a_bomb(world: Any, quiet: Any) -> None:
 
 @pytest.mark.parametrize(
     "image",
-    ["", "====", "not base64!", "AAAA" * 10, "data:", "data:image/png;base64,", "data:image/png,abc", "data:text/html,<b>",
-     "data:image/png;base64,%41", "\u0410AAA", "iVBORw0KGgo=", "R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA"],
+    ["", "====", "not base64!", "AAAA" * 10, "data:", "data:image/png;base64,", "data:image/png,abc",
+     "data:text/html,<b>", "data:image/png;base64,%41", "\u0410AAA", "iVBORw0KGgo=", "R0lGODlhAQABAIAAAAAAAP///yH5"],
 )  # fmt: skip
 async def test_base64_that_is_no_picture(world: Any, image: str, quiet: Any) -> None:
     await refused(world, {"image": image})
@@ -255,7 +264,9 @@ KEY = "sk-canary-0123456789abcdef"
         (ValueError(f"{KEY} at /home/{CANARY}"), "failed by a fault of its own (ValueError)"),
     ],
 )
-async def test_an_llm_that_fails_tells_no_key_and_no_address(world: Any, error: Exception, told: str, quiet: Any) -> None:
+async def test_an_llm_that_fails_tells_no_key_and_no_address(
+    world: Any, error: Exception, told: str, quiet: Any
+) -> None:
     def fail(prompt: Any, continuation: str) -> float:
         raise error
 
@@ -264,7 +275,7 @@ async def test_an_llm_that_fails_tells_no_key_and_no_address(world: Any, error: 
 
     llm = FakeLLM(say, score=fail)
     text = await refused(world, {"path": "red.png", "question": "what is it?"}, tool="ask_image", llm=llm)
-    assert told in text and "server's log" in text or "try again" in text
+    assert told in text and ("server's log" in text or "try again" in text)
     assert "the tool ask_image failed" in quiet.text
 
 
@@ -288,10 +299,14 @@ async def test_a_picture_that_fails_tells_no_bytes(world: Any, monkeypatch: pyte
     assert text == "the picture cannot be used: it is not an image of a known format"
 
 
+def cached() -> dict[Path, int]:
+    files = Path(os.environ["ICL_VISION_CACHE"]).rglob("*")
+    return {path: path.stat().st_mtime_ns for path in files if path.is_file()}
+
+
 async def test_words_are_not_kept_on_disk(world: Any, encoded: str) -> None:
-    cache = Path(os.environ["ICL_VISION_CACHE"])
-    before = {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()}
+    before = cached()
     async with Client(world.server()) as client:
         await client.call_tool("describe_image", {"image": encoded, "question": "what is it?"})
         await client.call_tool("ask_image", {"image": encoded, "question": "what is it?"})
-    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*") if path.is_file()} == before
+    assert cached() == before

@@ -97,7 +97,9 @@ async def test_ask_with_examples_of_ones_own(world: Any, tmp_path: Path, picture
     (tmp_path / "a.png").write_bytes(picture())
     file.write_text(json.dumps({"image": "a.png", "question": "what is it?", "answer": "fence"}) + "\n")
     for examples in (file, tmp_path / "walls.json"):
-        async with Client(world.server(examples=examples, llm=None if examples.suffix == ".json" else "fake")) as client:
+        async with Client(
+            world.server(examples=examples, llm=None if examples.suffix == ".json" else "fake")
+        ) as client:
             result = await client.call_tool("ask_image", {"path": "red.png", "question": "what is it?"})
             assert not result.is_error and result.structured_content["answer"]
 
