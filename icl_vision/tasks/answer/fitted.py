@@ -24,9 +24,9 @@ from icl_vision.prompting import Declaration, PromptSize, check_tokens
 from icl_vision.tasks.answer.answered import AnsweredExample
 from icl_vision.tasks.answer.calibrating import packaged_map
 from icl_vision.tasks.answer.candidates import candidates
-from icl_vision.tasks.answer.pictures import Described, Reader, Seen, Shown, evidence
+from icl_vision.tasks.answer.pictures import Described, Reader, Seen, Shown, evidence, strings_in
 from icl_vision.tasks.answer.prompts import AnswerPromptBuilder, PreparedAnswering, ShownExample
-from icl_vision.tasks.answer.reading import distinct, kind_of
+from icl_vision.tasks.answer.reading import asks_for_text, distinct, kind_of
 from icl_vision.tasks.answer.scoring import (
     CHOICE_ROOM,
     MOST_WITHOUT_BAGS,
@@ -285,6 +285,7 @@ class FittedAnswering(Fitted):
             evidence(query.pictures),
             tuple(answers),
             NOTHING if any(isinstance(seen, Described) for seen in query.pictures) else self.rates,
+            read=strings_in(query.pictures) if asks_for_text(query.question) else (),
         )
 
     # Windows and plans.
@@ -366,12 +367,16 @@ class FittedAnswering(Fitted):
             return [first]
         if posed.way.method != "fused":
             return [first, *(replace(first, pairs=((prompt, ""),)) for prompt in posed.prompts[1:])]
-        offered = posed.query.choices or candidates(
-            posed.query.question,
-            dialogue.chances,
-            dialogue.answers,
-            "answer",
-            **({} if posed.way.bags else {"most": MOST_WITHOUT_BAGS}),
+        offered = (
+            posed.query.choices
+            or dialogue.read
+            or candidates(
+                posed.query.question,
+                dialogue.chances,
+                dialogue.answers,
+                "answer",
+                **({} if posed.way.bags else {"most": MOST_WITHOUT_BAGS}),
+            )
         )
         after = [(prompt, " " + text) for prompt in posed.prompts for text in offered]
         if not posed.way.bags:

@@ -212,6 +212,19 @@ def read_text(strings: Sequence[str]) -> list[str]:
     return [f"text in the picture: {' '.join(kept)}"] if kept else []
 
 
+def strings_in(pictures: Sequence[Seen]) -> tuple[str, ...]:
+    """What was read in these pictures, each once, as far as a prompt would show it."""
+    found: dict[str, None] = {}
+    for seen in pictures:
+        room = MOST_READ
+        for string in seen.text if isinstance(seen, ImageWords) else ():
+            cut = string[:room].strip()
+            room -= len(cut)
+            if cut:
+                found[cut] = None
+    return tuple(found)
+
+
 def evidence(pictures: Sequence[Seen]) -> dict[str, float]:
     """How probable each word is of these pictures, from 0 to 1: the highest of several, in order of appearance.
 

@@ -35,6 +35,7 @@ _WHETHER = re.compile(
 )
 _COUNT = re.compile(r"\bhow many\b|\bwhat (?:is the )?number of\b|\bcount the\b")
 _COLOUR = re.compile(r"\b(?:what|which)\b[^?]*\bcolou?rs?\b|^colou?r\b")
+_TEXT = re.compile(r"\b(?:says?|said|reads?|written|spells?|spelled|text|letters|words)\b")
 _OR = re.compile(r"\bor\b")
 
 
@@ -48,6 +49,11 @@ def kind_of(question: str | None) -> str:
     if _WHETHER.match(text) and not _OR.search(text):
         return "whether"
     return "open"
+
+
+def asks_for_text(question: str | None) -> bool:
+    """Whether an English question asks for text that stands in the picture, as "what does it say?" does."""
+    return kind_of(question) == "open" and _TEXT.search(fold(question or "")) is not None
 
 
 def is_number(text: str) -> bool:

@@ -12,7 +12,8 @@ Among given choices (``scoring="auto"`` takes the first that the LLM allows):
 Without:
 
 - "fused": the candidate with the highest log P(candidate | prompt) + weight * log P(candidate | picture), see
-  ``candidates``. The prompt shows no words of the pictures then: what they say comes in by the second term.
+  ``candidates``. The prompt shows no words of the pictures then: what they say comes in by the second term. Where a
+  question asks for text and some was read in the pictures, the candidates are what was read.
 - "greedy": what the LLM writes, shown the words, up to the line's end.
 
 Of several prompts (an ensemble) scores are averaged; of written answers the one with the highest mean log-probability
@@ -111,7 +112,7 @@ class Dialogue:
 
     prompts: one, or several of an ensemble. choices: what may be answered, None where that is open. chances: what the
     pictures say of words. answers: of the examples shown, whose spelling an answer takes. rates: how probable words
-    are of any picture, where that is known.
+    are of any picture, where that is known. read: text that was read in the pictures, where the question asks for it.
     """
 
     way: Way
@@ -121,6 +122,7 @@ class Dialogue:
     chances: Mapping[str, float]
     answers: tuple[str, ...]
     rates: Mapping[str, float] = field(default_factory=dict)
+    read: tuple[str, ...] = ()
     written: list[tuple[str, float | None]] = field(default_factory=list)
     """What came back of each prompt so far: (text, log-probability or None)."""
     offered: tuple[str, ...] = ()
@@ -162,7 +164,7 @@ class Dialogue:
             else:
                 most = MOST_WORDS if self.way.bags else MOST_WITHOUT_BAGS
                 found = candidates(self.question, self.chances, self.answers, own, most)
-                self.offered = tuple(map(composed, found))
+                self.offered = tuple(map(composed, self.read or found))
                 if not self.offered:
                     return None  # nobody knows of any: that the LLM wrote nothing stands
             return self._scored(range(len(self.offered)), "" if self.way.bags else TERMINATOR)
@@ -213,6 +215,8 @@ class Dialogue:
         if self.scores is not None:
             # Those not asked with their line's end could only have lost by it.
             scores = np.where(np.isin(np.arange(len(scores)), places), scores, np.minimum(scores, scores[best]))
+        if self.read and self.choices is None:
+            calibration = None  # a map is fitted to what vision and the LLM say of words, which these are not
         shares = softmax(scores) if calibration is None else calibration(scores)
         order = sorted(range(len(scores)), key=lambda place: (place != best, -shares[place], place))
         given = self.choices if self.choices is not None else self.offered
@@ -229,6 +233,8 @@ class Dialogue:
     def _weighed(self, logs: npt.NDArray[np.float64], places: Sequence[int]) -> npt.NDArray[np.float64]:
         if self.way.method != "fused" or not self.chances or not (self.choices is not None or speaks(self.question)):
             return logs
+        if self.read and self.choices is None:
+            return logs  # all were read alike, and vision's words say nothing of them
         vision = [log_vision(self.offered[place], self.chances, self.rates) for place in places]
         return np.asarray(logs + self.way.weight * np.asarray(vision), dtype=np.float64)
 

@@ -546,6 +546,26 @@ def test_probabilities_are_calibrated_by_questions_of_ones_own(tmp_path: Path) -
     assert fitted(llm).fit().probability_map_ is None
 
 
+def _reading(text: Any, written: str = " banana") -> VisualQA:
+    llm = FakeLLM(written, score=prefers({"banana": -0.1, "OPEN": -3.0, "STOP": -5.0}))
+    task = VisualQA(llm, SceneTokenizer(text=text), 2, progress=False, selection="random")
+    return task.fit([picture(0)], "what animal is this?", ["dog"])
+
+
+def test_a_question_about_text_is_answered_by_what_was_read() -> None:
+    task = _reading({1: ("STOP", "OPEN")})
+    (found,) = task.answers([picture(1)], "what does the sign say?")
+    assert (found.text, found.method, found.calibrated) == ("OPEN", "fused", False)
+    assert set(found.probabilities or {}) == {"STOP", "OPEN"}
+    (other,) = task.answers([picture(1)], "what animal is this?")
+    assert not {"STOP", "OPEN"} & set(other.probabilities or {})
+
+
+def test_where_nothing_was_read_a_question_about_text_is_answered_as_any_other() -> None:
+    (found,) = _reading({}).answers([picture(1)], "what does the sign say?")
+    assert found.text == "banana"
+
+
 def test_where_nobody_knows_a_candidate_there_is_no_answer() -> None:
     task = VisualQA(FakeLLM("", score=prefers({})), SceneTokenizer(), 2, progress=False, errors="return").fit()
     (found,) = task.answers([[]], ["what is this?"])
