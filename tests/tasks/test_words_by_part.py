@@ -13,6 +13,7 @@ from PIL import Image
 from icl_vision import FewShotClassifier, ImageTokenizer
 from icl_vision.errors import ArtefactError, UntrustedNameError
 from icl_vision.evaluation.few_shot.baselines import words_prototype
+from icl_vision.image_words import ImageWords
 from icl_vision.tokenizers.describe.tokenizer import DescribePhoto
 from icl_vision.tokenizers.words_cache import CachedTokenizer, WordsCache
 
@@ -52,6 +53,33 @@ def test_a_classifier_takes_them(tokenizer: DescribePhoto, selection: str, k: in
     assert set(found) <= set(COLOURS) and len(found) == 3
     line = clf.examples_[0].text
     assert line.startswith("what: ") and "; said: " in line and "; colours: " in line and "\n" not in line
+
+
+def test_the_names_of_parts_are_no_words_of_a_picture(folder: Path) -> None:
+    """Each word is scored once after every example, and nothing else of the line that a prompt shows."""
+    reader = tiny_describe.Reader('say "what: OPEN"')
+    tokenizer = DescribePhoto(
+        folder, providers="cpu", threads=1, parts=("what", "said", "where", "text"), reader=reader
+    )
+    images, labels = pictures(1)
+    clf = FewShotClassifier("fake", tokenizer, k=3, ensemble="examples").fit(images, labels)
+    (words,) = tokenizer.encode(images[:1], 3)
+    assert isinstance(words, ImageWords) and {"top", "left"} & set(words.words("where"))
+    known = [*words.words("what"), *words.words("said")]
+    known += [word for word, chance in zip(words.words("where"), words.chances("where"), strict=True) if chance]
+    known += ["say", '"what:', 'OPEN"']
+    asked = [continuation for _, continuation in clf.prompt_for(images[0]).pairs]
+    assert asked == [" " + word for word in dict.fromkeys(known)] * 3
+    assert "what: " in clf.prompt_for(images[0]).pairs[0][0].text, "examples are shown as they read"
+    clf.classify(images[0])
+    calls = clf.llm_.calls  # type: ignore[attr-defined]  # the fake's
+    assert [call.settings["continuation"] for call in calls if call.kind == "score"] == asked
+
+
+def test_in_one_prompt_they_are_scored_as_the_line_they_are(tokenizer: DescribePhoto) -> None:
+    images, labels = pictures(1)
+    clf = FewShotClassifier("fake", tokenizer, k=3, ensemble=None, scoring="channel").fit(images, labels)
+    assert {continuation for _, continuation in clf.prompt_for(images[0]).pairs} == {" " + clf.examples_[0].text}
 
 
 def test_saved_and_loaded(folder: Path, tmp_path: Path) -> None:

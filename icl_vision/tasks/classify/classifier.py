@@ -409,7 +409,7 @@ class FewShotClassifier(Task[FittedClassifier]):
     def prompt_for(self, image: ImageSource) -> Inquiry:
         """What would be sent to the LLM about this image; ``print`` shows it. Nothing is sent."""
         pyramid, fitted = self._pyramid_of(image), self.fitted
-        return fitted.asker.inquiry(fitted.shown_for(pyramid), fitted.tokenizer.to_text(pyramid))
+        return fitted.asker.inquiry(fitted.shown_for(pyramid), fitted.text_of(pyramid))
 
     def _pyramid_of(self, image: ImageSource) -> TokenPyramid:
         fitted = self.ready()

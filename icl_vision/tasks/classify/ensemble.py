@@ -14,6 +14,9 @@ given the example's prompt (a bag: their order is the tokenizer's, not the image
 
     log P(words | label) = sum over w of log( 1/m * sum over i of P(w | prompt i) )
 
+Of words by part the words alone are scored: the parts' names, marks and quotes, which an example's prompt shows, say
+nothing of the image (``asked_words``).
+
 Measured in docs/few-shot-scoring.md.
 """
 
@@ -26,6 +29,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from icl_vision.contracts import Prompt
+from icl_vision.image_words import ImageWords
+from icl_vision.pyramid import TokenPyramid
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
 
@@ -65,6 +70,20 @@ class Ensemble:
         # A text of nothing but spaces (an empty ASCII picture) has no words, and still needs an answer.
         bag = composed(words).split() or [words]
         return tuple((prompt, " " + word) for prompt in self.prompts for word in bag)
+
+
+def asked_words(pyramid: TokenPyramid, text: str) -> str:
+    """What of an image an ensemble scores, the words parted by spaces: ``text``, but of words by part each word once,
+    those with the probability 0 left out (names of regions), then the words of what was read in the image.
+
+    text: the image's words as a prompt shows them.
+    """
+    if not isinstance(pyramid, ImageWords):
+        return text
+    chances = pyramid.probabilities or (1.0,) * pyramid.k
+    words = [word for word, chance in zip(pyramid.words(), chances, strict=True) if chance > 0]
+    words += [word for string in pyramid.text for word in string.split()]
+    return " ".join(dict.fromkeys(words)) or " ".join(pyramid.words())
 
 
 def pool(logprobs: Sequence[float], shown: Sequence[str], labels: Sequence[str]) -> tuple[float, ...]:

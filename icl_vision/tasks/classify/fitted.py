@@ -34,7 +34,7 @@ from icl_vision.tasks.base import Fitted
 from icl_vision.tasks.classify import calibrating, scoring
 from icl_vision.tasks.classify import scoring as ladder
 from icl_vision.tasks.classify import selection as choosing
-from icl_vision.tasks.classify.ensemble import Ensemble
+from icl_vision.tasks.classify.ensemble import Ensemble, asked_words
 from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 from icl_vision.tasks.classify.scoring import Shown
 from icl_vision.tasks.classify.selection import Support, SupportExample
@@ -366,7 +366,8 @@ class FittedClassifier(Fitted):
         alone = ladder.choose_ensemble(params["ensemble"], method, llm.profile)
         likely: tuple[str, ...] = ()
         if alone and getattr(llm, "learns_words", False):
-            words = likely_words(tokenizer, params["k"], (example.text for example in examples))
+            own = (asked_words(example.pyramid, example.text) for example in examples)
+            words = likely_words(tokenizer, params["k"], own)
             likely = tuple(dict.fromkeys(map(composed, words)))
         asker = Asker(
             llm=llm,
@@ -429,6 +430,11 @@ class FittedClassifier(Fitted):
         assert self.asker.shared is not None  # all share one unless selection="nearest"
         return self.asker.shared
 
+    def text_of(self, pyramid: TokenPyramid) -> str:
+        """An image's words as the LLM is asked about them."""
+        text = self.tokenizer.to_text(pyramid)
+        return asked_words(pyramid, text) if self.alone else text
+
     def lot(self, words: Sequence[TokenPyramid | Exception]) -> Lot:
         """The images that have these words, by the prompt they share."""
         groups: dict[str, Together] = {}
@@ -438,7 +444,7 @@ class FittedClassifier(Fitted):
                 # By what is sent, so that images for which "nearest" chose the same examples share a prefix after all.
                 group = groups.setdefault(prepared.context, Together(prepared))
                 group.numbers.append(number)
-                group.texts.append(self.tokenizer.to_text(pyramid))
+                group.texts.append(self.text_of(pyramid))
         return Lot(self, list(words), [*groups.values()])
 
     def run_config(self, calibration: ProbabilityMap | None, *, on_unknown: str) -> dict[str, Any]:
@@ -447,7 +453,7 @@ class FittedClassifier(Fitted):
         prepared = asker.shared or self.shown(choosing.first_of_each(support, params["shots"]))
         examples = [[example.label, example.text] for example in support]
         # A prompt with everything in it: template, induction, order, repeats.
-        prompt = str(asker.inquiry(prepared, support[0].text))
+        prompt = str(asker.inquiry(prepared, self.text_of(support[0].pyramid)))
         return {
             "llm": str(getattr(self.llm, "identity", self.llm.profile.name)),
             "tokenizer": {"name": self.tokenizer.name, "hash": fingerprint(self.tokenizer)},
