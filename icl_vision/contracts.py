@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 ScoringMethod = Literal["channel", "direct", "constrained", "parse"]
 """How a label was chosen: noisy channel, direct likelihood, constrained output, tolerant parse."""
 
-AnswerMethod = Literal["fused", "choices", "constrained", "parsed", "greedy"]
-"""How an answer was found: by what the LLM and the picture's words say of each candidate together; by the LLM's scores
-of given choices; written by an LLM that could write nothing but a choice; a choice looked for in what it wrote; written
-freely, up to the line's end."""
+AnswerMethod = Literal["fused", "read", "choices", "constrained", "parsed", "greedy"]
+"""How an answer was found: by what the LLM and the picture's words say of each candidate together; taken from the text
+that was read in the picture; by the LLM's scores of given choices; written by an LLM that could write nothing but a
+choice; a choice looked for in what it wrote; written freely, up to the line's end."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -266,7 +266,7 @@ def _words(layers: Sequence[Sequence[str]]) -> str:
 
 
 def _answer(answer: Answer, keep: Keep) -> tuple[str, dict[str, Any]]:
-    text = answer.text
+    text = read_text([answer.text])[0] if answer.method == "read" else answer.text
     if answer.probability is not None:
         raw = "" if answer.calibrated else ", not calibrated"
         text += f" (confidence {answer.probability:.2f}{raw})"

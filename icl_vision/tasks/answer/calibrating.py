@@ -113,7 +113,9 @@ def map_of(answers: Sequence[Answer], references: Sequence[Sequence[str]], llm: 
     Raises:
         CapabilityError: an answer has no probabilities.
     """
-    if any(answer.probabilities is None for answer in answers):
+    # (What was read in a picture has none, and takes none from the others.)
+    told = [(answer, known) for answer, known in zip(answers, references, strict=True) if answer.method != "read"]
+    if not told or any(answer.probabilities is None for answer, _ in told):
         methods = sorted({str(answer.method) for answer in answers if answer.probabilities is None})
         raise CapabilityError(
             f"answers found by {', '.join(map(repr, methods))} have no probabilities to calibrate; use an LLM that "
@@ -121,8 +123,7 @@ def map_of(answers: Sequence[Answer], references: Sequence[Sequence[str]], llm: 
         )
     # Since probabilities are scores up to a constant, their logarithms fit the same map. One candidate alone is certain
     # whatever the temperature, and says nothing.
-    told = [(answer, known) for answer, known in zip(answers, references, strict=True)
-            if len(answer.probabilities or ()) > 1]  # fmt: skip
+    told = [(answer, known) for answer, known in told if len(answer.probabilities or ()) > 1]
     scores = [
         [math.log(max(share, UNDERFLOWED)) for share in (answer.probabilities or {}).values()] for answer, _ in told
     ]

@@ -9,11 +9,13 @@ import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
+from icl_vision.tasks.answer.answered import MOST_ANSWER
 from icl_vision.tasks.answer.reading import (
     COLOURS,
     NO,
     NUMBERS,
     YES,
+    asks_for_all_text,
     distinct,
     is_number,
     kind_of,
@@ -67,6 +69,16 @@ def candidates(
              if chance > 0 and word not in EMPTY and word not in NUMBERS and word not in COLOURS]  # fmt: skip
     likeliest = sorted(named, key=lambda word: -chances[word])[:most]
     return distinct([*known, *mine, *likeliest])
+
+
+def read_as_answers(question: str | None, strings: Sequence[str]) -> list[str]:
+    """What of the text that was read in the pictures can be answered.
+
+    All of it, in its order, where the question is about the picture or its sign as such: the lines of a sign are
+    strings of their own. Where it names a thing, each string by itself.
+    """
+    whole = " ".join(strings)
+    return [whole] if asks_for_all_text(question) and len(whole) <= MOST_ANSWER else [*strings]
 
 
 def speaks(question: str | None) -> bool:

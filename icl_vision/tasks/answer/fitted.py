@@ -224,6 +224,10 @@ class FittedAnswering(Fitted):
             PromptError: words that must not enter a prompt. CapabilityError: choices the LLM cannot choose among.
         """
         way = self.way(query.choices, max_tokens)
+        # (Choices bind, and who asks for a method by name gets it.)
+        asked = query.choices is None and self.params.get("scoring") == "auto" and asks_for_text(query.question)
+        if way.method == "fused" and asked and strings_in(query.pictures):
+            way = replace(way, method="read")
         shown = tuple(self.reader.shown(seen, query.question) for seen in query.pictures)
         if self.closeness is None:
             rows = self.selection.random(self.examples)
@@ -285,7 +289,7 @@ class FittedAnswering(Fitted):
             evidence(query.pictures),
             tuple(answers),
             NOTHING if any(isinstance(seen, Described) for seen in query.pictures) else self.rates,
-            read=strings_in(query.pictures) if asks_for_text(query.question) else (),
+            strings_in(query.pictures) if posed.way.method == "read" else (),
         )
 
     # Windows and plans.
@@ -363,20 +367,16 @@ class FittedAnswering(Fitted):
     def _expected(self, posed: Posed) -> list[Inquiry]:
         dialogue = self.dialogue(posed)
         first = dialogue.first()
-        if posed.way.method == "choices":
+        if posed.way.method in ("choices", "read"):
             return [first]
         if posed.way.method != "fused":
             return [first, *(replace(first, pairs=((prompt, ""),)) for prompt in posed.prompts[1:])]
-        offered = (
-            posed.query.choices
-            or dialogue.read
-            or candidates(
-                posed.query.question,
-                dialogue.chances,
-                dialogue.answers,
-                "answer",
-                **({} if posed.way.bags else {"most": MOST_WITHOUT_BAGS}),
-            )
+        offered = posed.query.choices or candidates(
+            posed.query.question,
+            dialogue.chances,
+            dialogue.answers,
+            "answer",
+            **({} if posed.way.bags else {"most": MOST_WITHOUT_BAGS}),
         )
         after = [(prompt, " " + text) for prompt in posed.prompts for text in offered]
         if not posed.way.bags:

@@ -35,7 +35,11 @@ _WHETHER = re.compile(
 )
 _COUNT = re.compile(r"\bhow many\b|\bwhat (?:is the )?number of\b|\bcount the\b")
 _COLOUR = re.compile(r"\b(?:what|which)\b[^?]*\bcolou?rs?\b|^colou?r\b")
-_TEXT = re.compile(r"\b(?:says?|said|reads?|written|spells?|spelled|text|letters|words)\b")
+_TEXT = re.compile(
+    r"\bwh(?:at|ich)\b[^?]*\b(?:says?|said|reads?|written|spells?|spelled|printed|engraved)\b"
+    r"|\b(?:what|which|the) (?:text|letters?|words?|writing|inscription)\b|^read\b"
+)
+_ALL_TEXT = re.compile(r"\b(?:it|(?:the|this) (?:sign|text|writing|inscription|picture|image|photo|photograph))\b")
 _OR = re.compile(r"\bor\b")
 
 
@@ -52,8 +56,14 @@ def kind_of(question: str | None) -> str:
 
 
 def asks_for_text(question: str | None) -> bool:
-    """Whether an English question asks for text that stands in the picture, as "what does it say?" does."""
+    """Whether an English question asks for text that stands in the picture, as "what does it say?" does: by its wording
+    alone, so that "what brand is it?", which a thing's looks may answer as well, does not."""
     return kind_of(question) == "open" and _TEXT.search(fold(question or "")) is not None
+
+
+def asks_for_all_text(question: str | None) -> bool:
+    """Whether a question that asks for text names no thing that it stands on: "what does it say?", "read the sign"."""
+    return _ALL_TEXT.search(fold(question or "")) is not None
 
 
 def is_number(text: str) -> bool:

@@ -12,8 +12,10 @@ Among given choices (``scoring="auto"`` takes the first that the LLM allows):
 Without:
 
 - "fused": the candidate with the highest log P(candidate | prompt) + weight * log P(candidate | picture), see
-  ``candidates``. The prompt shows no words of the pictures then: what they say comes in by the second term. Where a
-  question asks for text and some was read in the pictures, the candidates are what was read.
+  ``candidates``. The prompt shows no words of the pictures then: what they say comes in by the second term.
+- "read": where a question asks for text and some was read in the pictures (``scoring="auto"`` alone): all that was
+  read, or, where the question names a thing, the string that the LLM, shown all of them, holds likeliest. It has no
+  probability: the LLM's shares say which string is meant, not whether it was read rightly, and one alone is certain.
 - "greedy": what the LLM writes, shown the words, up to the line's end.
 
 Of several prompts (an ensemble) scores are averaged; of written answers the one with the highest mean log-probability
@@ -38,7 +40,7 @@ from icl_vision.probabilities import ProbabilityMap
 from icl_vision.probabilities.maps import softmax
 from icl_vision.spelling import composed
 from icl_vision.tasks.answer.answered import MOST_ANSWER, MOST_CAPTION
-from icl_vision.tasks.answer.candidates import MOST_WORDS, candidates, log_vision, speaks
+from icl_vision.tasks.answer.candidates import MOST_WORDS, candidates, log_vision, read_as_answers, speaks
 from icl_vision.tasks.answer.reading import first_line, in_known_spelling, normal_form, short_answer
 
 AnswerScoring = Literal["auto", "fused", "direct", "greedy", "constrained", "parse"]
@@ -112,7 +114,7 @@ class Dialogue:
 
     prompts: one, or several of an ensemble. choices: what may be answered, None where that is open. chances: what the
     pictures say of words. answers: of the examples shown, whose spelling an answer takes. rates: how probable words
-    are of any picture, where that is known. read: text that was read in the pictures, where the question asks for it.
+    are of any picture, where that is known. read: text that was read in the pictures, for "read".
     """
 
     way: Way
@@ -139,6 +141,9 @@ class Dialogue:
             assert self.choices is not None  # choose_method saw to it
             self.offered = tuple(map(composed, self.choices))
             return self._scored(range(len(self.offered)), TERMINATOR)
+        if self.way.method == "read":
+            self.offered = tuple(map(composed, read_as_answers(self.question, self.read)))
+            return self._scored(range(len(self.offered)), TERMINATOR)
         return self._writes(0)
 
     def then(self, reply: Reply | Exception) -> Inquiry | None:
@@ -146,7 +151,7 @@ class Dialogue:
         method = self.way.method
         if isinstance(reply, Reply):
             self.usage += reply.usage
-        if method == "choices":
+        if method in ("choices", "read"):
             return None
         if self.scores is not None or self.offered:
             return self._rated(reply)
@@ -164,7 +169,7 @@ class Dialogue:
             else:
                 most = MOST_WORDS if self.way.bags else MOST_WITHOUT_BAGS
                 found = candidates(self.question, self.chances, self.answers, own, most)
-                self.offered = tuple(map(composed, self.read or found))
+                self.offered = tuple(map(composed, found))
                 if not self.offered:
                     return None  # nobody knows of any: that the LLM wrote nothing stands
             return self._scored(range(len(self.offered)), "" if self.way.bags else TERMINATOR)
@@ -215,8 +220,9 @@ class Dialogue:
         if self.scores is not None:
             # Those not asked with their line's end could only have lost by it.
             scores = np.where(np.isin(np.arange(len(scores)), places), scores, np.minimum(scores, scores[best]))
-        if self.read and self.choices is None:
-            calibration = None  # a map is fitted to what vision and the LLM say of words, which these are not
+        if self.way.method == "read":
+            note = "text in the picture" + (f", one of {len(self.offered)}" if len(self.offered) > 1 else "")
+            return Answer(self.offered[best], (), None, "read", note=note)
         shares = softmax(scores) if calibration is None else calibration(scores)
         order = sorted(range(len(scores)), key=lambda place: (place != best, -shares[place], place))
         given = self.choices if self.choices is not None else self.offered
@@ -233,8 +239,6 @@ class Dialogue:
     def _weighed(self, logs: npt.NDArray[np.float64], places: Sequence[int]) -> npt.NDArray[np.float64]:
         if self.way.method != "fused" or not self.chances or not (self.choices is not None or speaks(self.question)):
             return logs
-        if self.read and self.choices is None:
-            return logs  # all were read alike, and vision's words say nothing of them
         vision = [log_vision(self.offered[place], self.chances, self.rates) for place in places]
         return np.asarray(logs + self.way.weight * np.asarray(vision), dtype=np.float64)
 

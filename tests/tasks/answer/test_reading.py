@@ -7,9 +7,11 @@ import math
 import pytest
 
 from icl_vision.tasks.answer.answered import most_central, most_usual
-from icl_vision.tasks.answer.candidates import FLOOR, candidates, log_vision, speaks
+from icl_vision.tasks.answer.candidates import FLOOR, candidates, log_vision, read_as_answers, speaks
 from icl_vision.tasks.answer.reading import (
     COLOURS,
+    asks_for_all_text,
+    asks_for_text,
     distinct,
     first_line,
     in_known_spelling,
@@ -122,3 +124,36 @@ def test_what_vision_says() -> None:
 def test_which_reference_is_shown() -> None:
     assert most_usual(["b", "a", "A"]) == "a" and most_usual(["b", "a"]) == "b"
     assert most_central(["x", "a dog runs", "the dog runs", "a dog runs"]) == "a dog runs"
+
+
+@pytest.mark.parametrize(
+    ("question", "asks", "all_of_it"),
+    [
+        ("What does it say?", True, True),
+        ("what does the sign read", True, True),
+        ("What is written in this picture?", True, True),
+        ("Read the sign", True, True),
+        ("What does the licence plate say?", True, False),
+        ("What does the street sign say?", True, False),
+        ("Which word is on the bus?", True, False),
+        ("What are the letters on the wall?", True, False),
+        ("What is the man reading?", False, False),
+        ("What brand is the camera?", False, False),
+        ("How many words are there?", False, False),
+        ("What colour are the letters?", False, False),
+        ("Is there any text?", False, False),
+        ("What animal is this?", False, False),
+        ("", False, False),
+        (None, False, False),
+    ],
+)
+def test_questions_that_ask_for_text(question: str | None, asks: bool, all_of_it: bool) -> None:
+    assert asks_for_text(question) is asks
+    assert not asks or asks_for_all_text(question) is all_of_it
+
+
+def test_what_was_read_as_answers() -> None:
+    assert read_as_answers("what does it say?", ["MIND THE", "STEP"]) == ["MIND THE STEP"]
+    assert read_as_answers("what does the bus say?", ["42", "BANK"]) == ["42", "BANK"]
+    long = ["x" * 80, "y" * 80, "z" * 80]
+    assert read_as_answers("what does it say?", long) == long, "too long for an answer: string by string"

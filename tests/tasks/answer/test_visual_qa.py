@@ -546,19 +546,60 @@ def test_probabilities_are_calibrated_by_questions_of_ones_own(tmp_path: Path) -
     assert fitted(llm).fit().probability_map_ is None
 
 
-def _reading(text: Any, written: str = " banana") -> VisualQA:
+def _reading(text: Any, written: str = " banana", **options: Any) -> VisualQA:
     llm = FakeLLM(written, score=prefers({"banana": -0.1, "OPEN": -3.0, "STOP": -5.0}))
-    task = VisualQA(llm, SceneTokenizer(text=text), 2, progress=False, selection="random")
+    task = VisualQA(llm, SceneTokenizer(text=text), 2, progress=False, **options)
     return task.fit([picture(0)], "what animal is this?", ["dog"])
 
 
 def test_a_question_about_text_is_answered_by_what_was_read() -> None:
     task = _reading({1: ("STOP", "OPEN")})
-    (found,) = task.answers([picture(1)], "what does the sign say?")
-    assert (found.text, found.method, found.calibrated) == ("OPEN", "fused", False)
-    assert set(found.probabilities or {}) == {"STOP", "OPEN"}
+    (found,) = task.answers([picture(1)], "what does the bus say?")
+    assert (found.text, found.method, found.note) == ("OPEN", "read", "text in the picture, one of 2"), (
+        "the LLM chooses"
+    )
+    assert (found.probability, found.probabilities, found.calibrated) == (None, None, False)
+    asked = [call for call in task.llm_.calls if call.kind == "score"]  # type: ignore[attr-defined]  # the fake's
+    assert [call.settings["continuation"] for call in asked] == [" STOP", " OPEN"] and len(task.llm_.calls) == 2  # type: ignore[attr-defined]  # the fake's
+    assert 'text in the picture: "STOP" "OPEN"\nQ: what does the bus say?\nA:' in asked[0].prompt.text
     (other,) = task.answers([picture(1)], "what animal is this?")
-    assert not {"STOP", "OPEN"} & set(other.probabilities or {})
+    assert other.method == "fused" and not {"STOP", "OPEN"} & set(other.probabilities or {})
+
+
+@pytest.mark.parametrize("question", ["what does it say?", "What is written on the sign?", "read the text"])
+def test_of_a_question_that_names_no_thing_all_that_was_read_is_the_answer(question: str) -> None:
+    (found,) = _reading({1: ("STOP", "HERE")}).answers([picture(1)], question)
+    assert (found.text, found.method, found.note) == ("STOP HERE", "read", "text in the picture")
+
+
+def test_who_names_a_method_or_choices_gets_them_whatever_was_read() -> None:
+    read = {1: ("STOP", "OPEN")}
+    (fused,) = _reading(read, scoring="fused").answers([picture(1)], "what does it say?")
+    (greedy,) = _reading(read, scoring="greedy").answers([picture(1)], "what does it say?")
+    assert (fused.method, greedy.method, greedy.text) == ("fused", "greedy", "banana")
+    (chosen,) = _reading(read).answers([picture(1)], "what does it say?", choices=["STOP", "GO"])
+    assert (chosen.text, chosen.method) == ("STOP", "choices")
+
+
+def test_a_plan_expects_a_question_about_text_to_be_asked_as_it_is() -> None:
+    read = {1: ("STOP", "OPEN")}
+    task = VisualQA(DryLLM(FakeLLM()), SceneTokenizer(text=read), 2, progress=False)
+    plan = task.fit([picture(0)], "what animal is this?", ["dog"]).plan([picture(1)], "what does the bus say?")
+    asked = _reading(read)
+    (found,) = asked.answers([picture(1)], "what does the bus say?")
+    assert plan.facts["methods"] == ["read"] and plan.usage.requests == found.usage.requests == 2
+
+
+def test_text_that_was_read_calibrates_nothing() -> None:
+    llm = FakeLLM(" x", score=prefers({"cat": -0.1, "dog": -0.3}))
+    plain = fitted(llm).calibrate_probabilities([picture(1)] * 50, "what is it?", ["cat", "dog"] * 25)
+    task = fitted(llm, SceneTokenizer(text={3: ("STOP",)}))
+    pictures, asked = [picture(1)] * 50 + [picture(3)], ["what is it?"] * 50 + ["what does it say?"]
+    task.calibrate_probabilities(pictures, asked, ["cat", "dog"] * 25 + ["STOP"])
+    assert task.probability_map_ is not None and plain.probability_map_ is not None
+    assert task.probability_map_.temperature == plain.probability_map_.temperature
+    with pytest.raises(CapabilityError, match="found by 'read' have no probabilities"):
+        task.calibrate_probabilities([picture(3)] * 50, "what does it say?", ["STOP"] * 50)
 
 
 def test_where_nothing_was_read_a_question_about_text_is_answered_as_any_other() -> None:
