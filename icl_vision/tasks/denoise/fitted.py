@@ -140,7 +140,8 @@ LEAK = "the context holds corrupted copies of the answer itself (the papers' pro
 class DenoisedImage:
     """One restored picture.
 
-    ``image``, ``condition`` and ``merged`` have the photograph's own shape, whatever square the tokenizer took it as.
+    ``image``, ``condition`` and ``merged`` have the photograph's own shape where the tokenizer squashed it into a
+    square; of a tokenizer that crops they are the middle that it took.
 
     decoded: from ``pyramid``, as the tokenizer makes it; None where ``error`` says why. puzzle: what was asked.
     drawing: every segment's words, changes and usage. decided: by layer, whose words they are. leaking: the context
