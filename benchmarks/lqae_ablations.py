@@ -1,7 +1,7 @@
 """The ablations of the LQAE paper at one small scale: what each piece brings, and whether its findings come back here.
 
     python benchmarks/lqae_ablations.py --data PHOTOS --test CLASS-FOLDERS --pretrained TAEF2 --bert BERT-TINY \\
-        --out FILE.json [--steps 110] [--seeds 0 1 2] [--only ROW ...]
+        --out FILE.json [--steps 110] [--limit 384] [--episodes 200] [--seeds 0 1 2] [--only ROW ...]
 
 One row is one change of the same model (64 words of 4,096 on 8 x 8, TAEF2 latents, a two-layer masked LM with its head,
 half of the words hidden, the first 50 steps past the text encoder), with the same pictures, seeds, steps and batch. A
@@ -65,7 +65,7 @@ class Pictures:
 
 BASE: tuple[str, ...] = (
     "model.grid=8", "model.dim=128", "model.width=64", "model.blocks=2", "model.decoder_blocks=2",
-    "model.mask=[0.5, 0.5]", "loss.mlm=0.001", "past_text=50", "remember=true", "data.workers=0", "data.limit=384",
+    "model.mask=[0.5, 0.5]", "loss.mlm=0.001", "past_text=50", "remember=true", "data.workers=0",
     "data.validation=64", "data.flip=false", f"batch={BATCH}", "optimiser.rate=2.0e-3", "ema.decay=0",
     "log.validate=100000", "log.grid=100000", "log.checkpoint=100000", "log.tensorboard=false",
 )  # fmt: skip
@@ -101,6 +101,15 @@ ROWS: dict[str, tuple[str, ...]] = {
     "straight-through at the decoder": ("model.straight_through=decoder",),
     # the words
     "256 words": ("model.grid=16",),
+    # what the words tell of a picture as a whole (ours)
+    "latents count alike": ("loss.even=10",),
+    "latents count half alike": ("loss.even=1",),
+    "gist .1": ("loss.gist=0.1",),
+    "gist .1, latents count alike": ("loss.gist=0.1", "loss.even=10"),
+    "32 directions": ("model.directions=32",),
+    "32 directions, latents count alike": ("model.directions=32", "loss.even=10"),
+    "6 directions, by distance": ("model.directions=6", "model.normalise=false"),
+    "entropy .005": ("loss.entropy=0.005",),
 }  # fmt: skip
 KEEP = (0.25, 0.5, 0.75)
 """Shares of the base row's words that are kept, the first ones in reading order; nothing is trained for these rows."""
@@ -119,6 +128,8 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="result file; trainings go into a folder beside it")
     parser.add_argument("--steps", type=int, default=110, help="steps of each training (default 110)")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of every row (default 0 1 2)")
+    parser.add_argument("--limit", type=int, default=384, help="photographs of each training (default 384)")
+    parser.add_argument("--episodes", type=int, default=EPISODES, help="of each number of ways (default 200)")
     parser.add_argument("--only", nargs="+", choices=ROWS, default=tuple(ROWS), help="some rows (default all)")
     options = parser.parse_args()
     work = options.out.with_suffix("")
@@ -129,10 +140,11 @@ def main() -> int:
         truth,
         frozen_of(truth, options.pretrained),
         max(1, len(truth) // PSNR_PICTURES),
-        {ways: draw_episodes(pictures, ways) for ways in WAYS},
+        {ways: draw_episodes(pictures, ways, options.episodes) for ways in WAYS},
     )
     settings = [
-        *BASE, f"text_encoder={options.bert}", f"pretrained={options.pretrained}", f"steps={options.steps}"
+        *BASE, f"data.limit={options.limit}", f"steps={options.steps}", f"text_encoder={options.bert}",
+        f"pretrained={options.pretrained}",
     ]  # fmt: skip
     # Seeds outside, so that a run that is cut has all rows at the seeds it has.
     for seed in options.seeds:
@@ -145,7 +157,7 @@ def main() -> int:
     return 0
 
 
-def draw_episodes(pictures: Sequence[Picture], ways: int) -> list[Episode]:
+def draw_episodes(pictures: Sequence[Picture], ways: int, episodes: int = EPISODES) -> list[Episode]:
     """Episodes: places of the support pictures (shots of each class), their labels, and the place of one query; drawn
     once for all rows and seeds. The query's class is drawn too: words that tell nothing must not be right by order."""
     random = np.random.default_rng(ways)
@@ -153,7 +165,7 @@ def draw_episodes(pictures: Sequence[Picture], ways: int) -> list[Episode]:
     for place, picture in enumerate(pictures):
         of_class.setdefault(picture.label or "", []).append(place)
     drawn = []
-    for _ in range(EPISODES):
+    for _ in range(episodes):
         classes = [str(name) for name in random.choice(sorted(of_class), ways, replace=False)]
         chosen = {name: random.choice(of_class[name], SHOTS + 1, replace=False).tolist() for name in classes}
         support = [(place, name) for name in classes for place in chosen[name][:SHOTS]]
@@ -240,8 +252,9 @@ def write(options: argparse.Namespace, work: Path, pictures: Sequence[Picture]) 
         table[row] = of_row(row, found, base[: len(found)])
         print(shown(row, table[row]), flush=True)
     facts = {
-        "steps": options.steps, "batch": BATCH, "seeds": options.seeds, "pictures": len(pictures),
-        "psnr_pictures": len(base[0]["psnr"]), "episodes": EPISODES, "shots": SHOTS,
+        "steps": options.steps, "batch": BATCH, "photographs": options.limit, "seeds": options.seeds,
+        "pictures": len(pictures),
+        "psnr_pictures": len(base[0]["psnr"]), "episodes": options.episodes, "shots": SHOTS,
     }  # fmt: skip
     document = _common.header() | facts | {"rows": table}
     _common.write(options.out, document)

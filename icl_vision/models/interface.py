@@ -106,8 +106,10 @@ class Decoder(nn.Module):
         """What ``compared`` should give, from the encoder's features of the same images."""
         raise UsageError(f"{type(self).__name__} has no latents to be trained on: set model.train_on to pixels")
 
-    def measure(self, features: Tensor) -> None:
-        """Set, from features of some images, how much each latent matters; nothing to do where there are none."""
+    def measure(self, features: Tensor, even: float = 0.0) -> None:
+        """Set, from features of some images, how much each latent matters; nothing to do where there are none.
+
+        even: 0 counts latents for what they matter to pixels; the larger, the more alike all of them count."""
 
     def load_pretrained(self, taef2_folder: str | os.PathLike[str]) -> None:
         """Put published weights into frozen parts, in place; nothing to do where there are none."""

@@ -66,6 +66,11 @@ class LqaeTrainConfig(TrainConfig):
             )
         if self.text_encoder is not None and text is None:
             raise UsageError("text_encoder gives weights to model.text, which is null: set model.text too, or neither")
+        if self.loss.even and self.model.train_on != "latents":
+            raise UsageError(
+                f"loss.even {self.loss.even:g} weighs latents, which model.train_on {self.model.train_on} does not "
+                "compare: set it to 0, or model.train_on to latents"
+            )
         if self.past_text and text is None:
             raise UsageError("past_text leaves out a text encoder, and model.text is null: set past_text to 0")
 
@@ -100,7 +105,7 @@ class LqaeStep(TrainingStep):
 
     def measure(self, images: Tensor) -> None:
         if self.model.config.train_on == "latents":
-            measure_latents(self.model.encoder, self.model.decoder, images)
+            measure_latents(self.model.encoder, self.model.decoder, images, self.loss.even)
 
 
 def build_model(config: LqaeTrainConfig, codebook: Codebook | None) -> LQAE:

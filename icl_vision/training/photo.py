@@ -38,10 +38,10 @@ def taef2_folder(pretrained: str | None) -> str:
     return pretrained
 
 
-def measure_latents(encoder: Encoder, decoder: Decoder, images: Tensor) -> None:
+def measure_latents(encoder: Encoder, decoder: Decoder, images: Tensor, even: float = 0.0) -> None:
     """For training on latents: how much each of them matters to a pixel. images: held-out ones [N, C, S, S], N may be
-    0."""
+    0. even: see ``Decoder.measure``."""
     if not len(images):
         logger.warning("no image is held out to measure the latents' metric with: all their channels count alike")
         return
-    decoder.measure(encoder.features(images))
+    decoder.measure(encoder.features(images), even)

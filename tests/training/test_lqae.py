@@ -192,6 +192,10 @@ def test_weights_of_a_text_encoder_must_be_of_the_codebooks_table(
             "model.text, which is null",
         ),
         ({"data": {"flip": True}}, "remember"),
+        (
+            {"model": {"train_on": "pixels"}, "loss": {"even": 1}},
+            "weighs latents, which model.train_on pixels does not",
+        ),
         ({"past_text": -1}, "past_text"),
         ({"loss": {"mlm": -1}}, "mlm"),
     ],
@@ -216,5 +220,7 @@ def test_a_photo_net_needs_taef2(lqae: Make, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in shipped_configs() if name.startswith("lqae")])
 def test_a_shipped_configuration_is_of_this_family(name: str) -> None:
-    config = load_config(name, ["pretrained=taef2", "text_encoder=bert"])
+    config = load_config(name, ["pretrained=taef2"])
     assert isinstance(config, LqaeTrainConfig)
+    if config.model.text is not None:
+        assert isinstance(load_config(name, ["pretrained=taef2", "text_encoder=bert"]), LqaeTrainConfig)

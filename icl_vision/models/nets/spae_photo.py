@@ -171,12 +171,13 @@ class PhotoDecoder(Decoder):
         return torch.einsum("bchw,cd->bdhw", latents.float(), self.metric)
 
     @torch.no_grad()
-    def measure(self, features: Tensor) -> None:
+    def measure(self, features: Tensor, even: float = 0.0) -> None:
         """Set ``metric`` from TAEF2's decoder D at the latents in these features [B,32 or more,H,W], in place.
 
         With D's change J e_i when channel i of every position moves a little, up or down at random (so that positions
         do not mix): metric metric^T = E[(J e_i) . (J e_j)], summed over a position's own pixels, times 32 by their
-        number, so that a mean square of 32 coordinates is a mean square of pixels.
+        number, so that a mean square of 32 coordinates is a mean square of pixels. even times the mean of that matrix's
+        eigenvalues is added to each, and all are made smaller, so that their sum stays.
         """
         latents = features[:, :LATENT_CHANNELS]
         step = 0.1
@@ -191,6 +192,7 @@ class PhotoDecoder(Decoder):
         all_changes = torch.stack(changes)
         gram = all_changes @ all_changes.T * (LATENT_CHANNELS / base.numel())
         values, vectors = torch.linalg.eigh(gram.double())
+        values = (values + even * values.mean()) / (1 + even)
         self.metric.copy_((vectors * values.clamp(min=0).sqrt()).float())
 
     def load_pretrained(self, taef2_folder: str | os.PathLike[str]) -> None:
