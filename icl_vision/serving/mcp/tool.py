@@ -5,11 +5,11 @@ Knows: names, schemas, refusals in words for a model. Refuses to know: the SDK, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from icl_vision import checks
 from icl_vision.errors import RequestRefusedError
 from icl_vision.tasks.tools import shortened
 
@@ -56,12 +56,12 @@ class Argument:
         """The value, checked. Raises RequestRefusedError."""
         if self.kind == "integer":
             # A model's JSON may say 5.0 where it means 5.
-            whole = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not whole or value != int(value) or not self.least <= value <= self.most:
+            whole = checks.as_whole(int(value) if isinstance(value, float) and value.is_integer() else value)
+            if whole is None or not self.least <= whole <= self.most:
                 raise RequestRefusedError(
                     f"{self.name} must be a whole number from {self.least:,} to {self.most:,}; got {shown(value)}"
                 )
-            return int(value)
+            return whole
         if not isinstance(value, str):
             raise RequestRefusedError(f"{self.name} must be a text; got {shown(value)}")
         if self.choices and value not in self.choices:
@@ -145,5 +145,5 @@ class McpTool:
 
 def shown(value: object) -> str:
     """A refused value as one short printable piece of a message."""
-    text = repr(value[: _SHOWN + 1]) if isinstance(value, str) else repr(value)
+    text = repr(value[: _SHOWN + 1]) if isinstance(value, str) else checks.shown(value)
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "..."

@@ -211,6 +211,9 @@ async def test_line_ends_in_base64_are_no_fault(world: Any, picture: Any) -> Non
         ("tokenize_folder", {"folder": ".", "out": "a.jsonl", "k": 0}, "k must be a whole number"),
         ("tokenize_folder", {"folder": ".", "out": "a.jsonl", "k": 1.5}, "k must be a whole number"),
         ("tokenize_folder", {"folder": ".", "out": "a.jsonl", "k": True}, "k must be a whole number"),
+        ("tokenize_folder", {"folder": ".", "out": "a.jsonl", "k": 10**400}, "k must be a whole number"),
+        ("tokenize_folder", {"folder": ".", "out": "a.jsonl", "k": [[[{}]]]}, "k must be a whole number"),
+        ("tokenize_folder", {"folder": ".", "out": "a.jsonl", "k": "5"}, "k must be a whole number"),
         ("tokenize_folder", {"folder": ".", "out": "a.jsonl", "k": 500}, "gives 1 to 64 words"),
     ],
 )
