@@ -139,7 +139,12 @@ class Access:
         origins = _values(headers, b"origin")
         if len(origins) != 1 or origins[0].lower() not in self.origins:
             return []
-        return [(b"access-control-allow-origin", origins[0].encode("latin-1")), (b"vary", b"Origin")]
+        return [
+            (b"access-control-allow-origin", origins[0].encode("latin-1")),
+            # The page may read our own headers too: a session's id (MCP), what was converted (the proxy).
+            (b"access-control-expose-headers", b"*"),
+            (b"vary", b"Origin"),
+        ]
 
     def preflight(self, method: str, headers: Headers) -> Headers | None:
         """The headers that answer a browser's question beforehand; None where it is none or its page is not allowed."""

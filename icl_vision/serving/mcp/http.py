@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from mcp.server.transport_security import TransportSecuritySettings
 
-from icl_vision.errors import UsageError
-from icl_vision.serving.hosts import Access, Guarded
+from icl_vision.errors import RequestRefusedError, UsageError
+from icl_vision.serving.bodies import GONE, read_body
+from icl_vision.serving.hosts import Access, Application, Guarded, Message, Receive, Scope, Send, refuse
 
 if TYPE_CHECKING:
     from mcp.server import Server
@@ -24,12 +25,15 @@ PATH = "/mcp"
 MOST_SESSIONS = 256
 """Clients of earlier protocols, which keep a session each."""
 
+MOST_CONNECTIONS = 512
+"""Connections at once; further ones are told to come again (503)."""
+
 IDLE_SECONDS = 1800.0
 """After which a session that nothing is asked in is forgotten."""
 
 
 def http_app(server: Server[Any], access: Access, limits: Limits) -> Guarded:
-    """An ASGI application at ``PATH`` that lets in what ``access`` does. limits: of these, ``body`` is meant."""
+    """An ASGI application at ``PATH`` that lets in what ``access`` does. limits: of a request's body."""
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         max_request_body_size=limits.body,
@@ -38,7 +42,33 @@ def http_app(server: Server[Any], access: Access, limits: Limits) -> Guarded:
         # Who may ask is decided before, in one way for the proxy too.
         transport_security=TransportSecuritySettings(enable_dns_rebinding_protection=False),
     )
-    return Guarded(app, access)
+    return Guarded(_Whole(app, limits), access)
+
+
+class _Whole:
+    """An ASGI application that gets a request when its body is there; the SDK would wait for it for ever."""
+
+    def __init__(self, app: Application, limits: Limits) -> None:
+        self._app = app
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(scope["headers"], receive, self._limits)
+        except RequestRefusedError as error:
+            if error.status != GONE:
+                await refuse(send, error)
+            return
+        waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def received() -> Message:
+            return waiting.pop() if waiting else await receive()  # (what comes then is that the client hangs up)
+
+        await self._app(scope, received, send)
 
 
 def run_http(app: Guarded, host: str, port: int, ready: Callable[[int], None]) -> None:
@@ -60,7 +90,16 @@ def run_http(app: Guarded, host: str, port: int, ready: Callable[[int], None]) -
         raise UsageError(f"host and port: {host!r}, {port} cannot be listened at ({why}); name others") from error
     # No access log: a request line may hold what nobody should keep. Forwarded headers are believed of nobody.
     config = uvicorn.Config(
-        app, log_level="warning", access_log=False, server_header=False, proxy_headers=False, ws="none", lifespan="on"
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        ws="none",
+        lifespan="on",
+        limit_concurrency=MOST_CONNECTIONS,
+        # A client that listens to a stream would keep the server from ending.
+        timeout_graceful_shutdown=2,
     )
     with listener:
         listener.listen(128)

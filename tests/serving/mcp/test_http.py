@@ -134,6 +134,21 @@ def test_foreign_pages_and_names(world: Any, headers: dict[str, str], status: in
         assert before.status_code == 403 and "access-control-allow-origin" not in before.headers
 
 
+def test_a_page_that_was_allowed(world: Any) -> None:
+    page = {"origin": "https://app.example"}
+    with serving(world, Access(origins=["https://app.example"])) as address:
+        asking = {
+            "access-control-request-method": "POST",
+            "access-control-request-headers": "content-type, mcp-session-id",
+        }
+        before = httpx2.request("OPTIONS", address, headers=page | asking)
+        assert before.status_code == 204 and "mcp-session-id" in before.headers["access-control-allow-headers"]
+        hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tests", "version": "0"}}
+        begun = httpx2.post(address, json=CALL | {"method": "initialize", "params": hello}, headers=JSON | page)
+    assert begun.headers["access-control-allow-origin"] == "https://app.example"
+    assert begun.headers["access-control-expose-headers"] == "*" and begun.headers["mcp-session-id"]
+
+
 async def test_a_token(world: Any, era: str) -> None:
     with serving(world, Access(token=checked_token(TOKEN))) as address:
         for headers in ({}, {"authorization": "Bearer wrong-token-of-many-characters"}, {"authorization": TOKEN}):
@@ -155,6 +170,16 @@ def test_a_body_that_is_no_message(world: Any, body: bytes) -> None:
         answer = httpx2.post(address, content=body, headers=JSON)
         assert 400 <= answer.status_code < 500
         assert httpx2.get(address.removesuffix("/mcp") + "/", headers=JSON).status_code == 404
+
+
+def test_a_body_that_never_comes(world: Any) -> None:
+    with serving(world, limits=Limits(seconds=0.3)) as address:
+        with socket.create_connection(("127.0.0.1", httpx2.URL(address).port or 0), timeout=30) as connection:
+            head = "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
+            head += "".join(f"{name}: {value}\r\n" for name, value in JSON.items())
+            connection.sendall(f"{head}\r\n{{".encode())
+            answer = connection.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive within 0.3 seconds" in answer
 
 
 def test_the_command(world: Any, tiny_folder: Path) -> None:
@@ -180,6 +205,14 @@ def test_the_command(world: Any, tiny_folder: Path) -> None:
                 return await client.call_tool("describe_image", {"path": "red.png"})
 
     assert anyio.run(call).structured_content["words"]["colours"][0] == "red"
-    process.send_signal(signal.SIGINT)
+    # A client that listens, as those of earlier protocols do, does not keep it from ending.
+    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "tests", "version": "0"}}
+    shown = JSON | {"x-icl-vision-token": TOKEN}
+    begun = httpx2.post(address, json=CALL | {"method": "initialize", "params": hello}, headers=shown)
+    listening = shown | {"accept": "text/event-stream", "mcp-session-id": begun.headers["mcp-session-id"]}
+    with httpx2.stream("GET", address, headers=listening) as stream:
+        assert stream.status_code == 200
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
     printed, errors = process.communicate(timeout=60)
     assert printed == "" and TOKEN not in "".join(said) + errors and "Traceback" not in errors

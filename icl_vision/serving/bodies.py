@@ -1,0 +1,50 @@
+"""The body of a request, whole, within a size and a time.
+
+Knows: lengths, pieces, a client that is slow or goes away. Refuses to know: what a body says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from icl_vision.errors import RequestRefusedError
+
+if TYPE_CHECKING:
+    from icl_vision.serving.hosts import Headers, Receive
+    from icl_vision.serving.pictures import Limits
+
+GONE = 499
+"""The status of a client that went away before its request was whole; nobody is there to be told."""
+
+
+async def read_body(headers: Headers, receive: Receive, limits: Limits) -> bytes:
+    """A request's body.
+
+    Args:
+        headers: the request's; a length in them that is too much is refused before anything is read.
+        receive: as ASGI gives it.
+        limits: of these ``body``, bytes, and ``seconds`` until the last of them is there.
+
+    Raises:
+        RequestRefusedError: 413 for more bytes, 408 for more seconds, ``GONE`` for a client that went away.
+    """
+    too_large = RequestRefusedError(f"the body is larger than the {limits.body:,} bytes that are allowed", 413)
+    length = next((value for name, value in headers if name.lower() == b"content-length"), b"0")
+    if len(length) > 18 or (length.isdigit() and int(length) > limits.body):
+        raise too_large
+    chunks, size, more = [], 0, True
+    try:
+        async with asyncio.timeout(limits.seconds):
+            while more:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise RequestRefusedError("the client went away", GONE)
+                chunks.append(message.get("body", b""))
+                size += len(chunks[-1])
+                more = message.get("more_body", False)
+                if size > limits.body:
+                    raise too_large
+    except TimeoutError:
+        raise RequestRefusedError(f"the body did not arrive within {limits.seconds:g} seconds", 408) from None
+    return b"".join(chunks)
