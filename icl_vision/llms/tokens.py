@@ -65,7 +65,12 @@ def most_tokens(text: str) -> int:
 
 
 def how_counted(exact: bool, counter: str = "the model's tokenizer") -> str:
-    """How a plan's tokens were counted, for a person. A plan starts no model, not even an embedded one."""
+    """How a plan's tokens were counted, for a person. A plan starts no model, not even an embedded one.
+
+    counter: who counted; "" where there was nothing to count.
+    """
+    if not counter:
+        return "there is nothing to ask"
     return f"counted with {counter}" if exact else "estimated: the model's own tokenizer was not asked"
 
 

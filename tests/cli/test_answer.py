@@ -231,6 +231,19 @@ def test_a_plan_for_people_and_for_programs(folder: Path, tmp_path: Path) -> Non
     assert document["queries"] == 1 and document["already_answered"] == 1
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_plan_with_nothing_to_ask_says_so(folder: Path, tmp_path: Path, known: bool) -> None:
+    (folder / "bad.png").write_bytes(b"no picture")
+    picture, out = folder / ("red/003.png" if known else "bad.png"), tmp_path / "run"
+    if known:
+        assert answer(picture, "--question", SKY, "--out", out).exit_code == 0
+    plan = answer(picture, "--question", SKY, "--out", out, "--dry-run", *(["--resume"] if known else [])).stdout
+    assert "prompt tokens       0 (there is nothing to ask)\n" in plan
+    assert "model               fake\n" in plan and "()" not in plan and "with )" not in plan
+    assert ("already answered    1\n" in plan) is known
+    assert ("queries             0 (1 unusable)\n" in plan) is not known
+
+
 @pytest.mark.parametrize("kind", ["answer", "caption"])
 def test_every_option_reaches_the_task(folder: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from icl_vision.tasks.answer.captioner import Captioner

@@ -339,9 +339,8 @@ class FittedAnswering(Fitted):
         )
         asked = len(lot.posed) - len(lot.unusable)
         methods = sorted({posed.way.method for posed in lot.posed if not isinstance(posed, Exception)})
-        remarks = {"model": f"answers: {', '.join(methods) or 'none'}", **(
-            {"queries": f"{len(lost)} unusable"} if lost else {}
-        )}  # fmt: skip
+        remarks = {"model": f"answers: {', '.join(methods)}"} if methods else {}
+        remarks |= {"queries": f"{len(lost)} unusable"} if lost else {}
         return replace(
             plan,
             queries=asked,
