@@ -209,7 +209,10 @@ def _find(folder: Path, name: str, wanted: str) -> Path:
         try:
             digest = sha256_file(member(place, PART_FILE), most=MOST_WEIGHTS)
         except OSError as error:
-            raise ArtefactDamagedError(f"{PART_FILE} in {str(place)!r} cannot be read ({error.strerror})") from error
+            others.append(
+                f"{PART_FILE} in {str(place)!r} cannot be read ({error.strerror})"
+            )  # it may be no part at all
+            continue
         if digest == wanted:
             return place
         others.append(f"{str(place)!r} has {digest[:12]}...")

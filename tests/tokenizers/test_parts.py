@@ -135,7 +135,10 @@ def huge(path: Path) -> None:
 def test_things_in_place_of_a_parts_graph(folder: Path, beside: Path, put: Callable[[Path], Any], match: str) -> None:
     (beside / "graph.onnx").unlink()
     put(beside / "graph.onnx")
-    refused(folder, f"graph.onnx in .* cannot be read .*{match}")
+    packaged = PACKAGED / "parts/efficientnet-lite0"  # a folder of that name beside it may be anything
+    assert OnnxTokenizer(folder)._parts == {"efficientnet-lite0": packaged}
+    edit(folder, lambda card: card["parts"]["trunk"].update(hash="0" * 64))
+    refused(folder, f"needs the part .*: graph.onnx in .* cannot be read .*{match}.*, .* has [0-9a-f]{{12}}")
 
 
 @pytest.mark.parametrize(

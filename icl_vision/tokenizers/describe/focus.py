@@ -100,14 +100,14 @@ KINDS = (
     ),
     Kind(
         "action",
-        r"\bwhat\b.*\b(doing|do|does)\s*$|\b(doing|happening|going on)\b",
+        r"\bwhat\b.*\b(doing|do|does)\W*$|\b(doing|happening|going on)\b",
         ("said", "what"),
         like=tuple(DOINGS),
         ending="ing",
     ),
     Kind(
         "yes or no",
-        r"^(is|are|was|were|do|does|did|can|could|has|have|will|would|should)\b|\bor\b",
+        r"^(is|are|was|were|do|does|did|can|could|has|have|will|would|should)(n't)?\b|^won't\b|\bor\b",
         ("what", "said", "colours", "where"),
         named=True,
         text=True,

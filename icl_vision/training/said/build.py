@@ -5,11 +5,13 @@ Refuses to know: how any step works, the graph.
 
 Every figure of the recipe is of pictures that the fit in question did not see (five folds, drawn within each set);
 words are then chosen from the captions of the other folds alone. Pictures of the part "test" of a set (those of COCO
-that have questions as well) are left out altogether.
+that have questions as well) are left out altogether, from every set that has them. The same file twice, in one set or
+in two, is one picture with the captions of both: else a fold would see what another one is measured on.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -23,9 +25,9 @@ from torch import Tensor
 from icl_vision import checks
 from icl_vision.codebook import Codebook
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.answering.readers.items import QASet
+from icl_vision.evaluation.answering.readers.items import QASet, Question
 from icl_vision.evaluation.answering.readers.reading import read_captions
-from icl_vision.files.storage import write_json, write_text, written
+from icl_vision.files.storage import sha256_file, write_json, write_text, written
 from icl_vision.models.nets.efficientnet import WEIGHTS_SHA256, EfficientNetLite0, load_published
 from icl_vision.models.words.describe import DescribeHeads, SaidHead, word_chances
 from icl_vision.models.words.photo import class_vectors, imagenet_names
@@ -80,35 +82,74 @@ class Trained:
 
 
 def read(sources: Sequence[Path], terms: Sequence[str] = ()) -> Captioned:
-    """The captioned pictures of archives or folders, in their order, without those of a part "test".
+    """The captioned pictures of archives or folders, in their order, each once, without those of a part "test".
 
     Args:
         sources: one or more, in a layout that ``evaluation.answering.readers`` knows.
         terms: under which each may be used, for the card; as many as sources, or none.
 
     Raises:
-        UsageError: no source, another number of terms, an unknown layout, or nothing but test pictures.
+        UsageError: no source, another number of terms, an unknown layout, a caption of several pictures, or a source
+            with nothing but test pictures and pictures of earlier sources.
     """
     if not sources:
         raise UsageError("give at least one archive or folder of captioned pictures")
     if terms and len(terms) != len(sources):
         raise UsageError(f"give the terms of every set of captions ({len(sources)}) or of none; got {len(terms)}")
     found: list[QASet] = [read_captions(source) for source in sources]
-    pictures, captions, sets, facts = [], [], [], []
-    for number, each in enumerate(found):
-        kept = [entry for entry in each if entry.split != _TEST]
-        if not kept:
-            raise UsageError(f"{str(sources[number])!r} holds no captioned pictures to learn from (test pictures only)")
-        pictures += [entry.pictures[0].source for entry in kept]
-        captions += [tokens(entry.answers) for entry in kept]
-        sets += [number] * len(kept)
+    keyed = [[(_content(entry, source), entry) for entry in each] for each, source in zip(found, sources, strict=True)]
+    tested = {content for entries in keyed for content, entry in entries if entry.split == _TEST}
+    names = _told_apart([each.name for each in found])
+    pictures: list[Any] = []
+    captions: list[list[str]] = []
+    sets: list[int] = []
+    facts: list[dict[str, Any]] = []
+    places: dict[str, int] = {}
+    for number, (each, entries) in enumerate(zip(found, keyed, strict=True)):
+        kept = [(content, entry) for content, entry in entries if content not in tested]
+        before = len(pictures)
+        for content, entry in kept:
+            if content not in places:
+                places[content] = len(pictures)
+                pictures.append(entry.pictures[0].source)
+                captions.append([])
+                sets.append(number)
+            captions[places[content]] += entry.answers
+        if len(pictures) == before:
+            why = "all of them are in the sources before it" if kept else "test pictures only"
+            raise UsageError(f"{str(sources[number])!r} holds no captioned pictures to learn from ({why})")
         facts.append({
-            "name": each.name, "pictures": len(kept), "left_out": len(each) - len(kept), "sha256": each.digest(),
-            "terms": terms[number] if terms else "unknown: see where the set comes from",
+            "name": names[number], "pictures": len(pictures) - before, "left_out": len(each) - len(kept),
+            "sha256": each.digest(), "terms": terms[number] if terms else "unknown: see where the set comes from",
         })  # fmt: skip
-    return Captioned(
-        tuple(pictures), tuple(captions), torch.tensor(sets), tuple(each.name for each in found), tuple(facts)
-    )
+    return Captioned(tuple(pictures), tuple(map(tokens, captions)), torch.tensor(sets), names, tuple(facts))
+
+
+def _content(entry: Question, source: Path) -> str:
+    """The sha256 of the one picture of an entry."""
+    if len(entry.pictures) != 1:
+        raise UsageError(
+            f"{str(source)!r}: the captions of {entry.id!r} are of {len(entry.pictures)} pictures; words are learnt "
+            "from captions of one picture each"
+        )
+    picture = entry.pictures[0].source
+    if isinstance(picture, bytes):
+        return hashlib.sha256(picture).hexdigest()
+    try:
+        return sha256_file(Path(str(picture)))
+    except OSError as error:
+        raise UsageError(f"{str(source)!r}: the picture {str(picture)!r} cannot be read ({error.strerror})") from error
+
+
+def _told_apart(names: Sequence[str]) -> tuple[str, ...]:
+    """Names of sets, each another one: the second "captions" is "captions (2)"."""
+    told: dict[str, None] = {}
+    for name in names:
+        number = 1
+        while (other := name if number == 1 else f"{name} ({number})") in told:
+            number += 1
+        told[other] = None
+    return tuple(told)
 
 
 def train_photo(
@@ -227,12 +268,15 @@ def train(
 
 
 def _folds(sets: Tensor, seed: int) -> Tensor:
-    """The fold of each picture [N]: every set is dealt out evenly."""
+    """The fold of each picture [N]: every set is dealt out evenly, each from where the one before it ended."""
     generator = torch.Generator().manual_seed(seed)
     folds = torch.zeros_like(sets)
+    dealt = 0
     for number in range(int(sets.max()) + 1):
         rows = torch.nonzero(sets == number).squeeze(1)
-        folds[rows[torch.randperm(len(rows), generator=generator)]] = torch.arange(len(rows)) % FOLDS
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        folds[order] = torch.arange(dealt, dealt + len(rows)) % FOLDS
+        dealt += len(rows)
     return folds
 
 

@@ -114,6 +114,56 @@ def test_test_pictures_are_left_out(archives: tuple[Path, Path]) -> None:
     assert captioned.sets.tolist() == [0] * 8 + [1] * 6
 
 
+def own(folder: Path, lines: list[tuple[str, str]]) -> Path:
+    """A file of JSON lines beside its pictures, a line a caption."""
+    folder.mkdir(exist_ok=True)
+    for name, _ in lines:
+        (folder / name).write_bytes(picture("beach", 1000 + ord(name[0])))
+    texts = [json.dumps({"image": name, "caption": caption}) for name, caption in lines]
+    (folder / "captions.jsonl").write_text("\n".join(texts))
+    return folder / "captions.jsonl"
+
+
+def test_a_picture_with_a_line_for_each_caption_is_one_picture(tmp_path: Path) -> None:
+    lines = [("a.png", "A man."), ("b.png", "A dog."), ("a.png", "A beach.")]
+    captioned = build.read([own(tmp_path / "one", lines)])
+    assert len(captioned) == 2 and captioned.facts[0]["pictures"] == 2
+    assert captioned.captions[0].all == {"a", "man", "beach"} and len(captioned.captions[0].each) == 2
+
+
+def test_the_same_picture_in_two_sets_is_one_picture(tmp_path: Path) -> None:
+    first = own(tmp_path / "one", [("a.png", "A man.")])
+    second = own(tmp_path / "two", [("b.png", "A dog."), ("a.png", "A beach.")])
+    captioned = build.read([first, second])
+    assert captioned.sets.tolist() == [0, 1] and captioned.captions[0].all == {"a", "man", "beach"}
+    assert captioned.names == ("captions", "captions (2)")
+    assert [fact["name"] for fact in captioned.facts] == ["captions", "captions (2)"]
+    for again in ([first, first], [second, first]):
+        with pytest.raises(UsageError, match="no captioned pictures to learn from .all of them are in"):
+            build.read(again)
+
+
+def test_a_test_picture_is_left_out_of_every_set(archives: tuple[Path, Path], tmp_path: Path) -> None:
+    lines = own(tmp_path / "mine", [("a.png", "A man.")])
+    (tmp_path / "mine" / "tested.png").write_bytes(picture("beach", 106))
+    with lines.open("a") as file:
+        file.write("\n" + json.dumps({"image": "tested.png", "caption": "A giraffe."}))
+    for order in ([lines, archives[1]], [archives[1], lines]):
+        captioned = build.read(order)
+        assert not any("giraffe" in tokens.all for tokens in captioned.captions)
+        assert sorted(fact["left_out"] for fact in captioned.facts) == [1, 2]
+
+
+def test_folds_are_even_whatever_the_sizes_of_sets() -> None:
+    for sizes in ([1] * 12, [3, 1, 6, 2], [800, 161], [7]):
+        sets = torch.tensor([number for number, size in enumerate(sizes) for _ in range(size)])
+        counts = torch.bincount(build._folds(sets, 0), minlength=build.FOLDS)
+        assert counts.max() - counts.min() <= 1
+        for number, size in enumerate(sizes):
+            own_counts = torch.bincount(build._folds(sets, 0)[sets == number], minlength=build.FOLDS)
+            assert own_counts.max() - own_counts.min() <= 1 and own_counts.sum() == size
+
+
 def test_what_is_seen_is_what_the_trunk_gives(
     archives: tuple[Path, Path], trunk: EfficientNetLite0, look: seen.SeenPictures
 ) -> None:
@@ -179,6 +229,13 @@ def test_mistakes_are_told(
         build.read(archives, ["ours"])
     (tmp_path / "captions.jsonl").write_text(json.dumps({"file": "a.png", "captions": ["A man."]}))
     (tmp_path / "a.png").write_bytes(picture("beach", 0))
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "b.png").write_bytes(picture("beach", 0))
+    (tmp_path / "two" / "captions.jsonl").write_text(json.dumps({"image": ["b.png", "b.png"], "caption": "A man."}))
+    with pytest.raises(
+        UsageError, match="the captions of '1' are of 2 pictures; words are learnt from captions of one picture"
+    ):
+        build.read([tmp_path / "two" / "captions.jsonl"])
     with pytest.raises(UsageError, match="at least 10 captioned pictures; got 1"):
         build.train(build.read([tmp_path]), trunk, torch.zeros(CLASSES, 8), book)
 
