@@ -229,6 +229,9 @@ def _serve_http(
         raise click.UsageError(f"--token-env: the variable {token_env} is not set, or empty")
     token = checked_token(os.environ[token_env], token_env) if token_env else None
     check_binding(host, token)
+    if token is None and str(kit.llm or "local").partition(":")[0] not in ("local", "fake", "replay"):
+        # A key of the environment would be spent by whatever program of this machine finds the port.
+        raise click.UsageError("--http with an --llm that is not local needs --token-env: others could spend on it")
     access = Access(hosts=hosts, origins=origins, token=token)
     server, remarks = kit.assembled()
     for remark in remarks:

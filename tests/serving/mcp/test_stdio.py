@@ -113,6 +113,7 @@ def test_input_that_ends_at_once(world: Any, tiny_folder: Path) -> None:
         (["--token-env", "TOKEN"], "--token-env, --allow-host and --cors are for --http"),
         (["--tokenizer", "no-such"], "no-such"),
         (["--http", "--host", "0.0.0.0"], "there is no token"),
+        (["--http", "--llm", "openai:gpt-5.1"], "--llm that is not local needs --token-env"),
         (["--http", "--token-env", "NO_SUCH_TOKEN"], "the variable NO_SUCH_TOKEN is not set"),
         (["--http", "--allow-host", "a b"], "an allowed host is"),
     ],
