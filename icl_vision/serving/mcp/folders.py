@@ -59,10 +59,12 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.jsonl")
 
 @dataclass(frozen=True, kw_only=True)
 class FolderTool:
-    """The tool's parts. tokenizer: what makes words. out: the folder that is written to. most: pictures of one call."""
+    """The tool's parts. tokenizer: what makes words. out: the folder that is written to. k: words of a picture unless a
+    call says otherwise. most: pictures of one call."""
 
     tokenizer: Tokenizer
     out: Path
+    k: int | None = None
     most: int = MOST_FILES
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -113,7 +115,7 @@ class FolderTool:
             raise RequestRefusedError(f"out must be letters, digits, '-' and '_' and end in .jsonl; got {shown(name)}")
         with self._claimed(name):
             found = await in_thread(self._found, call.pictures.roots, given["folder"])
-            report = await in_thread(self._written, call, found, name, given.get("k"))
+            report = await in_thread(self._written, call, found, name, given.get("k", self.k))
         data = {
             "file": name,
             "images": report.images,

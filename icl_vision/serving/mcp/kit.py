@@ -110,7 +110,7 @@ class Kit:
             tools.append(self._drawing())
         if self.out is not None and pictures.roots:
             folder = out_folder(self.out)
-            tools.append(FolderTool(tokenizer=words.tokenizer, out=folder, most=self.most_files).tool())
+            tools.append(FolderTool(tokenizer=words.tokenizer, out=folder, k=self.k, most=self.most_files).tool())
         else:
             missing = "--root" if self.out is not None else "--out" if pictures.roots else "--root and no --out"
             remarks.append(f"no tokenize_folder: no {missing} was named")

@@ -181,6 +181,18 @@ async def test_a_folder_into_words(world: Any, era: str, picture: Any, text_of: 
     ]  # fmt: skip
 
 
+async def test_the_number_of_words_is_the_servers_unless_a_call_says_otherwise(world: Any) -> None:
+    async with Client(world.server(k=2)) as client:
+        described = await client.call_tool("describe_image", {"path": "red.png"})
+        await client.call_tool("tokenize_folder", {"folder": ".", "out": "two.jsonl"})
+        await client.call_tool("tokenize_folder", {"folder": ".", "out": "four.jsonl", "k": 4})
+    counts = [len(described.structured_content["words"]["said"])]
+    for name in ("two", "four"):
+        row = json.loads((world.out / f"{name}.jsonl").read_text().splitlines()[0])
+        counts.append(len(row["words"][row["parts"].index("said")]))
+    assert counts == [2, 2, 4]
+
+
 async def test_what_cannot_work_is_not_offered(world: Any, tiny_folder: Path) -> None:
     kit = world.kit(roots=(), ocr=False, tokenizer=str(tiny_folder), draw=False)
     server, remarks = kit.assembled()
