@@ -155,9 +155,9 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     )
 
 
-def is_picture_bytes(data: bytes) -> bool:
-    """Whether bytes begin as one of ``FORMATS`` does; whether the rest holds together only ``load_image`` finds out."""
-    return any(signature.match(data) for signature, _ in _READERS.values())
+def format_of(data: bytes) -> str | None:
+    """Which of ``FORMATS`` bytes begin as; whether the rest holds together only ``load_image`` finds out."""
+    return next((name for name, (signature, _) in _READERS.items() if signature.match(data)), None)
 
 
 def iter_images(
@@ -265,7 +265,7 @@ def _from_file(source: Any, max_pixels: int, max_bytes: int) -> PilImage.Image:
 
 
 def _from_bytes(data: bytes, label: str, max_pixels: int) -> PilImage.Image:
-    kind = next((name for name, (signature, _) in _READERS.items() if signature.match(data)), None)
+    kind = format_of(data)
     if kind is None:
         head = data[:4096]
         guess = next((what for pattern, what in _GUESSES if pattern.match(head)), None)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from icl_vision import checks
 from icl_vision.errors import RequestRefusedError
-from icl_vision.images.opening import is_picture_bytes
+from icl_vision.images.opening import format_of
 from icl_vision.serving.roots import Roots
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ class Pictures:
     async def from_file(self, name: str, where: str) -> bytes:
         """The bytes of a file under one of the roots, by its path there or its full path. Raises as ``read``."""
         data = await asyncio.to_thread(self.roots.read, name, self.limits.bytes)
-        if data is None or not is_picture_bytes(data):
+        if data is None or format_of(data) is None:
             may = "there is no picture that may be read under that name" if self.roots else _NO_FILES
             raise RequestRefusedError(f"{where}: {may}", 400)
         if len(data) > self.limits.bytes:
@@ -142,7 +142,7 @@ class Pictures:
     def _checked(self, data: bytes, where: str) -> bytes:
         if len(data) > self.limits.bytes:
             raise self._too_large(where)
-        if not is_picture_bytes(data):
+        if format_of(data) is None:
             raise RequestRefusedError(f"{where} is not a picture of a kind that is read here: {_KINDS}", 400)
         return data
 

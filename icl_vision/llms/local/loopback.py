@@ -15,6 +15,7 @@ import json
 from typing import Any
 
 from icl_vision.errors import LLMResponseError, LLMStatusError, LLMUnavailableError
+from icl_vision.llms.redaction import Secret
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -28,6 +29,11 @@ class LoopbackClient:
 
     def __repr__(self) -> str:
         return f"LoopbackClient(port={self._port})"
+
+    @property
+    def address(self) -> tuple[str, Secret]:
+        """The server's URL and its key."""
+        return f"http://127.0.0.1:{self._port}", Secret(self._key)
 
     async def post(self, path: str, document: dict[str, Any]) -> dict[str, Any]:
         """Send a document and return the server's.

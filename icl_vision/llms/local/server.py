@@ -29,6 +29,7 @@ from icl_vision.errors import LLMUnavailableError, MissingExtraError
 from icl_vision.llms.forced_requests import common_prefix
 from icl_vision.llms.local.loopback import LoopbackClient
 from icl_vision.llms.loop import at_exit
+from icl_vision.llms.redaction import Secret
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,12 @@ class LlamaServer:
                 raise
             finally:
                 self._free.append(best)
+
+    @property
+    def address(self) -> tuple[str, Secret]:
+        """Where it listens, for whoever speaks HTTP to it himself, and its key. What such requests leave in the slots'
+        caches is not known here: a server that prompts are scored on is not for that."""
+        return self._client.address
 
     @property
     def alive(self) -> bool:

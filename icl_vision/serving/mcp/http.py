@@ -5,15 +5,15 @@ Knows: the SDK's application, its path and caps. Refuses to know: who may ask (`
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mcp.server.transport_security import TransportSecuritySettings
 
-from icl_vision.errors import RequestRefusedError, UsageError
+from icl_vision.errors import RequestRefusedError
 from icl_vision.serving.bodies import GONE, read_body
 from icl_vision.serving.hosts import Access, Application, Guarded, Message, Receive, Scope, Send, refuse
+from icl_vision.serving.listening import run
 
 if TYPE_CHECKING:
     from mcp.server import Server
@@ -77,31 +77,4 @@ def run_http(app: Guarded, host: str, port: int, ready: Callable[[int], None]) -
     Raises:
         UsageError: the address cannot be listened at.
     """
-    import uvicorn
-
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        why = error.strerror or error
-        raise UsageError(f"host and port: {host!r}, {port} cannot be listened at ({why}); name others") from error
-    # No access log: a request line may hold what nobody should keep. Forwarded headers are believed of nobody.
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        lifespan="on",
-        limit_concurrency=MOST_CONNECTIONS,
-        # A client that listens to a stream would keep the server from ending.
-        timeout_graceful_shutdown=2,
-    )
-    with listener:
-        listener.listen(128)
-        ready(listener.getsockname()[1])
-        uvicorn.Server(config).run(sockets=[listener])
+    run(app, host, port, ready, extra="mcp", connections=MOST_CONNECTIONS)

@@ -1,0 +1,168 @@
+"""The LLM's server: a request goes there as it is, and its answer comes back byte by byte.
+
+Nothing is asked a second time: a request may have been answered, and billed, when its connection broke. No redirect is
+followed, no variable of the environment names a proxy or a key, no cookie is kept. A client that goes away takes its
+request with it, and a server that breaks off breaks the answer off, so that nobody takes half of it for a whole one.
+
+Knows: httpx2's transport, which statuses stand for which failures. Refuses to know: what is asked and answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import urllib.parse
+
+import httpx2
+
+from icl_vision.errors import RequestRefusedError, UsageError
+from icl_vision.serving.hosts import Headers, Receive, Send
+from icl_vision.serving.proxy.headers import Keys
+
+logger = logging.getLogger(__name__)
+
+CONNECT_SECONDS = 10.0
+SEND_SECONDS = 120.0
+"""A client that takes nothing for so long is given up."""
+
+IDLE_SECONDS = 2.0
+"""Connections are kept for so long: servers close theirs after 5 and more."""
+
+MOST_OF_AN_ERROR = 2**20
+"""Bytes of an error's answer that are held in order to take the key out of it."""
+
+
+def checked_url(url: str) -> httpx2.URL:
+    """The address of an LLM's server; a ``/v1`` at its end is what every path begins with, and is taken off.
+
+    Raises:
+        UsageError: it is no http(s) address, or holds a user, a password or a query.
+    """
+    try:
+        parsed = httpx2.URL(url)
+    except (httpx2.InvalidURL, TypeError) as error:
+        raise UsageError(f"the LLM's address must be like http://127.0.0.1:8080; got {url!r:.200}") from error
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UsageError(f"the LLM's address must be like http://127.0.0.1:8080; got {url!r:.200}")
+    if parsed.userinfo or parsed.query or parsed.fragment:
+        raise UsageError("the LLM's address holds a user, a query or a fragment; a key is named by --upstream-key-env")
+    return parsed.copy_with(raw_path=parsed.raw_path.rstrip(b"/").removesuffix(b"/v1").rstrip(b"/") or b"/")
+
+
+class Upstream:
+    """One LLM's server.
+
+    Args:
+        url: its address.
+        keys: what opens it.
+        seconds: between two pieces of an answer; LLMs think long.
+        transport: of httpx2, in place of its own.
+
+    Raises:
+        UsageError: see ``checked_url``.
+    """
+
+    def __init__(
+        self, url: str, keys: Keys, *, seconds: float = 600.0, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        self.url = checked_url(url)
+        self.keys = keys
+        self._prefix = self.url.raw_path.rstrip(b"/")
+        self._timeouts = {"connect": CONNECT_SECONDS, "read": seconds, "write": SEND_SECONDS, "pool": CONNECT_SECONDS}
+        self._transport = transport or httpx2.AsyncHTTPTransport(
+            trust_env=False,
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=IDLE_SECONDS),
+        )
+
+    async def close(self) -> None:
+        """Close what is open."""
+        await self._transport.aclose()
+
+    async def forward(
+        self, method: str, target: bytes, headers: Headers, body: bytes, receive: Receive, send: Send, told: Headers
+    ) -> None:
+        """Ask, and send back what comes.
+
+        Args:
+            target: path and query, as they came in.
+            headers: of the request, as they came in.
+            told: headers that the answer gets besides.
+
+        Raises:
+            RequestRefusedError: 502 or 504, where no answer began.
+        """
+        relay = asyncio.ensure_future(self._relay(method, target, headers, body, send, told))
+        gone = asyncio.ensure_future(_gone(receive))
+        try:
+            await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if relay.done():
+                relay.result()
+        finally:
+            for task in (relay, gone):
+                task.cancel()
+            await asyncio.gather(relay, gone, return_exceptions=True)
+
+    async def _relay(
+        self, method: str, target: bytes, headers: Headers, body: bytes, send: Send, told: Headers
+    ) -> None:
+        path = urllib.parse.unquote_to_bytes(target.partition(b"?")[0]).decode("latin-1")
+        request = httpx2.Request(
+            method,
+            self.url.copy_with(raw_path=self._prefix + target),
+            headers=self.keys.onward(headers, path),
+            content=body if method == "POST" else None,
+            extensions={"timeout": self._timeouts},
+        )
+        try:
+            response = await self._transport.handle_async_request(request)
+        except httpx2.TimeoutException as error:
+            raise RequestRefusedError(
+                f"the LLM's server did not answer in time ({type(error).__name__})", 504
+            ) from None
+        except httpx2.TransportError as error:
+            raise RequestRefusedError(f"the LLM's server cannot be reached ({type(error).__name__})", 502) from None
+        try:
+            await self._answer(response, send, told)
+        except httpx2.TransportError as error:
+            # The answer has begun: without its end it is broken off for the client too.
+            logger.warning("the LLM's server broke off its answer (%s)", type(error).__name__)
+        finally:
+            await response.aclose()
+
+    async def _answer(self, response: httpx2.Response, send: Send, told: Headers) -> None:
+        if 300 <= response.status_code < 400 and response.status_code != 304:
+            raise RequestRefusedError(
+                f"the LLM's server redirects ({response.status_code}), which is not followed; whoever started this "
+                "server should name the final address with --llm-url",
+                502,
+            )
+        headers = [*self.keys.back(response.headers.raw), *told]
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        if self.keys.upstream is not None and response.status_code >= 400:
+            content = self.keys.hidden(await _whole(stream))
+            headers = [(name, value) for name, value in headers if name != b"content-length"]
+            headers.append((b"content-length", str(len(content)).encode()))
+            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            await send({"type": "http.response.body", "body": content})
+            return
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        async for chunk in stream:
+            async with asyncio.timeout(SEND_SECONDS):
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
+    content = b""
+    async for chunk in stream:
+        content += chunk
+        if len(content) > MOST_OF_AN_ERROR:
+            raise RequestRefusedError("the LLM's server answered with an error that is too long to pass on", 502)
+    return content
+
+
+async def _gone(receive: Receive) -> None:
+    """Wait until the client has gone away."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -1,0 +1,127 @@
+"""What is said of a picture never changes as the conversation goes on; later questions get words of their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from proxied import Proxied, data_url, picture
+
+Serve = Callable[..., Proxied]
+COLOUR, SAYS, WHAT = "What colour is it?", "What does it say?", "What is in the picture?"
+
+
+def shown(seed: int = 0) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data_url(picture(seed))}}
+
+
+def text(words: str) -> dict[str, Any]:
+    return {"type": "text", "text": words}
+
+
+def user(*parts: Any) -> dict[str, Any]:
+    return {"role": "user", "content": list(parts)}
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "t"}]}
+REPLY = {"role": "assistant", "content": "a bus"}
+
+
+async def put(proxied: Proxied, messages: list[Any]) -> list[Any]:
+    response = await proxied.post("/v1/chat/completions", {"model": "m", "messages": messages})
+    assert response.status_code == 200, response.text
+    found: list[Any] = proxied.talker.seen[-1].document["messages"]
+    return found
+
+
+def marked(number: int, line: str, again: str = "") -> str:
+    return f"[image {number} in words{again}: {line}]"
+
+
+AGAIN = ", for this question"
+
+
+async def test_words_are_about_the_question_of_the_same_message(serve: Serve, lines: Any):
+    found = await put(serve(), [user(text("Hello."), shown()), user(text(COLOUR), shown(), text("Tell me."))])
+    assert found[0]["content"][1]["text"] == marked(1, await lines(picture(), "Hello."))
+    assert found[1]["content"][1]["text"] == marked(2, await lines(picture(), f"{COLOUR}\nTell me."))
+
+
+async def test_else_about_that_of_the_next_user_message(serve: Serve, lines: Any):
+    found = await put(serve(), [CALL, {"role": "tool", "content": [shown()]}, user(shown(1)), user(text(COLOUR))])
+    assert found[1]["content"][0]["text"] == marked(1, await lines(picture(), COLOUR))
+    assert found[2]["content"][0]["text"] == marked(2, await lines(picture(1), COLOUR))
+    assert found[3]["content"] == [text(COLOUR)]
+
+
+async def test_a_tools_picture_is_about_what_the_user_asked_before(serve: Serve, lines: Any):
+    messages = [user(text(COLOUR)), CALL, {"role": "tool", "content": [shown()]}]
+    found = await put(serve(), messages)
+    assert found[2]["content"][0]["text"] == marked(1, await lines(picture(), COLOUR))
+    longer = await put(serve(), [*messages, REPLY, user(text(SAYS))])
+    assert longer[:3] == found
+
+
+async def test_without_any_question_all_words(serve: Serve, lines: Any):
+    found = await put(serve(), [user(shown())])
+    assert found[0]["content"][0]["text"] == marked(1, await lines(picture(), None))
+
+
+@pytest.mark.parametrize("as_parts", [True, False])
+async def test_a_later_question_gets_its_words_at_its_own_end(serve: Serve, lines: Any, as_parts: bool):
+    asked = user(text(SAYS)) if as_parts else {"role": "user", "content": SAYS}
+    found = await put(serve(), [user(text(COLOUR), shown()), REPLY, asked])
+    assert found[0]["content"][1]["text"] == marked(1, await lines(picture(), COLOUR))
+    later = marked(1, await lines(picture(), SAYS), AGAIN)
+    assert found[2]["content"] == ([text(SAYS), text(later)] if as_parts else f"{SAYS}\n\n{later}")
+
+
+async def test_nothing_is_said_twice(serve: Serve):
+    again = {"role": "user", "content": "What colour is it, please?"}
+    found = await put(serve(), [user(text(COLOUR), shown()), REPLY, again, REPLY, again])
+    assert found[2] == again and found[4] == again
+
+
+async def test_pictures_are_meant_by_their_numbers_else_the_last_ones(serve: Serve, lines: Any):
+    messages = [user(text(COLOUR), shown(1), shown(2)), REPLY, user(text(COLOUR), shown(3)), REPLY]
+    last = await put(serve(), [*messages, user(text(SAYS))])
+    assert last[4]["content"][1:] == [text(marked(3, await lines(picture(3), SAYS), AGAIN))]
+    question = "What does image 2 say, and picture #1?"
+    named = await put(serve(), [*messages, user(text(question))])
+    pieces = [marked(number, await lines(picture(number), question), AGAIN) for number in (1, 2)]
+    assert named[4]["content"][1:] == [text("\n".join(pieces))]
+    other = await put(serve(), [*messages, user(text("And what does image 1 say?"), shown(4))])
+    assert "[image 1 in words, for this question: " in other[4]["content"][2]["text"]
+
+
+async def test_what_was_sent_before_stays_the_same_to_the_byte(serve: Serve):
+    """A conversation of every kind, sent turn by turn: each request begins with all of the one before."""
+    proxied = serve()
+    conversation = [
+        {"role": "system", "content": "You see through words."},
+        user(shown(1)),
+        REPLY,
+        {"role": "user", "content": SAYS},
+        REPLY,
+        user(text("Compare with this one."), shown(2)),
+        CALL,
+        {"role": "tool", "content": [shown(3)]},
+        REPLY,
+        {"role": "user", "content": "What colour is image 1?"},
+        REPLY,
+        user(text(WHAT)),
+        REPLY,
+        user(shown(4)),
+        REPLY,
+        {"role": "user", "content": "Who is there?"},
+    ]
+    before: list[str] = []
+    for length in range(2, len(conversation) + 1):
+        if conversation[length - 1]["role"] == "assistant" and conversation[length - 1] is not CALL:
+            continue  # a client sends what ends with itself
+        found = [json.dumps(message) for message in await put(proxied, conversation[:length])]
+        assert found[: len(before)] == before
+        before = found
+    assert sum("for this question" in message for message in before) >= 3
