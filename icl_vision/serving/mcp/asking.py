@@ -134,13 +134,13 @@ def _told(answer: Answer) -> Told:
     rows = list(zip(names, answer.words, strict=True))
     words = {name: list(row) for name, row in rows if name != TEXT}
     read = [text for name, row in rows if name == TEXT for text in row]
-    said = escaped(answer.text)  # a candidate may have been read in the picture
-    text = said
+    said = escaped(answer.text)  # what an LLM writes may be what it was told by a picture
+    text = f"[{READ}: {quoted([answer.text])}]" if answer.method == "read" else said
     if answer.probability is not None:
         text += f" (confidence {answer.probability:.2f}{'' if answer.calibrated else ', not calibrated'})"
     told = [word for row in words.values() for word in row]
     lines = [text, f"words for the picture: {shortened(told, WORDS_SHOWN)}"]
-    if read:
+    if read and answer.method != "read":
         lines.append(f"[{READ}: {quoted(read)}]")
     return Told(
         text="\n".join(lines),
