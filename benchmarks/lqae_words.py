@@ -35,7 +35,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", type=Path, required=True, help="photographs, one folder a class, 6 or more each")
     parser.add_argument("--pretrained", type=Path, required=True, help="the folder of TAEF2's two weight files")
-    parser.add_argument("--tokenizer", default="lqae-photo-128", help="an LQAE, packaged or a folder (default %(default)s)")
+    parser.add_argument("--tokenizer", default="lqae-photo-128", help="an LQAE, by name or folder (%(default)s)")
     parser.add_argument("--episodes", type=int, default=1500, help="of each row and number of shots (default 1500)")
     parser.add_argument("--counted", type=int, default=64, help="pictures whose words are counted (default 64)")
     parser.add_argument("--out", type=Path, required=True, help="result file")
