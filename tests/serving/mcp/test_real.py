@@ -45,7 +45,7 @@ async def test_a_client_describes_asks_classifies_reads_and_draws(
     )
     async with Client(parameters) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
-        pizza = {"path": "pizza/010.jpg"}
+        pizza = {"path": "pizza/013.jpg"}
         described = await client.call_tool("describe_image", pizza)
         asked = await client.call_tool("ask_image", pizza | {"question": "What food is this?"})
         classified = await client.call_tool("classify_image", pizza)
