@@ -133,22 +133,27 @@ class Fetcher:
             },
             extensions={"sni_hostname": host, "timeout": dict.fromkeys(_WAITS, self.seconds)},
         )
-        async with httpx2.AsyncClient(
-            trust_env=False, follow_redirects=False, transport=self.transport, timeout=self.seconds
-        ) as client:
-            response = await client.send(request, stream=True)
-            try:
-                if response.is_redirect and "location" in response.headers:
-                    return str(parsed.join(response.headers["location"]))
-                if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
-                    raise _unreachable(where)
-                return await self._content(response, where)
-            finally:
-                await response.aclose()
+        # The transport alone: a client would log addresses, keep cookies and ask the environment for proxies.
+        transport = self.transport or httpx2.AsyncHTTPTransport(trust_env=False)
+        response = await transport.handle_async_request(request)
+        try:
+            if response.is_redirect and "location" in response.headers:
+                return str(parsed.join(response.headers["location"]))
+            if response.status_code != 200 or response.headers.get("content-encoding", "identity") != "identity":
+                raise _unreachable(where)
+            return await self._content(response, where)
+        finally:
+            await response.aclose()
+            if self.transport is None:
+                await transport.aclose()
 
     async def _content(self, response: httpx2.Response, where: str) -> bytes:
+        import httpx2
+
         chunks, size = [], 0
-        async for chunk in response.aiter_raw():
+        stream = response.stream
+        assert isinstance(stream, httpx2.AsyncByteStream)
+        async for chunk in stream:
             size += len(chunk)
             if size > self.most:
                 raise RequestRefusedError(

@@ -50,6 +50,9 @@ class Keys:
                     continue
             kept.append((key, value))
         if self.upstream is not None:
+            # An error may repeat the key, which nobody could find in it where it is compressed.
+            kept = [(name, value) for name, value in kept if name != b"accept-encoding"]
+            kept.append((b"accept-encoding", b"identity"))
             revealed = self.upstream.reveal().encode("latin-1")
             kept.append((shown_as, b"Bearer " + revealed if shown_as == b"authorization" else revealed))
         return kept

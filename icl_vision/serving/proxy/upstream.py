@@ -140,6 +140,9 @@ class Upstream:
         stream = response.stream
         assert isinstance(stream, httpx2.AsyncByteStream)
         if self.keys.upstream is not None and response.status_code >= 400:
+            packed = [name for name, _ in headers if name == b"content-encoding"]
+            if packed:
+                raise RequestRefusedError("the LLM's server answered with an error that cannot be passed on", 502)
             content = self.keys.hidden(await _whole(stream))
             headers = [(name, value) for name, value in headers if name != b"content-length"]
             headers.append((b"content-length", str(len(content)).encode()))

@@ -283,6 +283,16 @@ async def test_a_server_that_repeats_the_key_in_an_error(serve: Serve):
     response = await proxied.post("/v1/chat/completions", b"{}", headers={"x-icl-vision-token": TOKEN})
     assert response.status_code == 401 and response.json() == {"error": "no such key: ***"}
     assert "canary" not in str(response.headers)
+    assert proxied.talker.seen[0].header("accept-encoding") == "identity"
+
+    async def packed(request: Seen, send: Any) -> None:
+        head = [(b"content-encoding", b"gzip")]
+        await send({"type": "http.response.start", "status": 400, "headers": head})
+        await send({"type": "http.response.body", "body": gzip.compress(b"canary-key")})
+
+    proxied.talker.answer = packed
+    response = await proxied.post("/v1/chat/completions", b"{}", headers={"x-icl-vision-token": TOKEN})
+    assert response.status_code == 502 and "canary" not in response.text
 
 
 async def test_with_a_token_the_clients_own_key_goes_on_and_none_is_made_up(
