@@ -238,7 +238,7 @@ def train(
         logger.info("fold %d of %d: %d words", fold + 1, FOLDS, len(known))
     groups = calibrating.group_of(truth)
     chances = torch.full_like(logits, torch.nan)
-    for fold in range(FOLDS):  # what calibrates a picture did not see it either
+    for fold in range(FOLDS):  # what calibrates a picture was not fitted on it (the others' heads, on it, were)
         rows, others = folds == fold, folds != fold
         scale, shift = calibrating.by_group(logits[others], truth[others], weights[others], groups)
         chances[rows] = torch.sigmoid(scale * logits[rows] + shift)
