@@ -23,6 +23,10 @@ EXAMPLE_SIDE = 72
 WORDS_SHOWN = 48
 """Words of a part on the page; a longer list ends in "and N more"."""
 
+GIVEN = "Bold words were given to the LLM for this question."
+WEIGHED = "Bold words were weighed as answers; the LLM was shown none of them."
+"""What the marked words are."""
+
 MARK = 214
 """Colour of the words that were used for the question, on the colour wheel; they are bold as well."""
 
@@ -60,7 +64,7 @@ class AnswerTile:
 
     answer: None where there is none, and ``note`` says why. question: None for a caption. truth: answers that are
     right, as far as they are known. right: None where nobody judged it. image: None for none on the page. parts: all
-    words of the picture. used: those that the LLM was given for this question; None where it was given all.
+    words of the picture. used: those that were used for this question, as ``legend`` says; None where all were.
     probability: of the answer, 0 to 1, None where not known. method: how it was found. others: what other ways of
     asking answered. prompt: as it was sent, "" to leave it out.
     """
@@ -72,6 +76,7 @@ class AnswerTile:
     image: ImageSource | None = None
     parts: Parts = ()
     used: Parts | None = None
+    legend: str = GIVEN
     examples: Sequence[ShownExample] = ()
     probability: float | None = None
     method: str = ""
@@ -145,7 +150,7 @@ STYLE = """
 .measures, .others { border-collapse: collapse; font-size: .88rem; }
 .measures { width: 100%; min-width: 560px; } .measures th, .measures td { padding: 5px 12px 5px 0; text-align: left;
   vertical-align: top; border-top: 1px solid var(--line); }
-.measures th { font-weight: 400; color: var(--soft); border-top: 0; }
+.measures th { font-weight: 400; color: var(--soft); border-top: 0; white-space: nowrap; }
 .measures td:first-child, .measures td.number { white-space: nowrap; }
 .measures td.number { font-variant-numeric: tabular-nums; }
 .measures .track { position: relative; display: block; width: 120px; height: 12px; margin-top: 4px; border-radius: 4px;
@@ -157,7 +162,8 @@ STYLE = """
 .verdicts { margin: 14px 0 0; padding-left: 1.1em; } .verdicts li { margin: 3px 0; }
 dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 0 14px; } dl.facts dd { margin: 0; }
 @media (max-width: 640px) { .asked { grid-template-columns: minmax(0, 1fr); } .asked > img { max-height: 240px; }
-  .part { grid-template-columns: minmax(0, 1fr); } dl.facts { grid-template-columns: minmax(0, 1fr); } }
+  .part { grid-template-columns: minmax(0, 1fr); } dl.facts { grid-template-columns: minmax(0, 1fr); }
+  dl.facts dt { font-weight: 650; } .measures { min-width: 0; } .measures th:nth-child(3), .measures td:nth-child(3) { display: none; } }
 """
 
 
@@ -213,7 +219,7 @@ def _hue(marked: Collection[str], word: str) -> int | None:
 
 def _words(tile: AnswerTile) -> str:
     """All words by part; where only some were used for the question, those are marked."""
-    used = None if tile.used is None else {name: set(words) for name, words in tile.used}
+    used = None if tile.used is None else {name: set(words) for name, words in tile.used if words}
     parts = []
     for name, words in tile.parts:
         if not words:
@@ -224,7 +230,7 @@ def _words(tile: AnswerTile) -> str:
         parts.append(f'<div class="part">{label}<div>{shown}</div></div>')
     if not parts:
         return ""
-    legend = "" if used is None else '<p class="small soft">Bold words were given to the LLM for this question.</p>'
+    legend = f'<p class="small soft">{escape(tile.legend)}</p>' if used else ""
     return f'<div class="words">{"".join(parts)}{legend}</div>'
 
 

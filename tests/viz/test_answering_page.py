@@ -72,6 +72,10 @@ def test_the_words_used_for_the_question_are_marked_and_no_others() -> None:
     assert 'style="--h:214">green</li>' in html and 'style="--h:214">bus</li>' in html
     assert "<li>red</li>" in html and "<li>street</li>" in html
     assert '<span class="name">said</span>' not in html  # an empty part
+    weighed = page(tile(legend="They were weighed."))
+    assert "They were weighed." in weighed and "given to the LLM" not in weighed
+    none = page(tile(used=(("what", ()),)))
+    assert 'class="hue"' not in none and "Bold words" not in none
     everything = page(tile(used=None))
     assert 'class="hue"' not in everything and "Bold words" not in everything
     # The same word in another part was not used.

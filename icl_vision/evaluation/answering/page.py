@@ -15,8 +15,12 @@ from icl_vision.evaluation.answering.config import METRICS, MOST, references
 from icl_vision.evaluation.answering.summary import aimed, figure_text, gap_texts, remark, types_of, verdict
 from icl_vision.files.runs import read_results
 from icl_vision.image_words import ImageWords
+from icl_vision.tasks.answer.candidates import MOST_WORDS, candidates
 from icl_vision.tasks.answer.pictures import Described
+from icl_vision.tasks.answer.scoring import MOST_WITHOUT_BAGS
 from icl_vision.viz.answering_page import (
+    GIVEN,
+    WEIGHED,
     AnsweringPage,
     AnswerTile,
     Measured,
@@ -121,6 +125,9 @@ def _tile(
     graded = evaluation.judge.metric == "cider"
     line = said[main.name]
     parts, used = _words(evaluation, main, item)
+    shown = _shows_words(evaluation, line)
+    if not shown:  # also where the row's task is one that can be focused: it had no words in its prompt
+        used = _weighed(evaluation, main, item, parts)
     return AnswerTile(
         answer=line["answer"],
         question=item.question,
@@ -129,8 +136,9 @@ def _tile(
         image=_image(item, pictures),
         parts=parts,
         used=used,
+        legend=GIVEN if shown else WEIGHED,
         examples=[
-            ShownExample(_line(evaluation, main, example), example.answers[0], example.question,
+            ShownExample(_line(evaluation, main, example) if shown else "", example.answers[0], example.question,
                          _image(example, pictures))
             for example in evaluation.examples(main, item)
         ],
@@ -168,6 +176,25 @@ def _words(evaluation: AnsweringEvaluation, row: Row, item: Question) -> tuple[P
         focused = reader.tokenizer.focus(one, item.question, reader.k) if isinstance(one, ImageWords) else None  # type: ignore[attr-defined]  # it can focus
         used += _parts(focused) if isinstance(focused, ImageWords) else [("", list(words)) for words in shown.words]
     return every, used
+
+
+def _shows_words(evaluation: AnsweringEvaluation, line: Mapping[str, Any]) -> bool:
+    """Whether the prompt behind an answer held words of pictures; a fused one's does not, unless that is asked for."""
+    told = evaluation.config.options.get("show_words")
+    return line.get("method") != "fused" if told is None else bool(told)
+
+
+def _weighed(evaluation: AnsweringEvaluation, row: Row, item: Question, parts: Parts) -> Parts:
+    """The words that could be the answer to an item, by part: those that were held against what the LLM says."""
+    try:
+        chances = evaluation.words.chances(row.words, item)
+    except (CapabilityError, ImageError):
+        return ()
+    most = MOST_WORDS if evaluation.llm.profile.scores_bags else MOST_WITHOUT_BAGS
+    offered = {*candidates(item.question, chances, (), "", most)}
+    return [
+        (name, [word for word in words if word.strip(".,;:!?\"'()").casefold() in offered]) for name, words in parts
+    ]
 
 
 def _parts(seen: Seen) -> list[tuple[str, list[str]]]:

@@ -319,6 +319,20 @@ def test_the_page_has_words_examples_and_truth_and_pictures_only_where_asked(tmp
     assert seen.count("data:image/webp") == 2 * (1 + 3)
 
 
+def test_the_page_says_what_the_words_of_a_fused_answer_did(tmp_path: Path) -> None:
+    made = evaluation(rows=("caption:fused",))
+    finished = made.run(tmp_path / "fused")
+    page = answering_page(made, tmp_path / "fused", finished.results)
+    assert "weighed as answers; the LLM was shown none of them" in page and "were given to the LLM" not in page
+    assert page.count('class="hue"') == 5  # the colour of each square that was asked about
+    example = re.compile(r'<div class="example"><div><p class="soft">')
+    assert page.count('<p class="said">') == 30 and not example.search(page)  # their words were in no prompt either
+    words = evaluation(rows=("caption:fused",), options={"show_words": True})
+    finished = words.run(tmp_path / "shown")
+    page = answering_page(words, tmp_path / "shown", finished.results)
+    assert "weighed as answers" not in page and len(example.findall(page)) == 30
+
+
 def test_options_that_an_evaluation_sets_itself_are_refused() -> None:
     with pytest.raises(UsageError, match="'shots' is no option of VisualQA that an evaluation leaves open"):
         AnsweringConfig(options={"shots": 3})
