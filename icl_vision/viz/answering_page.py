@@ -163,7 +163,8 @@ STYLE = """
 dl.facts { display: grid; grid-template-columns: max-content 1fr; gap: 0 14px; } dl.facts dd { margin: 0; }
 @media (max-width: 640px) { .asked { grid-template-columns: minmax(0, 1fr); } .asked > img { max-height: 240px; }
   .part { grid-template-columns: minmax(0, 1fr); } dl.facts { grid-template-columns: minmax(0, 1fr); }
-  dl.facts dt { font-weight: 650; } .measures { min-width: 0; } .measures th:nth-child(3), .measures td:nth-child(3) { display: none; } }
+  dl.facts dt { font-weight: 650; } .measures { min-width: 0; }
+  .measures th:nth-child(3), .measures td:nth-child(3) { display: none; } }
 """
 
 

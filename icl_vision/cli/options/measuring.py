@@ -207,6 +207,9 @@ def _show_plan(evaluation: AnsweringEvaluation, run: RunOptions, *, as_json: boo
     if as_json:
         return document
     click.echo(f"{document['llm']}, {evaluation.bench.name}: {counted(len(evaluation.items), 'item')}")
+    if not rows:
+        click.echo("There is nothing to ask: no row asks an LLM, or every answer is there.")
+        return document
     for row in rows:
         if row.get("note"):
             click.echo(f"{row['name']:<26} {row['note']}")

@@ -69,6 +69,8 @@ def test_a_plan_says_what_each_row_would_send_and_cost(data: Path, tmp_path: Pat
     assert 0 < blind["cost"]["amount"] < photo["cost"]["amount"]
     text = invoke(*command, "--rows", "blind:greedy", "given").stdout
     assert "about 6 requests" in text and "not available: the set has pictures" in text and "; cost 0." in text
+    nothing = invoke(*command, "--rows", "prior").stdout
+    assert nothing.endswith("There is nothing to ask: no row asks an LLM, or every answer is there.\n")
 
 
 def test_an_llm_is_spoken_to_as_one_says(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
