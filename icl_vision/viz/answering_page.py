@@ -76,13 +76,13 @@ class AnswerTile:
     image: ImageSource | None = None
     parts: Parts = ()
     used: Parts | None = None
-    legend: str = GIVEN
     examples: Sequence[ShownExample] = ()
     probability: float | None = None
     method: str = ""
     note: str = ""
     others: Sequence[Said] = ()
     prompt: str = ""
+    legend: str = GIVEN
 
 
 @dataclass(frozen=True, slots=True)
