@@ -1,0 +1,189 @@
+"""The demonstration's diffusion model: digits of 32 x 32 pixels in the layout of Stable Diffusion's latents.
+
+A picture's 2 x 2 neighbours become four channels of 16 x 16 (no autoencoder is needed), a conditional U-Net of
+diffusers predicts the velocity (Salimans and Ho, 2022) along a cosine schedule (Nichol and Dhariwal, 2021), and reads
+a caption's states by cross-attention, as Stable Diffusion reads CLIP's.
+
+Knows: the net, the layout, the noise, the samplers with settings that work. Refuses to know: where states come from.
+
+Letters in shapes: B pictures, N states of a caption, e their width, S side in pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from icl_vision.checks import choice, count, number
+from icl_vision.errors import MissingExtraError, UsageError
+from icl_vision.files.typed import check_fields
+
+SIDE: Final = 32
+FACTOR: Final = 2
+CHANNELS: Final = FACTOR * FACTOR
+LATENT: Final = SIDE // FACTOR
+TRAIN_STEPS: Final = 1000
+GROUPS: Final = 16
+SAMPLERS: Final = ("ddim", "dpm")
+
+SCHEDULE: Final[dict[str, Any]] = {
+    "num_train_timesteps": TRAIN_STEPS,
+    "beta_schedule": "squaredcos_cap_v2",
+    "prediction_type": "v_prediction",
+}
+
+
+@dataclass(frozen=True)
+class DenoiserConfig:
+    """The U-Net. channels: of its three levels, multiples of 16; the first level has no attention. layers: residual
+    blocks a level. head: width of an attention head. width: e, of the states it reads. length: N."""
+
+    channels: tuple[int, int, int] = (32, 64, 80)
+    layers: int = 1
+    head: int = 16
+    width: int = 384
+    length: int = 16
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("layers", "head", "width", "length"):
+            count(f"denoiser.{name}", getattr(self, name))
+        for channels in self.channels:
+            if channels < 1 or channels % GROUPS or channels % self.head:
+                raise UsageError(
+                    f"denoiser.channels must be multiples of {GROUPS} and of denoiser.head; got {self.channels} and "
+                    f"{self.head}"
+                )
+
+
+def build_denoiser(config: DenoiserConfig) -> Any:
+    """A fresh U-Net (diffusers' UNet2DConditionModel). Raises MissingExtraError without diffusers."""
+    try:
+        from diffusers import UNet2DConditionModel
+    except ImportError as error:
+        raise MissingExtraError("diffusion models (diffusers)", "t2i") from error
+    attention = len(config.channels) - 1
+    return UNet2DConditionModel(
+        sample_size=LATENT,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * attention),
+        up_block_types=(*["CrossAttnUpBlock2D"] * attention, "UpBlock2D"),
+        block_out_channels=config.channels,
+        layers_per_block=config.layers,
+        norm_num_groups=GROUPS,
+        attention_head_dim=config.head,
+        cross_attention_dim=config.width,
+    )
+
+
+def to_latents(pixels: Tensor) -> Tensor:
+    """uint8 [B, 1, S, S] -> float [B, 4, S/2, S/2], -1 black to 1 white."""
+    return nn.functional.pixel_unshuffle(pixels.float() / 127.5 - 1, FACTOR)
+
+
+def to_pixels(latents: Tensor) -> Tensor:
+    """float [B, 4, S/2, S/2] -> uint8 [B, 1, S, S]."""
+    grey = nn.functional.pixel_shuffle(latents.float(), FACTOR).clamp(-1, 1)
+    return ((grey + 1) * 127.5).round().to(torch.uint8)
+
+
+class Noise:
+    """The cosine schedule as training sees it: noised latents, and the velocity that is to be predicted."""
+
+    def __init__(self) -> None:
+        from diffusers import DDPMScheduler
+
+        kept: Tensor = DDPMScheduler(**SCHEDULE).alphas_cumprod
+        self._signal = kept.sqrt()
+        self._noise = (1 - kept).sqrt()
+
+    def loss(self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
+        """The squared error of the predicted velocity, float [B], at a time drawn for each picture.
+
+        latents: [B, 4, 16, 16]. states: [B, N, e]. Times and noise come from ``generator`` (of the CPU).
+        """
+        predicted, velocity = self._predicted(unet, latents, states, generator)
+        return (predicted - velocity).square().mean((1, 2, 3))
+
+    def predict(self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
+        """The velocity that is predicted, [B, 4, 16, 16]; arguments as ``loss`` has them."""
+        return self._predicted(unet, latents, states, generator)[0]
+
+    def _predicted(
+        self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """The velocity as predicted, and as it is."""
+        times = torch.randint(0, TRAIN_STEPS, (len(latents),), generator=generator)
+        noise = torch.randn(latents.shape, generator=generator).to(latents.device)
+        signal = self._signal[times].view(-1, 1, 1, 1).to(latents.device)
+        scale = self._noise[times].view(-1, 1, 1, 1).to(latents.device)
+        noised = signal * latents + scale * noise
+        predicted: Tensor = unet(noised, times.to(latents.device), states, return_dict=False)[0]
+        return predicted, signal * noise - scale * latents
+
+
+def sampler(name: str, config: Any = None) -> Any:
+    """A scheduler of diffusers with settings that work.
+
+    name: "ddim", with steps that end at the noise the net was trained from and a clipped estimate (diffusers' defaults
+    drew 0 to 39 digits of 100 where these draw nearly all), or "dpm", DPMSolverMultistep.
+    config: of another pipeline's scheduler, whose noise it takes over; None: the demonstration's.
+
+    Raises UsageError for another name.
+    """
+    choice("sampler", name, SAMPLERS)
+    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
+
+    own = config is None
+    settings = SCHEDULE if own else config
+    if name == "ddim":
+        # A latent of Stable Diffusion is not bound to -1..1, so only ours is clipped.
+        return DDIMScheduler.from_config(settings, timestep_spacing="trailing", clip_sample=own, set_alpha_to_one=True)
+    return DPMSolverMultistepScheduler.from_config(settings)
+
+
+def sampler_options(name: str, clipped: bool) -> dict[str, Any]:
+    """What a pipeline is to hand to the sampler at each step. clipped: whether estimates are (the demonstration)."""
+    return {"use_clipped_model_output": True} if name == "ddim" and clipped else {}
+
+
+@dataclass(frozen=True)
+class BlurConfig:
+    """What is done to captions' states while the U-Net is trained, so that it reads blurred ones too.
+
+    share: of the captions that are blurred. noise: most noise, in standard deviations of a state over captions. shrink:
+    least factor by which a state's distance to the mean state is shortened.
+    """
+
+    share: float = 0.5
+    noise: float = 0.6
+    shrink: float = 0.4
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name, most in (("share", 1.0), ("noise", 10.0), ("shrink", 1.0)):
+            number(f"blur.{name}", getattr(self, name), least=0, most=most)
+
+
+class Blur:
+    """Blurs states [B, N, e] as mapped ones are blurred: drawn towards the mean of all captions, and noisy.
+
+    table: states of all captions, [C, N, e].
+    """
+
+    def __init__(self, config: BlurConfig, table: Tensor) -> None:
+        self.config = config
+        self.mean = table.mean(0)
+        self.spread = table.std(0)
+
+    def __call__(self, states: Tensor, generator: torch.Generator) -> Tensor:
+        config, size = self.config, (len(states), 1, 1)
+        blurred = (torch.rand(size, generator=generator) < config.share).float()
+        factor = 1 - blurred * (1 - config.shrink) * torch.rand(size, generator=generator)
+        scale = blurred * config.noise * torch.rand(size, generator=generator)
+        noise = torch.randn(states.shape, generator=generator)
+        return self.mean + factor * (states - self.mean) + scale * self.spread * noise

@@ -1,0 +1,237 @@
+"""What a training run of text_to_image is made of: one typed value, read from YAML, strict about every key.
+
+Knows: the keys, their defaults, the shipped configurations. Refuses to know: what the values do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.resources
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Final, Literal, get_args
+
+from icl_vision.checks import choice, count, number
+from icl_vision.errors import UsageError
+from icl_vision.files.reading import load_yaml, read_yaml
+from icl_vision.files.trust import Reader
+from icl_vision.files.typed import check_fields, from_plain, to_plain
+from icl_vision.text_to_image.denoiser import BlurConfig, DenoiserConfig
+from icl_vision.text_to_image.llm_folders import NAMED
+from icl_vision.text_to_image.mapper import MapperConfig
+from icl_vision.text_to_image.repadapter import AdapterConfig
+from icl_vision.training.data.batches import DataConfig
+from icl_vision.training.schedule import ScheduleConfig
+
+COMMAND: Final = "train text-to-image"
+PACKAGED: Final = "packaged"
+"""The name of the packaged parts, where a configuration may name a denoiser."""
+Weights = Literal["none", "sensitivity"]
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """One stage of training. steps, batch: its length, and examples a step. rate: peak learning rate of AdamW.
+    weight_decay: decoupled. clip: largest norm of the gradient. ema: share of the averaged weights that a step keeps, 0
+    for no average. checkpoint: steps between two checkpoints."""
+
+    steps: int
+    batch: int = 64
+    rate: float = 1e-3
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.99
+    checkpoint: int = 50
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="cosine", warmup=0.05, cooldown=0.0))
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("steps", "batch", "checkpoint"):
+            count(name, getattr(self, name))
+        for name in ("rate", "clip"):
+            number(name, getattr(self, name), above=0)
+        number("weight_decay", self.weight_decay, least=0)
+        number("ema", self.ema, least=0, most=0.9999)
+
+
+@dataclass(frozen=True)
+class CaptionConfig:
+    """Captions. templates: English ones. foreign: templates of each word of another language, 0 for English alone."""
+
+    templates: int = 100
+    foreign: int = 14
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        count("captions.templates", self.templates, least=2)
+        count("captions.foreign", self.foreign, least=0, most=self.templates)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What a mapper is trained with. weights: how differences of states count: "none", every feature alike, or
+    "sensitivity", by how much the denoiser's prediction moves with them. even: share of the even count in the second.
+    diffusion: weight of the diffusion loss in stage 2, 0 for none. pictures: of a batch that it looks at."""
+
+    weights: Weights = "sensitivity"
+    even: float = 0.25
+    diffusion: float = 0.1
+    pictures: int = 16
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        choice("loss.weights", self.weights, get_args(Weights))
+        number("loss.even", self.even, above=0, most=1)
+        number("loss.diffusion", self.diffusion, least=0)
+        count("loss.pictures", self.pictures)
+
+
+@dataclass(frozen=True)
+class TextToImageConfig:
+    """A whole run: a denoiser that reads a text encoder, then a mapper from an LLM to it (stage 1), then adapters in
+    the LLM and the mapper (stage 2).
+
+    llm: as ``llm_folders`` names them. prompt: what a caption is put into before the LLM reads it, with one {}.
+    parts: where the denoiser comes from: "packaged", or a folder of parts; null trains one.
+    drop: share of captions that the denoiser is trained without.
+    """
+
+    paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "data.path")
+    """Keys that may lead to a place on the machine."""
+
+    llm: str = "smollm2"
+    prompt: str = "{}"
+    parts: str | None = None
+    data: DataConfig = field(default_factory=DataConfig)
+    captions: CaptionConfig = field(default_factory=CaptionConfig)
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    blur: BlurConfig = field(default_factory=BlurConfig)
+    mapper: MapperConfig = field(default_factory=MapperConfig)
+    adapters: AdapterConfig = field(default_factory=AdapterConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    drop: float = 0.1
+    stage0: StageConfig = field(default_factory=lambda: StageConfig(steps=500))
+    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=3000, batch=128, rate=2e-3, checkpoint=500))
+    stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=200, batch=48, rate=2e-3, ema=0.95))
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        count("seed", self.seed, least=0)
+        number("drop", self.drop, least=0, most=0.9)
+        if self.prompt.count("{}") != 1:
+            raise UsageError(f"prompt must hold {{}} once, where the caption goes; got {self.prompt!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        document: dict[str, Any] = to_plain(self)
+        return document
+
+    def deciding(self) -> dict[str, Any]:
+        """What decides the result: without where the data is, and how fast it is read."""
+        document = self.to_dict()
+        document["data"] = {key: value for key, value in document["data"].items() if key not in ("path", "workers")}
+        return document
+
+
+def shipped_configs() -> list[str]:
+    """Names of the configurations inside the package, sorted."""
+    folder = importlib.resources.files("icl_vision.text_to_image") / "configs"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_config(
+    source: str | os.PathLike[str],
+    overrides: Iterable[str] = (),
+    *,
+    data: str | os.PathLike[str] | None = None,
+    trust: bool = False,
+) -> TextToImageConfig:
+    """A configuration by shipped name or as a YAML file.
+
+    overrides: ``key=value`` with a dotted key and a YAML value. data: where the digits are, instead of ``data.path``.
+    trust: follow the places that a file names.
+
+    Raises UsageError: no such configuration, no YAML, a key or value that cannot work. UntrustedNameError: a file names
+    a place.
+    """
+    document = _read(source)
+    own = set()
+    wanted: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(
+                f"an override must be KEY=VALUE with a dotted key, such as stage0.steps=100; got {override!r}"
+            )
+        _put(wanted, key.strip().split("."), _value(override, text))
+        own.add(key.strip())
+    if data is not None:
+        _put(wanted, ["data", "path"], os.fspath(data))
+        own.add("data.path")
+    if not trust:
+        _check_places(document, own, Reader(os.fspath(source), how="trust=True (--trust)"))
+    return from_plain(TextToImageConfig, _with_defaults(wanted))
+
+
+def _with_defaults(document: dict[str, Any]) -> dict[str, Any]:
+    """A stage's keys laid over that stage's own defaults: what is left out is as this configuration has it."""
+    defaults = {item.name: item.default_factory for item in dataclasses.fields(TextToImageConfig)}
+    laid = dict(document)
+    for name in ("stage0", "stage1", "stage2"):
+        factory = defaults[name]
+        if isinstance(laid.get(name), dict) and factory is not dataclasses.MISSING:
+            laid[name] = {**to_plain(factory()), **laid[name]}
+    return laid
+
+
+def _check_places(document: dict[str, Any], own: set[str], reader: Reader) -> None:
+    for key in TextToImageConfig.paths:
+        value: Any = document
+        for part in key.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, str) and key not in own:
+            allowed = {"llm": NAMED, "parts": (PACKAGED,)}.get(key, ())
+            instead = "--data (data=)" if key == "data.path" else f"--set {key}=VALUE (an override)"
+            reader.packaged(key, value, allowed, instead)
+
+
+def _read(source: str | os.PathLike[str]) -> dict[str, Any]:
+    names = shipped_configs()
+    text = os.fspath(source)
+    if text in names:
+        path = Path(str(importlib.resources.files("icl_vision.text_to_image") / "configs" / f"{text}.yaml"))
+    elif os.path.isfile(source):
+        path = Path(source)
+    else:
+        near = difflib.get_close_matches(text, names, n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise UsageError(
+            f"{text!r} is neither a shipped configuration{hint} nor a file; shipped are {', '.join(names)}"
+        )
+    try:
+        document = read_yaml(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the configuration {str(path)!r} cannot be read as YAML: {error}") from error
+    if not isinstance(document, dict):
+        raise UsageError(f"the configuration {str(path)!r} must be a mapping of keys to values; got {document!r}")
+    return document
+
+
+def _value(override: str, text: str) -> Any:
+    try:
+        return load_yaml(text)
+    except ValueError as error:
+        raise UsageError(f"the value of {override!r} is not YAML: {error}") from error
+
+
+def _put(document: dict[str, Any], parts: list[str], value: object) -> None:
+    inner = document
+    for depth, part in enumerate(parts[:-1], start=1):
+        inner = inner.setdefault(part, {})
+        if not isinstance(inner, dict):
+            raise UsageError(f"{'.'.join(parts[:depth])} is a value, so {'.'.join(parts)!r} cannot be set inside it")
+    inner[parts[-1]] = value

@@ -1,0 +1,253 @@
+"""A whole run: the stages one after another, each from where it was stopped, and the parts at the end.
+
+    RUN/run.json, journal.jsonl, lock, results.json     configuration, losses, how well states are mapped
+    RUN/denoiser, RUN/stage1, RUN/stage2                checkpoints of each stage
+    RUN/parts                                           what ``paint`` and ``LLMTextToImage`` take
+
+Knows: the order of things. Refuses to know: steps and losses.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from icl_vision.checks import choice
+from icl_vision.cores import usable_cores
+from icl_vision.files.runs import Run
+from icl_vision.files.typed import from_plain, to_plain
+from icl_vision.text_to_image.captions import TRAINED, VALIDATION, WORDS, Caption, plain_captions, training_captions
+from icl_vision.text_to_image.denoiser import DenoiserConfig
+from icl_vision.text_to_image.llm_folders import GEMMA, SMOLLM2
+from icl_vision.text_to_image.mapper import Mapper
+from icl_vision.text_to_image.parts import PACKAGED as PACKAGED_PARTS
+from icl_vision.text_to_image.parts import Parts, load_parts, rounded, save_parts
+from icl_vision.text_to_image.states import FrozenLLM
+from icl_vision.text_to_image.text_encoder import SentenceStates, TextEncoder
+from icl_vision.text_to_image.training.config import COMMAND, PACKAGED, TextToImageConfig
+from icl_vision.text_to_image.training.denoising import CaptionTable, Digits, open_digits, train_denoiser
+from icl_vision.text_to_image.training.mapping import (
+    Metric,
+    Taught,
+    fit_of,
+    sensitivity,
+    taught,
+    train_adapters,
+    train_mapper,
+)
+from icl_vision.text_to_image.training.stage import Where
+from icl_vision.training.seeds import kept_generators
+
+logger = logging.getLogger(__name__)
+
+STAGES: Final = ("denoiser", "stage1", "stage2")
+DIGITS: Final = Path(__file__).parents[2] / "artefacts" / "examples" / "digits"
+PARTS: Final = "parts"
+_LICENCES: Final = {
+    SMOLLM2: "Apache-2.0 (weights); trained on MNIST, CC BY-SA 3.0",
+    GEMMA: "Gemma Terms of Use; the denoiser Apache-2.0",
+}
+_DATA: Final = "MNIST (denoiser; CC BY-SA 3.0); captions written for this library"
+
+
+@dataclass(frozen=True)
+class TextToImageResult:
+    """How a run ended. folder: the run's. parts: the folder of the parts. fit: of each stage, R2 and cosine of mapped
+    states on validation captions. sizes: parameters of every part. seconds: of this call."""
+
+    folder: Path
+    parts: Path | None
+    fit: dict[str, dict[str, float]]
+    sizes: dict[str, int]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "folder": str(self.folder),
+            "parts": None if self.parts is None else str(self.parts),
+            "fit": self.fit,
+            "sizes": self.sizes,
+            "seconds": self.seconds,
+        }
+
+
+def train(
+    config: TextToImageConfig,
+    out: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    until: str = STAGES[-1],
+    parts: str | os.PathLike[str] | None = None,
+    progress: bool | None = None,
+    encoder: TextEncoder | None = None,
+    llm: FrozenLLM | None = None,
+) -> TextToImageResult:
+    """Train what a configuration says, and leave everything in the run folder ``out``.
+
+    resume: go on with the run in ``out``, at the step of the stage where it was stopped. until: the last stage to do,
+    one of ``STAGES``. parts: where to leave the parts; None: in the run folder.
+    encoder, llm: instead of MiniLM and the LLM that the configuration names.
+
+    Raises:
+        UsageError, ArtefactError: the data or a part cannot be used. MissingExtraError: an extra is not installed.
+        RunMismatchError, RunLockedError: ``out`` holds another run, or is in use.
+        TrainingError: a loss that is no number.
+    """
+    choice("until", until, STAGES)
+    began = time.perf_counter()
+    # PyTorch heeds affinity, not the share of CPU time that a container grants.
+    torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    if config.data.path is None:
+        config = replace(config, data=replace(config.data, path=str(DIGITS)))
+    digits = open_digits(config, progress)
+    deciding = config.deciding() | {"images": digits.data.fingerprint}
+    encoder = SentenceStates(length=config.denoiser.length) if encoder is None else encoder
+    with Run.open(out, COMMAND, deciding, seed=config.seed, resume=resume) as run, kept_generators():
+        work = _Work(config, Path(out), run, digits, encoder, progress)
+        unet = work.denoiser()
+        if until == STAGES[0]:
+            result = TextToImageResult(Path(out), None, {}, {"denoiser": _size(unet)}, time.perf_counter() - began)
+        else:
+            found, fit, sizes = work.mapped(unet, until, llm)
+            target = save_parts(Path(out) / PARTS if parts is None else Path(parts), found)
+            result = TextToImageResult(Path(out), target, fit, sizes, time.perf_counter() - began)
+        run.finish({"format_version": 1, "kind": "training", **result.to_dict()})
+    return result
+
+
+class _Work:
+    """One run while it is done."""
+
+    def __init__(
+        self,
+        config: TextToImageConfig,
+        folder: Path,
+        run: Run,
+        digits: Digits,
+        encoder: TextEncoder,
+        progress: bool | None,
+    ) -> None:
+        self.config, self.folder, self.run, self.digits = config, folder, run, digits
+        self.encoder, self.progress = encoder, progress
+        self.captions = training_captions(config.captions.templates, config.captions.foreign, config.seed)
+        self.checked = validation_captions()
+        # Validation captions lie in the table too, and are never trained on.
+        self.table = CaptionTable(encoder, self.captions)
+        self.denoiser_config = config.denoiser
+
+    def where(self, number: int) -> Where:
+        """Of a stage."""
+        # What decides a stage is all that decides the run but the lengths of the stages after it.
+        deciding = self.config.deciding() | {"images": self.digits.data.fingerprint}
+        for later in range(number + 1, len(STAGES)):
+            deciding.pop(f"stage{later}")
+        if number == 0:
+            for name in ("llm", "prompt", "mapper", "adapters", "loss"):
+                deciding.pop(name)
+        return Where(self.folder, STAGES[number], number, self.run, self.config.seed, deciding, progress=self.progress)
+
+    def denoiser(self) -> Any:
+        """The U-Net: trained, or of other parts."""
+        if self.config.parts is None:
+            return rounded(train_denoiser(self.where(0), self.config, self.digits, self.table, self.encoder))
+        folder = PACKAGED_PARTS if self.config.parts == PACKAGED else Path(self.config.parts)
+        parts = load_parts(folder)
+        if parts.denoiser is None:
+            from icl_vision.errors import UsageError
+
+            raise UsageError(f"the parts in {str(folder)!r} hold no denoiser; name others, or train one (parts=null)")
+        self.denoiser_config = from_plain(DenoiserConfig, parts.card["denoiser"], "denoiser")
+        return parts.denoiser
+
+    def mapped(
+        self, unet: Any, until: str, llm: FrozenLLM | None
+    ) -> tuple[Parts, dict[str, dict[str, float]], dict[str, int]]:
+        """Stages 1 and 2."""
+        config = self.config
+        unet.requires_grad_(False)
+        if llm is None:
+            llm = FrozenLLM.open(config.llm, prompt=config.prompt, progress=self.progress)
+        metric = Metric()
+        if config.loss.weights == "sensitivity":
+            metric = sensitivity(unet, self.table, self.digits, config)
+        texts = [caption.text for caption in self.captions]
+        checked = [caption.text for caption in self.checked]
+        target = self.encoder.encode([caption.english for caption in self.checked])
+        fit: dict[str, dict[str, float]] = {}
+
+        states = llm.cached_states(texts, progress=self.progress)
+        mapper = train_mapper(self.where(1), config, taught(states, self.captions, self.table), self.table, metric)
+        mapper = rounded(mapper)
+        held = llm.cached_states(checked, progress=self.progress)
+        fit["stage1"] = self._fit(mapper, held.values, held.mask, target, metric)
+        sizes = {"denoiser": _size(unet), "mapper": _size(mapper), "llm": llm.parameters}
+        tensors: dict[str, Tensor] | None = None
+        if until == STAGES[2]:
+            below = len(llm.blocks) - config.adapters.blocks
+            lower = llm.cached_states(texts, below=below, progress=self.progress)
+            lesson: Taught = taught(lower, self.captions, self.table)
+            groups = train_adapters(self.where(2), config, lesson, self.table, metric, llm, mapper, unet, self.digits)
+            tensors = {name: value for adapters in groups for name, value in adapters.tensors().items()}
+            sizes["adapters"] = sum(value.numel() for value in tensors.values())
+            held = llm.cached_states(checked, below=below, progress=self.progress)
+            with torch.no_grad():
+                values = llm.upper(below)(held.values, held.mask)
+            fit["stage2"] = self._fit(mapper, values, held.mask, target, metric)
+            for adapters in groups:
+                adapters.remove()
+        return Parts(self._card(llm, fit, sizes, until), mapper, unet, tensors), fit, sizes
+
+    def _fit(self, mapper: Mapper, values: Tensor, mask: Tensor, target: Tensor, metric: Metric) -> dict[str, float]:
+        with torch.no_grad():
+            mapped = mapper(values, mask)
+            weighted = metric(mapped, target).sum() / metric(self.table.mean.expand_as(target), target).sum()
+        return {**fit_of(mapped, target, self.table.mean), "weighted_r2": float(1 - weighted)}
+
+    def _card(
+        self, llm: FrozenLLM, fit: dict[str, dict[str, float]], sizes: dict[str, int], until: str
+    ) -> dict[str, Any]:
+        config = self.config
+        return {
+            "name": self.folder.name,
+            "description": f"Draws digits from what {llm.spec} makes of a text: a denoiser that reads "
+            f"{self.encoder.name}, and a mapper from the LLM to it.",
+            "licence": _LICENCES.get(llm.spec, f"that of {llm.spec}; trained on MNIST, CC BY-SA 3.0"),
+            "data": _DATA,
+            "llm": {"spec": llm.spec, "width": llm.width, "prompt": llm.prompt, "blocks": len(llm.blocks)},
+            "text_encoder": {"name": self.encoder.name, "length": self.encoder.length, "width": self.encoder.width},
+            "denoiser": to_plain(self.denoiser_config),
+            "adapters": to_plain(config.adapters),
+            "drawing": {"sampler": "ddim", "steps": 15, "guidance": 3.0},
+            "recipe": {"command": COMMAND, "until": until, "config": config.deciding()},
+            "parameters": sizes,
+            "fit": fit,
+        }
+
+
+def validation_captions() -> list[Caption]:
+    """Captions in templates that are not trained on: English ones, and the words of the other trained languages."""
+    captions = plain_captions(VALIDATION)
+    for number, language in enumerate(TRAINED[1:]):
+        template = VALIDATION[number % len(VALIDATION)]
+        for digit, word in enumerate(WORDS[language]):
+            english = template.format(WORDS["en"][digit])
+            captions.append(Caption(template.format(word), digit, english, language, template))
+    return captions
+
+
+def texts_of(captions: Sequence[Caption]) -> list[str]:
+    """Their texts."""
+    return [caption.text for caption in captions]
+
+
+def _size(module: Any) -> int:
+    return sum(weight.numel() for weight in module.parameters())

@@ -1,0 +1,67 @@
+"""Captions of digits: what is held out is held out."""
+
+from __future__ import annotations
+
+import pytest
+
+from icl_vision.errors import UsageError
+from icl_vision.text_to_image import captions
+from icl_vision.text_to_image.captions import COGNATES, HELD_OUT, TRAINED, UNSEEN, VALIDATION, WORDS, fold
+
+
+def test_every_language_has_ten_words_and_no_form_names_two_digits():
+    forms: dict[str, int] = {}
+    for language, words in WORDS.items():
+        assert len(words) == 10, language
+        for digit, word in enumerate(words):
+            assert forms.setdefault(fold(word), digit) == digit, (language, word)
+
+
+def test_training_is_several_thousand_captions_the_same_for_a_seed():
+    made = captions.training_captions()
+    assert len(made) >= 4000 and made == captions.training_captions()
+    assert made != captions.training_captions(seed=1)
+    assert {caption.language for caption in made} == set(TRAINED)
+    for digit in range(10):
+        assert sum(caption.digit == digit for caption in made) == len(made) / 10
+
+
+def test_a_caption_of_another_language_has_its_english_counterpart():
+    found = next(c for c in captions.training_captions() if c.language == "fr" and c.template == "{}" and c.digit == 7)
+    assert (found.text, found.english) == ("sept", "seven")
+    native = next(c for c in captions.training_captions() if c.template == "dessine {}" and c.digit == 8)
+    assert (native.text, native.english) == ("dessine huit", "draw eight")
+
+
+def test_measured_templates_are_trained_in_no_form():
+    every = set(captions.training_templates(1000))
+    assert not every & (set(UNSEEN) | set(VALIDATION)) and not set(UNSEEN) & set(VALIDATION)
+    assert len(UNSEEN) >= 15
+
+
+def test_no_held_out_word_is_trained_in_any_language():
+    shown = {fold(part) for c in captions.training_captions() for part in c.text.replace(".", " ").split()}
+    for language in HELD_OUT:
+        found = captions.held_out_captions(language, ["{}"])
+        assert found and not {fold(caption.text) for caption in found} & shown, language
+    assert [caption.text for caption in captions.held_out_captions("id", ["{}"])] == list(WORDS["id"])
+    assert {caption.text for caption in captions.held_out_captions("it", ["{}"])} & {"zero", "uno"} == set()
+    assert set(COGNATES) < set(HELD_OUT)
+
+
+def test_plain_sums_and_facts():
+    plain = captions.plain_captions(["a {}"])
+    assert [c.text for c in plain[:2]] == ["a zero", "a one"] and plain[13].text == "a 3" and plain[13].digit == 3
+    assert all(0 <= caption.digit <= 9 for caption in captions.sum_captions())
+    assert len(captions.sum_captions()) == 36 and len(captions.fact_captions()) == 40
+    trained = {caption.text for caption in captions.training_captions()}
+    assert not trained & {c.text for c in (*captions.sum_captions(), *captions.fact_captions())}
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(UsageError, match="language must be one of .*'id'.*got 'fr'"):
+        captions.held_out_captions("fr")
+    with pytest.raises(UsageError, match="number must be a whole number from 1 to"):
+        captions.training_templates(10_000)
+    with pytest.raises(UsageError, match="foreign must be"):
+        captions.training_captions(4, 5)

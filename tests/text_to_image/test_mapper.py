@@ -1,0 +1,63 @@
+"""The mapper: shapes, pads, what it starts from."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from icl_vision.errors import UsageError
+from icl_vision.text_to_image.mapper import Mapper, MapperConfig
+
+
+def made(kind: str, **keys: int) -> Mapper:
+    torch.manual_seed(0)
+    config = MapperConfig(kind=kind, width=8, blocks=2, heads=2, **keys)  # type: ignore[arg-type]  # a text of the two
+    return Mapper(config, inputs=12, length=5, outputs=6).eval()
+
+
+@pytest.mark.parametrize("kind", ["queries", "tokens"])
+@pytest.mark.parametrize("tokens", [3, 9])
+def test_pads_say_nothing(kind: str, tokens: int):
+    mapper = made(kind)
+    values = torch.randn(2, tokens, 12)
+    mask = torch.ones(2, tokens, dtype=torch.bool)
+    mask[1, 2:] = False
+    out = mapper(values, mask)
+    assert out.shape == (2, 5, 6)
+    noisy = torch.where(mask.unsqueeze(-1), values, torch.randn_like(values) * 100)
+    torch.testing.assert_close(mapper(noisy, mask), out)
+    torch.testing.assert_close(mapper(values[1:, :2], mask[1:, :2])[0], out[1])
+
+
+@pytest.mark.parametrize("kind", ["queries", "tokens"])
+def test_states_of_any_size_are_normed_first(kind: str):
+    mapper = made(kind)
+    values, mask = torch.randn(1, 4, 12) * 1100, torch.ones(1, 4, dtype=torch.bool)
+    torch.testing.assert_close(mapper(values, mask), mapper(values / 1100, mask), atol=1e-3, rtol=1e-3)
+
+
+def test_what_it_learns_is_what_a_text_changes():
+    mapper = made("queries")
+    before = mapper(torch.ones(1, 2, 12), torch.ones(1, 2, dtype=torch.bool))
+    mapper.mean.fill_(3.0)
+    torch.testing.assert_close(mapper(torch.ones(1, 2, 12), torch.ones(1, 2, dtype=torch.bool)), before + 3)
+    assert {"mean", "null"} <= set(mapper.state_dict())
+
+
+def test_tokens_are_mapped_one_by_one_and_empty_places_are_the_mean():
+    mapper = made("tokens")
+    mapper.mean.fill_(2.0)
+    values, mask = torch.randn(1, 3, 12), torch.ones(1, 3, dtype=torch.bool)
+    out = mapper(values, mask)
+    changed = values.clone()
+    changed[0, 1] = torch.randn(12)
+    again = mapper(changed, mask)
+    assert torch.equal(again[0, [0, 2]], out[0, [0, 2]]) and not torch.equal(again[0, 1], out[0, 1])
+    assert torch.equal(out[0, 3:], torch.full((2, 6), 2.0))
+
+
+def test_another_llm_is_refused():
+    with pytest.raises(UsageError, match="reads states of 12 numbers, and the LLM's have 13"):
+        made("queries")(torch.zeros(1, 2, 13), torch.ones(1, 2, dtype=torch.bool))
+    with pytest.raises(UsageError, match="mapper.heads must divide mapper.width 10; got 4"):
+        MapperConfig(width=10, heads=4)

@@ -1,0 +1,66 @@
+"""Tiny random parts of text_to_image: an LLM of three blocks, a text encoder that is a table."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from icl_vision.text_to_image.states import FrozenLLM
+
+WORDS = "a the digit number draw paint of zero one two three four five six seven eight nine 0 1 2 3 4 5 6 7 8 9".split()
+
+
+def tiny_llm(kind: str = "llama", *, prompt: str = "{}", seed: int = 0) -> FrozenLLM:
+    """A causal LM of random weights; the words of WORDS and a few more are its tokens."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {word: number for number, word in enumerate(["<unk>", "<eos>", *WORDS])}
+    raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    raw.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, unk_token="<unk>", eos_token="<eos>", padding_side="left", model_max_length=64
+    )
+    torch.manual_seed(seed)
+    sizes: dict[str, Any] = {
+        "vocab_size": len(vocabulary),
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+        "pad_token_id": 1,
+        "eos_token_id": 1,
+        "bos_token_id": None,
+    }
+    model: Any
+    if kind == "llama":
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        model = LlamaForCausalLM(LlamaConfig(**sizes))
+    else:
+        from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+        kinds = ["sliding_attention", "full_attention", "sliding_attention"]
+        model = Gemma3ForCausalLM(Gemma3TextConfig(**sizes, head_dim=8, layer_types=kinds, sliding_window=4))
+    return FrozenLLM(model, tokenizer, spec="tiny", identity=f"tiny-{kind}-{seed}", prompt=prompt)
+
+
+class TableEncoder:
+    """A text encoder whose states are drawn from a text's hash: 4 states of 16 numbers."""
+
+    name = "table"
+    length = 4
+    width = 16
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        rows = []
+        for text in texts:
+            seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+            rows.append(torch.randn(self.length, self.width, generator=torch.Generator().manual_seed(seed)))
+        return torch.stack(rows)
