@@ -115,7 +115,7 @@ def _dequantised(file: Path, spec: str, progress: bool | None) -> LLMFolder:
 def _convert(file: Path, target: Path) -> None:
     try:
         import accelerate  # noqa: F401  # transformers needs it for GGUF files and says so late
-        import gguf  # noqa: F401
+        import gguf  # noqa: F401  # the same
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:

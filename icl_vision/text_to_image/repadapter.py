@@ -79,8 +79,8 @@ class RepAdapter(nn.Module):
 
     def dense(self) -> tuple[Tensor, Tensor]:
         """I + s B A, float64 [d, d], and s (B a + b), float64 [d]: the adapter as one affine map."""
-        # torch's own has no type of its own.
-        up: Tensor = torch.block_diag(*self.up.detach().double().chunk(self.groups))  # type: ignore[no-untyped-call]
+        chunks = self.up.detach().double().chunk(self.groups)
+        up: Tensor = torch.block_diag(*chunks)  # type: ignore[no-untyped-call]  # torch gives it no types
         down, bias = self.down.weight.detach().double(), self.down.bias.detach().double()
         matrix = torch.eye(len(up), dtype=torch.float64, device=up.device) + self.scale * up @ down
         return matrix, self.scale * (up @ bias + self.up_bias.detach().double())
