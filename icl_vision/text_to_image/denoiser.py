@@ -4,7 +4,7 @@ A picture's 2 x 2 neighbours become four channels of 16 x 16 (no autoencoder is 
 diffusers predicts the velocity (Salimans and Ho, 2022) along a cosine schedule (Nichol and Dhariwal, 2021), and reads
 a caption's states by cross-attention, as Stable Diffusion reads CLIP's.
 
-Knows: the net, the layout, the noise, the samplers with settings that work. Refuses to know: where states come from.
+Knows: the net, the layout, the noise. Refuses to know: where states come from.
 
 Letters in shapes: B pictures, N states of a caption, e their width, S side in pixels.
 """
@@ -17,7 +17,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from icl_vision.checks import choice, count, number
+from icl_vision.checks import count, number
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.files.typed import check_fields
 
@@ -27,7 +27,6 @@ CHANNELS: Final = FACTOR * FACTOR
 LATENT: Final = SIDE // FACTOR
 TRAIN_STEPS: Final = 1000
 GROUPS: Final = 16
-SAMPLERS: Final = ("ddim", "dpm")
 
 SCHEDULE: Final[dict[str, Any]] = {
     "num_train_timesteps": TRAIN_STEPS,
@@ -124,31 +123,6 @@ class Noise:
         noised = signal * latents + scale * noise
         predicted: Tensor = unet(noised, times.to(latents.device), states, return_dict=False)[0]
         return predicted, signal * noise - scale * latents
-
-
-def sampler(name: str, config: Any = None) -> Any:
-    """A scheduler of diffusers with settings that work.
-
-    name: "ddim", with steps that end at the noise the net was trained from and a clipped estimate (diffusers' defaults
-    drew 0 to 39 digits of 100 where these draw nearly all), or "dpm", DPMSolverMultistep.
-    config: of another pipeline's scheduler, whose noise it takes over; None: the demonstration's.
-
-    Raises UsageError for another name.
-    """
-    choice("sampler", name, SAMPLERS)
-    from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
-
-    own = config is None
-    settings = SCHEDULE if own else config
-    if name == "ddim":
-        # A latent of Stable Diffusion is not bound to -1..1, so only ours is clipped.
-        return DDIMScheduler.from_config(settings, timestep_spacing="trailing", clip_sample=own, set_alpha_to_one=True)
-    return DPMSolverMultistepScheduler.from_config(settings)
-
-
-def sampler_options(name: str, clipped: bool) -> dict[str, Any]:
-    """What a pipeline is to hand to the sampler at each step. clipped: whether estimates are (the demonstration)."""
-    return {"use_clipped_model_output": True} if name == "ddim" and clipped else {}
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,25 @@ class FrozenLLM:
         hidden: Tensor = self.backbone(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
         return hidden
 
+    def answer(self, text: str, *, tokens: int) -> str:
+        """What the LLM writes after a text (in its chat template, where it has one), the likeliest tokens."""
+        chats = bool(getattr(self.tokenizer, "chat_template", None))
+        if chats:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True
+            )
+        batch = self.tokenizer(text, return_tensors="pt", add_special_tokens=not chats).to(self.device)
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                max_new_tokens=count("tokens", tokens),
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        written: str = self.tokenizer.decode(out[0, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return written.strip()
+
     def upper(self, start: int) -> UpperBlocks:
         """The blocks from ``start`` on and the last norm, as a module of their own; weights are shared."""
         count("start", start, least=0, most=len(self.blocks))
@@ -176,12 +195,14 @@ class FrozenLLM:
         texts: Sequence[str],
         *,
         below: int | None = None,
+        after: tuple[int, TextStates] | None = None,
         folder: Path | None = None,
         progress: bool | None = None,
     ) -> TextStates:
         """``states`` of many texts, from the cache where they were computed before, else computed and kept there.
 
-        folder: where to keep them; None: the user's cache. They are derived from the LLM and under its terms.
+        after: a block and the texts' states that enter it, where these are at hand: the blocks below need not be gone
+        through again. folder: where to keep them; None: the user's cache. They are derived from the LLM and under its terms.
         """
         root = cache_dir() / "text-states" if folder is None else folder
         path = root / f"{self._key(texts, below)}.safetensors"
@@ -193,7 +214,12 @@ class FrozenLLM:
         with progress_bar(len(texts), f"states of {self.spec}", progress) as advance:
             for start in range(0, len(order), _BATCH):
                 places = order[start : start + _BATCH]
-                part = self.states([texts[place] for place in places], below=below)
+                if after is None:
+                    part = self.states([texts[place] for place in places], below=below)
+                else:
+                    part = after[1].take(torch.tensor(places))
+                    with torch.inference_mode():
+                        part = TextStates(self.upper(after[0])(part.values, part.mask).clone(), part.mask)
                 for row, place in enumerate(places):
                     rows[place] = part.values[row, : int(part.mask[row].sum())].cpu()
                 advance(len(places))

@@ -65,6 +65,14 @@ def test_states_are_kept_by_model_prompt_place_and_texts(llm: FrozenLLM, tmp_pat
     torch.testing.assert_close(repaired.values, first.values)
 
 
+def test_from_states_below_the_last_are_not_far(llm: FrozenLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    expected = llm.states(TEXTS)
+    below = llm.cached_states(TEXTS, below=1, folder=tmp_path, progress=False)
+    monkeypatch.setattr(llm, "states", lambda *_, **__: pytest.fail("the lower blocks were gone through again"))
+    found = llm.cached_states(TEXTS, after=(1, below), folder=tmp_path, progress=False)
+    torch.testing.assert_close(found.values, expected.values)
+
+
 def test_some_of_them_without_empty_columns(llm: FrozenLLM):
     some = llm.states(TEXTS).take(torch.tensor([1, 0]))
     assert some.values.shape == (2, 4, 32) and some.mask.sum(1).tolist() == [1, 4] and len(some) == 2

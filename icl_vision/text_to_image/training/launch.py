@@ -49,6 +49,7 @@ from icl_vision.training.seeds import kept_generators
 logger = logging.getLogger(__name__)
 
 STAGES: Final = ("denoiser", "stage1", "stage2")
+"""The stages of a run, in their order."""
 DIGITS: Final = Path(__file__).parents[2] / "artefacts" / "examples" / "digits"
 PARTS: Final = "parts"
 _LICENCES: Final = {
@@ -184,7 +185,10 @@ class _Work:
         target = self.encoder.encode([caption.english for caption in self.checked])
         fit: dict[str, dict[str, float]] = {}
 
-        states = llm.cached_states(texts, progress=self.progress)
+        # Stage 2 needs the states below the adapted blocks; from there the last ones are not far.
+        below = len(llm.blocks) - config.adapters.blocks
+        lower = llm.cached_states(texts, below=below, progress=self.progress)
+        states = llm.cached_states(texts, after=(below, lower), progress=self.progress)
         mapper = train_mapper(self.where(1), config, taught(states, self.captions, self.table), self.table, metric)
         mapper = rounded(mapper)
         held = llm.cached_states(checked, progress=self.progress)
@@ -192,8 +196,6 @@ class _Work:
         sizes = {"denoiser": _size(unet), "mapper": _size(mapper), "llm": llm.parameters}
         tensors: dict[str, Tensor] | None = None
         if until == STAGES[2]:
-            below = len(llm.blocks) - config.adapters.blocks
-            lower = llm.cached_states(texts, below=below, progress=self.progress)
             lesson: Taught = taught(lower, self.captions, self.table)
             groups = train_adapters(self.where(2), config, lesson, self.table, metric, llm, mapper, unet, self.digits)
             tensors = {name: value for adapters in groups for name, value in adapters.tensors().items()}
