@@ -202,7 +202,8 @@ class FrozenLLM:
         """``states`` of many texts, from the cache where they were computed before, else computed and kept there.
 
         after: a block and the texts' states that enter it, where these are at hand: the blocks below need not be gone
-        through again. folder: where to keep them; None: the user's cache. They are derived from the LLM and under its terms.
+        through again. folder: where to keep them; None: the user's cache. They are derived from the LLM and under its
+        terms.
         """
         root = cache_dir() / "text-states" if folder is None else folder
         path = root / f"{self._key(texts, below)}.safetensors"
