@@ -32,12 +32,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "generate": ("icl_vision.cli.generate", "Draw pictures from texts with a text LLM, through words."),
     "mcp": ("icl_vision.cli.mcp", "Serve tools that see and draw to agents (MCP)."),
     "models": ("icl_vision.cli.models", "List tokenizers and LLMs, or show a card."),
+    "paint": ("icl_vision.cli.paint", "Draw a picture of a text with a diffusion model behind an LLM."),
     "prompts": ("icl_vision.cli.prompts", "List, show or validate prompt templates."),
     "reconstruct": ("icl_vision.cli.reconstruct", "Turn an image into words and back into an image."),
     "serve": ("icl_vision.cli.serve", "Let a text-only LLM see: a proxy that puts words in the places of pictures."),
     "show": ("icl_vision.cli.show", "Show an image as its words, layer by layer, on a page or in a picture."),
     "tokenize": ("icl_vision.cli.tokenize", "Turn images into words."),
-    "train": ("icl_vision.cli.train", "Train a tokenizer on your own images."),
+    "train": ("icl_vision.cli.train", "Train a tokenizer on your own images, or what draws from a text."),
 }
 
 

@@ -1,4 +1,4 @@
-"""`icl-vision train`: tokenizers of one's own, trained.
+"""`icl-vision train`: tokenizers of one's own, trained; what draws from a text is in ``train_text_to_image``.
 
 Knows: options, and what is said at the end. Refuses to know: how anything is trained; torch is imported only when a
 training starts.
@@ -21,6 +21,7 @@ from icl_vision.cli.options.common import (
     trust_option,
     try_out,
 )
+from icl_vision.cli.train_text_to_image import command as text_to_image
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.wording import counted
 
@@ -33,7 +34,7 @@ SHOWN = 10
 
 @click.group(name="train")
 def command() -> None:
-    """Train a tokenizer on your own images."""
+    """Train a tokenizer on your own images, or what stands between an LLM and a diffusion model."""
 
 
 def _command(family: str, about: str) -> click.Command:
@@ -145,6 +146,9 @@ command.add_command(
         "in docs/training.md.",
     )
 )
+
+
+command.add_command(text_to_image)
 
 
 def _for_people(result: TrainResult) -> str:

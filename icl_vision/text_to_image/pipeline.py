@@ -107,7 +107,7 @@ class LLMTextToImage:
 
     llm: the frozen LLM. mapper: from its states to the diffusion model's. pipeline: of diffusers. parts: what the
     mapper came from. adapters: those in the LLM and the mapper, none where stage 2 was not trained.
-    router: of ``chat``; None takes the packaged one.
+    router: of ``chat``.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class LLMTextToImage:
             diffusion: a Stable Diffusion pipeline, by folder or hub name, which is drawn with instead of the parts' own
                 denoiser.
             sampler: "ddim" or "dpm" (DPMSolverMultistep).
-            router: of ``chat``. None: the packaged one.
+            router: of ``chat``.
             device: where everything computes, a torch device string.
             progress: bars on stderr for what takes long; None shows them to a terminal.
 
@@ -192,7 +192,8 @@ class LLMTextToImage:
                 raise UsageError(f"a text to draw has 1 to {TEXT_CHARACTERS} characters; got {text!r:.400}")
         with torch.inference_mode():
             found = self.llm.states(texts)
-            return self.mapper(found.values, found.mask).float()
+            states: Tensor = self.mapper(found.values, found.mask)
+            return states.float()
 
     @overload
     def draw(self, text: str, **options: Any) -> Image.Image: ...
@@ -214,7 +215,7 @@ class LLMTextToImage:
             progress: a bar on stderr; None shows it to a terminal.
 
         Returns:
-            A picture: 32 x 32 grey for the demonstration, else as the pipeline makes them; a list of them for several.
+            A picture: 32 x 32 for the demonstration, else as the pipeline makes them; a list of them for several.
 
         Raises:
             UsageError: a text, seed or option that cannot work.
@@ -299,7 +300,7 @@ class LLMTextToImage:
 
     def _pictures(self, latents: Tensor) -> list[Image.Image]:
         if self.demonstration:
-            return [Image.fromarray(np.asarray(picture[0])) for picture in to_pixels(latents).cpu()]
+            return [Image.fromarray(np.asarray(one[0])).convert("RGB") for one in to_pixels(latents).cpu()]
         vae = self.pipeline.vae
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         pictures: list[Image.Image] = self.pipeline.image_processor.postprocess(decoded, output_type="pil")
@@ -360,9 +361,7 @@ class LLMTextToImage:
 
     def _router(self) -> Routes:
         if self.router is None:
-            from icl_vision.text_to_image.router import Router
-
-            self.router = Router.packaged()
+            raise UsageError("chatting needs a router: give one (router=) when the system is made")
         return self.router
 
     def _wants_picture(self, text: str, llm: TextLLM | None) -> bool:
@@ -440,17 +439,20 @@ def _demonstration(parts: Parts, sampler: str) -> Any:
             f"the parts in {str(parts.folder)!r} hold no denoiser of their own: name the Stable Diffusion they are for "
             "(diffusion=, --diffusion)"
         )
-    return StableDiffusionPipeline(
+    pipeline = StableDiffusionPipeline(
         vae=None,
         text_encoder=None,
         tokenizer=None,
         unet=parts.denoiser,
-        scheduler=demonstration_sampler(sampler),
+        scheduler=demonstration_sampler("dpm"),
         safety_checker=None,
         feature_extractor=None,
         image_encoder=None,
         requires_safety_checker=False,
     )
+    # Afterwards: a pipeline switches the clipping of the scheduler that it is made with off.
+    pipeline.scheduler = demonstration_sampler(sampler)
+    return pipeline
 
 
 def _stable_diffusion(source: str | os.PathLike[str], sampler: str) -> Any:

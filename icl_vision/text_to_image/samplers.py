@@ -15,7 +15,7 @@ from icl_vision.text_to_image.denoiser import SCHEDULE
 SAMPLERS: Final = ("ddim", "dpm")
 
 
-class ClippedDDIM(DDIMScheduler):
+class ClippedDDIM(DDIMScheduler):  # type: ignore[misc]  # mypy does not follow diffusers
     """DDIM that goes on from the clipped estimate of the picture. A pipeline cannot be told to ask for that."""
 
     def step(self, *args: Any, use_clipped_model_output: bool = True, **keys: Any) -> Any:
@@ -34,8 +34,8 @@ def demonstration_sampler(name: str) -> Any:
     """
     choice("sampler", name, SAMPLERS)
     if name == "ddim":
-        return ClippedDDIM(**SCHEDULE, timestep_spacing="trailing", clip_sample=True)
-    return DPMSolverMultistepScheduler(**SCHEDULE)
+        return ClippedDDIM(**SCHEDULE, timestep_spacing="trailing", clip_sample=True, steps_offset=1)
+    return DPMSolverMultistepScheduler(**SCHEDULE, steps_offset=1)
 
 
 def pipeline_sampler(name: str, scheduler: Any) -> Any:

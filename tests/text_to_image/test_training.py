@@ -16,6 +16,15 @@ from icl_vision.text_to_image.parts import load_parts
 from icl_vision.text_to_image.training import load_config, shipped_configs, train
 from icl_vision.text_to_image.training import mapping as mapping_module
 from icl_vision.text_to_image.training import stage as stage_module
+from icl_vision.training.checkpoint import latest_checkpoint
+
+
+def latest(folder: Path) -> dict[str, torch.Tensor]:
+    """The averaged weights of a stage's newest checkpoint."""
+    checkpoint = latest_checkpoint(folder)
+    assert checkpoint is not None
+    return checkpoint.tensors("ema")
+
 
 SMALL = (
     "captions.templates=4",
@@ -104,6 +113,13 @@ def test_another_configuration_is_not_resumed(digits: Path, tmp_path: Path, cach
 def test_the_denoiser_of_other_parts_stays_as_it_is(digits: Path, tmp_path: Path, cache: Path):
     first = run(digits, tmp_path / "run", until="stage1")
     second = run(digits, tmp_path / "second", f"parts={first.parts}", until="stage1")
+    assert str(tmp_path) not in (second.parts / "card.json").read_text(), "parts are named by what they are"
+    third = run(digits, tmp_path / "third", f"init={first.parts}", until="denoiser")
+    with pytest.raises(UsageError, match="give one of them"):
+        run(digits, tmp_path / "fourth", f"init={first.parts}", f"parts={first.parts}")
+    before, after = (load_parts(first.parts).denoiser.state_dict(), latest(third.folder / "denoiser"))
+    moved = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    assert moved and all((before[name] - after[name]).abs().mean() < 0.02 for name in moved), "and trained further"
     file = "denoiser.safetensors"
     assert (second.parts / file).read_bytes() == (first.parts / file).read_bytes()
     assert not (tmp_path / "second" / "denoiser").exists()

@@ -96,15 +96,17 @@ class TextToImageConfig:
 
     llm: as ``llm_folders`` names them. prompt: what a caption is put into before the LLM reads it, with one {}.
     parts: where the denoiser comes from: "packaged", or a folder of parts; null trains one.
+    init: parts whose denoiser the training of this one starts from; null starts from nothing.
     drop: share of captions that the denoiser is trained without.
     """
 
-    paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "data.path")
+    paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "init", "data.path")
     """Keys that may lead to a place on the machine."""
 
     llm: str = "smollm2"
     prompt: str = "{}"
     parts: str | None = None
+    init: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
@@ -114,7 +116,7 @@ class TextToImageConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     drop: float = 0.1
     stage0: StageConfig = field(default_factory=lambda: StageConfig(steps=500))
-    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=3000, batch=128, rate=2e-3, checkpoint=500))
+    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=2000, batch=128, rate=2e-3, checkpoint=500))
     stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=200, batch=48, rate=2e-3, ema=0.95))
     seed: int = 0
 
@@ -124,6 +126,8 @@ class TextToImageConfig:
         number("drop", self.drop, least=0, most=0.9)
         if self.prompt.count("{}") != 1:
             raise UsageError(f"prompt must hold {{}} once, where the caption goes; got {self.prompt!r}")
+        if self.parts is not None and self.init is not None:
+            raise UsageError("parts takes a denoiser as it is and init trains it further: give one of them")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values."""
@@ -194,7 +198,7 @@ def _check_places(document: dict[str, Any], own: set[str], reader: Reader) -> No
         for part in key.split("."):
             value = value.get(part) if isinstance(value, dict) else None
         if isinstance(value, str) and key not in own:
-            allowed = {"llm": NAMED, "parts": (PACKAGED,)}.get(key, ())
+            allowed = {"llm": NAMED, "parts": (PACKAGED,), "init": (PACKAGED,)}.get(key, ())
             instead = "--data (data=)" if key == "data.path" else f"--set {key}=VALUE (an override)"
             reader.packaged(key, value, allowed, instead)
 

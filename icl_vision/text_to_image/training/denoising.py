@@ -88,9 +88,14 @@ class CaptionTable:
 
 
 def train_denoiser(
-    where: Where, config: TextToImageConfig, digits: Digits, table: CaptionTable, encoder: TextEncoder
+    where: Where,
+    config: TextToImageConfig,
+    digits: Digits,
+    table: CaptionTable,
+    encoder: TextEncoder,
+    begun: Any = None,
 ) -> Any:
-    """Train a U-Net, and give its averaged weights.
+    """Train a U-Net, a fresh one or ``begun``, and give its averaged weights.
 
     Raises UsageError where there are too few digits, or the states are not of the shape the configuration says.
     """
@@ -105,7 +110,7 @@ def train_denoiser(
             f"{encoder.width}; got {own}"
         )
     seed_globally(config.seed, WEIGHTS, where.number)
-    unet = build_denoiser(config.denoiser)
+    unet = build_denoiser(config.denoiser) if begun is None else begun.requires_grad_(True)
     noise, blur = Noise(), Blur(config.blur, table.states[:-1])
 
     def loss(batch: tuple[Tensor, Tensor], generator: torch.Generator) -> Losses:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -22,14 +21,15 @@ from torch import Tensor
 
 from icl_vision.checks import choice
 from icl_vision.cores import usable_cores
+from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.files.typed import from_plain, to_plain
 from icl_vision.text_to_image.captions import TRAINED, VALIDATION, WORDS, Caption, plain_captions, training_captions
 from icl_vision.text_to_image.denoiser import DenoiserConfig
-from icl_vision.text_to_image.llm_folders import GEMMA, SMOLLM2
+from icl_vision.text_to_image.llm_folders import GEMMA, NAMED, SMOLLM2
 from icl_vision.text_to_image.mapper import Mapper
+from icl_vision.text_to_image.parts import DENOISER, Parts, load_parts, rounded, save_parts
 from icl_vision.text_to_image.parts import PACKAGED as PACKAGED_PARTS
-from icl_vision.text_to_image.parts import Parts, load_parts, rounded, save_parts
 from icl_vision.text_to_image.states import FrozenLLM
 from icl_vision.text_to_image.text_encoder import SentenceStates, TextEncoder
 from icl_vision.text_to_image.training.config import COMMAND, PACKAGED, TextToImageConfig
@@ -45,6 +45,7 @@ from icl_vision.text_to_image.training.mapping import (
 )
 from icl_vision.text_to_image.training.stage import Where
 from icl_vision.training.seeds import kept_generators
+from icl_vision.vocabulary import read_card
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ def train(
     if config.data.path is None:
         config = replace(config, data=replace(config.data, path=str(DIGITS)))
     digits = open_digits(config, progress)
-    deciding = config.deciding() | {"images": digits.data.fingerprint}
+    deciding = _deciding(config, digits)
     encoder = SentenceStates(length=config.denoiser.length) if encoder is None else encoder
     with Run.open(out, COMMAND, deciding, seed=config.seed, resume=resume) as run, kept_generators():
         work = _Work(config, Path(out), run, digits, encoder, progress)
@@ -148,7 +149,7 @@ class _Work:
     def where(self, number: int) -> Where:
         """Of a stage."""
         # What decides a stage is all that decides the run but the lengths of the stages after it.
-        deciding = self.config.deciding() | {"images": self.digits.data.fingerprint}
+        deciding = _deciding(self.config, self.digits)
         for later in range(number + 1, len(STAGES)):
             deciding.pop(f"stage{later}")
         if number == 0:
@@ -158,14 +159,17 @@ class _Work:
 
     def denoiser(self) -> Any:
         """The U-Net: trained, or of other parts."""
-        if self.config.parts is None:
-            return rounded(train_denoiser(self.where(0), self.config, self.digits, self.table, self.encoder))
-        folder = PACKAGED_PARTS if self.config.parts == PACKAGED else Path(self.config.parts)
-        parts = load_parts(folder)
-        if parts.denoiser is None:
-            from icl_vision.errors import UsageError
+        config = self.config
+        if config.parts is None:
+            begun = None if config.init is None else self._denoiser_of(config.init)
+            return rounded(train_denoiser(self.where(0), config, self.digits, self.table, self.encoder, begun))
+        return self._denoiser_of(config.parts)
 
-            raise UsageError(f"the parts in {str(folder)!r} hold no denoiser; name others, or train one (parts=null)")
+    def _denoiser_of(self, name: str) -> Any:
+        """The denoiser of other parts, whose configuration becomes this run's."""
+        parts = load_parts(_folder(name))
+        if parts.denoiser is None:
+            raise UsageError(f"the parts in {str(parts.folder)!r} hold no denoiser; name others")
         self.denoiser_config = from_plain(DenoiserConfig, parts.card["denoiser"], "denoiser")
         return parts.denoiser
 
@@ -229,7 +233,7 @@ class _Work:
             "denoiser": to_plain(self.denoiser_config),
             "adapters": to_plain(config.adapters),
             "drawing": {"sampler": "ddim", "steps": 15, "guidance": 3.0},
-            "recipe": {"command": COMMAND, "until": until, "config": config.deciding()},
+            "recipe": {"command": COMMAND, "until": until, "config": _recipe(config, self.digits)},
             "parameters": sizes,
             "fit": fit,
         }
@@ -246,9 +250,23 @@ def validation_captions() -> list[Caption]:
     return captions
 
 
-def texts_of(captions: Sequence[Caption]) -> list[str]:
-    """Their texts."""
-    return [caption.text for caption in captions]
+def _folder(name: str) -> Path:
+    return PACKAGED_PARTS if name == PACKAGED else Path(name)
+
+
+def _deciding(config: TextToImageConfig, digits: Digits) -> dict[str, Any]:
+    """What decides a run: its pictures and another run's denoiser by what they are, not by where they lie."""
+    document = config.deciding() | {"images": digits.data.fingerprint}
+    for key, name in (("parts", config.parts), ("init", config.init)):
+        if name is not None:
+            document[key] = read_card(_folder(name)).get("files", {}).get(DENOISER)
+    return document
+
+
+def _recipe(config: TextToImageConfig, digits: Digits) -> dict[str, Any]:
+    """The same for a card, which says nothing of the machine."""
+    document = _deciding(config, digits)
+    return {**document, "llm": config.llm if config.llm in NAMED else Path(config.llm).name}
 
 
 def _size(module: Any) -> int:
