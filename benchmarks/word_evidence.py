@@ -1,13 +1,15 @@
 """Should words count by their probability when a label is read? And describe-photo's words against words-photo's.
 
     python benchmarks/word_evidence.py ask --data DIR_or_TAR --classes 32 --shots 3 --queries 6 --work FOLDER
+        [--forms what both said]
     python benchmarks/word_evidence.py read --work FOLDER ... --out FILE.json
 
 On training classes. The likelihood path shows each example alone and scores every word of the image as the next one, so
 a table log P(word | example), asked once, holds the scores of every episode of its pool and of every way to weight the
 words: ``ask`` fills it (rounds of examples, so that a stopped run is of use and the same command goes on), ``read``
-draws episodes from it and asks nothing. Examples are shown in two forms: ``what`` (five words, those of words-photo)
-and ``both`` (the text of describe-photo, "what: ...; said: ...").
+draws episodes from it and asks nothing. Examples are shown in three forms: ``what`` (five words, those of words-photo),
+``both`` (the text of describe-photo, "what: ...; said: ...") and ``said`` (describe-photo's *said* alone). Rows "apart"
+score the words of *what* after the form ``what`` and those of *said* after ``said``, and count the latter less.
 
 Knows: tables, weights, paired differences. Refuses to know: how the classifier is built.
 """
@@ -39,7 +41,10 @@ from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.wrapping import fingerprint
 
 Array = npt.NDArray[np.float64]
-FORMS = ("what", "both")
+FORMS = ("what", "both", "said")
+APART = "apart"
+SHARES = (0.1, 0.25, 0.5, 1.0)
+"""What *said* counts in the rows "apart"."""
 
 
 def draw(data: Path, classes: int, shots: int, queries: int, k: int, seed: int) -> dict[str, Any]:
@@ -66,13 +71,30 @@ def draw(data: Path, classes: int, shots: int, queries: int, k: int, seed: int) 
     }
 
 
+def forms_of(info: Mapping[str, Any]) -> list[str]:
+    """The forms in which a pool's examples are shown; those of early pools are not written down."""
+    forms: list[str] = info.get("forms", ["what", "both"])
+    return forms
+
+
+def columns_of(info: Mapping[str, Any], form: str) -> list[str]:
+    """The words that are scored after examples of a form, in the order of its tables."""
+    if form == "said":
+        return sorted({word for row in info["images"] for word in row["said"][0]})
+    if form == "what" and "both" not in forms_of(info):
+        return sorted({word for row in info["images"] for word in row["plain"].split()})
+    columns: list[str] = info["columns"]
+    return columns
+
+
 def ask(options: argparse.Namespace) -> None:
     """Fill the table, example by example: FOLDER/FORM-PLACE.npy."""
     began = time.monotonic()
     options.work.mkdir(parents=True, exist_ok=True)
     file = options.work / "pool.json"
     if not file.exists():
-        write_json(file, draw(options.data, options.classes, options.shots, options.queries, options.k, options.seed))
+        drawn = draw(options.data, options.classes, options.shots, options.queries, options.k, options.seed)
+        write_json(file, {**drawn, "forms": options.forms})
     info = json.loads(file.read_text(encoding="utf-8"))
     size = len(info["images"]) // len({row["label"] for row in info["images"]})
     labels = sorted({row["label"] for row in info["images"]})
@@ -80,7 +102,9 @@ def ask(options: argparse.Namespace) -> None:
     for shot in range(info["shots"]):
         for place in range(shot, len(info["images"]), size):
             row = info["images"][place]
-            for form, text in (("what", row["plain"]), ("both", row["both"])):
+            for form, text in (("what", row["plain"]), ("both", row["both"]), ("said", " ".join(row["said"][0]))):
+                if form not in forms_of(info):
+                    continue
                 target = options.work / f"{form}-{place:04d}.npy"
                 if target.exists():
                     continue
@@ -89,7 +113,9 @@ def ask(options: argparse.Namespace) -> None:
                 prompt = Ensemble.of(
                     PromptBuilder("classification").channel(), [Example(text, row["label"])], labels
                 ).prompts[0]
-                found = llm.score_sync([(prompt, " " + word) for word in info["columns"]], terminator="").logprobs
+                found = llm.score_sync(
+                    [(prompt, " " + word) for word in columns_of(info, form)], terminator=""
+                ).logprobs
                 with atomic_path(target) as temporary, temporary.open("wb") as out:
                     np.save(out, np.asarray(found, dtype=np.float32), allow_pickle=False)
         print(f"round {shot + 1} of {info['shots']}, {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
@@ -117,6 +143,7 @@ def bags(row: Mapping[str, Any]) -> dict[str, tuple[list[str], Array]]:
 
 ROWS = [
     *(("what", rule) for rule in ("alike", "what^0.25", "what^0.5", "what^1.0", "what + said", "what + 0.25 said")),
+    *((APART, f"what + {share} said") for share in SHARES),
     *(
         ("both", rule)
         for rule in (
@@ -125,8 +152,16 @@ ROWS = [
         )
     ),
 ]
-"""(form of the examples, rule). The first is words-photo as it is. ("both", "what + said") is describe-photo with a bag
-of its words only; the classifier itself splits the text, and so scores "what:", "said:" and "word;" too."""
+"""(form of the examples, rule). The first is words-photo as it is. ("both", "what + said") is describe-photo with its
+line of text in the examples and a bag of its words; (APART, "what + 0.25 said") is how the classifier reads it."""
+
+
+def scored(form: str, rule: str, row: Mapping[str, Any]) -> list[tuple[str, list[str], Array]]:
+    """What a row of the table asks of an image: (form of the examples, words, what each counts)."""
+    if form != APART:
+        return [(form, *bags(row)[rule])]
+    said, share = row["said"][0], float(rule.split()[2])
+    return [("what", *bags(row)["alike"]), ("said", said, np.full(len(said), share))]
 
 
 def interval(values: Array, seed: int) -> list[float]:
@@ -151,8 +186,9 @@ def read_pool(work: Path, episodes: int, seed: int) -> list[dict[str, Any]]:
     """One cell for each row and number of shots the table is filled for."""
     info = json.loads((work / "pool.json").read_text(encoding="utf-8"))
     images = info["images"]
-    column = {word: place for place, word in enumerate(info["columns"])}
+    column = {form: {word: place for place, word in enumerate(columns_of(info, form))} for form in FORMS}
     labels = sorted({row["label"] for row in images})
+    forms = forms_of(info)
     size = len(images) // len(labels)
     starts = {images[start]["label"]: start for start in range(0, len(images), size)}
     tables = {
@@ -160,7 +196,6 @@ def read_pool(work: Path, episodes: int, seed: int) -> list[dict[str, Any]]:
         for form in FORMS
         for file in work.glob(f"{form}-*.npy")
     }
-    scored = [bags(row) for row in images]
     # words-photo may say colours among its words, describe-photo's *what* says others there; then the probabilities are
     # not those of words-photo's words, and no question is about such an image.
     asked_of = {
@@ -169,32 +204,44 @@ def read_pool(work: Path, episodes: int, seed: int) -> list[dict[str, Any]]:
     }
     cells = []
     for shots in range(1, info["shots"] + 1):
-        if any((form, starts[label] + s) not in tables for form in FORMS for label in labels for s in range(shots)):
+        places = [starts[label] + shot for label in labels for shot in range(shots)]
+        if any((form, place) not in tables for form in forms for place in places):
             break
+        # (*said* after examples of the form "what" was asked only where "both" was asked too.)
+        whole = "both" in forms
+        rows = [
+            (form, rule)
+            for form, rule in ROWS
+            if ({"what", "said"} <= set(forms) if form == APART else form in forms and (whole or "said" not in rule))
+        ]
         generator = np.random.default_rng([seed, shots])
-        right: dict[tuple[str, str], list[list[bool]]] = {row: [] for row in ROWS}
-        asked = []
+        asked, of_episodes = [], []
         for _ in range(episodes):
             names = [labels[number] for number in generator.permutation(len(labels))[:5]]
-            places = [int(generator.choice(asked_of[name])) for name in names]
+            of_episodes.append([int(generator.choice(asked_of[name])) for name in names])
             asked.append([labels.index(name) for name in names])
-            for form, rule in ROWS:
-                hits = []
-                for answer, place in enumerate(places):
-                    words, weights = scored[place][rule]
-                    at = [column[word] for word in words]
-                    scores = [
-                        (
-                            np.logaddexp.reduce([tables[form, starts[name] + s][at] for s in range(shots)]) * weights
-                        ).sum()
-                        - np.log(shots) * weights.sum()
-                        for name in names
-                    ]
-                    hits.append(int(np.argmax(scores)) == answer)
-                right[form, rule].append(hits)
+        mixed = {
+            (form, label): np.logaddexp.reduce([tables[form, starts[label] + s] for s in range(shots)]) - np.log(shots)
+            for form in forms
+            for label in labels
+        }
+        right: dict[tuple[str, str], Array] = {}
+        for form, rule in rows:
+            totals = np.full((len(images), len(labels)), np.nan)
+            for place in sorted({place for places in of_episodes for place in places}):
+                totals[place] = 0.0
+                for shown, words, weights in scored(form, rule, images[place]):
+                    at = [column[shown][word] for word in words]
+                    totals[place] += [(mixed[shown, label][at] * weights).sum() for label in labels]
+            own = np.asarray(asked)
+            chosen = [
+                [own[number, int(np.argmax(totals[place, own[number]]))] for place in places]
+                for number, places in enumerate(of_episodes)
+            ]
+            right[form, rule] = (np.asarray(chosen) == own).astype(np.float64)
         classes = np.asarray(asked)
-        for form, rule in ROWS:
-            own = np.asarray(right[form, rule], dtype=np.float64)
+        for form, rule in rows:
+            own = right[form, rule]
             cell = {
                 "data": info["data"],
                 "shots": shots,
@@ -203,9 +250,10 @@ def read_pool(work: Path, episodes: int, seed: int) -> list[dict[str, Any]]:
                 "episodes": episodes,
                 "questions": int(own.size),
                 "accuracy": round(float(own.mean()), 4),
-                "over_words_photo": paired(own - np.asarray(right["what", "alike"], float), classes, seed),
-                "over_describe_photo": paired(own - np.asarray(right["both", "what + said"], float), classes, seed),
+                "over_words_photo": paired(own - right["what", "alike"], classes, seed),
             }
+            if ("both", "what + said") in right:
+                cell["over_describe_photo"] = paired(own - right["both", "what + said"], classes, seed)
             cells.append(cell)
             print(json.dumps(cell), flush=True)
     return cells
@@ -220,6 +268,7 @@ def main() -> None:
     asking.add_argument("--shots", type=int, default=3, help="examples of each class")
     asking.add_argument("--queries", type=int, default=6, help="images of each class that are asked about")
     asking.add_argument("-k", type=int, default=5, help="words of each part (default: 5)")
+    asking.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), help="in which examples are shown")
     asking.add_argument("--seed", type=int, default=0)
     asking.add_argument("--minutes", type=float, default=1e9, help="stop after so long; the next call goes on")
     asking.add_argument("--work", type=Path, required=True)

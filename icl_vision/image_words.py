@@ -198,7 +198,7 @@ class ImageWords(TokenPyramid):
         """One line: ``what: dog puppy; said: man ball; text: "STOP"``; parts without words are left out."""
         pieces = [f"{name}: {' '.join(self.words(name))}" for name, count in self.parts if count]
         if self.text:
-            pieces.append(f"{TEXT}: " + " ".join(_quoted(string) for string in self.text))
+            pieces.append(f"{TEXT}: " + " ".join(quoted(string) for string in self.text))
         return "; ".join(pieces)
 
     @classmethod
@@ -289,7 +289,8 @@ class ImageWords(TokenPyramid):
         return f"ImageWords({line if len(line) <= 200 else line[:197] + '...'})"
 
 
-def _quoted(string: str) -> str:
+def quoted(string: str) -> str:
+    """A string that was read in a picture, in double quotes that it cannot close."""
     escaped = string.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
 

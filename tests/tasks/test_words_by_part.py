@@ -14,6 +14,7 @@ from icl_vision import FewShotClassifier, ImageTokenizer
 from icl_vision.errors import ArtefactError, UntrustedNameError
 from icl_vision.evaluation.few_shot.baselines import words_prototype
 from icl_vision.image_words import ImageWords
+from icl_vision.llms import FakeLLM
 from icl_vision.tokenizers.describe.tokenizer import DescribePhoto
 from icl_vision.tokenizers.words_cache import CachedTokenizer, WordsCache
 
@@ -55,25 +56,74 @@ def test_a_classifier_takes_them(tokenizer: DescribePhoto, selection: str, k: in
     assert line.startswith("what: ") and "; said: " in line and "; colours: " in line and "\n" not in line
 
 
-def test_the_names_of_parts_are_no_words_of_a_picture(folder: Path) -> None:
-    """Each word is scored once after every example, and nothing else of the line that a prompt shows."""
-    reader = tiny_describe.Reader('say "what: OPEN"')
+def test_every_part_of_every_example_has_a_prompt_of_its_own(folder: Path) -> None:
+    """And a picture's words of a part are scored after that part's prompts, each once; names of parts never are."""
     tokenizer = DescribePhoto(
-        folder, providers="cpu", threads=1, parts=("what", "said", "where", "text"), reader=reader
+        folder,
+        providers="cpu",
+        threads=1,
+        parts=("what", "said", "where", "text"),
+        reader=tiny_describe.Reader('say "what: OPEN"'),
     )
     images, labels = pictures(1)
     clf = FewShotClassifier("fake", tokenizer, k=3, ensemble="examples").fit(images, labels)
-    (words,) = tokenizer.encode(images[:1], 3)
-    assert isinstance(words, ImageWords) and {"top", "left"} & set(words.words("where"))
-    known = [*words.words("what"), *words.words("said")]
-    known += [word for word, chance in zip(words.words("where"), words.chances("where"), strict=True) if chance]
-    known += ["say", '"what:', 'OPEN"']
-    asked = [continuation for _, continuation in clf.prompt_for(images[0]).pairs]
-    assert asked == [" " + word for word in dict.fromkeys(known)] * 3
-    assert "what: " in clf.prompt_for(images[0]).pairs[0][0].text, "examples are shown as they read"
+    words = tokenizer.encode(images, 3)
+    asked = [(prompt.text, continuation) for prompt, continuation in clf.prompt_for(images[0]).pairs]
+    wanted = []
+    for part in ("what", "said", "where"):
+        assert isinstance(words[0], ImageWords) and words[0].words(part)
+        bag = [word for word, chance in zip(words[0].words(part), words[0].chances(part), strict=True) if chance]
+        for one, label in zip(words, labels, strict=True):
+            prompt = f"{label}: {' '.join(one.words(part))}\n{label}:"  # type: ignore[attr-defined]  # words by part
+            wanted += [(prompt, " " + word) for word in dict.fromkeys(bag)]
+    for label in labels:
+        wanted += [(f'{label}: "say \\"what: OPEN\\""\n{label}:', " " + word) for word in ("say", '"what:', 'OPEN"')]
+    assert asked == wanted and not {" top", " left"} & {continuation for _, continuation in asked}
     clf.classify(images[0])
     calls = clf.llm_.calls  # type: ignore[attr-defined]  # the fake's
-    assert [call.settings["continuation"] for call in calls if call.kind == "score"] == asked
+    assert [call.settings["continuation"] for call in calls if call.kind == "score"] == [word for _, word in wanted]
+
+
+def test_parts_after_the_first_count_less(tokenizer: DescribePhoto) -> None:
+    images, labels = pictures(1)
+
+    def score(prompt: Any, continuation: str) -> float:
+        return -1.0 - len(prompt.text) - len(continuation)
+
+    clf = FewShotClassifier(FakeLLM("x", score=score), tokenizer, k=3, ensemble="examples", probabilities="raw")
+    clf.fit(images, labels)
+    words = tokenizer.encode(images, 3)
+    (found,) = clf.classify(images[0])
+    totals = []
+    for one, label in zip(words, labels, strict=True):
+        totals.append(0.0)
+        for part, weight in (("what", 1.0), ("said", 0.25), ("colours", 0.25)):
+            text = f"{label}: {' '.join(one.words(part))}\n{label}:"  # type: ignore[attr-defined]  # words by part
+            totals[-1] += weight * sum(-2.0 - len(text) - len(word) for word in words[0].words(part))  # type: ignore[attr-defined]  # the same
+    shares = np.exp(np.asarray(totals) - np.max(totals))
+    assert found.probabilities is not None
+    assert [found.probabilities[label] for label in labels] == pytest.approx(list(shares / shares.sum()))
+
+
+def test_a_part_that_an_example_lacks_is_asked_of_none(folder: Path) -> None:
+    class Some(tiny_describe.Reader):
+        def read(self, images: Any) -> Any:
+            return [row if number else () for number, row in enumerate(super().read(images))]
+
+    tokenizer = DescribePhoto(folder, providers="cpu", threads=1, parts=("what", "text"), reader=Some("STOP"))
+    images, labels = pictures(1)
+    clf = FewShotClassifier("fake", tokenizer, k=3, ensemble="examples", batch_size=9).fit(images, labels)
+    assert "text: " in clf.examples_[1].text and "text: " not in clf.examples_[0].text
+    prompts = {prompt.text for prompt, _ in clf.prompt_for(images[1]).pairs}
+    assert len(prompts) == 3 and not any("STOP" in prompt for prompt in prompts)
+
+
+def test_contextual_calibration_asks_every_part(tokenizer: DescribePhoto) -> None:
+    images, labels = pictures(2)
+    clf = FewShotClassifier("fake", tokenizer, k=3, ensemble="examples", calibration="contextual").fit(images, labels)
+    assert set(clf.predict(images)) <= set(labels)
+    free = [call for call in clf.llm_.calls if call.kind == "score" and call.settings["continuation"] == " N/A"]  # type: ignore[attr-defined]  # the fake's
+    assert len(free) == 3 * len(images), "three parts of six examples"
 
 
 def test_in_one_prompt_they_are_scored_as_the_line_they_are(tokenizer: DescribePhoto) -> None:

@@ -409,7 +409,8 @@ class FewShotClassifier(Task[FittedClassifier]):
     def prompt_for(self, image: ImageSource) -> Inquiry:
         """What would be sent to the LLM about this image; ``print`` shows it. Nothing is sent."""
         pyramid, fitted = self._pyramid_of(image), self.fitted
-        return fitted.asker.inquiry(fitted.shown_for(pyramid), fitted.text_of(pyramid))
+        prepared = fitted.shown_for(pyramid)
+        return fitted.asker.inquiry(prepared, fitted.text_of(pyramid, prepared))
 
     def _pyramid_of(self, image: ImageSource) -> TokenPyramid:
         fitted = self.ready()

@@ -22,6 +22,7 @@ from icl_vision.asking.inquiries import Group, Inquiry, Reply, Window, Writing, 
 from icl_vision.asking.plan import Plan, plan_of
 from icl_vision.contracts import Classification, Prompt, ScoringMethod, TextLLM, Tokenizer, Usage
 from icl_vision.errors import BudgetExceededError, CapabilityError, DroppedGuaranteeWarning, LLMError
+from icl_vision.image_words import ImageWords
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import run_sync
 from icl_vision.llms.word_tables import learn, learns
@@ -34,8 +35,8 @@ from icl_vision.tasks.base import Fitted
 from icl_vision.tasks.classify import calibrating, scoring
 from icl_vision.tasks.classify import scoring as ladder
 from icl_vision.tasks.classify import selection as choosing
-from icl_vision.tasks.classify.ensemble import Ensemble, asked_words
-from icl_vision.tasks.classify.prompts import Example, PromptBuilder
+from icl_vision.tasks.classify.ensemble import Ensemble
+from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
 from icl_vision.tasks.classify.scoring import Shown
 from icl_vision.tasks.classify.selection import Support, SupportExample
 from icl_vision.tokenizers.likely import likely_words
@@ -280,7 +281,11 @@ class Asker:
 
     def _begin(self, biases: dict[int, Bias], number: int, prepared: Shown, replies: Sequence[Reply]) -> None:
         """What came back of a group's inputs without content."""
-        rows = [scoring.of_labels(prepared, self.labels, reply.logprobs or ()) for reply in replies]
+        inputs = scoring.content_free(self.method)
+        rows = [
+            scoring.of_labels(prepared, self.labels, reply.logprobs or (), words)
+            for reply, words in zip(replies, inputs, strict=True)
+        ]
         biases[number] = Bias(scoring.log_bias(rows), sum((reply.usage for reply in replies), Usage()))
         if prepared is self.shared:
             self._bias = biases[number].values  # paid for once
@@ -288,10 +293,10 @@ class Asker:
     def _weighed(self, reply: Reply, prepared: Shown, text: str, bias: Bias | None) -> Reply:
         """A reply with log-probabilities by label, less the prompt's bias."""
         if reply.logprobs is not None:
-            logprobs = scoring.of_labels(prepared, self.labels, reply.logprobs)
+            logprobs = scoring.of_labels(prepared, self.labels, reply.logprobs, text)
             if bias is not None:
                 # Inputs without content are one word: a bag of several words has the bias of each of them.
-                words = len(text.split()) if isinstance(prepared, Ensemble) else 1
+                words = prepared.length(text) if isinstance(prepared, Ensemble) else 1
                 logprobs = tuple((np.asarray(logprobs) - words * bias.values).tolist())
                 # What calibration cost is booked on the first that has an answer.
                 reply, bias.usage = replace(reply, usage=reply.usage + bias.usage), Usage()
@@ -366,7 +371,7 @@ class FittedClassifier(Fitted):
         alone = ladder.choose_ensemble(params["ensemble"], method, llm.profile)
         likely: tuple[str, ...] = ()
         if alone and getattr(llm, "learns_words", False):
-            own = (asked_words(example.pyramid, example.text) for example in examples)
+            own = (" ".join(example.pyramid.words()) if by_part(examples) else example.text for example in examples)
             words = likely_words(tokenizer, params["k"], own)
             likely = tuple(dict.fromkeys(map(composed, words)))
         asker = Asker(
@@ -391,7 +396,9 @@ class FittedClassifier(Fitted):
         prepared = _prepare(builder, chosen, texts, alone=alone)
         if neighbours is None:
             asker.shared = prepared
-        run_sync(asker.prepare(asker.inquiry(prepared, max((example.text for example in examples), key=len))))
+        longest = max(examples, key=lambda example: len(example.text))
+        text = longest.text if isinstance(prepared, PreparedPrompt) else prepared.asked(longest.pyramid, longest.text)
+        run_sync(asker.prepare(asker.inquiry(prepared, text)))
         return cls(
             params=params,
             llm=llm,
@@ -430,10 +437,10 @@ class FittedClassifier(Fitted):
         assert self.asker.shared is not None  # all share one unless selection="nearest"
         return self.asker.shared
 
-    def text_of(self, pyramid: TokenPyramid) -> str:
-        """An image's words as the LLM is asked about them."""
+    def text_of(self, pyramid: TokenPyramid, prepared: Shown) -> str:
+        """An image's words as the LLM is asked about them after these examples."""
         text = self.tokenizer.to_text(pyramid)
-        return asked_words(pyramid, text) if self.alone else text
+        return prepared.asked(pyramid, text) if isinstance(prepared, Ensemble) else text
 
     def lot(self, words: Sequence[TokenPyramid | Exception]) -> Lot:
         """The images that have these words, by the prompt they share."""
@@ -444,7 +451,7 @@ class FittedClassifier(Fitted):
                 # By what is sent, so that images for which "nearest" chose the same examples share a prefix after all.
                 group = groups.setdefault(prepared.context, Together(prepared))
                 group.numbers.append(number)
-                group.texts.append(self.text_of(pyramid))
+                group.texts.append(self.text_of(pyramid, prepared))
         return Lot(self, list(words), [*groups.values()])
 
     def run_config(self, calibration: ProbabilityMap | None, *, on_unknown: str) -> dict[str, Any]:
@@ -453,7 +460,7 @@ class FittedClassifier(Fitted):
         prepared = asker.shared or self.shown(choosing.first_of_each(support, params["shots"]))
         examples = [[example.label, example.text] for example in support]
         # A prompt with everything in it: template, induction, order, repeats.
-        prompt = str(asker.inquiry(prepared, self.text_of(support[0].pyramid)))
+        prompt = str(asker.inquiry(prepared, self.text_of(support[0].pyramid, prepared)))
         return {
             "llm": str(getattr(self.llm, "identity", self.llm.profile.name)),
             "tokenizer": {"name": self.tokenizer.name, "hash": fingerprint(self.tokenizer)},
@@ -501,9 +508,18 @@ def builder_of(params: Mapping[str, Any], llm: TextLLM, labels: Sequence[str]) -
     return (builder.channel() if method == "channel" else builder), method
 
 
+def by_part(examples: Sequence[SupportExample]) -> bool:
+    """Whether the words of these examples have parts."""
+    return bool(examples) and all(isinstance(example.pyramid, ImageWords) for example in examples)
+
+
 def _prepare(
     builder: PromptBuilder, examples: Sequence[SupportExample], labels: Sequence[str], *, alone: bool
 ) -> Shown:
-    """All examples in one prompt, or each alone in its own."""
+    """All examples in one prompt, or each alone in its own (each part of it, where words have parts)."""
+    if alone and by_part(examples):
+        parted = [(words, labels[example.label]) for example in examples
+                  if isinstance(words := example.pyramid, ImageWords)]  # fmt: skip
+        return Ensemble.by_part(builder, parted, labels)
     shown = [Example(example.text, labels[example.label]) for example in examples]
     return Ensemble.of(builder, shown, labels) if alone else builder.prepare(shown, labels)

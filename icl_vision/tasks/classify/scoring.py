@@ -33,7 +33,7 @@ from icl_vision.errors import CapabilityError, LLMResponseError, TemplateError, 
 from icl_vision.llms.scores import all_impossible
 from icl_vision.probabilities import ProbabilityMap
 from icl_vision.spelling import composed
-from icl_vision.tasks.classify.ensemble import Ensemble, pool
+from icl_vision.tasks.classify.ensemble import Ensemble
 from icl_vision.tasks.classify.prompts import PreparedPrompt, PromptBuilder
 
 Scoring = Literal["auto", "channel", "direct", "constrained", "parse"]
@@ -148,17 +148,20 @@ def written_label(method: ScoringMethod, labels: tuple[str, ...], room: int = AN
     return Writing(room, () if constraint else (TERMINATOR,), seed=seed, constraint=constraint)
 
 
+def content_free(method: ScoringMethod) -> tuple[str, ...]:
+    """The inputs without content of a method. For "channel" the empty one is left out: an empty text has no probability
+    to compare."""
+    return tuple(words for words in CONTENT_FREE if words or method == "direct")
+
+
 def content_free_inquiries(method: ScoringMethod, prepared: Shown, labels: tuple[str, ...]) -> tuple[Inquiry, ...]:
-    """What contextual calibration asks: the same prompts about inputs without content.
-
-    For "channel" the empty input is left out: an empty text has no probability to compare.
-    """
-    return tuple(make_inquiry(method, prepared, labels, words) for words in CONTENT_FREE if words or method == "direct")
+    """What contextual calibration asks: the same prompts about inputs without content."""
+    return tuple(make_inquiry(method, prepared, labels, words) for words in content_free(method))
 
 
-def of_labels(prepared: Shown, labels: Sequence[str], logprobs: Sequence[float]) -> tuple[float, ...]:
-    """The log-probabilities of an inquiry's pairs as one for each label."""
-    return pool(logprobs, prepared.shown, labels) if isinstance(prepared, Ensemble) else tuple(logprobs)
+def of_labels(prepared: Shown, labels: Sequence[str], logprobs: Sequence[float], words: str) -> tuple[float, ...]:
+    """The log-probabilities of an inquiry's pairs about these words as one for each label."""
+    return prepared.pooled(logprobs, composed(words), labels) if isinstance(prepared, Ensemble) else tuple(logprobs)
 
 
 def log_bias(rows: Sequence[Sequence[float]]) -> npt.NDArray[np.float64]:

@@ -74,3 +74,23 @@ def test_images_whose_words_differ_are_not_asked_about(evidence: ModuleType, tmp
     (tmp_path / "pool.json").write_text(json.dumps(info), encoding="utf-8")
     with pytest.raises(ValueError, match="empty"):
         evidence.read_pool(tmp_path, 5, 0)
+
+
+def test_apart_what_is_said_is_scored_after_what_is_said(evidence: ModuleType, tmp_path: Path) -> None:
+    """The plain words tie two classes; only the words said, after examples of words said, tell them apart."""
+    info = json.loads((a_pool(tmp_path) / "pool.json").read_text(encoding="utf-8"))
+    for row in info["images"]:
+        row["said"] = [[f"{row['label']} like".replace(" ", "-")], [0.5]]
+    (tmp_path / "pool.json").write_text(json.dumps(info | {"forms": ["what", "said"]}), encoding="utf-8")
+    said = evidence.columns_of(info, "said")
+    for place in range(0, len(info["images"]), 2):
+        row = np.full(len(said), -9.0, dtype=np.float32)
+        row[said.index(info["images"][place]["said"][0][0])] = -8.0
+        np.save(tmp_path / f"said-{place:04d}.npy", row)
+        named = evidence.columns_of(info | {"forms": ["what", "said"]}, "what")
+        row = np.full(len(named), -9.0, dtype=np.float32)
+        row[named.index(f"{info['images'][place]['label']}s")] = -5.0
+        np.save(tmp_path / f"what-{place:04d}.npy", row)
+    cells = {(cell["examples"], cell["rule"]): cell for cell in evidence.read_pool(tmp_path, 30, 0)}
+    assert cells["what", "alike"]["accuracy"] < 0.8 and cells["apart", "what + 0.1 said"]["accuracy"] == 1.0
+    assert ("what", "what + said") not in cells and not any(form == "both" for form, _ in cells)
