@@ -2,7 +2,8 @@
 
 Knows: instructions, folds, thresholds. Refuses to know: files, LLMs.
 
-Templates, not lines, go into folds: a template filled with other things is no new instruction. On every fold's templates
+Templates, not lines, go into folds: a template filled with other things is no new instruction. What fills them goes into
+folds too, so that a line left out names a thing that was left out, as a user's lines will. On every fold's templates
 the log-odds of counts that did not see them are kept; a logistic curve through all of these (Platt 1999) makes them
 probabilities, and the thresholds are set by them: drawn is what is so probable that of the lines that want text no more
 than ``FALSE_DRAWS`` are drawn; answered in text is what is so improbable that no more than ``WRONG_TEXTS`` of it want a
@@ -25,12 +26,13 @@ from icl_vision.text_to_image.router import LENGTH_POWER, MOST_FEATURES, Calibra
 from icl_vision.text_to_image.routing.features import features
 from icl_vision.text_to_image.routing.lines import MOST_FILLED, Instruction
 
-SMOOTHING = 0.8
+SMOOTHING = 2.0
 """Added to every count; a word on one line of one template counts 4 to 16."""
 FOLDS = 10
+THING_FOLDS = 5
 LEAST = 20
 """Templates of each route."""
-FALSE_DRAWS = 0.005
+FALSE_DRAWS = 0.0075
 WRONG_TEXTS = 0.03
 
 Floats = npt.NDArray[np.float64]
@@ -69,17 +71,23 @@ def fit_router(instructions: Sequence[Instruction], *, seed: int = 0) -> Router:
     if table.shape[1] > MOST_FEATURES:
         raise UsageError(f"these instructions have {table.shape[1]:,} features; a router may have {MOST_FEATURES:,}")
     folds = np.random.default_rng(seed).permutation(len(instructions))[owner] % FOLDS
-    odds = np.zeros(len(lines))
+    things = np.array([place for one in instructions for place in one.things])
+    odds = np.full(len(lines), np.nan)
     for fold in range(FOLDS):
-        inside, outside = folds != fold, folds == fold
+        thing = np.where(things < 0, -1, things % THING_FOLDS)
+        met_there = thing == fold % THING_FOLDS
+        inside, outside = (folds != fold) & ~met_there, (folds == fold) & (met_there | (thing < 0))
         if outside.any():
             odds[outside] = _log_odds(_counts(table[inside], draw[inside], weight[inside]), table[outside])
-    platt = LogisticRegression(C=100.0).fit(odds[:, None], draw, sample_weight=weight)
+    tried = np.isfinite(odds)  # a template's lines need not name a thing that was left out with it
+    _, owner_of = np.unique(owner[tried], return_inverse=True)
+    share = (1.0 / np.bincount(owner_of))[owner_of]
+    platt = LogisticRegression(C=100.0).fit(odds[tried, None], draw[tried], sample_weight=share)
     slope, offset = float(platt.coef_[0, 0]), float(platt.intercept_[0])
     if slope <= 0:
         raise UsageError("nothing in these instructions tells one route from the other on templates left out")
-    held_out = 1.0 / (1.0 + np.exp(-(slope * odds + offset)))
-    calibration = Calibration(round(slope, 6), round(offset, 6), *_thresholds(held_out, draw, weight))
+    held_out = 1.0 / (1.0 + np.exp(-(slope * odds[tried] + offset)))
+    calibration = Calibration(round(slope, 6), round(offset, 6), *_thresholds(held_out, draw[tried], share))
     counts = _counts(table, draw, weight)
     facts = {
         "templates": len(instructions),
@@ -87,7 +95,7 @@ def fit_router(instructions: Sequence[Instruction], *, seed: int = 0) -> Router:
         "languages": dict(sorted(Counter(one.language for one in instructions).items())),
         "lines": len(lines),
         "seed": seed,
-        "held_out": _measured(held_out, draw, weight, owner, calibration),
+        "held_out": _measured(held_out, draw[tried], share, owner_of, calibration),
     }
     names = [str(name) for name in vectors.get_feature_names_out()]
     return Router(names, counts.astype(np.int64), smoothing=SMOOTHING, calibration=calibration, facts=facts)
@@ -111,9 +119,7 @@ def _log_odds(counts: Floats, table: Any) -> Floats:
     return np.asarray(known @ (logs[0] - logs[1])) / total**LENGTH_POWER
 
 
-def _thresholds(
-    probability: Floats, draw: npt.NDArray[np.bool_], weight: npt.NDArray[np.int64]
-) -> tuple[float, float]:
+def _thresholds(probability: Floats, draw: npt.NDArray[np.bool_], weight: Floats) -> tuple[float, float]:
     """draw_from and text_below, in hundredths."""
     steps = np.arange(0, 101) / 100
     text = weight[~draw].sum()
@@ -132,8 +138,8 @@ def _thresholds(
 def _measured(
     probability: Floats,
     draw: npt.NDArray[np.bool_],
-    weight: npt.NDArray[np.int64],
-    owner: npt.NDArray[np.int64],
+    weight: Floats,
+    owner: npt.NDArray[np.intp],
     calibration: Calibration,
 ) -> dict[str, Any]:
     """What the router does on templates that its counts did not see (its curve and thresholds were set on them)."""

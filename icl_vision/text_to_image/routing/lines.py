@@ -39,13 +39,15 @@ _NAME = re.compile(r"\{(\w+)\}")
 class Instruction:
     """One text to learn from: what it wants, its language ("" where none is said), and what it was written as.
 
-    texts: the lines that it becomes, one where it has nothing to fill.
+    texts: the lines that it becomes, one where it has nothing to fill. things: the place, in the list of what fills its
+    names, of what fills each; -1 where nothing is filled.
     """
 
     route: RouteName
     template: str
     language: str
     texts: tuple[str, ...]
+    things: tuple[int, ...]
 
 
 def read_instructions(path: str | os.PathLike[str]) -> tuple[Instruction, ...]:
@@ -94,17 +96,18 @@ def _filled(documents: list[tuple[str, Any]]) -> tuple[Instruction, ...]:
             route = checks.choice(f"{where}: route", document.get("route"), ROUTES)
             written.append((route, _text(where, "text", document.get("text")), language))
     return tuple(
-        Instruction(route, text, language, _texts(text, fills[language], number))
+        Instruction(route, text, language, *_texts(text, fills[language], number))
         for number, (route, text, language) in enumerate(written)
     )
 
 
-def _texts(template: str, fills: dict[str, list[str]], number: int) -> tuple[str, ...]:
+def _texts(template: str, fills: dict[str, list[str]], number: int) -> tuple[tuple[str, ...], tuple[int, ...]]:
     names = {name for name in _NAME.findall(template) if name in fills}
     if not names:
-        return (template,)
-    texts = []
-    for turn in range(min(MOST_FILLED, *(len(fills[name]) for name in names))):
+        return (template,), (-1,)
+    most = min(len(fills[name]) for name in names)
+    texts, things = [], []
+    for turn in range(min(MOST_FILLED, most)):
         # Each template begins elsewhere in the list, so that no thing is met on one route more than on the other.
         first = number * MOST_FILLED + turn
         met = 0
@@ -118,7 +121,8 @@ def _texts(template: str, fills: dict[str, list[str]], number: int) -> tuple[str
             return some[(first + (met - 1) * _APART) % len(some)]
 
         texts.append(_NAME.sub(fill, template))
-    return tuple(texts)
+        things.append(first % most)
+    return tuple(texts), tuple(things)
 
 
 def _text(where: str, name: str, value: object, *, least: int = 1) -> str:
