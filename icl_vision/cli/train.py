@@ -21,6 +21,7 @@ from icl_vision.cli.options.common import (
     trust_option,
     try_out,
 )
+from icl_vision.cli.train_router import router_command
 from icl_vision.cli.train_text_to_image import command as text_to_image
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.wording import counted
@@ -146,8 +147,7 @@ command.add_command(
         "in docs/training.md.",
     )
 )
-
-
+command.add_command(router_command)
 command.add_command(text_to_image)
 
 

@@ -6,12 +6,21 @@ them need torch and diffusers, which the extra ``t2i`` brings. Refuses to know: 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__: list[str] = []
+if TYPE_CHECKING:
+    from icl_vision.text_to_image.router import Route, Router
+
+__all__ = [
+    "Route",
+    "Router",
+]
 
 # public name -> its module in this package
-_HOMES: dict[str, str] = {}
+_HOMES = {
+    "Route": "router",
+    "Router": "router",
+}
 
 
 def __getattr__(name: str) -> Any:

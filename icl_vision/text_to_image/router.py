@@ -8,8 +8,8 @@ Multinomial naive Bayes over words and characters (the report "Beyond CLIP" has 
 instructions, and gives neither features nor threshold). Between two thresholds it abstains; then the chat LLM is asked
 where there is one, and the line is answered in text where there is none, or its answer names no route.
 
-Knows: counts, thresholds, the router's file. Refuses to know: torch, scikit-learn (which fits one: ``routing.fitting``),
-and what a picture or an answer is made by.
+Knows: counts, thresholds, the router's file. Refuses to know: torch, scikit-learn (which fits one:
+``routing.fitting``), and what a picture or an answer is made by.
 """
 
 from __future__ import annotations
@@ -66,6 +66,11 @@ class Route:
     probability: float
     by: By
     reply: str | None = None
+
+    @property
+    def draw(self) -> bool | None:
+        """Whether a picture is wanted; None where nobody was sure."""
+        return None if self.by == "unsure" else self.name == "draw"
 
     @property
     def confidence(self) -> float:

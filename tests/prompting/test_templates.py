@@ -55,7 +55,7 @@ def test_packaged_templates_are_listed_and_good() -> None:
     assert [i.name for i in infos] == [
         "answer", "answer_operator", "answer_pica", "caption", "caption_pica",
         "classification", "classification_channel", "classification_palm", "classification_palm_channel",
-        "progressive", "refinement", "text_to_image",
+        "progressive", "refinement", "route", "text_to_image",
     ]  # fmt: skip
     for i in infos:
         assert template_faults(i, DECLARATIONS) == []
@@ -63,7 +63,7 @@ def test_packaged_templates_are_listed_and_good() -> None:
             "answer": "Questions about pictures", "answer_pica": "Questions about", "caption": "Captions of pictures",
             "answer_operator": "Questions that stand between",
             "caption_pica": "Captions", "progressive": "Progressive decoding", "refinement": "Progressive",
-            "text_to_image": "Text to image",
+            "route": "Does a line want", "text_to_image": "Text to image",
         }  # fmt: skip
         assert i.description().startswith(titles.get(i.name, "Few-shot classification"))
         assert (i.origin, i.overrides) == ("packaged", False)

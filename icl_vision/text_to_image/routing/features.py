@@ -2,8 +2,8 @@
 
 Knows: characters, words, what is cut. Refuses to know: routes and counts.
 
-A line is anything: a word, a pasted book, control characters, halves of surrogate pairs. All of it becomes a few hundred
-features at most: of a long line only the beginning and the end are read, which is where an instruction stands.
+A line is anything: a word, a pasted book, control characters, halves of surrogate pairs. All of it becomes a few
+thousand features at most: of a long line only the beginning and the end are read, which is where an instruction stands.
 """
 
 from __future__ import annotations

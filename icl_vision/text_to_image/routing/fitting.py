@@ -2,12 +2,12 @@
 
 Knows: instructions, folds, thresholds. Refuses to know: files, LLMs.
 
-Templates, not lines, go into folds: a template filled with other things is no new instruction. What fills them goes into
-folds too, so that a line left out names a thing that was left out, as a user's lines will. On every fold's templates
-the log-odds of counts that did not see them are kept; a logistic curve through all of these (Platt 1999) makes them
-probabilities, and the thresholds are set by them: drawn is what is so probable that of the lines that want text no more
-than ``FALSE_DRAWS`` are drawn; answered in text is what is so improbable that no more than ``WRONG_TEXTS`` of it want a
-picture. Every template counts once, into however many lines it was filled.
+Templates, not lines, go into folds: a template filled with other things is no new instruction. What fills them goes
+into folds too, so that a line left out names a thing that was left out, as a user's lines will. On every fold's
+templates the log-odds of counts that did not see them are kept; a logistic curve through all of these (Platt 1999)
+makes them probabilities, and the thresholds are set by them: drawn is what is so probable that of the lines that want
+text no more than ``FALSE_DRAWS`` are drawn; answered in text is what is so improbable that no more than ``WRONG_TEXTS``
+of it want a picture. Every template counts once, into however many lines it was filled.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ FOLDS = 10
 THING_FOLDS = 5
 LEAST = 20
 """Templates of each route."""
-FALSE_DRAWS = 0.0075
+FALSE_DRAWS = 0.02
+"""Of the packaged instructions half of those that want text are hard ones, which speak of pictures; of users' lines few
+are, so that fewer of them are drawn (docs/text-to-image.md)."""
 WRONG_TEXTS = 0.03
 
 Floats = npt.NDArray[np.float64]
@@ -77,6 +79,8 @@ def fit_router(instructions: Sequence[Instruction], *, seed: int = 0) -> Router:
         thing = np.where(things < 0, -1, things % THING_FOLDS)
         met_there = thing == fold % THING_FOLDS
         inside, outside = (folds != fold) & ~met_there, (folds == fold) & (met_there | (thing < 0))
+        if len(set(draw[inside])) < 2:  # few things fill all there is of a route: they cannot be left out as well
+            inside, outside = folds != fold, folds == fold
         if outside.any():
             odds[outside] = _log_odds(_counts(table[inside], draw[inside], weight[inside]), table[outside])
     tried = np.isfinite(odds)  # a template's lines need not name a thing that was left out with it
@@ -116,7 +120,8 @@ def _log_odds(counts: Floats, table: Any) -> Floats:
     logs = np.log(smoothed) - np.log(smoothed.sum(axis=1, keepdims=True))
     known = table[:, seen]
     total = np.maximum(1.0, np.asarray(known.sum(axis=1)).ravel())
-    return np.asarray(known @ (logs[0] - logs[1])) / total**LENGTH_POWER
+    odds: Floats = np.asarray(known @ (logs[0] - logs[1])) / total**LENGTH_POWER
+    return odds
 
 
 def _thresholds(probability: Floats, draw: npt.NDArray[np.bool_], weight: Floats) -> tuple[float, float]:

@@ -5,8 +5,8 @@
     {"language": "en", "fill": {"x": "a cat"}}
 
 A text whose {names} are filled by lines of the same language is a template: it becomes as many as ``MOST_FILLED``
-lines, which count together as one. What fills several names at once ({"x": ..., "g": ...}: cases of one noun) goes into a
-text together.
+lines, which count together as one. What fills several names at once ({"x": ..., "g": ...}: cases of one noun) goes into
+a text together.
 
 Knows: the form of such files, their caps, how templates are filled. Refuses to know: features and counts.
 """
