@@ -6,9 +6,9 @@
 
 benchmarks/router_lines.jsonl holds the lines: twelve languages, written apart from the instructions and frozen before
 the router first met them. Lines that have the template of an instruction which wants the same (``same_template`` looks)
-make a row of their own and count in no other. router_lines_first.jsonl and router_lines_second.jsonl were earlier ones:
-what the router did on them showed which instructions it lacked, so they measure nothing now; what it did then is kept
-beside (results/router_first.json, results/router_second.json). Figures: docs/text-to-image.md.
+make a row of their own and count in no other. router_lines_first, _second and _third are earlier ones: what the router
+did on them showed which instructions it lacked, so they measure nothing now; what it did when it met each for the first
+time is kept beside (results/router_first.json and so on). Figures: docs/text-to-image.md.
 """
 
 from __future__ import annotations

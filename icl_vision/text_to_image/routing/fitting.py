@@ -32,10 +32,10 @@ FOLDS = 10
 THING_FOLDS = 5
 LEAST = 20
 """Templates of each route."""
-FALSE_DRAWS = 0.02
+FALSE_DRAWS = 0.015
 """Of the packaged instructions half of those that want text are hard ones, which speak of pictures; of users' lines few
 are, so that fewer of them are drawn (docs/text-to-image.md)."""
-WRONG_TEXTS = 0.03
+WRONG_TEXTS = 0.015
 
 Floats = npt.NDArray[np.float64]
 
