@@ -37,7 +37,7 @@ from icl_vision.text_to_image.routing.features import MOST_FEATURE, features, re
 FORMAT = "icl_vision router"
 FORMAT_VERSION = 1
 ROUTER_FILE = "router.json"
-PACKAGED = "instructions"
+PACKAGED = "router"
 """The router that comes with the library; its folder holds the instructions it was fitted to."""
 
 MOST_BYTES = 64 * 2**20
@@ -306,7 +306,7 @@ def packaged_lines() -> Path:
 
 
 def _folder() -> Path:
-    return Path(str(files("icl_vision") / "artefacts" / "routers" / PACKAGED))
+    return Path(str(files("icl_vision") / "artefacts" / "text_to_image" / PACKAGED))
 
 
 @functools.cache
