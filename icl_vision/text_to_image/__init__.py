@@ -9,15 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from icl_vision.text_to_image.pipeline import LLMTextToImage
     from icl_vision.text_to_image.router import Route, Router
 
 __all__ = [
+    "LLMTextToImage",
     "Route",
     "Router",
 ]
 
 # public name -> its module in this package
 _HOMES = {
+    "LLMTextToImage": "pipeline",
     "Route": "router",
     "Router": "router",
 }
