@@ -89,6 +89,20 @@ class Flat(SixLayers):
         return [TokenPyramid((ids,), PyramidLayout.flat(ids.size), WORDS) for _ in images]
 
 
+class OneGrid(SixLayers):
+    """64 words at their places, in one layer, and the way back; no vector of the image."""
+
+    name = "one-grid"
+    can_embed = False
+
+    @property
+    def layout(self) -> PyramidLayout:
+        return PyramidLayout(((8, 8),))
+
+    def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
+        return [TokenPyramid((pyramid.ids[3],), self.layout, WORDS) for pyramid in super()._encode(images, None)]
+
+
 class NoVectors(SixLayers):
     """Words without vectors, and no way back."""
 

@@ -51,12 +51,14 @@ class Similarity:
     """How near each word lies to the image.
 
     layers: cosines, float32 of each grid's shape. reference: in words, the vector compared with. vocabulary: the cosine
-    of every word of the codebook, float32 [T] in ascending order, which says what a cosine is worth.
+    of every word of the codebook, float32 [T] in ascending order, which says what a cosine is worth. own: layers, from
+    the first on, whose own words the vector is the mean of: that they lie near it says nothing of the image.
     """
 
     layers: tuple[npt.NDArray[np.float32], ...]
     reference: str
     vocabulary: npt.NDArray[np.float32]
+    own: int = 0
 
     @property
     def low(self) -> float:
@@ -81,6 +83,9 @@ class Similarity:
     def verdict(self, layer: int) -> str:
         """What that share means for a reader of the layer's words, in one clause."""
         rank = self.rank(layer)
+        if layer <= self.own:
+            share = f"nearer to their own mean than {min(99, int(100 * rank))}% of all words"
+            return f"{share}: how much alike they are; of the image it says nothing"
         if rank < _CHANCE:
             return "no nearer to the image than words picked at random: they hold its looks, not its meaning"
         return f"nearer to the image than {min(99, int(100 * rank))}% of all words"
@@ -116,6 +121,12 @@ class PyramidLook:
     def flat(self) -> bool:
         """A list of words, best first, rather than places on the image."""
         return is_flat(self.pyramid)
+
+    @property
+    def one_grid(self) -> bool:
+        """One layer of several words, each at its place: none is coarser than another, and to read one after the other
+        they are a heap. Their grid shows all there is."""
+        return self.pyramid.vocabulary is not None and not self.flat and self.pyramid.layers == 1 < self.pyramid.k
 
     @property
     def medium(self) -> str:
@@ -280,17 +291,20 @@ def measure(pyramid: TokenPyramid, tokenizer: ImageTokenizer, image: Image.Image
         return None
     vectors = [normalise(codebook[ids]) for ids in pyramid.ids]
     if image is not None and tokenizer.can_embed and tokenizer.embedding_width == codebook.shape[1]:
-        target = normalise(tokenizer.embed(image)[0])
+        target, own = normalise(tokenizer.embed(image)[0]), 0
         reference = "the image's own vector"
     else:
-        target, reference = _coarsest(vectors, pyramid)
+        target, reference, own = _coarsest(vectors, pyramid)
     cosines = [np.clip(layer @ target, -1, 1).astype(np.float32) for layer in vectors]
-    return Similarity(tuple(cosines), reference, np.sort(normalise(codebook) @ target).astype(np.float32))
+    return Similarity(tuple(cosines), reference, np.sort(normalise(codebook) @ target).astype(np.float32), own)
 
 
-def _coarsest(vectors: list[npt.NDArray[np.float32]], pyramid: TokenPyramid) -> tuple[npt.NDArray[np.float32], str]:
-    """The mean vector of the coarsest words, and what it is: whole layers of a pyramid, the first of a flat list."""
-    width = vectors[0].shape[-1]
+def _coarsest(
+    vectors: list[npt.NDArray[np.float32]], pyramid: TokenPyramid
+) -> tuple[npt.NDArray[np.float32], str, int]:
+    """The mean vector of the coarsest words, what it is, and of how many layers: whole layers of a pyramid, the first
+    words of a flat list."""
+    layers, width = 1, vectors[0].shape[-1]
     if is_flat(pyramid):
         words = vectors[0].reshape(-1, width)[:COARSEST]
         which = f"the first {len(words)} words" if len(words) > 1 else "the first word"
@@ -300,7 +314,7 @@ def _coarsest(vectors: list[npt.NDArray[np.float32]], pyramid: TokenPyramid) -> 
         which = (
             f"the {len(words)} word{'s' * (len(words) > 1)} of layer{'s 1 to ' + str(layers) if layers > 1 else ' 1'}"
         )
-    return normalise(words.mean(axis=0)), f"the mean vector of {which}"
+    return normalise(words.mean(axis=0)), f"the mean vector of {which}", layers
 
 
 def gist(pyramid: TokenPyramid, most: int = 60) -> tuple[list[list[str]], int]:

@@ -127,7 +127,7 @@ def _article(shown: PyramidLook, number: int, count: int) -> str:
     head = f"<h2>{escape(shown.name)}</h2>" if count > 1 else ""
     parts = [f'<article id="i{number}">{head}', _hero(shown)]
     if shown.pyramid.vocabulary is not None and not shown.flat:
-        parts += [_strip(shown), _legend(shown.similarity)]
+        parts += ["" if shown.one_grid else _strip(shown), _legend(shown.similarity)]
         layers = [_layer(shown, layer) for layer in range(1, shown.pyramid.layers + 1)]
         few = sum(count <= _FEW for count in shown.pyramid.layout.counts)
         pairs = " pairs" if few in (1, 2, 4) else ""  # two boards a row where three would leave a hole
@@ -156,13 +156,14 @@ def _hero(shown: PyramidLook) -> str:
         return f'<div class="hero">{original}<div>{parts}</div></div>'
     if shown.flat:
         return f'<div class="hero">{original}<div>{_ranks(shown)}{_legend(shown.similarity)}</div></div>'
+    words_beside = "" if shown.one_grid else _gist(shown)
     if not shown.decoded:
-        return f'<div class="hero">{original}{_gist(shown)}</div>'
+        return f'<div class="hero">{original}{words_beside}</div>'
     words = f"{shown.pyramid.k} word" + "s" * (shown.pyramid.k > 1)
     again = _picture(in_shape(shown, shown.decoded[-1]), f"{shown.name} made again from {words}")
     error = f" ({quality} PSNR)" if (quality := _decibels(shown, shown.pyramid.layers)) else ""
     made = f"<figure>{again}<figcaption><b>Made again</b> from nothing but its {words}{error}</figcaption></figure>"
-    return f'<div class="hero three">{original}{_gist(shown)}{made}</div>'
+    return f'<div class="hero{"" if shown.one_grid else " three"}">{original}{words_beside}{made}</div>'
 
 
 def _gist(shown: PyramidLook) -> str:

@@ -53,7 +53,8 @@ def draw_pyramid(shown: PyramidLook, *, command: str | None = None) -> Image.Ima
         _ranks(sheet, shown)
     else:
         _hero(sheet, shown)
-        _back(sheet, shown)
+        if not shown.one_grid:
+            _back(sheet, shown)
         _layers(sheet, shown)
     _foot(sheet, command or command_line([shown], out="picture.png"))
     picture = Image.new("RGB", (WIDTH, sheet.bottom + _MARGIN), _PAPER)
@@ -167,12 +168,14 @@ def _head(sheet: _Sheet, shown: PyramidLook) -> None:
 
 
 def _hero(sheet: _Sheet, shown: PyramidLook) -> None:
-    """Image, words, image: what the whole sheet is about."""
-    width = _INNER * 10 // 27 - _GAP
+    """Image, words, image: what the whole sheet is about. Without words where one grid below shows them all."""
+    width = (_INNER - _GAP) // 2 if shown.one_grid else _INNER * 10 // 27 - _GAP
     size = _fitting(shown, width, 560)
     parts = [_titled("Original", "", _scaled(shown.backdrop, size))]
-    beside = _INNER - (size[0] + _GAP) * (2 if shown.decoded else 1)
-    parts.append(_titled("In words", f"{shown.pyramid.k}, coarse to fine", _gist(shown, min(beside, 640), size[1])))
+    if not shown.one_grid:
+        beside = _INNER - (size[0] + _GAP) * (2 if shown.decoded else 1)
+        note = f"{shown.pyramid.k}, coarse to fine" if shown.pyramid.layers > 1 else f"{shown.pyramid.k}"
+        parts.append(_titled("In words", note, _gist(shown, min(beside, 640), size[1])))
     if shown.decoded:
         note = "from its words alone"
         if quality := decibels(shown, shown.pyramid.layers):

@@ -163,8 +163,14 @@ def test_a_layer_is_compared_with_words_picked_at_random() -> None:
     assert similarity.rank(1) == pytest.approx(0.95, abs=0.02) and similarity.rank(2) == pytest.approx(0.53, abs=0.02)
     assert similarity.verdict(1) == "nearer to the image than 94% of all words"
     assert similarity.verdict(2).startswith("no nearer to the image than words picked at random")
+    own = Similarity((near, far), "the mean vector of the 4 words of layer 1", vocabulary, own=1)
+    assert own.verdict(1).startswith("nearer to their own mean than 94% of all words: how much alike")
+    assert own.verdict(2) == similarity.verdict(2)
     shown = look(picture(), SixLayers())
-    assert shown.similarity is not None and shown.similarity.vocabulary.shape == (len(VECTORS),)
+    assert shown.similarity is not None and shown.similarity.own == 0
+    elsewhere = look(picture(), Elsewhere())
+    assert elsewhere.similarity is not None and elsewhere.similarity.own == 2  # 1 + 4 words, see COARSEST
+    assert shown.similarity.vocabulary.shape == (len(VECTORS),)
     assert (np.diff(shown.similarity.vocabulary) >= 0).all()
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pyramid_fakes import HOSTILE, Flat, NoVectors, SixLayers, picture
+from pyramid_fakes import HOSTILE, Flat, NoVectors, OneGrid, SixLayers, picture
 
 from icl_vision.errors import UsageError
 from icl_vision.tokenizers import AsciiTokenizer
@@ -109,6 +109,19 @@ def test_a_flat_list_is_ranked_with_bars() -> None:
     assert "6 words, best first" in html and 'role="grid"' not in html and "Back from words" not in html
     assert f'title="{escape(HOSTILE)}: rank 1, similarity ' in html
     assert "the mean vector of the first 5 words" in html
+
+
+def test_one_layer_is_shown_by_its_grid_alone() -> None:
+    shown = look(picture(), OneGrid(), name="beach.jpg")
+    assert shown.one_grid and not look(picture(), SixLayers()).one_grid and not look(picture(), Flat()).one_grid
+    html = render_pyramid_page([shown])
+    Structure(html)
+    assert "64 ordinary words in one layer" in html and html.count('class="board words') == 1
+    assert "In words" not in html and "coarse to fine" not in html and "Back from words" not in html
+    assert "<b>Made again</b> from nothing but its 64 words" in html and 'class="hero three"' not in html
+    assert "Nearer to their own mean than" in html and "of the image it says nothing" in html
+    one = look(picture(), SixLayers(), k=1)
+    assert not one.one_grid and "In one word" in render_pyramid_page([one])
 
 
 def test_without_vectors_the_page_says_so() -> None:

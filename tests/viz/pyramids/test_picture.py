@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from pyramid_fakes import Flat, NoVectors, SixLayers, picture
+from pyramid_fakes import Flat, NoVectors, OneGrid, SixLayers, picture
 
 from icl_vision.tokenizers import AsciiTokenizer, ImageTokenizer
 from icl_vision.viz.pyramids.look import look
@@ -21,8 +21,8 @@ def colours(image: np.ndarray) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize(
     ("tokenizer", "k"),
-    [(SixLayers(), None), (SixLayers(), 1), (SixLayers(), 21), (Flat(), None), (Flat(), 40), (NoVectors(), None),
-     (AsciiTokenizer(16, 16), None), (AsciiTokenizer(1, 80), None)],
+    [(SixLayers(), None), (SixLayers(), 1), (OneGrid(), None), (SixLayers(), 21), (Flat(), None), (Flat(), 40),
+     (NoVectors(), None), (AsciiTokenizer(16, 16), None), (AsciiTokenizer(1, 80), None)],
 )  # fmt: skip
 def test_every_kind_is_drawn_within_the_sheet(tokenizer: ImageTokenizer, k: int | None) -> None:
     drawn = draw_pyramid(look(picture(), tokenizer, k=k, name="beach.jpg"))
