@@ -1,18 +1,23 @@
 """`icl-vision serve` in front of a slow LLM and under attack: what it costs, what every request ends in, what leaks.
 
-    python benchmarks/bench_serve.py latency --out benchmarks/results/serve_latency.json
-    python benchmarks/bench_serve.py hostile --out benchmarks/results/serve_hostile.json
+    python benchmarks/serve_load.py latency --out benchmarks/results/serve_latency.json
+    python benchmarks/serve_load.py hostile --out benchmarks/results/serve_hostile.json
+    python benchmarks/serve_load.py pictures --out benchmarks/results/serve_pictures.json
 
 ``latency``: a loopback upstream waits 500 ms, then streams 100 pieces 20 ms apart. 64 clients at once ask it directly,
 through the proxy without a picture, and through the proxy with one picture whose words are known; the three take turns,
-round by round, so that a busy machine hits all alike. Told are the times to the first byte and to the last, and the
-proxy's processor time a request.
+round by round, so that a busy machine hits all alike. Clients begin one after the other, spread over the time of an
+answer, as they would be found on any day; with --burst all in the same moment. Told are the times to the first byte and
+to the last, and the proxy's processor time a request.
 
 ``hostile``: requests drawn from two dozen kinds, in all three dialects: bombs, private addresses in all their forms,
 traversal, links, too many pictures, broken JSON, foreign Host and Origin headers, forms, a wrong token, files that are
 no pictures, clients that hang up inside their request or before the answer. The client's key, the token, pictures'
 bytes and names outside the root hold canaries, for which every answer, every header and everything that the proxy
 prints is searched; the upstream looks for them too (the key apart, which is for it).
+
+``pictures``: new pictures, one a request, eight clients at once, in front of an upstream that answers at once; beside
+it the tokenizer alone, which is given the same bytes one after the other, on the same cores.
 
 Knows: what is sent, what is counted. Refuses to know: how a proxy works.
 """
@@ -82,7 +87,11 @@ async def upstream(wait: float, pieces: int, between: float) -> None:
                     await asyncio.sleep(between)
                 writer.write(b"0\r\n\r\n")
                 await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError, asyncio.LimitOverrunError):
+                if b"connection: close" in head.lower():
+                    break
+        except asyncio.IncompleteReadError as error:
+            seen["hung up"] += bool(error.partial)  # (else a connection that was kept is let go)
+        except (ConnectionError, asyncio.LimitOverrunError):
             seen["hung up"] += 1
         finally:
             writer.close()
@@ -214,7 +223,7 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(ordered), 4), "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 4)}
 
 
-def latency(clients: int, rounds: int) -> dict[str, Any]:
+def latency(clients: int, rounds: int, *, burst: bool) -> dict[str, Any]:
     """See the head of this module."""
     slow = Upstream(WAIT, PIECES, BETWEEN)
     proxy = Proxy(slow.port)
@@ -232,7 +241,15 @@ def latency(clients: int, rounds: int) -> dict[str, Any]:
 
     async def ask_all(port: int, body: bytes) -> list[tuple[float, float, bytes]]:
         sent = request(body, {"Authorization": f"Bearer {KEY}"})
-        return await asyncio.gather(*(timed(port, sent) for _ in range(clients)))
+
+        async def one(number: int) -> list[tuple[float, float, bytes]]:
+            if burst:
+                return [await timed(port, sent)]
+            await asyncio.sleep(number / clients * (WAIT + PIECES * BETWEEN))
+            # Twice, so that all are at work together for as long as an answer takes.
+            return [await timed(port, sent), await timed(port, sent)]
+
+        return [found for some in await asyncio.gather(*map(one, range(clients))) for found in some]
 
     try:
         for port, body in cases.values():  # connections and words are made
@@ -248,7 +265,13 @@ def latency(clients: int, rounds: int) -> dict[str, Any]:
     finally:
         proxy.stop()
         counted = slow.stop()
-    result: dict[str, Any] = {"clients": clients, "rounds": rounds, "answers not whole": wrong, "upstream": counted}
+    result: dict[str, Any] = {
+        "clients": clients,
+        "rounds": rounds,
+        "burst": burst,
+        "answers not whole": wrong,
+        "upstream": counted,
+    }
     for name in cases:
         result[name] = {"first byte": spread(firsts[name]), "total": spread(totals[name])}
         if name != "direct":
@@ -259,8 +282,59 @@ def latency(clients: int, rounds: int) -> dict[str, Any]:
                 }
                 for what in ("first byte", "total")
             }
-            result[name]["cpu seconds a request"] = round(cpu[name] / clients / rounds, 4)
+            result[name]["cpu seconds a request"] = round(cpu[name] / len(totals[name]), 4)
     return result
+
+
+# Pictures -------------------------------------------------------------------------------------------------------------
+
+
+def pictures(count: int, tokenizer: str) -> dict[str, Any]:
+    """See the head of this module."""
+    from icl_vision import ImageTokenizer
+
+    files = [png((number * 7 % 256, number * 13 % 256, number * 29 % 256), str(number)) for number in range(count + 8)]
+    fast = Upstream(0.0, 3, 0.0)
+    proxy = Proxy(fast.port, "--tokenizer", tokenizer)
+    sent = [request(chat(text("What colour is it?"), picture(data_url(data))), {}) for data in files]
+    wrong = 0
+
+    async def ask_all(some: list[bytes]) -> None:
+        turns = asyncio.Semaphore(8)
+
+        async def one(body: bytes) -> None:
+            nonlocal wrong
+            async with turns:
+                _, _, answer = await timed(proxy.port, body)
+            wrong += not answer.startswith(b"HTTP/1.1 200 ")
+
+        await asyncio.gather(*map(one, some))
+
+    try:
+        asyncio.run(ask_all(sent[:8]))  # sessions are made
+        before, began = proxy.cpu(), time.perf_counter()
+        asyncio.run(ask_all(sent[8:]))
+        through = time.perf_counter() - began
+        cpu = proxy.cpu() - before
+    finally:
+        proxy.stop()
+        fast.stop()
+    alone = ImageTokenizer.from_pretrained(tokenizer)
+    alone.encode(files[:8])
+    began, before = time.perf_counter(), time.process_time()
+    for data in files[8:]:
+        alone.encode([data])
+    bare = time.perf_counter() - began
+    return {
+        "pictures": count,
+        "tokenizer": Path(tokenizer).name,
+        "not answered": wrong,
+        "through the proxy": {"pictures a second": round(count / through, 2), "cpu seconds": round(cpu / count, 4)},
+        "tokenizer alone": {
+            "pictures a second": round(count / bare, 2),
+            "cpu seconds": round((time.process_time() - before) / count, 4),
+        },
+    }
 
 
 # Hostile --------------------------------------------------------------------------------------------------------------
@@ -439,13 +513,17 @@ def main() -> None:
     first = kinds.add_parser("latency", help="64 clients at once, directly and through the proxy")
     first.add_argument("--clients", type=int, default=64)
     first.add_argument("--rounds", type=int, default=3)
+    first.add_argument("--burst", action="store_true", help="all clients begin in the same moment")
     second = kinds.add_parser("hostile", help="2,000 requests that mean harm, or are broken")
     second.add_argument("--requests", type=int, default=2000)
     second.add_argument("--seconds", type=float, default=60.0, help="that an answer may take (default 60)")
     second.add_argument("--seed", type=int, default=0)
+    fourth = kinds.add_parser("pictures", help="new pictures a second, and by the tokenizer alone")
+    fourth.add_argument("--pictures", type=int, default=100)
+    fourth.add_argument("--tokenizer", default="describe-photo")
     third = kinds.add_parser("upstream", help="the upstream itself, used by the others")
     third.add_argument("times", type=float, nargs=3)
-    for one in (first, second):
+    for one in (first, second, fourth):
         one.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
     if options.kind == "upstream":
@@ -453,7 +531,9 @@ def main() -> None:
         asyncio.run(upstream(wait, int(pieces), between))
         return
     if options.kind == "latency":
-        result = latency(options.clients, options.rounds)
+        result = latency(options.clients, options.rounds, burst=options.burst)
+    elif options.kind == "pictures":
+        result = pictures(options.pictures, options.tokenizer)
     else:
         result = hostile(options.requests, options.seed, options.seconds)
     print(json.dumps(result, indent=2))
