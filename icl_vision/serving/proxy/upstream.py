@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import urllib.parse
+from collections.abc import Callable
 
 import httpx2
 
@@ -27,6 +29,9 @@ SEND_SECONDS = 120.0
 
 IDLE_SECONDS = 2.0
 """Connections are kept for so long: servers close theirs after 5 and more."""
+
+MOST_IDLE = 128
+"""Connections that are kept for later requests."""
 
 MOST_OF_AN_ERROR = 2**20
 """Bytes of an error's answer that are held in order to take the key out of it."""
@@ -69,14 +74,11 @@ class Upstream:
         self.keys = keys
         self._prefix = self.url.raw_path.rstrip(b"/")
         self._timeouts = {"connect": CONNECT_SECONDS, "read": seconds, "write": SEND_SECONDS, "pool": CONNECT_SECONDS}
-        self._transport = transport or httpx2.AsyncHTTPTransport(
-            trust_env=False,
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64, keepalive_expiry=IDLE_SECONDS),
-        )
+        self._lines = _Lines(self.url.scheme, None if transport is None else lambda: transport)
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._transport.aclose()
+        await self._lines.close()
 
     async def forward(
         self, method: str, target: bytes, headers: Headers, body: bytes, receive: Receive, send: Send, told: Headers
@@ -113,8 +115,15 @@ class Upstream:
             content=body if method == "POST" else None,
             extensions={"timeout": self._timeouts},
         )
+        line = self._lines.take()
         try:
-            response = await self._transport.handle_async_request(request)
+            await self._asked(line, request, send, told)
+        finally:
+            await self._lines.give(line)
+
+    async def _asked(self, line: httpx2.AsyncBaseTransport, request: httpx2.Request, send: Send, told: Headers) -> None:
+        try:
+            response = await line.handle_async_request(request)
         except httpx2.TimeoutException as error:
             raise RequestRefusedError(
                 f"the LLM's server did not answer in time ({type(error).__name__})", 504
@@ -154,6 +163,42 @@ class Upstream:
             async with asyncio.timeout(SEND_SECONDS):
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+
+
+class _Lines:
+    """Connections to one server, each with a transport of its own.
+
+    httpx2's pool looks at all of its connections whenever one begins or ends, which with a hundred at a time costs more
+    than everything else that is done for a request.
+
+    scheme: "http" or "https". make: what makes a transport, in place of httpx2's own.
+    """
+
+    def __init__(self, scheme: str, make: Callable[[], httpx2.AsyncBaseTransport] | None = None) -> None:
+        self._make = self._made if make is None else make
+        self._free: list[httpx2.AsyncBaseTransport] = []
+        # Made once: reading certificates takes longer than anything else here.
+        self._tls: ssl.SSLContext | bool = httpx2.create_ssl_context(trust_env=False) if scheme == "https" else False
+
+    def take(self) -> httpx2.AsyncBaseTransport:
+        """The one that was used last, whose connection is the likeliest to be open still; or a new one."""
+        return self._free.pop() if self._free else self._make()
+
+    async def give(self, line: httpx2.AsyncBaseTransport) -> None:
+        """Take it back."""
+        if len(self._free) < MOST_IDLE:
+            self._free.append(line)
+        else:
+            await line.aclose()
+
+    async def close(self) -> None:
+        """Close those that are free."""
+        while self._free:
+            await self._free.pop().aclose()
+
+    def _made(self) -> httpx2.AsyncBaseTransport:
+        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
+        return httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=limits)
 
 
 async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
