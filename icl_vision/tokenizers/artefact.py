@@ -48,16 +48,18 @@ def verify_files(folder: Path, card: Mapping[str, Any], *, required: str = ENCOD
             )
 
 
-def read_file(folder: Path, card: Mapping[str, Any], name: str) -> bytes:
+def read_file(folder: Path, card: Mapping[str, Any], name: str, *, most: int = MOST_WEIGHTS) -> bytes:
     """The bytes of a file that a card lists, which must still be the one that ``verify_files`` has seen.
 
+    most: bytes that a file of its kind may have; the default is a graph's.
+
     Raises:
-        ArtefactDamagedError: it is not listed, cannot be read, or is another one.
+        ArtefactDamagedError: it is not listed, cannot be read, has more bytes than that, or is another one.
     """
     files = card.get("files")
     expected = files.get(name) if isinstance(files, Mapping) else None
     try:
-        data = read_bytes(member(folder, name), most=MOST_WEIGHTS)
+        data = read_bytes(member(folder, name), most=most)
     except OSError as error:
         raise ArtefactDamagedError(f"{name} in {str(folder)!r} cannot be read ({error.strerror})") from error
     if hashlib.sha256(data).hexdigest() != expected:

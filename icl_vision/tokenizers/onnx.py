@@ -46,7 +46,7 @@ from icl_vision.tokenizers.base import ImageTokenizer, on_grids
 from icl_vision.tokenizers.parts import find_parts, whole_graph
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, GraphSession, checked_threads, resolve_providers, worth_trying
-from icl_vision.vocabulary import Vocabulary, read_card
+from icl_vision.vocabulary import MOST_WORDS, Vocabulary, read_card
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -304,7 +304,7 @@ class OnnxTokenizer(ImageTokenizer):
                 raise UsageError(f"the tokenizer {self.name!r} recognises no fixed classes, so none can be withheld")
             return None
         try:
-            lines = read_file(self.folder, self._card, CLASSES_FILE).decode("utf-8").splitlines()
+            lines = read_file(self.folder, self._card, CLASSES_FILE, most=MOST_WORDS).decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
             raise self._damaged(f"{CLASSES_FILE} is not UTF-8 text ({error.reason})") from error
         classes: dict[str, list[int]] = {}

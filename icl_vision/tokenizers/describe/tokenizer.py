@@ -33,6 +33,7 @@ from icl_vision.tokenizers.describe import colours
 from icl_vision.tokenizers.describe.focus import focused
 from icl_vision.tokenizers.describe.places import REGIONS, cut_places, most_places
 from icl_vision.tokenizers.onnx import OnnxTokenizer
+from icl_vision.vocabulary import MOST_WORDS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -109,12 +110,27 @@ class DescribePhoto(OnnxTokenizer):
         self.focus_from = self.k_max
         self.reader = _reader(reader, threads, asked=parts is not None) if TEXT in wanted else None
         self._options |= {"parts": None if parts is None else wanted, "reader": reader}
+        self._check_vocabulary()
         self._said = self._said_ids() if SAID in self.parts else np.zeros(0, np.int32)
         self._layout = self.layout_for(self.default_k)
 
     def _read(self, card: dict[str, Any]) -> None:
         super()._read(card)
         self.default_k = self._layout.cumulative[-1]
+
+    def _check_vocabulary(self) -> None:
+        """Whether it has the words that parts say whatever the graph gives, and the regions lie as here."""
+        needed = colours.NAMES if {COLOURS, WHERE} & set(self.parts) else ()
+        needed = (*needed, *(REGIONS if WHERE in self.parts else ()))
+        missing = [word for word in needed if word not in self.vocabulary]
+        if missing:
+            raise self._damaged(
+                f"its vocabulary lacks {', '.join(missing)}, which the parts 'colours' and 'where' say (leave them "
+                "out: parts=('what', 'said'))"
+            )
+        regions = self._card.get("regions", list(REGIONS))
+        if WHERE in self.parts and regions != list(REGIONS):
+            raise self._damaged(f"its card says the regions {regions!r}, and they are {list(REGIONS)}, in this order")
 
     def _said_ids(self) -> npt.NDArray[np.int32]:
         """The ids of the words that *said* chooses from, in the order of the graph's output."""
@@ -123,7 +139,7 @@ class DescribePhoto(OnnxTokenizer):
         if not isinstance(file, str) or file not in self._card["files"]:
             raise self._damaged(f"its card must name the file of the words of 'said'; it says {entry!r}")
         try:
-            words = read_file(self.folder, self._card, file).decode("utf-8").split()
+            words = read_file(self.folder, self._card, file, most=MOST_WORDS).decode("utf-8").split()
             ids = self.vocabulary.ids(words)
         except (UnicodeDecodeError, UnknownWordError) as error:
             raise self._damaged(f"{file} does not hold words of its vocabulary ({error})") from error

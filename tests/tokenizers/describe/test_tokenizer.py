@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import pickle
@@ -15,6 +16,7 @@ import tiny_describe
 from PIL import Image
 
 from icl_vision import ImageTokenizer, ImageWords
+from icl_vision.codebook import Codebook
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, PyramidError, UnknownWordError, UsageError
 from icl_vision.testing import sample_images, tokenizer_checks
 from icl_vision.tokenizers.base import ImageTokenizer as Base
@@ -22,6 +24,7 @@ from icl_vision.tokenizers.describe import colours, reading
 from icl_vision.tokenizers.describe import tokenizer as module
 from icl_vision.tokenizers.describe.tokenizer import DescribePhoto
 from icl_vision.tokenizers.words_cache import CachedTokenizer, WordsCache
+from icl_vision.vocabulary import Vocabulary
 
 WORDY = ("what", "said", "colours", "where")
 
@@ -245,11 +248,46 @@ def edited(tmp_path: Path, **change: Any) -> Path:
     return tiny_describe.make(tmp_path / "edited", change=change)
 
 
+def test_a_vocabulary_without_the_names_of_colours_and_regions(tmp_path: Path) -> None:
+    whole = Codebook.load()
+    kept = [word for word in whole.vocabulary.words if word not in ("tan", "centre")]
+    vectors = whole.vectors[np.asarray(whole.vocabulary.ids(kept))]
+    folder = tmp_path / "edited"
+    small = Codebook(Vocabulary(kept, name="small"), vectors, name="small").save(folder / "small")
+    own = {"vocabulary": small.vocabulary.hash, "codebook": {"name": "small", "hash": small.hash}}
+    edited(tmp_path, **own)
+    with pytest.raises(ArtefactDamagedError, match=r"lacks tan, centre, which the parts 'colours' and 'where' say"):
+        DescribePhoto(folder)
+    with pytest.raises(ArtefactDamagedError, match=r"lacks tan, which"):
+        DescribePhoto(folder, parts=("what", "colours"))
+    assert DescribePhoto(folder, parts=("what", "said")).parts == ("what", "said")
+
+
+@pytest.mark.parametrize(("file", "options"), [("said.txt", {}), ("classes.txt", {"withhold": ["umbrella"]})])
+def test_a_list_of_words_as_large_as_a_graph_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, options: dict[str, Any]
+) -> None:
+    folder = edited(tmp_path)
+    (folder / file).write_bytes(b"dog\n" * 500)
+    card = json.loads((folder / "card.json").read_text())
+    card["files"][file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    (folder / "card.json").write_text(json.dumps(card))
+    for name in ("icl_vision.tokenizers.onnx", "icl_vision.tokenizers.describe.tokenizer"):
+        monkeypatch.setattr(f"{name}.MOST_WORDS", 1000)
+    with pytest.raises(ArtefactDamagedError, match=rf"{file} in .* cannot be read \(it has more than the 1,000 bytes"):
+        DescribePhoto(folder, **options)
+
+
 def test_damage_is_named(tmp_path: Path, load: Callable[..., DescribePhoto], picture: Image.Image) -> None:
     for change, message in (
         ({"said": None}, "must name the file of the words of 'said'; it says None"),
         ({"said": {"file": "other.txt"}}, "must name the file of the words of 'said'"),
         ({"k_max": 0}, "k_max = 0"),
+        (
+            {"regions": ["bottom", "top", "left", "right", "centre"]},
+            "says the regions .'bottom', .* and they are .'top'",
+        ),
+        ({"regions": 5}, "says the regions 5, and they are"),
         ({"kind": "words"}, "its card is of kind 'words', this icl-vision reads 'describe'"),
     ):
         with pytest.raises(ArtefactDamagedError, match=message):
