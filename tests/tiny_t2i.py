@@ -9,6 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icl_vision.files.typed import to_plain
+from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
+from icl_vision.text_to_image.mapper import Mapper, MapperConfig
+from icl_vision.text_to_image.parts import Parts, put_adapters, rounded
+from icl_vision.text_to_image.repadapter import AdapterConfig
 from icl_vision.text_to_image.states import FrozenLLM
 
 WORDS = "a the digit number draw paint of zero one two three four five six seven eight nine 0 1 2 3 4 5 6 7 8 9".split()
@@ -64,3 +69,28 @@ class TableEncoder:
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
             rows.append(torch.randn(self.length, self.width, generator=torch.Generator().manual_seed(seed)))
         return torch.stack(rows)
+
+
+def tiny_parts(*, denoiser: bool = True, adapters: bool = True, outputs: int = 16, length: int = 4) -> Parts:
+    """Random parts for the tiny LLM."""
+    adapter_config = AdapterConfig(blocks=1, hidden=4)
+    torch.manual_seed(0)
+    config = DenoiserConfig(channels=(16, 16, 16), width=outputs, length=length)
+    mapper = Mapper(MapperConfig(width=8, blocks=1, heads=2), inputs=32, length=length, outputs=outputs).eval()
+    mapper.null.normal_()
+    tensors = None
+    if adapters:
+        groups = put_adapters(tiny_llm(), mapper, adapter_config)
+        tensors = {name: torch.randn_like(value) * 0.3 for group in groups for name, value in group.tensors().items()}
+        for group in groups:
+            group.remove()
+    card = {
+        "name": "tiny",
+        "licence": "none",
+        "llm": {"spec": "tiny", "width": 32, "prompt": "{}", "blocks": 3},
+        "denoiser": to_plain(config),
+        "adapters": to_plain(adapter_config),
+        "drawing": {"sampler": "ddim", "steps": 3, "guidance": 2.0},
+    }
+    unet = rounded(build_denoiser(config)).eval().requires_grad_(False) if denoiser else None
+    return Parts(card, rounded(mapper), unet, tensors)

@@ -10,48 +10,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_t2i import tiny_llm
+from tiny_t2i import tiny_llm, tiny_parts
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
-from icl_vision.files.typed import to_plain
-from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser, to_latents, to_pixels
-from icl_vision.text_to_image.mapper import Mapper, MapperConfig
-from icl_vision.text_to_image.parts import Parts, load_parts, put_adapters, rounded, save_parts
+from icl_vision.text_to_image.denoiser import to_latents, to_pixels
+from icl_vision.text_to_image.parts import load_parts, save_parts
 from icl_vision.text_to_image.pipeline import LLMTextToImage
-from icl_vision.text_to_image.repadapter import AdapterConfig
 from icl_vision.text_to_image.samplers import demonstration_sampler
 
-ADAPTERS = AdapterConfig(blocks=1, hidden=4)
 TEXTS = ["draw seven", "the number 3", "two"]
-
-
-def made(*, denoiser: bool = True, adapters: bool = True, outputs: int = 16, length: int = 4) -> Parts:
-    """Random parts for the tiny LLM."""
-    torch.manual_seed(0)
-    config = DenoiserConfig(channels=(16, 16, 16), width=outputs, length=length)
-    mapper = Mapper(MapperConfig(width=8, blocks=1, heads=2), inputs=32, length=length, outputs=outputs).eval()
-    mapper.null.normal_()
-    tensors = None
-    if adapters:
-        groups = put_adapters(tiny_llm(), mapper, ADAPTERS)
-        tensors = {name: torch.randn_like(value) * 0.3 for group in groups for name, value in group.tensors().items()}
-        for group in groups:
-            group.remove()
-    card = {
-        "name": "tiny",
-        "licence": "none",
-        "llm": {"spec": "tiny", "width": 32, "prompt": "{}", "blocks": 3},
-        "denoiser": to_plain(config),
-        "adapters": to_plain(ADAPTERS),
-        "drawing": {"sampler": "ddim", "steps": 3, "guidance": 2.0},
-    }
-    unet = rounded(build_denoiser(config)).eval().requires_grad_(False) if denoiser else None
-    return Parts(card, rounded(mapper), unet, tensors)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return save_parts(tmp_path / "parts", made())
+    return save_parts(tmp_path / "parts", tiny_parts())
 
 
 @pytest.fixture
@@ -115,7 +87,7 @@ def test_the_latents_are_the_picture_in_another_order():
 
 
 def test_parts_are_what_was_saved(folder: Path):
-    found, before = load_parts(folder), made()
+    found, before = load_parts(folder), tiny_parts()
     for name, value in before.mapper.state_dict().items():
         assert torch.equal(found.mapper.state_dict()[name], value), name
     for name, value in before.denoiser.state_dict().items():
@@ -138,7 +110,7 @@ def test_damaged_parts_are_refused(folder: Path, tmp_path: Path):
     other.mkdir()
     (other / "file").write_text("of somebody's")
     with pytest.raises(UsageError, match="is there already and holds no parts"):
-        save_parts(other, made())
+        save_parts(other, tiny_parts())
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm"])
@@ -265,14 +237,14 @@ def test_states_that_cannot_be_drawn_from(system: LLMTextToImage):
 def test_parts_of_another_llm_or_net(folder: Path, tmp_path: Path, diffusion: Path):
     with pytest.raises(UsageError, match="trained for another one"):
         LLMTextToImage.from_pretrained(folder, llm=tiny_llm(), diffusion=diffusion)
-    bare = save_parts(tmp_path / "bare", made(denoiser=False))
+    bare = save_parts(tmp_path / "bare", tiny_parts(denoiser=False))
     with pytest.raises(UsageError, match="hold no denoiser of their own"):
         LLMTextToImage.from_pretrained(bare, llm=tiny_llm())
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm"])
 def test_stable_diffusion_by_folder(sampler: str, tmp_path: Path, diffusion: Path):
-    parts = save_parts(tmp_path / "parts", made(denoiser=False, outputs=24, length=8))
+    parts = save_parts(tmp_path / "parts", tiny_parts(denoiser=False, outputs=24, length=8))
     system = LLMTextToImage.from_pretrained(parts, llm=tiny_llm(), diffusion=diffusion, sampler=sampler)
     assert system.pipeline.text_encoder is None and "StableDiffusionPipeline" in repr(system)
     seen: list[tuple[int, int]] = []

@@ -79,7 +79,7 @@ class LossConfig:
     weights: Weights = "sensitivity"
     even: float = 0.25
     diffusion: float = 0.1
-    pictures: int = 16
+    pictures: int = 12
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -116,8 +116,8 @@ class TextToImageConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     drop: float = 0.1
     stage0: StageConfig = field(default_factory=lambda: StageConfig(steps=500))
-    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=2000, batch=128, rate=2e-3, checkpoint=500))
-    stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=200, batch=48, rate=2e-3, ema=0.95))
+    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=1200, batch=64, rate=2e-3, checkpoint=200))
+    stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=120, batch=24, rate=2e-3, ema=0.95, checkpoint=20))
     seed: int = 0
 
     def __post_init__(self) -> None:

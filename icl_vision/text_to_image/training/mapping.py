@@ -30,7 +30,7 @@ from icl_vision.text_to_image.training.denoising import CaptionTable, Digits
 from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, train_stage
 from icl_vision.training.seeds import ORDER, WEIGHTS, generator, seed_globally
 
-_PROBES = 24
+_PROBES = 12
 _PROBED = 48
 
 
