@@ -12,7 +12,7 @@ from torch import Tensor
 from icl_vision.files.typed import to_plain
 from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
 from icl_vision.text_to_image.mapper import Mapper, MapperConfig
-from icl_vision.text_to_image.parts import Parts, put_adapters, rounded
+from icl_vision.text_to_image.parts import Parts, put_adapters, rounded, rounded_denoiser
 from icl_vision.text_to_image.repadapter import AdapterConfig
 from icl_vision.text_to_image.states import FrozenLLM
 
@@ -92,5 +92,5 @@ def tiny_parts(*, denoiser: bool = True, adapters: bool = True, outputs: int = 1
         "adapters": to_plain(adapter_config),
         "drawing": {"sampler": "ddim", "steps": 3, "guidance": 2.0},
     }
-    unet = rounded(build_denoiser(config)).eval().requires_grad_(False) if denoiser else None
+    unet = rounded_denoiser(build_denoiser(config)).eval().requires_grad_(False) if denoiser else None
     return Parts(card, rounded(mapper), unet, tensors)

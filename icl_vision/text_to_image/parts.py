@@ -5,7 +5,8 @@
     FOLDER/mapper.safetensors     the mapper, the mean state and the states of no caption
     FOLDER/adapters.safetensors   A, a, B, b of every adapter (where stage 2 was trained)
 
-Weights are stored as float16 and computed in float32. Parts trained from an LLM are derived from it and under its
+Weights are stored as float16, the denoiser's kernels as int8 with a scale for each output channel, and computed in
+float32. Parts trained from an LLM are derived from it and under its
 terms: those of Gemma are written into the user's cache and never packaged.
 
 Knows: the folder. Refuses to know: training, and how a picture is drawn.
@@ -27,6 +28,7 @@ from icl_vision.errors import ArtefactDamagedError, StorageError, UsageError
 from icl_vision.files.runs import versions
 from icl_vision.files.storage import cache_dir, sha256_file, write_json, writing
 from icl_vision.files.typed import from_plain, to_plain
+from icl_vision.models.rounding import round_to_fp16, round_to_int8
 from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
 from icl_vision.text_to_image.llm_folders import GEMMA
 from icl_vision.text_to_image.mapper import Mapper, MapperConfig
@@ -39,6 +41,7 @@ KIND: Final = "text-to-image"
 DENOISER: Final = "denoiser.safetensors"
 MAPPER: Final = "mapper.safetensors"
 ADAPTERS: Final = "adapters.safetensors"
+_SCALE: Final = ":scale"
 PACKAGED: Final = Path(__file__).parents[1] / "artefacts" / "text_to_image" / "digits-smollm2"
 GEMMA_NOTICE: Final = (
     "Gemma is provided under and subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms. These parts "
@@ -96,7 +99,7 @@ def save_parts(folder: Path, parts: Parts) -> Path:
         "format_version": FORMAT_VERSION,
         "kind": KIND,
         **parts.card,
-        "stored_as": "float16, computed in float32",
+        "stored_as": "the denoiser's kernels as int8 with a scale a channel, all else as float16; computed in float32",
         "mapper": {
             **to_plain(parts.mapper.config),
             "inputs": parts.mapper.inputs,
@@ -113,7 +116,7 @@ def save_parts(folder: Path, parts: Parts) -> Path:
         fresh.mkdir()
         with writing(folder):
             for name, named in tensors.items():
-                _save_half(fresh / name, named)
+                _save_small(fresh / name, named)
         files = {name: sha256_file(fresh / name) for name in tensors}
         write_json(fresh / CARD_FILE, {**document, "files": files})
         if folder.exists():
@@ -177,25 +180,49 @@ def fill_adapters(groups: Sequence[Adapters], tensors: Mapping[str, Tensor]) -> 
 
 
 def rounded(module: Any) -> Any:
-    """The module with its floating-point weights as they will be stored: what is measured is what is kept."""
+    """A mapper with its weights as they will be stored: what is measured is what is kept."""
+    return round_to_fp16(module)
+
+
+def rounded_denoiser(unet: Any) -> Any:
+    """A U-Net with its weights as they will be stored: kernels and matrices in 255 levels, with a scale for each output
+    channel, all else in half precision."""
+    round_to_int8(unet)
     with torch.no_grad():
-        for value in (*module.parameters(), *module.buffers()):
-            if value.is_floating_point():
+        for value in unet.parameters():
+            if value.ndim < 2:
                 value.copy_(value.half().float())
-    return module
+    return unet
 
 
-def _save_half(path: Path, tensors: Mapping[str, Tensor]) -> None:
+def _save_small(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Each tensor as int8 and a scale where that is exact, else in half precision."""
     from safetensors.torch import save_file
 
-    halves = {}
+    kept: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        half = value.detach().cpu().half() if value.is_floating_point() else value.detach().cpu()
+        value = value.detach().cpu()
+        levels = _levels(value)
+        if levels is not None:
+            kept[name], kept[name + _SCALE] = levels
+            continue
+        half = value.half() if value.is_floating_point() else value
         if not torch.isfinite(half).all():
             raise StorageError(f"{name} does not fit into float16")
-        halves[name] = half.contiguous().clone()
-    save_file(halves, path)
+        kept[name] = half.contiguous().clone()
+    save_file(kept, path)
     path.chmod(0o644)  # safetensors lets the owner alone read it
+
+
+def _levels(value: Tensor) -> tuple[Tensor, Tensor] | None:
+    """int8 levels and fp16 scales [rows] that give a matrix or kernel back exactly; None where there are none."""
+    if not value.is_floating_point() or value.ndim < 2:
+        return None
+    rows = value.flatten(1)
+    scale = (rows.abs().amax(1) / 127).half()
+    levels = (rows / scale.float().clamp(min=1e-12)[:, None]).round().clamp(-127, 127)
+    exact = torch.equal(levels * scale.float()[:, None], rows)
+    return (levels.to(torch.int8).view(value.shape), scale) if exact else None
 
 
 def _load(folder: Path, card: Mapping[str, Any], name: str) -> dict[str, Tensor]:
@@ -206,4 +233,12 @@ def _load(folder: Path, card: Mapping[str, Any], name: str) -> dict[str, Tensor]
         tensors = load(read_file(folder, card, name))
     except SafetensorError as error:
         raise ArtefactDamagedError(f"{name} in {str(folder)!r} cannot be read: {error}") from error
-    return {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
+    whole = {}
+    for key, value in tensors.items():
+        if key.endswith(_SCALE):
+            continue
+        scale = tensors.get(key + _SCALE)
+        if scale is not None:
+            value = (value.flatten(1).float() * scale.float()[:, None]).view(value.shape)
+        whole[key] = value.float() if value.is_floating_point() else value
+    return whole

@@ -34,12 +34,14 @@ from icl_vision.asking.jobs import progress_bar
 from icl_vision.checks import count, number
 from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, UsageError
 from icl_vision.images import ImageSource
+from icl_vision.tasks.routing import MOST_TOKENS, ask_route, read_route, route_prompt
 from icl_vision.tasks.tools import Argument, Tool
 from icl_vision.text_to_image.denoiser import LATENT, to_pixels
 from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.parts import Parts, default_parts, fill_adapters, load_parts, put_adapters
 from icl_vision.text_to_image.quiet import quiet_transformers
 from icl_vision.text_to_image.repadapter import Adapters
+from icl_vision.text_to_image.routing.features import readable
 from icl_vision.text_to_image.states import FrozenLLM
 
 if TYPE_CHECKING:
@@ -70,8 +72,8 @@ class Routed(Protocol):
 class Routes(Protocol):
     """A router: ``Router``, or one of your own."""
 
-    def route(self, text: str) -> Routed:
-        """What the text asks for."""
+    def route(self, line: str) -> Routed:
+        """What the line asks for."""
         ...
 
 
@@ -107,7 +109,7 @@ class LLMTextToImage:
 
     llm: the frozen LLM. mapper: from its states to the diffusion model's. pipeline: of diffusers. parts: what the
     mapper came from. adapters: those in the LLM and the mapper, none where stage 2 was not trained.
-    router: of ``chat``.
+    router: of ``chat``; None takes the packaged one.
     """
 
     def __init__(
@@ -156,7 +158,7 @@ class LLMTextToImage:
             diffusion: a Stable Diffusion pipeline, by folder or hub name, which is drawn with instead of the parts' own
                 denoiser.
             sampler: "ddim" or "dpm" (DPMSolverMultistep).
-            router: of ``chat``.
+            router: of ``chat``; None takes the packaged one.
             device: where everything computes, a torch device string.
             progress: bars on stderr for what takes long; None shows them to a terminal.
 
@@ -361,12 +363,18 @@ class LLMTextToImage:
 
     def _router(self) -> Routes:
         if self.router is None:
-            raise UsageError("chatting needs a router: give one (router=) when the system is made")
+            from icl_vision.text_to_image.router import Router
+
+            self.router = Router.packaged()
         return self.router
 
     def _wants_picture(self, text: str, llm: TextLLM | None) -> bool:
-        question = f"Somebody says: {text!r}\nDo they ask for a picture to be drawn? Answer yes or no."
-        return self._answer(question, llm, 5).strip().lower().startswith("yes")
+        """What an LLM says of a text that the router is not sure of; no picture where it names no route."""
+        prompt = route_prompt(readable(text))
+        if llm is not None:
+            return ask_route(llm, prompt)[0] == "draw"
+        with self.unadapted():
+            return read_route(self.llm.answer(prompt.text, tokens=MOST_TOKENS, chat=False).partition("\n")[0]) == "draw"
 
     def _answer(self, text: str, llm: TextLLM | None, tokens: int) -> str:
         if llm is not None:

@@ -163,9 +163,9 @@ class FrozenLLM:
         hidden: Tensor = self.backbone(input_ids=ids, attention_mask=mask.long(), use_cache=False).last_hidden_state
         return hidden
 
-    def answer(self, text: str, *, tokens: int) -> str:
-        """What the LLM writes after a text (in its chat template, where it has one), the likeliest tokens."""
-        chats = bool(getattr(self.tokenizer, "chat_template", None))
+    def answer(self, text: str, *, tokens: int, chat: bool = True) -> str:
+        """What the LLM writes after a text, the likeliest tokens. chat: in its chat template, where it has one."""
+        chats = chat and bool(getattr(self.tokenizer, "chat_template", None))
         if chats:
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": text}], tokenize=False, add_generation_prompt=True

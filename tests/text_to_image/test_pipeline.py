@@ -167,13 +167,11 @@ class Routed:
 class Router:
     """Sure of what has the word draw in it, and that no other is a picture; but for one."""
 
-    def route(self, text: str) -> Routed:
-        return Routed(None, 0.5) if "perhaps" in text else Routed("draw" in text)
+    def route(self, line: str) -> Routed:
+        return Routed(None, 0.5) if "perhaps" in line else Routed("draw" in line)
 
 
 def test_chatting(system: LLMTextToImage):
-    with pytest.raises(UsageError, match="chatting needs a router"):
-        system.chat("draw seven")
     system.router = Router()
     picture = system.chat("draw seven", seed=3)
     assert picture.text is None and picture.image is not None and picture.confidence == 0.9 and not picture.asked
@@ -181,23 +179,34 @@ def test_chatting(system: LLMTextToImage):
     text = system.chat("two of the", tokens=3)
     assert text.image is None and text.text == tiny_llm().answer("two of the", tokens=3)
 
-    said = system.chat("perhaps seven", llm=always("yes"))
+    said = system.chat("perhaps seven", llm=always(" draw"))
     assert said.image is not None and said.asked and said.confidence == 0.5
-    other = system.chat("perhaps seven", llm=always("no"))
-    assert other.image is None and other.text == "no" and other.asked
+    other = system.chat("perhaps seven", llm=always("text"))
+    assert other.image is None and other.text == "text" and other.asked
+    alone = system.chat("perhaps seven", tokens=2)  # its own LLM, of random weights, names neither
+    assert alone.image is None and alone.asked
     with pytest.raises(UsageError, match="must have something in it"):
         system.chat(" ")
 
 
 def always(answer: str) -> Any:
     """An LLM that gives one answer."""
-    from icl_vision.contracts import Completion
+    from icl_vision.contracts import Completion, Profile
 
     class Always:
+        profile = Profile(name="always")
+
         def complete_sync(self, prompt: str, **_: Any) -> Completion:
             return Completion(answer, finish_reason="stop")
 
     return Always()
+
+
+def test_the_packaged_router_decides(system: LLMTextToImage):
+    drawn = system.chat("Draw me a seven, please")
+    assert drawn.image is not None and drawn.confidence > 0.9 and not drawn.asked
+    told = system.chat("What is the capital of France?", tokens=2)
+    assert told.text is not None and told.confidence > 0.9
 
 
 def test_a_tool_for_agents(system: LLMTextToImage):

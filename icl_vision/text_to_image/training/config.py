@@ -117,7 +117,9 @@ class TextToImageConfig:
     drop: float = 0.1
     stage0: StageConfig = field(default_factory=lambda: StageConfig(steps=500))
     stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=1200, batch=64, rate=2e-3, checkpoint=200))
-    stage2: StageConfig = field(default_factory=lambda: StageConfig(steps=120, batch=24, rate=2e-3, ema=0.95, checkpoint=20))
+    stage2: StageConfig = field(
+        default_factory=lambda: StageConfig(steps=120, batch=24, rate=2e-3, ema=0.95, checkpoint=20)
+    )
     seed: int = 0
 
     def __post_init__(self) -> None:

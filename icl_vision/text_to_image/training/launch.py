@@ -28,7 +28,7 @@ from icl_vision.text_to_image.captions import TRAINED, VALIDATION, WORDS, Captio
 from icl_vision.text_to_image.denoiser import DenoiserConfig
 from icl_vision.text_to_image.llm_folders import GEMMA, NAMED, SMOLLM2
 from icl_vision.text_to_image.mapper import Mapper
-from icl_vision.text_to_image.parts import DENOISER, Parts, load_parts, rounded, save_parts
+from icl_vision.text_to_image.parts import DENOISER, Parts, load_parts, rounded, rounded_denoiser, save_parts
 from icl_vision.text_to_image.parts import PACKAGED as PACKAGED_PARTS
 from icl_vision.text_to_image.states import FrozenLLM
 from icl_vision.text_to_image.text_encoder import SentenceStates, TextEncoder
@@ -162,7 +162,7 @@ class _Work:
         config = self.config
         if config.parts is None:
             begun = None if config.init is None else self._denoiser_of(config.init)
-            return rounded(train_denoiser(self.where(0), config, self.digits, self.table, self.encoder, begun))
+            return rounded_denoiser(train_denoiser(self.where(0), config, self.digits, self.table, self.encoder, begun))
         return self._denoiser_of(config.parts)
 
     def _denoiser_of(self, name: str) -> Any:
