@@ -36,6 +36,9 @@ PLAIN = ("/v1/completions", "/v1/embeddings")
 
 _MODELS = re.compile(rb"/v1/models(/[A-Za-z0-9._:@+~-]+)*/?")
 _LARGE = 2**18  # characters of a body that is parsed in a thread
+MOST_VALUES = 1_000_000
+"""Values in a body: thirty million brackets are a gigabyte once they are parsed."""
+
 PATHS = "/v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, /v1/embeddings and /v1/models"
 
 
@@ -152,6 +155,8 @@ class Proxy:
         """The request, where it holds pictures; None where there are none and it goes on as it is."""
 
         def read() -> Asked | None:
+            if body.count(b",") + body.count(b"[") + body.count(b"{") > MOST_VALUES:
+                raise RequestRefusedError(f"the body holds more than {MOST_VALUES:,} values", 413)
             try:
                 text = body.decode("utf-8")
                 document = json.loads(text)

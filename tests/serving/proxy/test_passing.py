@@ -335,6 +335,12 @@ async def test_bodies_that_are_no_json(serve: Serve, body: bytes):
     assert proxied.talker.seen == []
 
 
+async def test_bodies_that_would_fill_the_memory(serve: Serve):
+    proxied = serve()
+    response = await proxied.post("/v1/chat/completions", b'{"messages": [' + b"[]," * 1_000_000 + b"[]]}")
+    assert response.status_code == 413 and "values" in response.text and proxied.talker.seen == []
+
+
 async def test_odd_documents_go_on_for_the_llm_to_refuse(serve: Serve):
     proxied = serve()
     bodies = [b"3", b"[]", b'{"messages": 3}', b'{"messages": [3, {"content": [3, {"type": []}]}], "input": [{}]}']

@@ -43,6 +43,20 @@ def test_a_path_that_leads_nowhere(path: Any):
         edited(ODD, [Replace(path, 1)])
 
 
+def test_a_text_of_nothing_but_escapes_takes_no_memory():
+    import tracemalloc
+
+    breaks, letters = "\\n" * 1_000_000, "\\u0041" * 300_000
+    text = f'{{"a": "{breaks}", "b": ["{letters}"], "c": 1}}'
+    tracemalloc.start()
+    try:
+        changed = edited(text, [Replace(("c",), 2)])
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert changed == text[:-2] + "2}" and most < 4 * len(text)
+
+
 VALUES = some.recursive(
     some.none() | some.booleans() | some.integers() | some.floats(allow_nan=False, allow_infinity=False) | some.text(),
     lambda inner: some.lists(inner, max_size=4) | some.dictionaries(some.text(max_size=4), inner, max_size=4),
