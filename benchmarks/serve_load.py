@@ -440,7 +440,7 @@ class Requests:
         return json.dumps({"model": "m", "messages": [{"role": "system", "content": [part]}]}).encode()
 
 
-def hostile(count: int, seed: int, seconds: float) -> dict[str, Any]:
+def hostile(count: int, seed: int, seconds: float, tokenizer: str) -> dict[str, Any]:
     """See the head of this module."""
     told: dict[str, Counter[str]] = collections.defaultdict(Counter)
     leaks: list[str] = []
@@ -454,7 +454,7 @@ def hostile(count: int, seed: int, seconds: float) -> dict[str, Any]:
         (outside / "secret.png").write_bytes(png((1, 2, 3)))
         (root / "link.png").symlink_to(outside / "secret.png")
         fast = Upstream(0.0, 3, 0.0)
-        proxy = Proxy(fast.port, "--root", str(root), "--fetch", "--token-env", "BENCH_TOKEN")
+        proxy = Proxy(fast.port, "--root", str(root), "--fetch", "--token-env", "BENCH_TOKEN", "--tokenizer", tokenizer)
         requests = Requests(root, outside, seed)
 
         async def one(turns: asyncio.Semaphore, kind: str, sent: bytes, cut: int) -> None:
@@ -474,7 +474,7 @@ def hostile(count: int, seed: int, seconds: float) -> dict[str, Any]:
                 finally:
                     writer.close()
             told[kind][answer[9:12].decode("latin-1") or "closed"] += 1
-            if CANARY.encode() in answer or b"data:image" in answer:
+            if CANARY.encode() in answer or b"iVBOR" in answer:
                 leaks.append(f"{kind}: {answer[-200:]!r}")
 
         async def some(numbers: range) -> None:
@@ -492,6 +492,7 @@ def hostile(count: int, seed: int, seconds: float) -> dict[str, Any]:
     first, *_, last = memory.values()
     return {
         "requests": count,
+        "tokenizer": Path(tokenizer).name,
         "answers": {kind: dict(statuses) for kind, statuses in told.items()},
         "not answered in time": late,
         "answers with a canary": leaks[:10],
@@ -518,6 +519,7 @@ def main() -> None:
     second.add_argument("--requests", type=int, default=2000)
     second.add_argument("--seconds", type=float, default=60.0, help="that an answer may take (default 60)")
     second.add_argument("--seed", type=int, default=0)
+    second.add_argument("--tokenizer", default="describe-photo")
     fourth = kinds.add_parser("pictures", help="new pictures a second, and by the tokenizer alone")
     fourth.add_argument("--pictures", type=int, default=100)
     fourth.add_argument("--tokenizer", default="describe-photo")
@@ -535,7 +537,7 @@ def main() -> None:
     elif options.kind == "pictures":
         result = pictures(options.pictures, options.tokenizer)
     else:
-        result = hostile(options.requests, options.seed, options.seconds)
+        result = hostile(options.requests, options.seed, options.seconds, options.tokenizer)
     print(json.dumps(result, indent=2))
     if options.out is not None:
         write(options.out, header(getattr(options, "seed", None)) | result)
