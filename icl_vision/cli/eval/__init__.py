@@ -17,6 +17,10 @@ MEMBERS: dict[str, tuple[str, str]] = {
     "few-shot": ("icl_vision.cli.eval.few_shot", "Few-shot accuracy in the papers' 14 settings, with baselines."),
     "generation": ("icl_vision.cli.eval.generation", "How well an LLM draws digits, with baselines and controls."),
     "report": ("icl_vision.cli.eval.report", "Write the page of a few-shot run anew, other runs beside it."),
+    "text-to-image": (
+        "icl_vision.cli.eval.text_to_image",
+        "How well a diffusion model draws what an LLM reads.",
+    ),
     "reconstruction": ("icl_vision.cli.eval.reconstruction", "How much of an image its words keep."),
 }
 
