@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -342,6 +343,9 @@ def test_words_by_part_and_those_that_were_used(
         assert "Bold words were given to the LLM for this question." in text and 'class="hue"' in text
     else:
         assert "Bold words" not in text and "the words weighed what could be answered" in text
+    examples = re.findall(r'<div class="example(?: seen)?">(?:<img[^>]*>)?<div>(<p class="soft">)?', text)
+    assert len(examples) == 6 and all(bool(words) is (scoring == "greedy") for words in examples)
+    assert "which saw no picture" in text and "saw the words" not in text
     unfocused = json.loads(CliRunner().invoke(main, [*options, "--json", "--no-focus"]).stdout)[0]
     assert unfocused["parts"] == ["what", "said", "colours", "where"]
     assert "words: colours: red" in CliRunner().invoke(main, options).stderr

@@ -6,6 +6,7 @@ Knows: what a row, a line and a tile hold. Refuses to know: how an answer was fo
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -131,7 +132,7 @@ def write_page(
     ]
     captions = bool(entries) and entries[0].question is None
     tiles = [_tile(rows[place], entries[place], seen, wide) for place in kept]
-    lead = f"{counted(len(rows), 'caption' if captions else 'question')} put to {llm}, which saw the words only."
+    lead = f"{counted(len(rows), 'caption' if captions else 'question')} put to {llm}, which saw no picture."
     if len(rows) > len(tiles):
         lead += f" The page shows {len(tiles)} of them, failures and wrong answers first."
     told = summary(rows)
@@ -184,6 +185,8 @@ def _tile(row: Row, entry: Entry, shown: Sequence[ShownExample], wide: Mapping[P
     names, fused = row.get("parts"), row["method"] == "fused"
     # (Of fused answers all words weigh, and none of them stood in the prompt.)
     used = None if names is None or fused else list(zip(names, row["words"], strict=True))
+    if used is not None and [(name, [*words]) for name, words in used] == [(name, [*words]) for name, words in parts]:
+        used = None  # all of them: none stands out
     raw = "" if row["calibrated"] or row["probability"] is None else "not calibrated"
     notes = [raw, row.get("error", ""), row.get("note", ""), "" if "error" in row else shown_name(row)]
     return AnswerTile(
@@ -194,7 +197,7 @@ def _tile(row: Row, entry: Entry, shown: Sequence[ShownExample], wide: Mapping[P
         entry.images[0] if entry.images[0] in wide else None,
         parts,
         used,
-        [shown[index] for index in row["examples"]],
+        [replace(shown[index], words="") if fused else shown[index] for index in row["examples"]],
         row["probability"],
         FUSED if fused else row["method"] or "",
         "; ".join(filter(None, notes)),
