@@ -95,8 +95,9 @@ def said(text: str, row: dict[str, str]) -> bool:
     return row["answer"].lower() in [word.strip(".,!?\"'").lower() for word in text.split()]
 
 
-def embedded(coco: Path, n: int, seed: int) -> dict[str, Any]:
+def embedded(coco: Path, n: int, seed: int, examples: int) -> dict[str, Any]:
     asked, others = chosen(coco, n, seed)
+    others = others[:examples]
     with tempfile.TemporaryDirectory() as folder:
         names = {}
         for name, rows in (("asked", asked), ("examples", others)):
@@ -151,11 +152,12 @@ def main() -> None:
     parser.add_argument("--coco", type=Path, required=True)
     parser.add_argument("--gguf", type=Path)
     parser.add_argument("-n", type=int, default=30)
+    parser.add_argument("--examples", type=int, default=40, help="that the LLM is shown the nearest eight of")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     if arguments.mode == "embedded":
-        results = embedded(arguments.coco.resolve(), arguments.n, arguments.seed)
+        results = embedded(arguments.coco.resolve(), arguments.n, arguments.seed, arguments.examples)
     else:
         if arguments.gguf is None:
             parser.error("chat needs --gguf MODEL.gguf")
