@@ -104,8 +104,6 @@ ROWS: dict[str, tuple[str, ...]] = {
     # what the words tell of a picture as a whole (ours)
     "latents count alike": ("loss.even=10",),
     "latents count half alike": ("loss.even=1",),
-    "gist .1": ("loss.gist=0.1",),
-    "gist .1, latents count alike": ("loss.gist=0.1", "loss.even=10"),
     "32 directions": ("model.directions=32",),
     "32 directions, latents count alike": ("model.directions=32", "loss.even=10"),
     "6 directions, by distance": ("model.directions=6", "model.normalise=false"),

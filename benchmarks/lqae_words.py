@@ -3,7 +3,8 @@
     python benchmarks/lqae_words.py --data CLASS-FOLDERS --pretrained TAEF2 --out FILE.json [--tokenizer lqae-photo-128]
 
 5-way episodes of one query each: is the mean vector of its words nearest to the mean of its class? The same for every
-row. ``latents`` takes TAEF2's latents instead of words: their mean and spread, and their means in 4x4 regions.
+row. ``in 4x4 places`` takes the means of the words in regions of the grid, side by side, not one of all. ``latents``
+takes TAEF2's latents instead of words: their mean and spread, and their means in 4x4 regions.
 Words in use and perplexity are those of ``--counted`` pictures, drawn over all classes.
 """
 
@@ -28,7 +29,7 @@ from icl_vision.models.nets.taef2 import ENCODER_FILE, Taef2Encoder
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.onnx import OnnxTokenizer
 
-WAYS, SHOTS = 5, (1, 5)
+WAYS, SHOTS, PLACES = 5, (1, 5), 4
 
 
 def main() -> int:
@@ -59,6 +60,8 @@ def main() -> int:
     table = Codebook.load(tokenizer.card["codebook"]["name"]).vectors
     spread = torch.cat([latents.mean((2, 3)), latents.std((2, 3))], 1)
     vectors = {name: np.stack([unit(table[row]).mean(axis=0) for row in ids]) for name, ids in words.items()}
+    for name, ids in words.items():
+        vectors[f"{name}, in 4x4 places"] = placed(unit(table)[ids], tokenizer.layout.finest[0])
     vectors["latents: mean and spread"] = spread.numpy()
     vectors["latents: 4x4 regions"] = torch.nn.functional.avg_pool2d(latents, 4).flatten(1).numpy()
     labels = [picture.label or "" for picture in pictures]
@@ -74,6 +77,14 @@ def main() -> int:
     document = {"n": options.episodes, "pictures": len(pictures), "counted": len(chosen), "words": len(table)}
     _common.write(options.out, _common.header(0) | document | {"rows": rows})
     return 0
+
+
+def placed(rows: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:
+    """Words' vectors in reading order [N, side * side, c] -> their means in 4x4 regions of the grid, [N, 16 c]."""
+    regions: npt.NDArray[np.float32] = rows.reshape(len(rows), PLACES, side // PLACES, PLACES, side // PLACES, -1).mean(
+        (2, 4)
+    )
+    return regions.reshape(len(rows), -1)
 
 
 def accuracy(values: npt.NDArray[np.float32], labels: list[str], shots: int, episodes: int) -> dict[str, object]:

@@ -41,20 +41,17 @@ class LqaeOutput:
     reconstruction: [B, ch, S, S], not clamped. target: what it is compared with, None for the images themselves; in
     training on latents both are TAEF2's, [B, 32, h, w]. direct: the reconstruction from the words' own vectors, past
     the text encoder, where it was asked for. points: the encoder's vectors [B, P, d]. chosen: the words there as the
-    encoder sees them, [B, P, d], with gradient where they are learned. rows: those of the words in the table [B, P, c],
-    with the encoder's gradient. ids: int64 [B, H, W]. masked: bool [B, P], what was hidden. states: the text encoder's
-    last [B, P, c], None without one. looked_at: what the encoder saw: TAEF2's latents [B, 32, h, w], or the images."""
+    encoder sees them, [B, P, d], with gradient where they are learned. ids: int64 [B, H, W]. masked: bool [B, P], what
+    was hidden. states: the text encoder's last [B, P, c], None without one."""
 
     reconstruction: Tensor
     target: Tensor | None
     direct: Tensor | None
     points: Tensor
     chosen: Tensor
-    rows: Tensor
     ids: Tensor
     masked: Tensor
     states: Tensor | None
-    looked_at: Tensor
 
 
 class LQAE(WordAutoencoder):
@@ -149,11 +146,9 @@ class LQAE(WordAutoencoder):
             direct=self._reconstruct(self._states(rows + through, None, past_text=True)) if direct else None,
             points=points,
             chosen=chosen,
-            rows=rows + through,
             ids=ids,
             masked=masked,
             states=None if self.text is None or past_text else states,
-            looked_at=known[0] if known else images,
         )
 
     # -- words

@@ -5,15 +5,13 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from icl_vision.errors import PyramidError, UsageError
-from icl_vision.models.losses.lqae import LqaeLossConfig, entropy_loss, gist_loss, lqae_loss, mlm_loss
+from icl_vision.models.losses.lqae import LqaeLossConfig, entropy_loss, lqae_loss, mlm_loss
 from icl_vision.models.lqae import LQAE, LqaeConfig, build_nets
 from icl_vision.models.nets.spae_photo import PhotoDecoder
 from icl_vision.models.words.masked_lm_files import TextShape
@@ -270,37 +268,6 @@ def test_words_that_cannot_be_are_refused() -> None:
         LQAE(TINY, torch.zeros(3, 5))
     with pytest.raises(UsageError, match="no text encoder"):
         made(text=None).hidden_states(torch.zeros(1, 2, 2, dtype=torch.int64))
-
-
-def test_bags_of_words_as_alike_as_their_pictures_have_no_gist_loss() -> None:
-    torch.manual_seed(0)
-    layouts = torch.randn(5, 2, 4, 4)
-    rows = (
-        layouts.flatten(1)[:, None] + torch.tensor([-1.0, 1.0])[None, :, None]
-    )  # two words each, their mean the layout
-    assert float(gist_loss(rows, layouts)) < 1e-10
-    told, true = (np.asarray(each - each.mean(0)) for each in (rows.flip(0).mean(1), layouts.flatten(1)))
-    wanted = [
-        (cosine(told[a], told[b]) - cosine(true[a], true[b])) ** 2 for a in range(5) for b in range(5) if a != b
-    ]  # fmt: skip
-    assert float(gist_loss(rows.flip(0), layouts)) == pytest.approx(np.mean(wanted), rel=1e-4)
-    assert float(gist_loss(rows[:2], layouts[:2])) == 0.0
-
-
-def cosine(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
-    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-
-
-def test_the_gist_teaches_the_encoder_alone() -> None:
-    model, images = made(), pictures()
-    output = model(images)
-    assert torch.equal(output.looked_at, model.encoder.features(images))
-    torch.testing.assert_close(output.rows, model.codebook[output.ids.flatten(1)])
-    report = lqae_loss(LqaeLossConfig(pixel=0, commitment=0, mlm=0, gist=1.0), images, output, model)
-    report.total.backward()
-    assert set(report.parts) == {"gist"} and report.total.item() > 0
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.encoder.parameters())
-    assert all(p.grad is None for p in model.decoder.parameters())
 
 
 def test_latents_that_count_alike() -> None:

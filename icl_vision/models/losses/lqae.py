@@ -28,7 +28,7 @@ from icl_vision.files.typed import check_fields
 from icl_vision.models.losses.spae import LossReport
 from icl_vision.models.lqae import LQAE, LqaeOutput
 
-_WEIGHTS = ("pixel", "direct", "commitment", "codebook", "mlm", "entropy", "gist")
+_WEIGHTS = ("pixel", "direct", "commitment", "codebook", "mlm", "entropy")
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class LqaeLossConfig:
     on). direct: the same of the words' own vectors, past the text encoder. commitment: beta, squared error between the
     encoder's vectors and their words as seen. codebook: pulls a learned codebook's words to the vectors. mlm: alpha,
     cross-entropy of the hidden words; needs a text encoder with its head. entropy: see above; temperature: of its
-    softmax over squared distances. gist: squared difference between how alike two pictures' words are, as bags, and how
-    alike the pictures are; ours. even: no part of its own: where latents are trained on, how much all of them count
-    alike beside what each matters to a pixel (``Decoder.measure``); 0 is pixels alone, 10 nearly latents as they are.
+    softmax over squared distances. even, ours: no part of its own: where latents are trained on, how much all of them
+    count alike beside what each matters to a pixel (``Decoder.measure``); 0 is pixels alone, 10 nearly latents as they
+    are.
     """
 
     pixel: float = 1.0
@@ -50,7 +50,6 @@ class LqaeLossConfig:
     codebook: float = 1.0
     mlm: float = 0.001
     entropy: float = 0.0
-    gist: float = 0.0
     even: float = 0.0
     temperature: float = 0.01
 
@@ -79,7 +78,6 @@ def lqae_loss(config: LqaeLossConfig, images: Tensor, output: LqaeOutput, model:
         "commitment": lambda: F.mse_loss(output.points, output.chosen.detach()),
         "mlm": lambda: mlm_loss(model, output),
         "entropy": lambda: entropy_loss(model.lookup.closeness(output.points.flatten(0, 1)) / config.temperature),
-        "gist": lambda: gist_loss(output.rows, output.looked_at),
     }
     if model.config.learned:
         parts["codebook"] = lambda: F.mse_loss(output.chosen, output.points.detach())
@@ -104,22 +102,6 @@ def entropy_loss(logits: Tensor) -> Tensor:
     share = log.exp()
     mean = share.mean(0)
     return -(share * log).sum(1).mean() + torch.xlogy(mean, mean).sum()
-
-
-def gist_loss(rows: Tensor, looked_at: Tensor, regions: int = 4) -> Tensor:
-    """Words' rows [B, P, c] and what the encoder saw of the same images [B, ch, h, w] -> the mean squared difference of
-    two cosines, over all pairs of different images: of their words' mean rows, and of what was seen in parts of them,
-    regions by regions, each without the batch's mean; 0 for a batch of fewer than three, whose cosines never change.
-
-    A reader of words as a bag (the nearest word prototype) then finds alike what looks alike.
-    """
-    if len(rows) < 3:
-        return rows.new_zeros(())
-    bags = rows.float().mean(1)
-    layouts = F.adaptive_avg_pool2d(looked_at.float(), regions).flatten(1)
-    told, true = (F.normalize(each - each.mean(0), dim=1) for each in (bags, layouts))
-    different = ~torch.eye(len(rows), dtype=torch.bool, device=rows.device)
-    return (told @ told.T - true @ true.T)[different].square().mean()
 
 
 def _direct(output: LqaeOutput, target: Tensor) -> Tensor:
