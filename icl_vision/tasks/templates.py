@@ -9,7 +9,8 @@ from icl_vision.drawing.prompts import SEGMENT
 from icl_vision.prompting.declarations import Declaration
 from icl_vision.tasks.answer.prompts import ANSWERING, CAPTIONING
 from icl_vision.tasks.classify.prompts import CLASSIFICATION
+from icl_vision.tasks.editing import EDITING
 from icl_vision.tasks.routing import ROUTING
 
-DECLARATIONS: tuple[Declaration, ...] = (CLASSIFICATION, SEGMENT, CAPTIONING, ANSWERING, ROUTING)
+DECLARATIONS: tuple[Declaration, ...] = (CLASSIFICATION, SEGMENT, CAPTIONING, ANSWERING, ROUTING, EDITING)
 """A template that fits several belongs to the first."""

@@ -54,7 +54,7 @@ def test_packaged_templates_are_listed_and_good() -> None:
     infos = list_templates()
     assert [i.name for i in infos] == [
         "answer", "answer_operator", "answer_pica", "caption", "caption_pica",
-        "classification", "classification_channel", "classification_palm", "classification_palm_channel",
+        "classification", "classification_channel", "classification_palm", "classification_palm_channel", "edit",
         "progressive", "refinement", "route", "text_to_image",
     ]  # fmt: skip
     for i in infos:
@@ -63,7 +63,7 @@ def test_packaged_templates_are_listed_and_good() -> None:
             "answer": "Questions about pictures", "answer_pica": "Questions about", "caption": "Captions of pictures",
             "answer_operator": "Questions that stand between",
             "caption_pica": "Captions", "progressive": "Progressive decoding", "refinement": "Progressive",
-            "route": "Does a line want", "text_to_image": "Text to image",
+            "edit": "A picture's words changed", "route": "Does a line want", "text_to_image": "Text to image",
         }  # fmt: skip
         assert i.description().startswith(titles.get(i.name, "Few-shot classification"))
         assert (i.origin, i.overrides) == ("packaged", False)
