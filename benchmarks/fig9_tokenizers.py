@@ -93,12 +93,14 @@ def main() -> int:
     parser.add_argument("--tasks", nargs="+", default=["outpainting", "deblurring"], help="tasks of `eval denoising`")
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS), help="default: both")
     parser.add_argument("--pictures", type=int, default=4, help="photographs to restore (default 4)")
+    parser.add_argument("--first", type=int, help="restore the first so many of these alone (default all)")
     parser.add_argument("--llm", default="local", help="as for icl_vision.connect (default local)")
     parser.add_argument("--no-lpips", action="store_true", help="PSNR and SSIM alone")
     parser.add_argument("--json", type=Path, required=True, help="result file")
     parser.add_argument("--sheet", type=Path, help="picture to write")
     options = parser.parse_args()
     shown, restored = drawn(options.data, options.pictures)
+    restored = restored[: options.first]
     set_up = SetUp(connect(options.llm), tuple(options.tasks), shown, restored)
     distance = None if options.no_lpips else perceptual()
     found: dict[str, dict[str, Any]] = {}
