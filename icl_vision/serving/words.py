@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from icl_vision.errors import ImageError, ImageTooLargeError, RequestRefusedError
+from icl_vision.errors import IclVisionError, ImageError, ImageTooLargeError, RequestRefusedError
 from icl_vision.image_words import TEXT, ImageWords
 from icl_vision.images import load_image
 from icl_vision.serving.pictures import Limits
@@ -119,7 +119,7 @@ class PictureWords:
 
         Raises:
             RequestRefusedError: 400 for bytes that are no whole picture, 413 for too many pixels, 429 where too many
-                wait or it took too long; 502 where the other model (``captioner``) gave nothing.
+                wait or it took too long; 502 where something else that is asked (a captioner, a classifier) fails.
         """
         question = asked(question)
         key = digest(data)
@@ -156,6 +156,8 @@ class PictureWords:
             ) from None
         except RequestRefusedError as error:
             raise RequestRefusedError(f"{where}: {error}", error.status) from None
+        except IclVisionError as error:  # of a classifier's LLM, of what reads text
+            raise RequestRefusedError(f"{where} could not become words here ({type(error).__name__})", 502) from None
 
     def _words(self, data: bytes, key: str) -> asyncio.Task[tuple[Seen, str]]:
         task = self._seen.get(key)

@@ -12,7 +12,7 @@ import logging
 import re
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,7 @@ from icl_vision.serving.pictures import Pictures
 from icl_vision.serving.proxy import conversation, spans
 from icl_vision.serving.proxy.dialects import DIALECTS
 from icl_vision.serving.proxy.dialects.reading import Dialect, Turn
+from icl_vision.serving.proxy.upstream import while_there
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ class Behind(Protocol):
 class Answers(Protocol):
     """What answers requests with pictures itself, where the LLM behind is none that can chat."""
 
-    async def answer(self, asked: Asked, pictures: Pictures, words: PictureWords, send: Send) -> None:
+    def answer(self, asked: Asked, pictures: Pictures, words: PictureWords, send: Send) -> Coroutine[Any, Any, None]:
         """Answer.
 
         Raises:
@@ -137,7 +138,7 @@ class Proxy:
             asked = await self._read(dialect, body, target)
             if asked is not None:
                 if self.answers is not None and path != "/v1/messages/count_tokens":
-                    await self.answers.answer(asked, self.pictures, self.words, send)
+                    await while_there(receive, self.answers.answer(asked, self.pictures, self.words, send))
                     return
                 edits = await conversation.edits(asked.turns, self.pictures, self.words)
                 edited = await _worked(len(asked.text), spans.edited, asked.text, edits)

@@ -13,7 +13,8 @@ import asyncio
 import logging
 import ssl
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import httpx2
 
@@ -93,16 +94,7 @@ class Upstream:
         Raises:
             RequestRefusedError: 502 or 504, where no answer began.
         """
-        relay = asyncio.ensure_future(self._relay(method, target, headers, body, send, told))
-        gone = asyncio.ensure_future(_gone(receive))
-        try:
-            await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if relay.done():
-                relay.result()
-        finally:
-            for task in (relay, gone):
-                task.cancel()
-            await asyncio.gather(relay, gone, return_exceptions=True)
+        await while_there(receive, self._relay(method, target, headers, body, send, told))
 
     async def _relay(
         self, method: str, target: bytes, headers: Headers, body: bytes, send: Send, told: Headers
@@ -208,6 +200,20 @@ async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
         if len(content) > MOST_OF_AN_ERROR:
             raise RequestRefusedError("the LLM's server answered with an error that is too long to pass on", 502)
     return content
+
+
+async def while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
+    """Work for a client, ended when that client goes away. Raises what the work raises."""
+    relay = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if relay.done():
+            relay.result()
+    finally:
+        for task in (relay, gone):
+            task.cancel()
+        await asyncio.gather(relay, gone, return_exceptions=True)
 
 
 async def _gone(receive: Receive) -> None:

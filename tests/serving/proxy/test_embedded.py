@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -149,6 +151,29 @@ async def test_what_goes_wrong_is_told(embedded: Start):
     failing = embedded(FakeLLM([LLMUnavailableError("canary")] * 20))
     response = await failing.post("/v1/chat/completions", asked([text(WHAT), part(1)]))
     assert response.status_code == 502 and "canary" not in response.text and "LLMUnavailableError" in response.text
+
+
+async def test_a_client_that_hangs_up_ends_the_asking(embedded: Start):
+    entered, ended = threading.Event(), threading.Event()
+
+    class Slow(FakeLLM):
+        async def _complete(self, prompt: Any, **options: Any) -> Any:
+            entered.set()
+            try:
+                await asyncio.sleep(60)
+            finally:
+                ended.set()
+
+    proxied = embedded(Slow("x"), scoring="greedy")
+    body = json.dumps(asked([text(WHAT), part(1)])).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    _, writer = await asyncio.open_connection("127.0.0.1", int(proxied.url.rsplit(":", 1)[1]))
+    writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+    assert await asyncio.to_thread(entered.wait, 20) and not ended.is_set()
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+    assert await asyncio.to_thread(ended.wait, 10)
 
 
 # Put together from what was named ----------------------------------------------------------------------------------
