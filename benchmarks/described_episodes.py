@@ -145,6 +145,8 @@ def cells(work: Path, rules: dict[str, dict[str, float]], seed: int) -> tuple[li
     """The episodes there are, and a cell for each rule and number of shots."""
     numbers = sorted(int(file.stem) for file in work.glob("[0-9][0-9][0-9][0-9].json"))
     base = [hits(work, number, {PLAIN: 1.0}) for number in numbers]
+    truths = [json.loads((work / f"{number:04d}.json").read_text(encoding="utf-8"))["truths"] for number in numbers]
+    classes = np.asarray(truths)
     found = []
     for name, weights in rules.items():
         own = [hits(work, number, weights) for number in numbers]
@@ -162,8 +164,12 @@ def cells(work: Path, rules: dict[str, dict[str, float]], seed: int) -> tuple[li
                     "only_ours": int((ours > theirs).sum()),
                     "only_theirs": int((ours < theirs).sum()),
                     "difference": round(100 * float((ours - theirs).mean()), 2),
-                    # Questions of one episode share their examples: episodes are what was drawn apart.
+                    # Questions of one episode share their examples, those of one class their word.
                     "interval_over_episodes": interval((ours - theirs).mean(axis=1), seed),
+                    "interval_over_classes": interval(
+                        np.asarray([(ours - theirs)[classes == label].mean() for label in np.unique(classes)]), seed
+                    ),
+                    "by_episode": [round(100 * float(value), 2) for value in (ours - theirs).mean(axis=1)],
                 }
             )
             print(json.dumps(found[-1]), flush=True)
