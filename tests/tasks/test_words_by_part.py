@@ -118,6 +118,26 @@ def test_a_part_that_an_example_lacks_is_asked_of_none(folder: Path) -> None:
     assert len(prompts) == 3 and not any("STOP" in prompt for prompt in prompts)
 
 
+def test_examples_that_share_no_part_are_shown_as_they_read(tokenizer: DescribePhoto) -> None:
+    images, labels = pictures(1)
+    words = tokenizer.encode(images, 3)
+    assert all(isinstance(one, ImageWords) for one in words)
+    halves = [
+        one.only({part: range(3 if part == kept else 0) for part in ("what", "said", "colours")})  # type: ignore[attr-defined]  # words by part
+        for one, kept in zip(words, ("what", "said", "what"), strict=True)
+    ]
+
+    class Halves(DescribePhoto):
+        def _encode(self, images: Any, k: int | None) -> Any:
+            return halves[: len(images)]
+
+    clf = FewShotClassifier("fake", Halves(tokenizer.folder, providers="cpu", threads=1), k=3, ensemble="examples")
+    asked = clf.fit(images, labels).prompt_for(images[0]).pairs
+    assert {prompt.text.split("\n")[0] for prompt, _ in asked} == {
+        f"{label}: {half.to_text()}" for half, label in zip(halves, labels, strict=True)
+    }
+
+
 def test_contextual_calibration_asks_every_part(tokenizer: DescribePhoto) -> None:
     images, labels = pictures(2)
     clf = FewShotClassifier("fake", tokenizer, k=3, ensemble="examples", calibration="contextual").fit(images, labels)

@@ -73,7 +73,7 @@ class Ensemble:
     def by_part(
         cls, builder: PromptBuilder, examples: Sequence[tuple[ImageWords, str]], labels: Sequence[str]
     ) -> Ensemble:
-        """Each part of each example alone; examples: (words, label). A part that an example lacks is left out."""
+        """Each part of each example alone; examples: (words, label), which share a part. What one lacks is left out."""
         parts = shared_parts([words for words, _ in examples])
         members = [
             builder.prepare([Example(_line(words, part), label)], labels) for part in parts for words, label in examples
@@ -133,9 +133,10 @@ class Ensemble:
 
 
 def shared_parts(examples: Sequence[ImageWords]) -> tuple[str, ...]:
-    """The parts of which every example has words, in the first one's order, and read text last."""
+    """The parts of which every example has words, in the first one's order, and read text last; () where they share
+    none."""
     parts = [part for part in examples[0].names if all(part in one.names and _bag(one, part) for one in examples)]
-    return (*parts, *([TEXT] if all(one.text for one in examples) else ())) or examples[0].names[:1]
+    return (*parts, *([TEXT] if all(one.text for one in examples) else ()))
 
 
 def _line(words: ImageWords, part: str) -> str:

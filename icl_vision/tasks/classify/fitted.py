@@ -35,7 +35,7 @@ from icl_vision.tasks.base import Fitted
 from icl_vision.tasks.classify import calibrating, scoring
 from icl_vision.tasks.classify import scoring as ladder
 from icl_vision.tasks.classify import selection as choosing
-from icl_vision.tasks.classify.ensemble import Ensemble
+from icl_vision.tasks.classify.ensemble import Ensemble, shared_parts
 from icl_vision.tasks.classify.prompts import Example, PreparedPrompt, PromptBuilder
 from icl_vision.tasks.classify.scoring import Shown
 from icl_vision.tasks.classify.selection import Support, SupportExample
@@ -520,6 +520,7 @@ def _prepare(
     if alone and by_part(examples):
         parted = [(words, labels[example.label]) for example in examples
                   if isinstance(words := example.pyramid, ImageWords)]  # fmt: skip
-        return Ensemble.by_part(builder, parted, labels)
+        if shared_parts([words for words, _ in parted]):
+            return Ensemble.by_part(builder, parted, labels)
     shown = [Example(example.text, labels[example.label]) for example in examples]
     return Ensemble.of(builder, shown, labels) if alone else builder.prepare(shown, labels)
