@@ -68,7 +68,11 @@ def test_every_command_that_prints_json_is_among_them() -> None:
         ("build", "describe"),
         ("eval", "answers"),
         ("eval", "captions"),
+        ("eval", "text-to-image"),
+        ("paint",),
         ("train", "lqae"),
+        ("train", "router"),
+        ("train", "text-to-image"),
     }
     assert {path for path in leaves(main, ()) if path not in kept} == long | later
 
