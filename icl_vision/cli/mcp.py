@@ -187,9 +187,9 @@ def command(
     if http:
         _serve_http(kit, host, port, token_env, hosts, origins, quiet=quiet)
         return
-    from icl_vision.serving.mcp.stdio import kept_stdout, run_stdio
+    from icl_vision.serving.mcp.stdio import kept_streams, run_stdio
 
-    with kept_stdout() as wire:
+    with kept_streams() as wire:
         server, remarks = kit.assembled()
         for remark in remarks:
             say(remark, quiet=quiet)

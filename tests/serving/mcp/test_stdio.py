@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -101,6 +102,23 @@ def test_lines_that_are_no_messages(world: Any, tiny_folder: Path) -> None:
 def test_input_that_ends_at_once(world: Any, tiny_folder: Path) -> None:
     answers, errors = lines(world, tiny_folder, b"")
     assert answers == [] and "Traceback" not in errors
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Ctrl-C is sent otherwise there")
+def test_ctrl_c_ends_it_while_its_client_says_nothing(world: Any, tiny_folder: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, *arguments(world, tiny_folder)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    process.stdin.write(message("ping", 1))
+    process.stdin.flush()
+    assert process.stdout.readline()  # it serves
+    process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    assert process.stderr.read().decode().rstrip().endswith("interrupted")
+    for stream in (process.stdin, process.stdout, process.stderr):
+        stream.close()
 
 
 @pytest.mark.parametrize(
