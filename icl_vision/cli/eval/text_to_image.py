@@ -246,7 +246,7 @@ def _rows_of(system: LLMTextToImage, seed: int) -> SystemRows:
         say(f"rows that use the text encoder are left out: {error}")
         return SystemRows(system, seed=seed)
     trained_with = (system.parts.card.get("text_encoder") or {}).get("name")
-    if encoder.width != system.mapper.outputs or trained_with != encoder.name:
+    if encoder.width != system.mapper.outputs or trained_with not in (None, encoder.name):
         say(f"rows that use the text encoder are left out: these parts draw from {trained_with}, not {encoder.name}")
         return SystemRows(system, seed=seed)
     recipe = system.parts.card.get("recipe") or {}
