@@ -1,8 +1,9 @@
 """From an LLM's hidden states to the states a diffusion model reads.
 
-Two forms: ``tokens``, the report's stack of linear layers, token by token; and ``queries``, learned ones that attend to
-all tokens, for text encoders whose states are in other places than an LLM's. A causal LM has said everything in its
-last tokens and a sentence encoder in its first, so queries are the default.
+Four forms: ``tokens``, the report's stack of linear layers, token by token; ``queries``, learned ones that attend to
+all tokens; ``last``, linear, from the last tokens, where a causal LM has said all; and ``choice``, the same with a soft
+choice among a few learned states, for a diffusion model that draws few things and dislikes blurred states. That is the
+default: on wordings that were never trained on, more of what it maps is drawn right.
 
 Knows: shapes. Refuses to know: LLMs, text encoders, training.
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,23 +23,27 @@ from icl_vision.checks import choice, count
 from icl_vision.errors import UsageError
 from icl_vision.files.typed import check_fields
 
-Kind = Literal["queries", "tokens"]
+Kind = Literal["choice", "last", "queries", "tokens"]
+_SHARP: Final = 10.0
+"""By how much the scores of least squares (0 to 1) are multiplied before one of several states is chosen."""
 
 
 @dataclass(frozen=True)
 class MapperConfig:
-    """kind: "queries" or "tokens". width: w. blocks: of attention (queries), or linear layers after the first (tokens).
-    heads: of the attention, a divisor of the width."""
+    """kind: "choice", "last", "queries" or "tokens". width: w. last: how many last tokens are read (choice, last).
+    blocks: of attention (queries), or linear layers after the first (tokens). heads: of the attention, a divisor of the
+    width."""
 
-    kind: Kind = "queries"
-    width: int = 160
+    kind: Kind = "choice"
+    width: int = 16
+    last: int = 4
     blocks: int = 2
     heads: int = 4
 
     def __post_init__(self) -> None:
         check_fields(self)
         choice("mapper.kind", self.kind, get_args(Kind))
-        for name in ("width", "blocks", "heads"):
+        for name in ("width", "blocks", "heads", "last"):
             count(f"mapper.{name}", getattr(self, name))
         if self.width % self.heads:
             raise UsageError(f"mapper.heads must divide mapper.width {self.width}; got {self.heads}")
@@ -61,13 +66,16 @@ class Mapper(nn.Module):
         self.inputs, self.length, self.outputs = inputs, length, outputs
         # First: an LLM's states may be a thousand times as large in one place as in another.
         self.norm = nn.LayerNorm(inputs)
-        self.body: nn.Module = (
-            _Queries(config, inputs, length, outputs)
-            if config.kind == "queries"
-            else _Tokens(config, inputs, length, outputs)
-        )
+        kinds: dict[str, type[nn.Module]] = {"choice": _Choice, "last": _Last, "queries": _Queries, "tokens": _Tokens}
+        self.body: nn.Module = kinds[config.kind](config, inputs, length, outputs)
         self.register_buffer("mean", torch.zeros(length, outputs))
         self.register_buffer("null", torch.zeros(length, outputs))
+
+    def solve(self, values: Tensor, mask: Tensor, wanted: Tensor, ridge: float) -> None:
+        """Begin where least squares end, for a mapper that is linear: as it is, untouched, for the others."""
+        if isinstance(self.body, _Last):
+            with torch.no_grad():
+                self.body.solve(self.norm(values), mask, wanted - self.mean, ridge)
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
         if values.shape[-1] != self.inputs:
@@ -77,6 +85,74 @@ class Mapper(nn.Module):
             )
         mapped: Tensor = self.mean + self.body(self.norm(values), mask)
         return mapped
+
+
+class _Last(nn.Module):
+    """The last tokens of a text, where a causal LM has said everything: linear, through a narrow middle. It learns less
+    than the others can, and so less that holds for the trained wordings alone."""
+
+    def __init__(self, config: MapperConfig, inputs: int, length: int, outputs: int) -> None:
+        super().__init__()
+        self.last, self.shape = config.last, (length, outputs)
+        self.enter = nn.Linear(config.last * inputs, config.width)
+        self.leave = nn.Linear(config.width, length * outputs)
+
+    def tokens(self, values: Tensor, mask: Tensor) -> Tensor:
+        """The last tokens' states side by side, the very last first; zeros where there are fewer. [B, last * d]"""
+        places = mask.sum(1, keepdim=True) - 1 - torch.arange(self.last, device=mask.device)
+        rows = torch.arange(len(values), device=mask.device)[:, None]
+        return (values[rows, places.clamp(min=0)] * (places >= 0).unsqueeze(-1)).flatten(1)
+
+    @torch.no_grad()
+    def solve(self, values: Tensor, mask: Tensor, wanted: Tensor, ridge: float) -> None:
+        """Take the weights of least squares: states, normed, to wanted ones [B, N, e], with ridge * |weights|^2 beside
+        the squared errors, and of the solution the ``width`` directions that say most."""
+        tokens = self.tokens(values, mask)
+        centre, mean = tokens.mean(0), wanted.flatten(1).mean(0)
+        tokens, targets = tokens - centre, wanted.flatten(1) - mean
+        gram = tokens.T @ tokens + ridge * torch.eye(tokens.shape[1])
+        left, sizes, right = torch.svd_lowrank(torch.linalg.solve(gram, tokens.T @ targets), q=self.enter.out_features)
+        self.enter.weight.copy_((left * sizes.sqrt()).T)
+        self.enter.bias.copy_(-(self.enter.weight @ centre))
+        self.leave.weight.copy_(right * sizes.sqrt())
+        self.leave.bias.copy_(mean)
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        left: Tensor = self.leave(self.enter(self.tokens(values, mask)))
+        return left.view(-1, *self.shape)
+
+
+class _Choice(_Last):
+    """As ``_Last``, with a soft choice in its middle: of a few states that it has learned, it gives mixtures."""
+
+    @torch.no_grad()
+    def solve(self, values: Tensor, mask: Tensor, wanted: Tensor, ridge: float) -> None:
+        """Take the wanted states as those to choose from, and least squares of which it is as the scores.
+
+        Raises UsageError where there are more different ones than the ``width``.
+        """
+        tokens = self.tokens(values, mask)
+        states, chosen = wanted.flatten(1).unique(dim=0, return_inverse=True)
+        if len(states) > self.enter.out_features:
+            raise UsageError(
+                f"a mapper of kind 'choice' and width {self.enter.out_features} cannot choose among {len(states)} "
+                "states: raise mapper.width, or take loss.target=plain or mapper.kind=last"
+            )
+        which = nn.functional.one_hot(chosen, len(states)).float()
+        centre, mean = tokens.mean(0), which.mean(0)
+        gram = (tokens - centre).T @ (tokens - centre) + ridge * torch.eye(tokens.shape[1])
+        found = torch.linalg.solve(gram, (tokens - centre).T @ (which - mean))
+        self.enter.weight.zero_()
+        self.enter.weight[: len(states)] = _SHARP * found.T
+        self.enter.bias.fill_(-10 * _SHARP)  # what is left over is never chosen
+        self.enter.bias[: len(states)] = _SHARP * (mean - centre @ found)
+        self.leave.weight.zero_()
+        self.leave.weight[:, : len(states)] = states.T
+        self.leave.bias.zero_()
+
+    def forward(self, values: Tensor, mask: Tensor) -> Tensor:
+        left: Tensor = self.leave(self.enter(self.tokens(values, mask)).softmax(-1))
+        return left.view(-1, *self.shape)
 
 
 class _Tokens(nn.Module):

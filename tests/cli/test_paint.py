@@ -93,6 +93,7 @@ def test_training_leaves_parts_that_paint_takes(llm: Path, tmp_path: Path, monke
         "captions.templates": 2,
         "captions.foreign": 0,
         "denoiser.channels": "[16,16,16]",
+        "mapper.kind": "queries",
         "mapper.width": 8,
         "adapters.blocks": 1,
         "loss.weights": "none",

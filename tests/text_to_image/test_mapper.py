@@ -15,7 +15,7 @@ def made(kind: str, **keys: int) -> Mapper:
     return Mapper(config, inputs=12, length=5, outputs=6).eval()
 
 
-@pytest.mark.parametrize("kind", ["queries", "tokens"])
+@pytest.mark.parametrize("kind", ["choice", "last", "queries", "tokens"])
 @pytest.mark.parametrize("tokens", [3, 9])
 def test_pads_say_nothing(kind: str, tokens: int):
     mapper = made(kind)
@@ -29,7 +29,7 @@ def test_pads_say_nothing(kind: str, tokens: int):
     torch.testing.assert_close(mapper(values[1:, :2], mask[1:, :2])[0], out[1])
 
 
-@pytest.mark.parametrize("kind", ["queries", "tokens"])
+@pytest.mark.parametrize("kind", ["last", "queries", "tokens"])
 def test_states_of_any_size_are_normed_first(kind: str):
     mapper = made(kind)
     values, mask = torch.randn(1, 4, 12) * 1100, torch.ones(1, 4, dtype=torch.bool)
@@ -54,6 +54,32 @@ def test_tokens_are_mapped_one_by_one_and_empty_places_are_the_mean():
     again = mapper(changed, mask)
     assert torch.equal(again[0, [0, 2]], out[0, [0, 2]]) and not torch.equal(again[0, 1], out[0, 1])
     assert torch.equal(out[0, 3:], torch.full((2, 6), 2.0))
+
+
+def test_the_last_tokens_alone_are_read():
+    mapper = made("last", last=2)
+    values, mask = torch.randn(1, 5, 12), torch.ones(1, 5, dtype=torch.bool)
+    out = mapper(values, mask)
+    early, late = values.clone(), values.clone()
+    early[0, :3] = torch.randn(3, 12)
+    late[0, 3] = torch.randn(12)
+    assert torch.equal(mapper(early, mask), out) and not torch.equal(mapper(late, mask), out)
+
+
+def test_a_soft_choice_among_learned_states():
+    mapper = made("choice", last=2)
+    torch.manual_seed(1)
+    states = torch.randn(3, 5, 6)
+    which = torch.arange(60) % 3
+    values = torch.randn(60, 4, 12)
+    values[torch.arange(60), -1, which] += 8
+    mask = torch.ones(60, 4, dtype=torch.bool)
+    mapper.solve(values, mask, states[which], 1.0)
+    found = mapper(values, mask)
+    near = ((found[:, None] - states[None]) ** 2).sum((2, 3)).argmin(1)
+    assert (near == which).float().mean() > 0.9
+    with pytest.raises(UsageError, match="cannot choose among 9 states: raise mapper.width"):
+        mapper.solve(values[:9], mask[:9], torch.randn(9, 5, 6), 1.0)
 
 
 def test_another_llm_is_refused():

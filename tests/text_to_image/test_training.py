@@ -32,6 +32,7 @@ SMALL = (
     "denoiser.channels=[16,16,16]",
     "denoiser.width=16",
     "denoiser.length=4",
+    "mapper.kind=queries",
     "mapper.width=8",
     "mapper.heads=2",
     "adapters.blocks=1",

@@ -30,6 +30,7 @@ COMMAND: Final = "train text-to-image"
 PACKAGED: Final = "packaged"
 """The name of the packaged parts, where a configuration may name a denoiser."""
 Weights = Literal["none", "sensitivity"]
+Target = Literal["caption", "plain"]
 
 
 @dataclass(frozen=True)
@@ -72,19 +73,26 @@ class CaptionConfig:
 
 @dataclass(frozen=True)
 class LossConfig:
-    """What a mapper is trained with. weights: how differences of states count: "none", every feature alike, or
+    """What a mapper is trained with. target: the text encoder's states of the caption's English counterpart, or of the
+    plainest caption of what it shows ("seven"): what a caption says beside that is then left out, and wordings that
+    were never trained on are read better. weights: how differences of states count: "none", every feature alike, or
     "sensitivity", by how much the denoiser's prediction moves with them. even: share of the even count in the second.
+    ridge: of the least squares that a linear mapper ("last") begins with.
     diffusion: weight of the diffusion loss in stage 2, 0 for none. pictures: of a batch that it looks at."""
 
+    target: Target = "plain"
     weights: Weights = "sensitivity"
     even: float = 0.25
+    ridge: float = 10.0
     diffusion: float = 0.1
     pictures: int = 12
 
     def __post_init__(self) -> None:
         check_fields(self)
+        choice("loss.target", self.target, get_args(Target))
         choice("loss.weights", self.weights, get_args(Weights))
         number("loss.even", self.even, above=0, most=1)
+        number("loss.ridge", self.ridge, above=0)
         number("loss.diffusion", self.diffusion, least=0)
         count("loss.pictures", self.pictures)
 
@@ -116,9 +124,11 @@ class TextToImageConfig:
     loss: LossConfig = field(default_factory=LossConfig)
     drop: float = 0.1
     stage0: StageConfig = field(default_factory=lambda: StageConfig(steps=500))
-    stage1: StageConfig = field(default_factory=lambda: StageConfig(steps=1200, batch=64, rate=2e-3, checkpoint=200))
+    stage1: StageConfig = field(
+        default_factory=lambda: StageConfig(steps=60, batch=48, rate=1e-4, weight_decay=0.05, checkpoint=60)
+    )
     stage2: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=120, batch=24, rate=2e-3, ema=0.95, checkpoint=20)
+        default_factory=lambda: StageConfig(steps=60, batch=24, rate=2e-3, ema=0.9, checkpoint=10)
     )
     seed: int = 0
 

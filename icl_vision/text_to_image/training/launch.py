@@ -39,6 +39,7 @@ from icl_vision.text_to_image.training.mapping import (
     Taught,
     fit_of,
     sensitivity,
+    target_text,
     taught,
     train_adapters,
     train_mapper,
@@ -186,21 +187,23 @@ class _Work:
             metric = sensitivity(unet, self.table, self.digits, config)
         texts = [caption.text for caption in self.captions]
         checked = [caption.text for caption in self.checked]
-        target = self.encoder.encode([caption.english for caption in self.checked])
+        target = self.encoder.encode([target_text(caption, config) for caption in self.checked])
         fit: dict[str, dict[str, float]] = {}
 
         # Stage 2 needs the states below the adapted blocks; from there the last ones are not far.
         below = len(llm.blocks) - config.adapters.blocks
         lower = llm.cached_states(texts, below=below, progress=self.progress)
         states = llm.cached_states(texts, after=(below, lower), progress=self.progress)
-        mapper = train_mapper(self.where(1), config, taught(states, self.captions, self.table), self.table, metric)
+        mapper = train_mapper(
+            self.where(1), config, taught(states, self.captions, self.table, config), self.table, metric
+        )
         mapper = rounded(mapper)
         held = llm.cached_states(checked, progress=self.progress)
         fit["stage1"] = self._fit(mapper, held.values, held.mask, target, metric)
         sizes = {"denoiser": _size(unet), "mapper": _size(mapper), "llm": llm.parameters}
         tensors: dict[str, Tensor] | None = None
         if until == STAGES[2]:
-            lesson: Taught = taught(lower, self.captions, self.table)
+            lesson: Taught = taught(lower, self.captions, self.table, config)
             groups = train_adapters(self.where(2), config, lesson, self.table, metric, llm, mapper, unet, self.digits)
             tensors = {name: value for adapters in groups for name, value in adapters.tensors().items()}
             sizes["adapters"] = sum(value.numel() for value in tensors.values())
@@ -232,7 +235,7 @@ class _Work:
             "text_encoder": {"name": self.encoder.name, "length": self.encoder.length, "width": self.encoder.width},
             "denoiser": to_plain(self.denoiser_config),
             "adapters": to_plain(config.adapters),
-            "drawing": {"sampler": "ddim", "steps": 15, "guidance": 3.0},
+            "drawing": {"sampler": "ddim", "steps": 12, "guidance": 3.0},
             "recipe": {"command": COMMAND, "until": until, "config": _recipe(config, self.digits)},
             "parameters": sizes,
             "fit": fit,

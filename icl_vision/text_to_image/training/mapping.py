@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icl_vision.text_to_image.captions import Caption
+from icl_vision.text_to_image.captions import ENGLISH, WORDS, Caption
 from icl_vision.text_to_image.denoiser import Blur, Noise
 from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.parts import put_adapters
@@ -30,7 +30,7 @@ from icl_vision.text_to_image.training.denoising import CaptionTable, Digits
 from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, train_stage
 from icl_vision.training.seeds import ORDER, WEIGHTS, generator, seed_globally
 
-_PROBES = 12
+_PROBES = 8
 _PROBED = 48
 
 
@@ -69,8 +69,8 @@ def sensitivity(unet: Any, table: CaptionTable, digits: Digits, config: TextToIm
 
 @dataclass(frozen=True)
 class Taught:
-    """What a mapper is taught. states: an LLM's, of every caption. rows: int64, the row of each caption's English
-    counterpart in the table. digits: int64, what each caption is of."""
+    """What a mapper is taught. states: an LLM's, of every caption. rows: int64, the row in the table of what each is to
+    become. digits: int64, what each caption is of."""
 
     states: TextStates
     rows: Tensor
@@ -82,9 +82,14 @@ class Taught:
             yield torch.randint(0, len(self.states), (batch,), generator=generator(seed, ORDER, 2, stage, step))
 
 
-def taught(states: TextStates, captions: Sequence[Caption], table: CaptionTable) -> Taught:
+def target_text(caption: Caption, config: TextToImageConfig) -> str:
+    """The text whose states a caption's are to become."""
+    return WORDS[ENGLISH][caption.digit] if config.loss.target == "plain" else caption.english
+
+
+def taught(states: TextStates, captions: Sequence[Caption], table: CaptionTable, config: TextToImageConfig) -> Taught:
     """The captions' states with what they are to become."""
-    rows = torch.tensor([table.rows[caption.english] for caption in captions])
+    rows = torch.tensor([table.rows[target_text(caption, config)] for caption in captions])
     return Taught(states, rows, torch.tensor([caption.digit for caption in captions]))
 
 
@@ -97,6 +102,7 @@ def train_mapper(
     mapper = Mapper(config.mapper, inputs=lesson.states.values.shape[-1], length=length, outputs=width)
     mapper.mean.copy_(table.mean)
     mapper.null.copy_(table.null)
+    mapper.solve(lesson.states.values, lesson.states.mask, table.states[lesson.rows], config.loss.ridge)
 
     def loss(index: Tensor, _: torch.Generator) -> Losses:
         states = lesson.states.take(index)
