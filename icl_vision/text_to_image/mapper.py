@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +132,8 @@ class _Choice(_Last):
         Raises UsageError where there are more different ones than the ``width``.
         """
         tokens = self.tokens(values, mask)
-        states, chosen = wanted.flatten(1).unique(dim=0, return_inverse=True)
+        flat: Any = wanted.flatten(1)  # torch gives unique no types
+        states, chosen = flat.unique(dim=0, return_inverse=True)
         if len(states) > self.enter.out_features:
             raise UsageError(
                 f"a mapper of kind 'choice' and width {self.enter.out_features} cannot choose among {len(states)} "
