@@ -101,12 +101,10 @@ def _dequantised(file: Path, spec: str, progress: bool | None) -> LLMFolder:
     digest = sha256_file(file)
     target = cache_dir() / "transformers" / digest[:16]
     if not (target / _CONFIG_FILE).is_file():
-        if sys.stderr.isatty() if progress is None else progress:
-            print(  # noqa: T201  # the one announcement of something that takes a minute and gigabytes, for a person
-                f"dequantising {info.name} once, into {target}: one to two minutes, about 3 GB of memory",
-                file=sys.stderr,
-            )
-        logger.info("dequantising %s into %s", file, target)
+        # A person who watches hears of what takes a minute and gigabytes.
+        watched = sys.stderr.isatty() if progress is None else progress
+        text = "dequantising %s once, into %s: one to two minutes, about 3 GB of memory"
+        logger.log(logging.WARNING if watched else logging.INFO, text, info.name, target)
         with _quiet_unless(progress):
             _convert(file, target)
     return LLMFolder(str(target), spec, digest)

@@ -106,7 +106,8 @@ def _hush(context: click.Context, _: click.Parameter, quiet: bool) -> bool:
         logger.removeHandler(handler)
         logger.setLevel(level)
 
-    context.call_on_close(undo)
+    # The root's end: a command whose later options are refused never gets to its own.
+    context.find_root().call_on_close(undo)
     return quiet
 
 

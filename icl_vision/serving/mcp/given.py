@@ -5,13 +5,13 @@ Knows: two ways to give one picture, threads. Refuses to know: what is done with
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import anyio.to_thread
 
 from icl_vision.errors import RequestRefusedError
+from icl_vision.forks import ForkLock
 from icl_vision.images import load_image
 from icl_vision.serving.mcp.tool import Argument, Call
 
@@ -80,7 +80,7 @@ class Later(Generic[T]):
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
-        self._lock = threading.Lock()
+        self._lock = ForkLock()
         self._made: list[T] = []
 
     async def get(self) -> T:
