@@ -112,6 +112,7 @@ def test_training_leaves_parts_that_paint_takes(llm: Path, tmp_path: Path, monke
         "--out",
         str(out),
     )
+    options += ["--until", "stage2"]
     done = run(*command, *options, "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["parts"] == str(out / "parts")
