@@ -122,10 +122,16 @@ def embedded(coco: Path, n: int, seed: int, examples: int) -> dict[str, Any]:
                     through.append(answer.choices[0].message.content)
         finally:
             beside.unlink()
+    pairs = list(zip(direct, through, strict=True))
     return {
         "n": n,
         "examples": len(others),
-        "equal": sum(one == other for one, other in zip(direct, through, strict=True)),
+        "equal": sum(one == other for one, other in pairs),
+        "unequal": [
+            {"number": number, "direct": pair[0], "through_the_proxy": pair[1]}
+            for number, pair in enumerate(pairs)
+            if pair[0] != pair[1]
+        ],
         "right_direct": sum(right(text or "", row) for text, row in zip(direct, asked, strict=True)),
         "right_through_the_proxy": sum(right(text or "", row) for text, row in zip(through, asked, strict=True)),
     }

@@ -39,7 +39,7 @@ from icl_vision.tasks.tools import Argument, Tool
 from icl_vision.text_to_image.denoiser import LATENT, to_pixels
 from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.parts import Parts, default_parts, fill_adapters, load_parts, put_adapters
-from icl_vision.text_to_image.quiet import quiet_transformers
+from icl_vision.text_to_image.quiet import quiet_imports, quiet_transformers
 from icl_vision.text_to_image.repadapter import Adapters
 from icl_vision.text_to_image.routing.features import readable
 from icl_vision.text_to_image.states import FrozenLLM
@@ -438,7 +438,8 @@ class LLMTextToImage:
 
 def _demonstration(parts: Parts, sampler: str) -> Any:
     """diffusers' own pipeline around the parts' denoiser."""
-    from diffusers import StableDiffusionPipeline
+    with quiet_imports():
+        from diffusers import StableDiffusionPipeline
 
     from icl_vision.text_to_image.samplers import demonstration_sampler
 
@@ -465,7 +466,8 @@ def _demonstration(parts: Parts, sampler: str) -> Any:
 
 def _stable_diffusion(source: str | os.PathLike[str], sampler: str) -> Any:
     """A pipeline by folder or hub name, without what its own text encoder needs. Weights from safetensors only."""
-    from diffusers import StableDiffusionPipeline
+    with quiet_imports():
+        from diffusers import StableDiffusionPipeline
 
     from icl_vision.text_to_image.samplers import pipeline_sampler
 

@@ -26,3 +26,19 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         if before:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def quiet_imports() -> Iterator[None]:
+    """What transformers says of image processors that want torchvision, when diffusers is first imported, stays unsaid:
+    none is used here. Its level of speaking is as before afterwards."""
+    from transformers.utils import logging as switches
+
+    logging: Any = switches
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
