@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import shutil
+import signal
 import socket
 import sys
 import tempfile
@@ -34,6 +35,9 @@ _attempts: list[str] = []
 def pytest_configure(config: pytest.Config) -> None:
     """A throw-away cache folder, no keys and no hub, for this process and every one that a test starts."""
     global _session_cache, _users_cache
+    # Shells make a job in the background deaf to Ctrl-C, and every process it starts: tests interrupt theirs.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _users_cache = os.environ.get(CACHE_VARIABLE)
     _session_cache = Path(tempfile.mkdtemp(prefix="icl-vision-tests-"))
     os.environ[CACHE_VARIABLE] = str(_session_cache)

@@ -45,7 +45,7 @@ def parts_in(folder: Path, *, adapters: bool = True, seed: int = 0) -> Path:
     """Random parts for the tiny LLM and the table of states."""
     torch.manual_seed(seed)
     config = DenoiserConfig(channels=(16, 16, 16), width=16, length=4)
-    mapper = Mapper(MapperConfig(width=8, blocks=1, heads=2), inputs=32, length=4, outputs=16).eval()
+    mapper = Mapper(MapperConfig(kind="queries", width=8, blocks=1, heads=2), inputs=32, length=4, outputs=16).eval()
     mapper.null.normal_()
     tensors = None
     if adapters:
