@@ -45,8 +45,17 @@ class Shown:
     asked_in: int | None
 
 
-def pictures_of(turns: Sequence[Turn]) -> list[Shown]:
-    """The pictures in their order, each with its question."""
+def pictures_of(turns: Sequence[Turn], most: int) -> list[Shown]:
+    """The pictures in their order, each with its question.
+
+    Raises:
+        RequestRefusedError: more than ``most``. (Counted first: for each of them turns are looked through.)
+    """
+    count = sum(len(turn.pictures) for turn in turns)
+    if count > most:
+        raise RequestRefusedError(
+            f"the request holds {count} pictures, those of earlier messages among them; {most} are allowed", 413
+        )
     shown: list[Shown] = []
     for place, turn in enumerate(turns):
         if turn.pictures:
@@ -83,13 +92,8 @@ async def read(shown: Sequence[Shown], pictures: Pictures) -> list[bytes]:
     """The bytes of every picture.
 
     Raises:
-        RequestRefusedError: too many, or one that cannot be had.
+        RequestRefusedError: one that cannot be had.
     """
-    most = pictures.limits.pictures
-    if len(shown) > most:
-        raise RequestRefusedError(
-            f"the request holds {len(shown)} pictures, those of earlier messages among them; {most} are allowed", 413
-        )
 
     async def one(picture: Picture) -> bytes:
         if picture.plain:
@@ -103,9 +107,9 @@ async def edits(turns: Sequence[Turn], pictures: Pictures, words: PictureWords) 
     """The changes that put words in the places of all pictures; none where there are none.
 
     Raises:
-        RequestRefusedError: a picture that cannot be had or cannot become words.
+        RequestRefusedError: too many pictures, or one that cannot be had or cannot become words.
     """
-    shown = pictures_of(turns)
+    shown = pictures_of(turns, pictures.limits.pictures)
     if not shown:
         return []
     data = await read(shown, pictures)

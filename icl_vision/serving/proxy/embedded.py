@@ -104,7 +104,7 @@ class Answering:
             RequestRefusedError: pictures that cannot be had, a question that must not enter a prompt (400), an LLM that
                 fails (502).
         """
-        shown = conversation.pictures_of(asked.turns)
+        shown = conversation.pictures_of(asked.turns, pictures.limits.pictures)
         places = [place for place, turn in enumerate(asked.turns) if turn.asks.strip()]
         place = places[-1] if places else None
         question = None if place is None else as_asked(asked.turns[place].asks)

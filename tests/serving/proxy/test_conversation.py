@@ -9,6 +9,10 @@ from typing import Any
 import pytest
 from proxied import Proxied, data_url, picture
 
+from icl_vision.errors import RequestRefusedError
+from icl_vision.serving.proxy.conversation import pictures_of
+from icl_vision.serving.proxy.dialects.reading import Picture, Turn
+
 Serve = Callable[..., Proxied]
 COLOUR, SAYS, WHAT = "What colour is it?", "What does it say?", "What is in the picture?"
 
@@ -125,3 +129,19 @@ async def test_what_was_sent_before_stays_the_same_to_the_byte(serve: Serve):
         assert found[: len(before)] == before
         before = found
     assert sum("for this question" in message for message in before) >= 3
+
+
+def test_too_many_pictures_are_refused_before_anything_is_looked_for():
+    """Of 100,000 turns with a picture and no question each would else be looked through for every other."""
+
+    class Counted(list[Turn]):
+        looked = 0
+
+        def __getitem__(self, place: Any) -> Any:
+            self.looked += 1
+            return super().__getitem__(place)
+
+    turns = Counted([Turn("user", "", (Picture((place,), "", str),)) for place in range(500)])
+    with pytest.raises(RequestRefusedError, match="holds 500 pictures") as told:
+        pictures_of(turns, 16)
+    assert told.value.status == 413 and turns.looked == 0
