@@ -105,20 +105,21 @@ class PictureWords:
         """Stop the workers; what they are at is finished first."""
         self._workers.shutdown(wait=False, cancel_futures=True)
 
-    async def line(self, data: bytes, question: str | None, where: str = "the image") -> str:
+    async def line(self, data: bytes, question: str | None, where: str = "the image", *, key: str | None = None) -> str:
         """A picture's words on one line, those that bear on the question where there is one.
 
         Args:
             data: the bytes of an image file.
             question: what is asked about it; its first ``MOST_QUESTION`` characters count.
             where: what the picture is called in a message.
+            key: ``digest(data)``, from who asks often about one picture.
 
         Raises:
             RequestRefusedError: 400 for bytes that are no whole picture, 413 for too many pixels, 429 where too many
                 wait or it took too long; 502 where something else that is asked (a captioner, a classifier) fails.
         """
         question = asked(question)
-        key = digest(data)
+        key = digest(data) if key is None else key
         about = f"{key}/{'' if question is None else digest(question.encode('utf-8', 'replace'))}"
         task = self._lines.get(about)
         if task is None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ from icl_vision.errors import RequestRefusedError
 from icl_vision.serving.pictures import Pictures
 from icl_vision.serving.proxy.dialects.reading import Picture, Turn
 from icl_vision.serving.proxy.spans import Edit, Replace
-from icl_vision.serving.words import PictureWords, marked
+from icl_vision.serving.words import PictureWords, digest, marked
 
 T = TypeVar("T")
 
@@ -107,34 +107,58 @@ async def edits(turns: Sequence[Turn], pictures: Pictures, words: PictureWords) 
     """The changes that put words in the places of all pictures; none where there are none.
 
     Raises:
-        RequestRefusedError: too many pictures, or one that cannot be had or cannot become words.
+        RequestRefusedError: too many pictures, or one that cannot be had or cannot become words;
+            429, words for later questions that take too long.
     """
     shown = pictures_of(turns, pictures.limits.pictures)
     if not shown:
         return []
     data = await read(shown, pictures)
-    lines = await together(
-        [words.line(content, one.question, one.picture.where) for one, content in zip(shown, data, strict=True)]
-    )
+    keys = [digest(content) for content in data]
+
+    async def line(one: Shown, question: str | None) -> str:
+        place = one.number - 1
+        return await words.line(data[place], question, one.picture.where, key=keys[place])
+
+    lines = await together([line(one, one.question) for one in shown])
     changes: list[Edit] = []
     said: dict[int, set[str]] = {}
-    for one, line in zip(shown, lines, strict=True):
-        changes.append(Replace(one.picture.path, one.picture.wrap(marked(one.number, line))))
-        said[one.number] = set(line.split())
+    for one, text in zip(shown, lines, strict=True):
+        changes.append(Replace(one.picture.path, one.picture.wrap(marked(one.number, text))))
+        said[one.number] = set(text.split())
+    try:
+        # A body has room for a hundred thousand questions. What was found for them until then is kept.
+        async with asyncio.timeout(pictures.limits.seconds):
+            return [*changes, *[edit async for edit in _later(turns, shown, said, line)]]
+    except TimeoutError:
+        raise RequestRefusedError(
+            f"the words for later questions about pictures were not found within {pictures.limits.seconds:g} seconds; "
+            "try again later",
+            429,
+        ) from None
+
+
+async def _later(
+    turns: Sequence[Turn],
+    shown: Sequence[Shown],
+    said: dict[int, set[str]],
+    line: Callable[[Shown, str], Awaitable[str]],
+) -> AsyncIterator[Edit]:
+    """What is added for questions about earlier pictures. said: the words of each picture that stand there already."""
     for place, turn in enumerate(turns):
         if not turn.asks.strip() or turn.add is None:
             continue
+        await asyncio.sleep(0)  # words that are kept are there at once, and others wait too
         news = []
         for one in meant(turns, shown, place):
             if one.asked_in == place:
                 continue
-            line = await words.line(data[one.number - 1], turn.asks, one.picture.where)
-            if set(line.split()) - said[one.number]:
-                said[one.number] |= set(line.split())
-                news.append(marked(one.number, line, again=True))
+            text = await line(one, turn.asks)
+            if set(text.split()) - said[one.number]:
+                said[one.number] |= set(text.split())
+                news.append(marked(one.number, text, again=True))
         if news:
-            changes.append(turn.add("\n".join(news)))
-    return changes
+            yield turn.add("\n".join(news))
 
 
 async def together(work: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

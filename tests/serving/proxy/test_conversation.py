@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -10,8 +12,11 @@ import pytest
 from proxied import Proxied, data_url, picture
 
 from icl_vision.errors import RequestRefusedError
-from icl_vision.serving.proxy.conversation import pictures_of
+from icl_vision.serving import words
+from icl_vision.serving.pictures import Limits, Pictures
+from icl_vision.serving.proxy import conversation
 from icl_vision.serving.proxy.dialects.reading import Picture, Turn
+from icl_vision.serving.proxy.spans import Suffix
 
 Serve = Callable[..., Proxied]
 COLOUR, SAYS, WHAT = "What colour is it?", "What does it say?", "What is in the picture?"
@@ -143,5 +148,34 @@ def test_too_many_pictures_are_refused_before_anything_is_looked_for():
 
     turns = Counted([Turn("user", "", (Picture((place,), "", str),)) for place in range(500)])
     with pytest.raises(RequestRefusedError, match="holds 500 pictures") as told:
-        pictures_of(turns, 16)
+        conversation.pictures_of(turns, 16)
     assert told.value.status == 413 and turns.looked == 0
+
+
+async def test_a_picture_is_hashed_once_however_many_questions_are_asked(serve: Serve, monkeypatch: pytest.MonkeyPatch):
+    hashed: list[bytes] = []
+
+    def digest(data: bytes) -> str:
+        hashed.append(data)
+        return hashlib.sha256(data).hexdigest()
+
+    monkeypatch.setattr(words, "digest", digest)
+    monkeypatch.setattr(conversation, "digest", digest)
+    await put(serve(), [user(text(COLOUR), shown()), *[REPLY, {"role": "user", "content": SAYS}] * 20])
+    assert hashed.count(picture()) == 1
+
+
+async def test_later_questions_have_so_many_seconds_together():
+    class Slow:
+        async def line(self, data: bytes, question: str | None, where: str, **options: Any) -> str:
+            if question != COLOUR:
+                await asyncio.sleep(0.05)
+            return f"words for {question}"
+
+    first = Turn("user", COLOUR, (Picture(("a",), data_url(picture()), str),))
+    later = [Turn("user", f"question {number}", (), lambda text: Suffix(("b",), text)) for number in range(100)]
+    slow: Any = Slow()
+    assert len(await conversation.edits([first, *later[:3]], Pictures(), slow)) == 4
+    with pytest.raises(RequestRefusedError, match=r"not found within 0\.5 seconds; try again later") as told:
+        await conversation.edits([first, *later], Pictures(Limits(seconds=0.5)), slow)
+    assert told.value.status == 429

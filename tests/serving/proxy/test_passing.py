@@ -423,7 +423,7 @@ async def test_an_allowed_page_may_read_answers_and_errors(serve: Serve):
 async def test_a_failure_of_ours_tells_nothing(serve: Serve, caplog: pytest.LogCaptureFixture):
     proxied = serve()
 
-    async def broken(*_: Any) -> str:
+    async def broken(*_: Any, **__: Any) -> str:
         raise KeyError("canary")
 
     proxied.words.line = broken  # type: ignore[method-assign]  # a failure that nobody thought of
