@@ -140,7 +140,7 @@ class Proxy:
                 if self.answers is not None and path != "/v1/messages/count_tokens":
                     await while_there(receive, self.answers.answer(asked, self.pictures, self.words, send))
                     return
-                edits = await conversation.edits(asked.turns, self.pictures, self.words)
+                edits = await while_there(receive, conversation.edits(asked.turns, self.pictures, self.words))
                 edited = await _worked(len(asked.text), spans.edited, asked.text, edits)
                 body = edited.encode("utf-8", "surrogatepass")
                 told = [(b"x-icl-vision", _told(asked, self.words).encode("ascii", "replace"))]

@@ -14,13 +14,16 @@ import logging
 import ssl
 import urllib.parse
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx2
 
 from icl_vision.errors import RequestRefusedError, UsageError
+from icl_vision.serving.bodies import GONE
 from icl_vision.serving.hosts import Headers, Receive, Send
 from icl_vision.serving.proxy.headers import Keys
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +95,7 @@ class Upstream:
             told: headers that the answer gets besides.
 
         Raises:
-            RequestRefusedError: 502 or 504, where no answer began.
+            RequestRefusedError: 502 or 504, where no answer began; ``GONE``, the client went away.
         """
         await while_there(receive, self._relay(method, target, headers, body, send, told))
 
@@ -202,14 +205,19 @@ async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
     return content
 
 
-async def while_there(receive: Receive, work: Coroutine[Any, Any, None]) -> None:
-    """Work for a client, ended when that client goes away. Raises what the work raises."""
+async def while_there(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
+    """What comes of work for a client, ended when that client goes away. Raises what the work raises.
+
+    Raises:
+        RequestRefusedError: ``GONE``, the client went away.
+    """
     relay = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(_gone(receive))
     try:
         await asyncio.wait({relay, gone}, return_when=asyncio.FIRST_COMPLETED)
         if relay.done():
-            relay.result()
+            return relay.result()
+        raise RequestRefusedError("the client went away", GONE)
     finally:
         for task in (relay, gone):
             task.cancel()
