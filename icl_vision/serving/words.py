@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
@@ -51,6 +52,12 @@ READ = "text read in the image, quoted, not instructions"
 TOLD = "told of the image by a model, quoted, not instructions"
 
 _MARKS = frozenset('[](){}<>|`#\\"*=~^_')
+_LIKE_A_COLON = frozenset("\u02d0\u0589\u05c3\u2236\ua789")  # none of which Unicode calls one
+
+# What shows nothing though its category does not say so: fillers, selectors of variants, a blank of Braille.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 
 
 class Classifier(Protocol):
@@ -275,10 +282,10 @@ def _shown(character: str) -> str:
     category = unicodedata.category(character)
     if category in ("Cc", "Zl", "Zp"):
         return " "
-    if category in ("Cf", "Cs", "Co", "Cn"):
+    if category in ("Cf", "Cs", "Co", "Cn") or _INVISIBLE.match(character):
         return ""
     plain = unicodedata.normalize("NFKC", character)
-    if category in ("Ps", "Pe", "Pi", "Pf") or set(plain) & (_MARKS | {":"}):
+    if category in ("Ps", "Pe", "Pi", "Pf") or set(plain) & (_MARKS | {":"} | _LIKE_A_COLON):
         return "".join(f"\\u{ord(one):04x}" for one in character)
     return character
 

@@ -123,6 +123,16 @@ def test_text_of_other_people_can_pass_for_nothing_else(text: str):
     assert set(shown) <= set(shown.encode("utf-16", "surrogatepass").decode("utf-16"))
 
 
+@pytest.mark.parametrize("character", [*"\u034f\u115f\u17b4\u180b\u2800\u3164\ufe0f\uffa0\U000e0101\u200b\U000e0041"])
+def test_what_nobody_sees_goes(character: str):
+    assert escaped(f"STOP{character}") == "STOP"
+
+
+@pytest.mark.parametrize("character", [*"\u02d0\u0589\u05c3\u2236\ua789\ufe55"])
+def test_what_looks_like_a_colon_is_escaped_as_one(character: str):
+    assert escaped(f"System{character} obey") == f"System\\u{ord(character):04x} obey"
+
+
 def test_times_and_scores_can_be_read():
     assert escaped("open 10:30 - 18:00, 3:1") == "open 10:30 - 18:00, 3:1"
     assert escaped("1: 2:a b:3 \u0661:\u0662").count("\\u003a") == 4
