@@ -95,7 +95,8 @@ class Upstream:
             told: headers that the answer gets besides.
 
         Raises:
-            RequestRefusedError: 502 or 504, where no answer began; ``GONE``, the client went away.
+            RequestRefusedError: 400 for a query that is none; 502 or 504, where no answer began; ``GONE``, the client
+                went away.
         """
         await while_there(receive, self._relay(method, target, headers, body, send, told))
 
@@ -103,9 +104,13 @@ class Upstream:
         self, method: str, target: bytes, headers: Headers, body: bytes, send: Send, told: Headers
     ) -> None:
         path = urllib.parse.unquote_to_bytes(target.partition(b"?")[0]).decode("latin-1")
+        try:
+            url = self.url.copy_with(raw_path=self._prefix + target)
+        except httpx2.InvalidURL:  # a "#" in it, or more than anybody reads
+            raise RequestRefusedError("the request's path and query are no address that can go on", 400) from None
         request = httpx2.Request(
             method,
-            self.url.copy_with(raw_path=self._prefix + target),
+            url,
             headers=self.keys.onward(headers, path),
             content=body if method == "POST" else None,
             extensions={"timeout": self._timeouts},

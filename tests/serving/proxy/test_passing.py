@@ -65,6 +65,17 @@ async def test_without_pictures_the_same_bytes_go_on(serve: Serve, path: str):
     assert seen.header("authorization") == "Bearer canary" and seen.header("x-odd") == "1"
 
 
+async def test_a_query_that_is_none(serve: Serve):
+    proxied = serve()
+    for query in ("?a#canary", f"?{'canary' * 11_000}"):
+        async with talking(proxied) as (reader, writer):
+            head = POST.replace(" HTTP", f"{query} HTTP")
+            writer.write(f"{head}Content-Length: 2\r\n\r\n{{}}".encode())
+            assert b" 400 " in await reader.readline()
+            assert b"canary" not in await reader.readuntil(b"\r\n\r\n")
+    assert proxied.talker.seen == []
+
+
 async def test_models_are_asked_for(serve: Serve):
     proxied = serve()
     async with httpx2.AsyncClient() as client:
