@@ -90,7 +90,8 @@ PORT = 8711
     "--token-env",
     metavar="NAME",
     help="Variable of the environment that holds the token which every client must show. Needed beyond loopback, and "
-    "with --upstream-key-env. Default: none.",
+    "with whatever they spend on: --upstream-key-env, --captioner-key-env, a --classifier-llm that is not local. "
+    "Default: none.",
 )
 @click.option(
     "--upstream-key-env",

@@ -29,6 +29,9 @@ from icl_vision.wording import counted
 
 LOCAL = "local"
 
+_ALONE = (LOCAL, "fake", "replay")
+"""Kinds of LLMs that cost nobody anything."""
+
 
 @dataclass(frozen=True, slots=True)
 class Parts:
@@ -77,6 +80,18 @@ class Parts:
                 "--upstream-key-env lends a key to every client, so clients need a token: name the variable that holds "
                 "it with --token-env"
             )
+        if self.access.token is None:
+            # Keys of the environment: whatever program of this machine finds the port would spend on them.
+            if self.captioner is not None and self.captioner.key is not None:
+                raise UsageError(
+                    "--captioner-key-env is spent on by every client, so clients need a token: name the variable that "
+                    "holds it with --token-env"
+                )
+            if self.classifier_llm is not None and self.classifier_llm.partition(":")[0] not in _ALONE:
+                raise UsageError(
+                    "--classifier-llm names an LLM that is not local, and every client has it asked, so clients need a "
+                    "token: name the variable that holds it with --token-env"
+                )
         if self.upstream_key is not None and self.llm_url is None:
             raise UsageError("--upstream-key-env is the key of --llm-url; name that, or leave the key out")
         fetcher = Fetcher(self.limits.bytes, self.limits.seconds) if self.fetch else None

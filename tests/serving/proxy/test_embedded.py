@@ -185,6 +185,8 @@ def test_parts_that_do_not_go_together(tmp_path: Path, photo: Any):
     file.write_text("{}")
     for parts, message in (
         (Parts(llm_url=url, upstream_key=Secret("x")), "clients need a token"),
+        (Parts(llm_url=url, captioner=Captioner(url, "seer", Secret("x"))), "is spent on by every client"),
+        (Parts(llm_url=url, classifier=file, classifier_llm="openai:gpt"), "every client has it asked"),
         (Parts(upstream_key=Secret("x"), access=Access(token=Secret("x" * 20))), "is the key of --llm-url"),
         (Parts(llm_url=url, examples=file), "--examples are shown to the LLM of this machine"),
         (Parts(llm="openai:gpt"), "--llm must be local"),
