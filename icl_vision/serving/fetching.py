@@ -11,9 +11,11 @@ Knows: addresses, redirects, sizes. Refuses to know: who asked, what a picture s
 from __future__ import annotations
 
 import asyncio
+import functools
 import ipaddress
 import socket
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from icl_vision.errors import RequestRefusedError
@@ -55,9 +57,14 @@ def is_public(address: str) -> bool:
     return parsed.is_global and not parsed.is_unspecified and not any(kinds)
 
 
+# Threads of its own: names that nobody answers for would else hold up all that is done in the loop's few.
+_NAMES = ThreadPoolExecutor(16, thread_name_prefix="icl-vision-names")
+
+
 async def resolved(host: str, port: int) -> list[str]:
     """The addresses of a name, as the system tells them."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = functools.partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_NAMES, ask)
     return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Callable
 
 import httpx2
@@ -171,6 +173,18 @@ async def test_time_is_limited():
     fetcher = Fetcher(100, 0.05, resolve=slow)
     with pytest.raises(RequestRefusedError, match="answer in time"):
         await fetcher.fetch("http://photos.example/a", "image 1")
+
+
+async def test_names_that_nobody_answers_for_hold_nobody_else_up(monkeypatch: pytest.MonkeyPatch):
+    answered = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answered.wait(60) and [])
+    asking = [asyncio.ensure_future(resolved(f"{number}.example", 80)) for number in range(64)]
+    try:
+        await asyncio.sleep(0)
+        assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 20) == "done"
+    finally:
+        answered.set()
+    assert await asyncio.gather(*asking) == [[]] * 64
 
 
 async def test_a_real_connection_goes_to_the_address_and_takes_the_bytes():
