@@ -136,6 +136,16 @@ async def test_what_was_sent_before_stays_the_same_to_the_byte(serve: Serve):
     assert sum("for this question" in message for message in before) >= 3
 
 
+async def test_an_answer_that_is_only_referred_to_is_one(serve: Serve):
+    proxied = serve()
+    first = {"role": "user", "content": [{"type": "input_image", "image_url": data_url(picture())}]}
+    referred = {"type": "item_reference", "id": "msg_1"}
+    for items in ([first], [first, referred, {"role": "user", "content": COLOUR}]):
+        assert (await proxied.post("/v1/responses", {"model": "m", "input": items})).status_code == 200
+    before, after = (seen.document["input"] for seen in proxied.talker.seen)
+    assert after[0] == before[0]
+
+
 def test_too_many_pictures_are_refused_before_anything_is_looked_for():
     """Of 100,000 turns with a picture and no question each would else be looked through for every other."""
 

@@ -40,10 +40,10 @@ def turns(document: Mapping[str, Any]) -> list[Turn]:
     items = document.get("input")
     if isinstance(items, str):
         return [Turn("user", items, (), suffix(("input",)))]
-    return [turn for item, path in objects(items, ("input",)) if (turn := _turn(item, path)) is not None]
+    return [_turn(item, path) for item, path in objects(items, ("input",))]
 
 
-def _turn(item: Mapping[str, Any], path: Path) -> Turn | None:
+def _turn(item: Mapping[str, Any], path: Path) -> Turn:
     kind = item.get("type", "message")
     if kind == "message":
         return _message(item, path)
@@ -54,8 +54,8 @@ def _turn(item: Mapping[str, Any], path: Path) -> Turn | None:
         raise refused((*path, "output"), "a picture of a screen", "these words do not read screens")
     if kind == "image_generation_call" and isinstance(item.get("result"), str):
         return Turn("assistant", "", (Picture(path, item["result"], _said, plain=True),))
-    # What the model did itself stands between what a user says; a reference to what is kept elsewhere says nothing.
-    return None if kind == "item_reference" else Turn("assistant")
+    # What the model did itself stands between what a user says; a reference (item_reference) is to that as a rule.
+    return Turn("assistant")
 
 
 def _message(item: Mapping[str, Any], path: Path) -> Turn:
