@@ -17,11 +17,12 @@ Knows: how words of parts read, escaping, what waits for whom. Refuses to know: 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -104,6 +105,7 @@ class PictureWords:
         self.classifier = classifier
         self.captioner = captioner
         self._workers = ThreadPoolExecutor(self.limits.encodings, thread_name_prefix="icl-vision-words")
+        self._asking = asyncio.Semaphore(self.limits.encodings)
         self._waiting = 0
         self._seen: _Latest[asyncio.Task[tuple[Seen, str]]] = _Latest(MOST_KEPT)
         self._lines: _Latest[asyncio.Task[str]] = _Latest(MOST_KEPT)
@@ -174,7 +176,7 @@ class PictureWords:
                 label = ""
             else:
                 _, label = await self._words(data, key)
-            told = await self.captioner(data, question)
+            told = await self._captioned(self.captioner, data, question)
             return "; ".join(filter(None, [label, f"{TOLD}: {quoted([told])}"]))
         seen, label = await self._words(data, key)
         return "; ".join(filter(None, [label, await self._work(self._chosen, seen, question)]))
@@ -185,11 +187,22 @@ class PictureWords:
         Raises:
             RequestRefusedError: too many wait already.
         """
+        with self._counted():
+            return await asyncio.get_running_loop().run_in_executor(self._workers, call, *args)
+
+    async def _captioned(self, captioner: Captioner, data: bytes, question: str | None) -> str:
+        """What another model says, asked about as many pictures at once as there are workers. Raises as ``_work``."""
+        with self._counted():
+            async with self._asking:
+                return await captioner(data, question)
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
         if self._waiting >= self.limits.encodings + self.limits.waiting:
             raise RequestRefusedError(f"{self._waiting:,} pictures are waiting already; try again later", 429)
         self._waiting += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._workers, call, *args)
+            yield
         finally:
             self._waiting -= 1
 

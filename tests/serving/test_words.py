@@ -233,3 +233,27 @@ async def test_a_classifier_that_fails_is_told_without_its_words():
 
     status, message = await refused(PictureWords("words-photo", classifier=Failing()), picture())
     assert status == 502 and "LLMUnavailableError" in message and "canary" not in message
+
+
+async def test_another_model_is_asked_about_so_many_pictures_at_once():
+    entered, go_on = asyncio.Event(), asyncio.Event()
+    asking: list[int] = []
+
+    async def captioner(data: bytes, question: str | None) -> str:
+        asking.append(1)
+        entered.set()
+        await go_on.wait()
+        await asyncio.sleep(0.01)
+        at_once = len(asking)
+        asking.pop()
+        return f"{at_once} at once"
+
+    words = PictureWords(describing(), captioner=captioner, limits=Limits(encodings=1, waiting=2, seconds=10))
+    lines = [asyncio.ensure_future(words.line(picture(seed), None)) for seed in range(3)]
+    await entered.wait()
+    with pytest.raises(RequestRefusedError, match="3 pictures are waiting already") as caught:
+        await words.line(picture(3), None)
+    assert caught.value.status == 429
+    go_on.set()
+    assert all("1 at once" in line for line in await asyncio.gather(*lines))
+    words.close()
