@@ -73,6 +73,13 @@ def test_the_exported_tokenizer_says_the_modules_words_and_keeps_the_contract(
     check_tokenizer(lambda: OnnxTokenizer(tmp_path / "tiny", providers="cpu"))
 
 
+@pytest.mark.slow
+def test_a_tokenizer_that_computes_in_half_precision_finds_the_same_words(tmp_path: Path) -> None:
+    card = export_lqae(tiny(), tmp_path / "half", dataclasses.replace(job(), precision="fp16"))
+    assert card["metrics"]["parity"]["mismatches"] == 0 and card["metrics"]["fp16_agreement"]["agreement"] > 0.95
+    assert OnnxTokenizer(tmp_path / "half", providers="cpu").card["precision"] == "fp16"
+
+
 def test_the_packaged_one_is_of_64_portable_words() -> None:
     tokenizer = ImageTokenizer.from_pretrained("lqae-photo-128", providers="cpu")
     assert tokenizer.layout.grids == ((8, 8),) and len(tokenizer.vocabulary) == 4096

@@ -76,8 +76,8 @@ class WordLookup(nn.Module):
         return int(self.codebook.shape[0])
 
     def seen(self, rows: Tensor) -> Tensor:
-        """Rows of the table [..., c] as the encoder sees them [..., d]."""
-        return (rows.float() - self.centre) @ self.into if self.directions else rows.float()
+        """Rows of the table [..., c] as the encoder sees them [..., d], fp32, also where the model was made half."""
+        return (rows.float() - self.centre.float()) @ self.into.float() if self.directions else rows.float()
 
     def lifted(self, points: Tensor) -> Tensor:
         """The way back: [..., d] -> [..., c], without the table's mean. For gradients."""

@@ -57,6 +57,14 @@ def test_the_codebook_may_be_the_input_of_a_graph() -> None:
     assert not torch.equal(lookup(z, rows.flip(0)), lookup(z))
 
 
+def test_a_model_made_half_still_searches_in_full_precision() -> None:
+    rows, z = table(), vectors(3)
+    half = WordLookup(rows, directions=3).half()
+    as_half = WordLookup(rows, directions=3)
+    as_half.load_state_dict(half.float().state_dict())  # the same rounded numbers, held as fp32
+    assert torch.equal(half.half()(z, rows), as_half(z, rows))
+
+
 def test_neighbours_are_drawn_in_training_alone() -> None:
     rows, z = table(), vectors(8)
     lookup = WordLookup(rows, neighbours=5)
