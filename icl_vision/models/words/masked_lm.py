@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from icl_vision.errors import UsageError
+from icl_vision.errors import ArtefactDamagedError, UsageError
 from icl_vision.models.words.masked_lm_files import Activation, TextShape, read_model
 
 
@@ -100,6 +100,16 @@ class MaskedTextEncoder(nn.Module):
             VocabularyError: words that are no single piece.
         """
         shape, weights = read_model(source, layers=layers, random=random, words=words)
+        if weights.tensors is not None:
+            # Before there is memory for it: a config may ask for any size.
+            with torch.device("meta"):
+                wanted = cls(shape, weights.table).state_dict()
+            for name, tensor in weights.tensors.items():
+                if tensor.shape != wanted[name].shape:
+                    raise ArtefactDamagedError(
+                        f"the weights of {os.fspath(source)!r} are not of its config, which asks for "
+                        f"{list(wanted[name].shape)} as {name}; they hold {list(tensor.shape)}"
+                    )
         text = cls(shape, weights.table, trained=trained)
         if weights.tensors is not None:
             text.load_state_dict(weights.tensors)

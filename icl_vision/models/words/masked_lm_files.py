@@ -170,7 +170,7 @@ _ROBERTA_KIND = replace(
         "bias": "lm_head.bias",
     },
     # Its positions start behind the padding's: transformers counts them so, of all that is not padding.
-    special=lambda config: int(config.get("pad_token_id", 1)) + 1,
+    special=lambda config: _stated(config, "pad_token_id", 1) + 1,
 )
 _KINDS = {
     "bert": _BERT,
@@ -276,6 +276,11 @@ class _Reading:
                 f"the tokenizer of {self._name!r} has the token {max([*ids, mask])}, its table has {len(rows)} rows: "
                 "they do not belong together"
             )
+        if rows.ndim != 2 or rows.shape[1] != shape.width:
+            raise ArtefactDamagedError(
+                f"the table of {self._name!r} is {list(rows.shape)}, and its config says a width of {shape.width}: "
+                "they do not belong together"
+            )
         table = rows[ids].clone()
         if random:
             return TextWeights(table, None)
@@ -317,12 +322,21 @@ def _shape(name: str, kind: _Kind, config: Mapping[str, Any], read: _Reading) ->
         layers,
         heads,
         inner,
-        int(config["max_position_embeddings"]) - kind.special(config),
+        _stated(config, "max_position_embeddings") - kind.special(config),
         _ACTIVATIONS[activation],
-        float(config.get("layer_norm_eps", 1e-12)),
+        float(_stated(config, "layer_norm_eps", 1e-12, float)),
         head=read.head_bias is not None and read.has(kind.head["dense"] + ".weight"),
         tied=bool(config.get("tie_word_embeddings", True)) or not read.has(kind.head["decoder"]),
     )
+
+
+def _stated(config: Mapping[str, Any], key: str, default: Any = None, kind: type[int] | type[float] = int) -> Any:
+    """A number of config.json. Raises ArtefactDamagedError where it is none."""
+    value = config.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        expected = "a whole number" if kind is int else "a number"
+        raise ArtefactDamagedError(f"the text encoder's config says {key} {value!r}; {expected} belongs there")
+    return value
 
 
 def _from_thin_air(known: _Known, layers: int | None, words: Sequence[str] | None) -> tuple[TextShape, TextWeights]:

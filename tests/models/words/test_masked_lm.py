@@ -210,6 +210,29 @@ def test_what_cannot_be_read_is_refused_with_what_to_do(tmp_path: Path, folders:
         MaskedTextEncoder.load(folder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("bert", {"intermediate_size": 32}, r"asks for \[32, 16\] as layers\.0\.inner\.weight; they hold \[24, 16\]"),
+        # More than any machine has: refused before there is memory for it.
+        ("bert", {"max_position_embeddings": 10**13}, r"asks for \[10000000000000, 16\] as positions"),
+        ("bert", {"hidden_size": 32}, r"is \[60, 16\], and its config says a width of 32"),
+        ("bert", {"max_position_embeddings": "20"}, "max_position_embeddings '20'; a whole number belongs there"),
+        ("bert", {"layer_norm_eps": None}, "layer_norm_eps None; a number belongs there"),
+        ("roberta", {"pad_token_id": None}, "pad_token_id None; a whole number belongs there"),
+    ],
+)
+def test_a_config_of_other_weights_is_damage(
+    tmp_path: Path, folders: dict[str, tuple[Path, Any]], kind: str, change: dict[str, Any], message: str
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(folders[kind][0], folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(ArtefactDamagedError, match=message):
+        MaskedTextEncoder.load(folder)
+
+
 def test_tables_and_places_must_fit(folders: dict[str, tuple[Path, Any]]) -> None:
     text = MaskedTextEncoder.load(folders["bert"][0])
     with pytest.raises(UsageError, match="21 words a picture are more than the 20 positions"):
