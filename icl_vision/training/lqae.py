@@ -64,6 +64,11 @@ class LqaeTrainConfig(TrainConfig):
                 f"loss.mlm {self.loss.mlm:g} needs a text encoder with its masked-word head (model.text.head): set "
                 "loss.mlm to 0"
             )
+        if not self.loss.pixel and not self.loss.direct:
+            raise UsageError(
+                "loss.pixel and loss.direct are both 0: nothing teaches the decoder what a picture looks like; give "
+                "one of them a weight above 0"
+            )
         if self.text_encoder is not None and text is None:
             raise UsageError("text_encoder gives weights to model.text, which is null: set model.text too, or neither")
         if self.loss.even and self.model.train_on != "latents":

@@ -196,6 +196,7 @@ def test_weights_of_a_text_encoder_must_be_of_the_codebooks_table(
             {"model": {"train_on": "pixels"}, "loss": {"even": 1}},
             "weighs latents, which model.train_on pixels does not",
         ),
+        ({"loss": {"pixel": 0, "commitment": 0, "mlm": 0}}, "nothing teaches the decoder"),
         ({"past_text": -1}, "past_text"),
         ({"loss": {"mlm": -1}}, "mlm"),
     ],
