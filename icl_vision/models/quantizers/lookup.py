@@ -77,7 +77,10 @@ class WordLookup(nn.Module):
 
     def seen(self, rows: Tensor) -> Tensor:
         """Rows of the table [..., c] as the encoder sees them [..., d], fp32, also where the model was made half."""
-        return (rows.float() - self.centre.float()) @ self.into.float() if self.directions else rows.float()
+        if not self.directions:
+            return rows.float()
+        with full_precision(rows.device):
+            return (rows.float() - self.centre.float()) @ self.into.float()
 
     def lifted(self, points: Tensor) -> Tensor:
         """The way back: [..., d] -> [..., c], without the table's mean. For gradients."""
@@ -99,11 +102,12 @@ class WordLookup(nn.Module):
 
     def closeness(self, points: Tensor) -> Tensor:
         """How near each word is to each point [N, d]: [N, T], larger is nearer; with gradient. Minus the squared
-        distance, of vectors of length 1 where ``normalise``."""
+        distance, of vectors of length 1 where ``normalise``; in fp32, also under autocast."""
         words = self.seen(self.codebook)
         if self.normalise:
             points, words = F.normalize(points, dim=1), F.normalize(words, dim=1)
-        return 2 * points @ words.T - points.square().sum(1, keepdim=True) - words.square().sum(1)
+        with full_precision(points.device):
+            return 2 * points @ words.T - points.square().sum(1, keepdim=True) - words.square().sum(1)
 
     def _one_of_the_nearest(self, points: Tensor, words: Tensor) -> Tensor:
         scale = words.norm(dim=1).clamp(min=1e-12).reciprocal() if self.normalise else None

@@ -65,6 +65,16 @@ def test_a_model_made_half_still_searches_in_full_precision() -> None:
     assert torch.equal(half.half()(z, rows), as_half(z, rows))
 
 
+@pytest.mark.parametrize("directions", [0, 3])
+def test_words_and_their_closeness_are_of_full_precision_in_mixed_training(directions: int) -> None:
+    lookup = WordLookup(table(), directions=directions)
+    points = vectors(directions or 8).flatten(2).transpose(1, 2).flatten(0, 1)
+    seen, closeness = lookup.seen(table()), lookup.closeness(points)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(lookup.seen(table()), seen)
+        torch.testing.assert_close(lookup.closeness(points), closeness)
+
+
 def test_neighbours_are_drawn_in_training_alone() -> None:
     rows, z = table(), vectors(8)
     lookup = WordLookup(rows, neighbours=5)
