@@ -12,6 +12,12 @@ from typing import TYPE_CHECKING
 import click
 
 from icl_vision.cli.options.common import quiet_option, say, tokenizer_option
+from icl_vision.cli.options.serving import (
+    allow_host_option,
+    cors_option,
+    most_bytes_option,
+    most_pixels_option,
+)
 
 if TYPE_CHECKING:
     from icl_vision.serving.mcp.kit import Kit
@@ -83,34 +89,10 @@ PORT = 8710
     metavar="NAME",
     help="Variable of the environment that holds the token which every HTTP client must show. Needed beyond loopback.",
 )
-@click.option(
-    "--allow-host",
-    "hosts",
-    multiple=True,
-    metavar="NAME[:PORT]",
-    help="Name that this server may be called by over HTTP, besides those of loopback. Repeat it for several.",
-)
-@click.option(
-    "--cors",
-    "origins",
-    multiple=True,
-    metavar="ORIGIN",
-    help="Origin whose pages may call and read answers in a browser, https://app.example. Default: none.",
-)
-@click.option(
-    "--most-bytes",
-    type=click.IntRange(min=1),
-    default=10 * 2**20,
-    show_default=True,
-    help="Bytes that a picture may have: more than photographs need, less than hurts.",
-)
-@click.option(
-    "--most-pixels",
-    type=click.IntRange(min=1),
-    default=25_000_000,
-    show_default=True,
-    help="Pixels that a picture may have; what is decoded takes three bytes for each.",
-)
+@allow_host_option(" over HTTP")
+@cors_option
+@most_bytes_option
+@most_pixels_option
 @click.option(
     "--most-files",
     type=click.IntRange(min=1),
@@ -222,6 +204,7 @@ def _serve_http(
     quiet: bool,
 ) -> None:
     """Until Ctrl-C."""
+    from icl_vision.llms.redaction import url_host
     from icl_vision.serving.hosts import Access, check_binding, checked_token
     from icl_vision.serving.mcp.http import PATH, http_app, run_http
 
@@ -238,7 +221,6 @@ def _serve_http(
         say(remark, quiet=quiet)
 
     def ready(bound: int) -> None:
-        shown = f"[{host}]" if ":" in host else host
-        say(f"serving MCP at http://{shown}:{bound}{PATH}; Ctrl-C ends it", quiet=quiet)
+        say(f"serving MCP at http://{url_host(host)}:{bound}{PATH}; Ctrl-C ends it", quiet=quiet)
 
     run_http(http_app(server, access, kit.limits), host, port, ready)

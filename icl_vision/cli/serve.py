@@ -11,6 +11,12 @@ from pathlib import Path
 import click
 
 from icl_vision.cli.options.common import quiet_option, say, tokenizer_option
+from icl_vision.cli.options.serving import (
+    allow_host_option,
+    cors_option,
+    most_bytes_option,
+    most_pixels_option,
+)
 
 PORT = 8711
 
@@ -99,20 +105,8 @@ PORT = 8711
     help="Variable of the environment that holds a key for --llm-url, used in place of the clients'. Default: none; a "
     "client's own key goes on, and a request without one goes without.",
 )
-@click.option(
-    "--allow-host",
-    "hosts",
-    multiple=True,
-    metavar="NAME[:PORT]",
-    help="Name that this server may be called by, besides those of loopback. Repeat it for several.",
-)
-@click.option(
-    "--cors",
-    "origins",
-    multiple=True,
-    metavar="ORIGIN",
-    help="Origin whose pages may call and read answers in a browser, https://app.example. Default: none.",
-)
+@allow_host_option()
+@cors_option
 @click.option(
     "--most-body",
     type=click.IntRange(min=1),
@@ -120,20 +114,8 @@ PORT = 8711
     show_default=True,
     help="Bytes of a request: a conversation is sent whole each time, with all its pictures.",
 )
-@click.option(
-    "--most-bytes",
-    type=click.IntRange(min=1),
-    default=10 * 2**20,
-    show_default=True,
-    help="Bytes that a picture may have: more than photographs need, less than hurts.",
-)
-@click.option(
-    "--most-pixels",
-    type=click.IntRange(min=1),
-    default=25_000_000,
-    show_default=True,
-    help="Pixels that a picture may have; what is decoded takes three bytes for each.",
-)
+@most_bytes_option
+@most_pixels_option
 @click.option(
     "--most-pictures",
     type=click.IntRange(min=1),
@@ -210,7 +192,7 @@ def command(
     What a picture may be, who may ask, and whose key is used is said by the options; without any, only this machine may
     ask, and pictures come as data: URLs.
     """
-    from icl_vision.llms.redaction import Secret
+    from icl_vision.llms.redaction import Secret, url_host
     from icl_vision.serving.hosts import Access, check_binding, checked_token
     from icl_vision.serving.listening import run
     from icl_vision.serving.pictures import Limits
@@ -262,8 +244,7 @@ def command(
         say(remark, quiet=quiet)
 
     def ready(bound: int) -> None:
-        shown = f"[{host}]" if ":" in host else host
-        say(f"serving at http://{shown}:{bound}/v1, the base URL of clients; Ctrl-C ends it", quiet=quiet)
+        say(f"serving at http://{url_host(host)}:{bound}/v1, the base URL of clients; Ctrl-C ends it", quiet=quiet)
 
     run(app, host, port, ready, extra="serve")
 

@@ -145,10 +145,14 @@ def check_url(url: str) -> str:
 def shown_url(url: str) -> str:
     """A URL without user, password and query: fit for messages and cache keys."""
     parts = urllib.parse.urlsplit(url)
-    host = parts.hostname or ""
-    host = f"[{host}]" if ":" in host else host
+    host = url_host(parts.hostname or "")
     port = f":{parts.port}" if parts.port else ""
     return f"{parts.scheme}://{host}{port}{parts.path.rstrip('/')}"
+
+
+def url_host(host: str) -> str:
+    """A host as it stands in a URL and in a Host header: an address of version 6 in brackets."""
+    return f"[{host}]" if ":" in host else host
 
 
 _SECRET_NAME = re.compile(r"key|token|secret|passw|pwd|auth|sig|cred|code|session", re.IGNORECASE)

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from icl_vision.errors import RequestRefusedError
+from icl_vision.llms.redaction import url_host
 
 if TYPE_CHECKING:
     import httpx2
@@ -132,7 +133,7 @@ class Fetcher:
             "GET",
             parsed.copy_with(host=addresses[0], fragment=None),
             headers={
-                "Host": f"[{host}]" if ":" in host else host,
+                "Host": url_host(host),
                 "Accept": "image/*",
                 "Accept-Encoding": "identity",
                 "User-Agent": "icl-vision",
