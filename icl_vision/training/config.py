@@ -9,20 +9,17 @@ Shipped configurations lie in ``configs/``; each is a name for ``icl-vision trai
 from __future__ import annotations
 
 import copy
-import difflib
 import functools
-import importlib.resources
 import operator
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from icl_vision.checks import count, number
 from icl_vision.codebook import Codebook, packaged_codebooks
 from icl_vision.errors import UsageError
-from icl_vision.files.reading import load_yaml, read_yaml
+from icl_vision.files.configs import find_config, named_in, override_config, put, read_config, shipped_in
 from icl_vision.files.runs import config_hash
 from icl_vision.files.trust import Reader
 from icl_vision.files.typed import check_fields, from_plain, to_plain
@@ -35,6 +32,7 @@ from icl_vision.training.watching.logs import LogConfig
 from icl_vision.training.watching.watch import StopConfig
 
 BASE = "base"
+_PACKAGE = "icl_vision.training"
 _WHERE_AND_HOW = ("path", "workers")
 """Keys of ``data`` that say where and how fast, not what."""
 
@@ -173,7 +171,7 @@ class TrainConfig:
             parts = key.split(".")
             said: Any = functools.reduce(operator.getitem, parts, document)
             if said not in packaged():
-                _put(document, parts, None)
+                put(document, parts, None)
         return document
 
     @property
@@ -189,8 +187,7 @@ def named_family(document: object) -> object:
 
 def shipped_configs() -> list[str]:
     """Names of the configurations inside the package, sorted."""
-    folder = importlib.resources.files("icl_vision.training") / "configs"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_in(_PACKAGE)
 
 
 def load_config(
@@ -217,7 +214,7 @@ def load_config(
     document = _read(source, (), Reader(os.fspath(source), trust, "trust=True (--trust)"))
     wanted = copy.deepcopy(document)
     for override in overrides:
-        _apply(wanted, override)
+        override_config(wanted, override, "loss.gan=0")
     if data is not None:
         wanted["data"] = {**(wanted.get("data") or {}), "path": os.fspath(data)}
     if not trust:
@@ -240,26 +237,17 @@ def _check_paths(
     own: dotted keys that the caller sets.
     """
     for key, packaged in paths.items():
-        value: Any = document
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
+        value = named_in(document, key)
         if isinstance(value, str) and not any(mine == key or key.startswith(f"{mine}.") for mine in own):
             instead = "--data (data=)" if key == "data.path" else f"--set {key}=VALUE (an override)"
             reader.packaged(key, value, packaged(), instead)
 
 
 def _read(source: str | os.PathLike[str], seen: tuple[str, ...], reader: Reader) -> dict[str, Any]:
-    path = _find(source)
+    path = find_config(source, _PACKAGE)
     if str(path) in seen:
         raise UsageError(f"the configuration {str(source)!r} is its own base: {' -> '.join((*seen, str(path)))}")
-    try:
-        document = read_yaml(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the configuration {str(path)!r} cannot be read as YAML: {error}") from error
-    if document is None:
-        document = {}
-    if not isinstance(document, dict):
-        raise UsageError(f"the configuration {str(path)!r} must be a mapping of keys to values; got {document!r}")
+    document = read_config(path, empty=True)
     base = document.pop(BASE, None)
     if base is None:
         return document
@@ -274,44 +262,9 @@ def _read(source: str | os.PathLike[str], seen: tuple[str, ...], reader: Reader)
     return _laid_over(_read(base, (*seen, str(path)), reader), document)
 
 
-def _find(source: str | os.PathLike[str]) -> Path:
-    names = shipped_configs()
-    text = os.fspath(source)
-    if text in names:
-        return Path(str(importlib.resources.files("icl_vision.training") / "configs" / f"{text}.yaml"))
-    path = Path(source)
-    if os.path.isfile(path):
-        return path
-    near = difflib.get_close_matches(text, names, n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise UsageError(f"{text!r} is neither a shipped configuration{hint} nor a file; shipped are {', '.join(names)}")
-
-
 def _laid_over(base: dict[str, Any], top: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
         merged[key] = _laid_over(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
     return merged
-
-
-def _apply(document: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts):
-        raise UsageError(f"an override must be KEY=VALUE with a dotted key, such as loss.gan=0; got {override!r}")
-    try:
-        value = load_yaml(text)
-    except ValueError as error:
-        raise UsageError(f"the value of {override!r} is not YAML: {error}") from error
-    _put(document, parts, value)
-
-
-def _put(document: dict[str, Any], parts: Sequence[str], value: object) -> None:
-    """Set a nested key, making mappings on the way."""
-    inner = document
-    for depth, part in enumerate(parts[:-1], start=1):
-        inner = inner.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise UsageError(f"{'.'.join(parts[:depth])} is a value, so {'.'.join(parts)!r} cannot be set inside it")
-    inner[parts[-1]] = value

@@ -6,17 +6,14 @@ Knows: the keys, their defaults, the shipped configurations. Refuses to know: wh
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import importlib.resources
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, get_args
 
 from icl_vision.checks import choice, count, number
 from icl_vision.errors import UsageError
-from icl_vision.files.reading import load_yaml, read_yaml
+from icl_vision.files.configs import find_config, named_in, override_config, put, read_config, shipped_in
 from icl_vision.files.trust import Reader
 from icl_vision.files.typed import check_fields, from_plain, to_plain
 from icl_vision.text_to_image.denoiser import BlurConfig, DenoiserConfig
@@ -27,6 +24,7 @@ from icl_vision.training.data.batches import DataConfig
 from icl_vision.training.schedule import ScheduleConfig
 
 COMMAND: Final = "train text-to-image"
+_PACKAGE: Final = "icl_vision.text_to_image"
 PACKAGED: Final = "packaged"
 """The name of the packaged parts, where a configuration may name a denoiser."""
 Weights = Literal["none", "sensitivity"]
@@ -155,8 +153,7 @@ class TextToImageConfig:
 
 def shipped_configs() -> list[str]:
     """Names of the configurations inside the package, sorted."""
-    folder = importlib.resources.files("icl_vision.text_to_image") / "configs"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return shipped_in(_PACKAGE)
 
 
 def load_config(
@@ -174,19 +171,14 @@ def load_config(
     Raises UsageError: no such configuration, no YAML, a key or value that cannot work. UntrustedNameError: a file names
     a place.
     """
-    document = _read(source)
+    document = read_config(find_config(source, _PACKAGE), empty=False)
     own = set()
     wanted: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
     for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(
-                f"an override must be KEY=VALUE with a dotted key, such as stage0.steps=100; got {override!r}"
-            )
-        _put(wanted, key.strip().split("."), _value(override, text))
-        own.add(key.strip())
+        override_config(wanted, override, "stage0.steps=100")
+        own.add(override.partition("=")[0].strip())
     if data is not None:
-        _put(wanted, ["data", "path"], os.fspath(data))
+        put(wanted, ["data", "path"], os.fspath(data))
         own.add("data.path")
     if not trust:
         _check_places(document, own, Reader(os.fspath(source), how="trust=True (--trust)"))
@@ -206,48 +198,8 @@ def _with_defaults(document: dict[str, Any]) -> dict[str, Any]:
 
 def _check_places(document: dict[str, Any], own: set[str], reader: Reader) -> None:
     for key in TextToImageConfig.paths:
-        value: Any = document
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
+        value = named_in(document, key)
         if isinstance(value, str) and key not in own:
             allowed = {"llm": NAMED, "parts": (PACKAGED,), "init": (PACKAGED,)}.get(key, ())
             instead = "--data (data=)" if key == "data.path" else f"--set {key}=VALUE (an override)"
             reader.packaged(key, value, allowed, instead)
-
-
-def _read(source: str | os.PathLike[str]) -> dict[str, Any]:
-    names = shipped_configs()
-    text = os.fspath(source)
-    if text in names:
-        path = Path(str(importlib.resources.files("icl_vision.text_to_image") / "configs" / f"{text}.yaml"))
-    elif os.path.isfile(source):
-        path = Path(source)
-    else:
-        near = difflib.get_close_matches(text, names, n=1)
-        hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise UsageError(
-            f"{text!r} is neither a shipped configuration{hint} nor a file; shipped are {', '.join(names)}"
-        )
-    try:
-        document = read_yaml(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the configuration {str(path)!r} cannot be read as YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise UsageError(f"the configuration {str(path)!r} must be a mapping of keys to values; got {document!r}")
-    return document
-
-
-def _value(override: str, text: str) -> Any:
-    try:
-        return load_yaml(text)
-    except ValueError as error:
-        raise UsageError(f"the value of {override!r} is not YAML: {error}") from error
-
-
-def _put(document: dict[str, Any], parts: list[str], value: object) -> None:
-    inner = document
-    for depth, part in enumerate(parts[:-1], start=1):
-        inner = inner.setdefault(part, {})
-        if not isinstance(inner, dict):
-            raise UsageError(f"{'.'.join(parts[:depth])} is a value, so {'.'.join(parts)!r} cannot be set inside it")
-    inner[parts[-1]] = value
