@@ -11,7 +11,7 @@ from torch import Tensor
 
 from icl_vision.files.typed import to_plain
 from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
-from icl_vision.text_to_image.mapper import Mapper, MapperConfig
+from icl_vision.text_to_image.mapper import Kind, Mapper, MapperConfig
 from icl_vision.text_to_image.parts import Parts, put_adapters, rounded, rounded_denoiser
 from icl_vision.text_to_image.repadapter import AdapterConfig
 from icl_vision.text_to_image.states import FrozenLLM
@@ -71,12 +71,22 @@ class TableEncoder:
         return torch.stack(rows)
 
 
-def tiny_parts(*, denoiser: bool = True, adapters: bool = True, outputs: int = 16, length: int = 4) -> Parts:
-    """Random parts for the tiny LLM."""
+def tiny_parts(
+    *,
+    denoiser: bool = True,
+    adapters: bool = True,
+    outputs: int = 16,
+    length: int = 4,
+    kind: Kind = "choice",
+    seed: int = 0,
+) -> Parts:
+    """Random parts for the tiny LLM. kind: of the mapper."""
     adapter_config = AdapterConfig(blocks=1, hidden=4)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = DenoiserConfig(channels=(16, 16, 16), width=outputs, length=length)
-    mapper = Mapper(MapperConfig(width=8, blocks=1, heads=2), inputs=32, length=length, outputs=outputs).eval()
+    mapper = Mapper(
+        MapperConfig(kind=kind, width=8, blocks=1, heads=2), inputs=32, length=length, outputs=outputs
+    ).eval()
     mapper.null.normal_()
     tensors = None
     if adapters:

@@ -6,16 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_t2i import TableEncoder, tiny_llm
+from tiny_t2i import TableEncoder, tiny_llm, tiny_parts
 
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.text_to_image.evaluation import Settings
-from icl_vision.files.typed import to_plain
 from icl_vision.text_to_image.captions import COGNATES, UNSEEN, VALIDATION, Caption
-from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
-from icl_vision.text_to_image.mapper import Mapper, MapperConfig
 from icl_vision.text_to_image.measured import SETS, captions_of, validation, wanted
-from icl_vision.text_to_image.parts import Parts, put_adapters, save_parts
+from icl_vision.text_to_image.parts import save_parts
 from icl_vision.text_to_image.pipeline import LLMTextToImage
 from icl_vision.text_to_image.repadapter import AdapterConfig
 from icl_vision.text_to_image.rows import (
@@ -43,25 +40,7 @@ KNOWN = [
 
 def parts_in(folder: Path, *, adapters: bool = True, seed: int = 0) -> Path:
     """Random parts for the tiny LLM and the table of states."""
-    torch.manual_seed(seed)
-    config = DenoiserConfig(channels=(16, 16, 16), width=16, length=4)
-    mapper = Mapper(MapperConfig(kind="queries", width=8, blocks=1, heads=2), inputs=32, length=4, outputs=16).eval()
-    mapper.null.normal_()
-    tensors = None
-    if adapters:
-        groups = put_adapters(tiny_llm(), mapper, ADAPTERS)
-        tensors = {name: torch.randn_like(value) * 0.3 for group in groups for name, value in group.tensors().items()}
-        for group in groups:
-            group.remove()
-    card = {
-        "name": "tiny",
-        "licence": "none",
-        "llm": {"spec": "tiny", "width": 32, "prompt": "{}", "blocks": 3},
-        "denoiser": to_plain(config),
-        "adapters": to_plain(ADAPTERS),
-        "drawing": {"sampler": "ddim", "steps": 2, "guidance": 2.0},
-    }
-    return save_parts(folder, Parts(card, mapper, build_denoiser(config).eval(), tensors))
+    return save_parts(folder, tiny_parts(adapters=adapters, kind="queries", seed=seed))
 
 
 @pytest.fixture
