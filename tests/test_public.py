@@ -26,7 +26,7 @@ ORDER: tuple[frozenset[str], ...] = tuple(
         "_version errors cores spelling wording",
         "checks",
         "contracts",
-        "forks images vocabulary codebook portable screening files plugins",
+        "forks images clips vocabulary codebook portable screening files plugins",
         "pyramid image_words",
         "tokenizers llms",
         "prompting",
