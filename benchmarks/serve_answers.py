@@ -1,7 +1,7 @@
 """A chat client through `icl-vision serve`: the same answers as `icl-vision answer`, and a chat LLM beside blind.
 
-    python benchmarks/serve_answers.py embedded --coco COCO_FOLDER -n 150 --journal J.jsonl --out FILE.json
-    python benchmarks/serve_answers.py chat --coco COCO_FOLDER --gguf MODEL.gguf -n 150 --journal J.jsonl --out FILE.json
+    python benchmarks/serve_answers.py embedded --coco FOLDER -n 150 --journal J.jsonl --out FILE.json
+    python benchmarks/serve_answers.py chat --coco FOLDER --gguf MODEL.gguf -n 123 --out FILE.json
 
 ``embedded``: questions are asked with `icl-vision answer`, and with the openai SDK through `icl-vision serve` in front
 of the same local LLM, with the same examples: tuning questions, about other pictures. Told is how many answers are
