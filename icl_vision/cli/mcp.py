@@ -150,6 +150,7 @@ def command(
     from icl_vision.serving.mcp.kit import Kit
     from icl_vision.serving.pictures import Limits
 
+    body = max(32 * 2**20, 2 * most_bytes)
     kit = Kit(
         tokenizer=tokenizer,
         k=k,
@@ -161,7 +162,7 @@ def command(
         examples=examples,
         generator=generator,
         draw=draw,
-        limits=Limits(body=max(32 * 2**20, 2 * most_bytes), bytes=most_bytes, pixels=most_pixels),
+        limits=Limits(body=body, bodies=8 * body, bytes=most_bytes, pixels=most_pixels),
         most_files=most_files,
         at_once=at_once,
         seconds=seconds,
@@ -175,7 +176,7 @@ def command(
         server, remarks = kit.assembled()
         for remark in remarks:
             say(remark, quiet=quiet)
-        run_stdio(server, wire)
+        run_stdio(server, wire, kit.limits.body)
 
 
 def _named(classifiers: tuple[str, ...]) -> dict[str, Path]:

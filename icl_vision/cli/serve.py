@@ -114,6 +114,13 @@ PORT = 8711
     show_default=True,
     help="Bytes of a request: a conversation is sent whole each time, with all its pictures.",
 )
+@click.option(
+    "--most-bodies",
+    type=click.IntRange(min=1),
+    default=256 * 2**20,
+    show_default=True,
+    help="Bytes of all requests that are at work; further ones are refused with 429. Memory for pictures comes on top.",
+)
 @most_bytes_option
 @most_pixels_option
 @click.option(
@@ -173,6 +180,7 @@ def command(
     hosts: tuple[str, ...],
     origins: tuple[str, ...],
     most_body: int,
+    most_bodies: int,
     most_bytes: int,
     most_pixels: int,
     most_pictures: int,
@@ -220,6 +228,7 @@ def command(
         upstream_key=None if upstream_key is None else Secret(upstream_key),
         limits=Limits(
             body=most_body,
+            bodies=most_bodies,
             bytes=most_bytes,
             pixels=most_pixels,
             pictures=most_pictures,

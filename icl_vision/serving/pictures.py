@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from icl_vision import checks
-from icl_vision.errors import RequestRefusedError
+from icl_vision.errors import RequestRefusedError, UsageError
 from icl_vision.images.opening import format_of
 from icl_vision.serving.roots import Roots
 
@@ -35,7 +35,7 @@ class Limits:
     """What one client may cost.
 
     Args:
-        body: bytes of a request.
+        body: bytes of a request. bodies: of all requests that are at work.
         bytes: of one picture, before base64.
         pixels: of one picture.
         pictures: in one request, those of earlier messages among them.
@@ -44,10 +44,11 @@ class Limits:
         waiting: pictures that may wait for that; further ones are refused.
 
     Raises:
-        UsageError: one below 1.
+        UsageError: one below 1; room for less than one body.
     """
 
     body: int = 32 * MIB
+    bodies: int = 256 * MIB
     bytes: int = 10 * MIB
     pixels: int = 25_000_000
     pictures: int = 16
@@ -56,8 +57,13 @@ class Limits:
     waiting: int = 64
 
     def __post_init__(self) -> None:
-        for name in ("body", "bytes", "pixels", "pictures", "encodings", "waiting"):
+        for name in ("body", "bodies", "bytes", "pixels", "pictures", "encodings", "waiting"):
             checks.count(name, getattr(self, name))
+        if self.bodies < self.body:
+            raise UsageError(
+                f"all requests together may have {self.bodies:,} bytes, and one of them {self.body:,}: the first must "
+                "be at least the second"
+            )
         checks.number("seconds", self.seconds, least=0.001)
 
 

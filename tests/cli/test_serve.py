@@ -34,6 +34,7 @@ URL = "http://127.0.0.1:1/v1"
         (["--allow-host", "a b"], "an allowed host is a name"),
         (["--cors", "*"], "as browsers send it"),
         (["--most-pictures", "0"], "0 is not in the range"),
+        (["--most-body", "1000", "--most-bodies", "999"], "the first must be at least the second"),
         (["--tokenizer", "nothing"], "no tokenizer 'nothing'"),
     ],
 )

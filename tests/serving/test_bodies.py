@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from icl_vision.errors import RequestRefusedError
-from icl_vision.serving.bodies import GONE, read_body
+from icl_vision.errors import RequestRefusedError, UsageError
+from icl_vision.serving.bodies import GONE, Room, Share
+from icl_vision.serving.bodies import read_body as read_into
 from icl_vision.serving.pictures import Limits
 
 
@@ -26,6 +27,11 @@ def sending(*pieces: bytes, end: str = "whole") -> Any:
         return {"type": "http.disconnect"}
 
     return receive
+
+
+async def read_body(headers: Any, receive: Any, limits: Limits) -> bytes:
+    """With room for it."""
+    return await read_into(headers, receive, limits, Share(Room(limits.bodies)))
 
 
 async def test_pieces_are_put_together() -> None:
@@ -56,3 +62,24 @@ async def test_slow_and_gone() -> None:
     with pytest.raises(RequestRefusedError) as gone:
         await read_body([], sending(b"a", end="gone"), Limits())
     assert (slow.value.status, gone.value.status) == (408, GONE)
+
+
+async def test_all_together() -> None:
+    """What has come counts, and only while it is at work."""
+    room, limits = Room(10), Limits(body=8)
+    with room.share() as first:
+        assert await read_into([(b"content-length", b"8")], sending(b"abc", b"def"), limits, first) == b"abcdef"
+        with pytest.raises(RequestRefusedError, match="of 10 for all together") as caught, room.share() as second:
+            await read_into([], sending(b"abcd", b"e", end="silence"), limits, second)
+        assert caught.value.status == 429 and room.taken == 6
+        with room.share() as third:
+            assert await read_into([], sending(b"abcd"), limits, third) == b"abcd"
+        with pytest.raises(RequestRefusedError) as gone, room.share() as fourth:
+            await read_into([], sending(b"abcd", end="gone"), limits, fourth)
+        assert gone.value.status == GONE and room.taken == 6
+    assert room.taken == 0
+
+
+def test_room_for_less_than_one() -> None:
+    with pytest.raises(UsageError, match="the first must be at least the second"):
+        Limits(body=11, bodies=10)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mcp.server.transport_security import TransportSecuritySettings
 
 from icl_vision.errors import RequestRefusedError
-from icl_vision.serving.bodies import GONE, read_body
+from icl_vision.serving.bodies import GONE, Room, read_body
 from icl_vision.serving.hosts import Access, Application, Guarded, Message, Receive, Scope, Send, refuse
 from icl_vision.serving.listening import run
 
@@ -33,7 +33,7 @@ IDLE_SECONDS = 1800.0
 
 
 def http_app(server: Server[Any], access: Access, limits: Limits) -> Guarded:
-    """An ASGI application at ``PATH`` that lets in what ``access`` does. limits: of a request's body."""
+    """An ASGI application at ``PATH`` that lets in what ``access`` does. limits: of requests' bodies."""
     app = server.streamable_http_app(
         streamable_http_path=PATH,
         max_request_body_size=limits.body,
@@ -51,18 +51,23 @@ class _Whole:
     def __init__(self, app: Application, limits: Limits) -> None:
         self._app = app
         self._limits = limits
+        self._room = Room(limits.bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            body = await read_body(scope["headers"], receive, self._limits)
-        except RequestRefusedError as error:
-            if error.status != GONE:
-                await refuse(send, error)
-            return
+        with self._room.share() as share:
+            try:
+                body = await read_body(scope["headers"], receive, self._limits, share)
+            except RequestRefusedError as error:
+                if error.status != GONE:
+                    await refuse(send, error)
+                return
+            await self._whole(scope, body, receive, send)
+
+    async def _whole(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
         waiting: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def received() -> Message:

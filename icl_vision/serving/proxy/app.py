@@ -12,12 +12,13 @@ import logging
 import re
 import time
 import traceback
+from collections import Counter
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 from icl_vision.errors import RequestRefusedError
-from icl_vision.serving.bodies import GONE, read_body
+from icl_vision.serving.bodies import GONE, Room, Share, read_body
 from icl_vision.serving.hosts import Application, Guarded, Headers, Message, Receive, Scope, Send, refuse
 from icl_vision.serving.pictures import Pictures
 from icl_vision.serving.proxy import conversation, spans
@@ -39,6 +40,9 @@ _MODELS = re.compile(rb"/v1/models(/[A-Za-z0-9._:@+~-]+)*/?")
 _LARGE = 2**18  # characters of a body that is parsed in a thread
 MOST_VALUES = 1_000_000
 """Values in a body: thirty million brackets are a gigabyte once they are parsed."""
+
+MOST_DEEP = 64
+"""Lists and objects that a picture may lie in."""
 
 PATHS = "/v1/chat/completions, /v1/responses, /v1/messages, /v1/completions, /v1/embeddings and /v1/models"
 
@@ -95,6 +99,7 @@ class Proxy:
         self.answers = answers
         self.pictures = pictures
         self.words = words
+        self.room = Room(pictures.limits.bodies)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI."""
@@ -110,7 +115,8 @@ class Proxy:
             await send(message)
 
         try:
-            await self._handle(scope, receive, sent)
+            with self.room.share() as share:
+                await self._handle(scope, receive, sent, share)
         except RequestRefusedError as error:
             await _fail(sent, status, error)
         except Exception as error:
@@ -122,7 +128,7 @@ class Proxy:
         finally:
             logger.debug("%s %s %d in %.3f s", scope["method"], _shown(scope), status, time.monotonic() - began)
 
-    async def _handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _handle(self, scope: Scope, receive: Receive, send: Send, share: Share) -> None:
         raw: bytes = scope.get("raw_path") or scope["path"].encode("utf-8")
         path, method = raw.decode("latin-1"), scope["method"]
         dialect = DIALECTS.get(path)
@@ -131,7 +137,7 @@ class Proxy:
             raise RequestRefusedError(f"there is nothing at this path; served are {PATHS}", 404)
         if method != ("GET" if models else "POST"):
             raise RequestRefusedError(f"this path takes {'GET' if models else 'POST'} only", 405)
-        body = b"" if models else await self._body(scope["headers"], receive)
+        body = b"" if models else await self._body(scope["headers"], receive, share)
         target = raw + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         told: Headers = []
         if dialect is not None:
@@ -146,11 +152,11 @@ class Proxy:
                 told = [(b"x-icl-vision", _told(asked, self.words).encode("ascii", "replace"))]
         await self.behind.forward(method, target, scope["headers"], body, receive, send, told)
 
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+    async def _body(self, headers: Headers, receive: Receive, share: Share) -> bytes:
         packed = [value.lower() for name, value in headers if name.lower() == b"content-encoding"]
         if any(coding != b"identity" for coding in packed):
             raise RequestRefusedError("the body must not be compressed: pictures in it could not be found", 415)
-        return await read_body(headers, receive, self.pictures.limits)
+        return await read_body(headers, receive, self.pictures.limits, share)
 
     async def _read(self, dialect: Dialect, body: bytes, target: bytes) -> Asked | None:
         """The request, where it holds pictures; None where there are none and it goes on as it is."""
@@ -160,11 +166,16 @@ class Proxy:
                 raise RequestRefusedError(f"the body holds more than {MOST_VALUES:,} values", 413)
             try:
                 text = body.decode("utf-8")
-                document = json.loads(text)
-            except (ValueError, RecursionError):
+                document = json.loads(text, object_pairs_hook=_object)
+                turns = dialect.turns(document) if isinstance(document, dict) else []
+            except (ValueError, RecursionError) as error:
+                if isinstance(error, RequestRefusedError):
+                    raise
                 raise RequestRefusedError("the body is no JSON in UTF-8", 400) from None
-            turns = dialect.turns(document) if isinstance(document, dict) else []
-            return Asked(dialect, document, turns, text, target) if any(turn.pictures for turn in turns) else None
+            places = [picture.path for turn in turns for picture in turn.pictures]
+            if any(len(place) > MOST_DEEP for place in places):
+                raise RequestRefusedError(f"the body holds a picture more than {MOST_DEEP} lists and objects deep", 400)
+            return Asked(dialect, document, turns, text, target) if places else None
 
         asked: Asked | None = await _worked(len(body), read)
         return asked
@@ -185,6 +196,15 @@ def proxy(
 ) -> Application:
     """The proxy with its guard in front."""
     return Guarded(Proxy(behind, pictures, words, answers), access)
+
+
+def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose keys are said once each: of two, the LLM's server may take the one that was not looked at."""
+    document = dict(members)
+    if len(document) < len(members):
+        (twice, _), *_ = Counter(key for key, _ in members).most_common(1)
+        raise RequestRefusedError(f"the body says the key {twice[:80]!r} twice in one object", 400)
+    return document
 
 
 async def _worked(size: int, call: Any, *args: Any) -> Any:

@@ -99,6 +99,58 @@ def test_lines_that_are_no_messages(world: Any, tiny_folder: Path) -> None:
     assert not answers[2]["result"].get("isError") and answers[3]["error"]["code"] == -32602
 
 
+CALL = b'"method": "tools/call", "params": {"name": "describe_image", "arguments": {"image": "%b"}}'
+
+
+@pytest.mark.parametrize(
+    ("line", "number"),
+    [
+        (b'{"jsonrpc": "2.0", "id": 7, ' + CALL + b"}", b"7"),
+        (b"{" + CALL + b', "jsonrpc":"2.0","id":"a-8"}\r', b'"a-8"'),
+        (b'{"id":9,"jsonrpc":"2.0",' + CALL + b"}", b"9"),
+        (b"{" + CALL.replace(b"%b", b'%b","id":5,"x":"') + b"}", None),  # a number inside, none of its own
+        (b"%b", None),
+    ],
+)
+@pytest.mark.parametrize("at_once", [7, 10**6])
+def test_a_line_that_is_too_long(line: bytes, number: bytes | None, at_once: int) -> None:
+    from icl_vision.serving.mcp.stdio import Line
+
+    kept = Line(10_000)
+    whole = line % (b"A" * 30_000)
+    for place in range(0, len(whole), at_once):
+        kept.add(whole[place : place + at_once])
+        assert sum(map(len, kept._pieces)) <= 10_000
+    passed, told = kept.taken()
+    assert passed == b""
+    if number is None:
+        assert told == b""
+    else:
+        assert json.loads(told)["id"] == json.loads(number)
+        assert json.loads(told)["error"]["message"].endswith("was not read; 10000 are allowed")
+    kept.add(b"the next ")
+    kept.add(b"one")
+    assert kept.taken() == (b"the next one", b"") and kept.taken() == (b"", b"")
+
+
+async def test_a_client_is_told_of_its_long_message(world: Any, tiny_folder: Path, era: str) -> None:
+    import anyio
+    from mcp import MCPError, stdio_client
+
+    program = (
+        "import sys, icl_vision.serving.mcp.stdio as stdio\nrun = stdio.run_stdio\n"
+        "stdio.run_stdio = lambda server, wire, most: run(server, wire, 100_000)\n"
+        "from icl_vision.cli import main\nmain(sys.argv[1:], prog_name='icl-vision')"
+    )
+    parameters = StdioServerParameters(
+        command=sys.executable, args=["-c", program, *arguments(world, tiny_folder)[2:]], env=dict(os.environ)
+    )
+    async with Client(stdio_client(parameters), mode=era) as client:
+        with anyio.fail_after(60), pytest.raises(MCPError, match="was not read; 100000 are allowed"):
+            await client.call_tool("describe_image", {"image": "A" * 200_000})
+        assert (await client.call_tool("describe_image", {"path": "red.png"})).structured_content["words"]
+
+
 def test_input_that_ends_at_once(world: Any, tiny_folder: Path) -> None:
     answers, errors = lines(world, tiny_folder, b"")
     assert answers == [] and "Traceback" not in errors

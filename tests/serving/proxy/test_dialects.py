@@ -11,6 +11,7 @@ import pytest
 from proxied import ORDERS, Proxied, data_url, picture
 
 from icl_vision.serving.pictures import Limits
+from icl_vision.serving.proxy.dialects import DIALECTS
 
 Serve = Callable[..., Proxied]
 COLOUR, SAYS = "What colour is it?", "What does it say?"
@@ -142,6 +143,18 @@ def document_block(**source: Any) -> dict[str, Any]:
     return {"type": "document", "source": source}
 
 
+def deep(kind: str, levels: int) -> dict[str, Any]:
+    block: dict[str, Any] = {"type": "image", "source": {"type": "base64", "data": "iVBORw=="}}
+    for _ in range(levels):
+        block = {"type": kind, "content": [block]}
+    return block
+
+
+FETCHED = {"type": "web_fetch_result", "content": document_block(type="base64", media_type="application/pdf")}
+VIEWED = {"type": "text_editor_code_execution_view_result", "content": "iVBORw==", "file_type": "image"}
+TOLD = {"type": "new_tool_output", "output": {"parts": [{"type": "input_image", "image_url": "data:,"}]}}
+
+
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (CHAT, {"messages": of_user(FILE)}, FIRST_MESSAGE),
     (CHAT, {"messages": of_user({"type": "file", "file": {"file_data": PDF}})}, FIRST_MESSAGE),
@@ -167,6 +180,53 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
         {"messages": of_user({"type": "tool_result", "content": [{"type": "image"}]})},
         f"{FIRST_MESSAGE}.content[0]",
     ),
+    # Documents and pictures in results of tools, of newer kinds too, and of other APIs.
+    (
+        MESSAGES,
+        {"messages": of_user({"type": "tool_result", "content": [document_block(type="base64")]})},
+        f"{FIRST_MESSAGE}.content[0]",
+    ),
+    (
+        MESSAGES,
+        {"messages": of_user({"type": "mcp_tool_result", "content": [document_block(type="file", file_id="f")]})},
+        f"{FIRST_MESSAGE}.content[0]",
+    ),
+    (
+        MESSAGES,
+        {"messages": of_user({"type": "web_fetch_tool_result", "content": FETCHED}, role="assistant")},
+        f"{FIRST_MESSAGE}.content.content",
+    ),
+    (
+        MESSAGES,
+        {"messages": of_user({"type": "text_editor_code_execution_tool_result", "content": VIEWED}, role="assistant")},
+        f"{FIRST_MESSAGE}.content",
+    ),
+    (MESSAGES, {"messages": of_user({"type": "pdf_page"})}, FIRST_MESSAGE),
+    (
+        MESSAGES,
+        {"messages": of_user({"type": "new", "of": {"these": [{"type": "image", "source": {}}]}})},
+        f"{FIRST_MESSAGE}.of.these[0]",
+    ),
+    (
+        MESSAGES,
+        {"messages": [], "system": [{"type": "tool_result", "content": [deep("x", 0)]}]},
+        "system[0].content[0]",
+    ),
+    (CHAT, {"messages": of_user({"type": "input_image", "image_url": "data:,"})}, FIRST_MESSAGE),
+    (CHAT, {"messages": of_user({"type": "image", "data": "x", "mimeType": "image/png"}, role="tool")}, FIRST_MESSAGE),
+    (CHAT, {"messages": of_user({"type": "document", "source": {}}, role="tool")}, FIRST_MESSAGE),
+    (CHAT, {"messages": [{"role": "assistant", "content": "here", "images": [SHOWN]}]}, "messages[0].images[0]"),
+    (
+        RESPONSES,
+        {"input": [{"type": "function_call_output", "output": [{"type": "input_file", "file_data": PDF}]}]},
+        "input[0].output[0]",
+    ),
+    (
+        RESPONSES,
+        {"input": [{"type": "custom_tool_call_output", "output": [{"type": "image", "data": "x"}]}]},
+        "input[0].output[0]",
+    ),
+    (RESPONSES, {"input": [TOLD]}, "input[0].output.parts[0]"),
 ]
 
 
@@ -179,6 +239,47 @@ async def test_parts_that_cannot_become_words_are_named(serve: Serve, path: str,
     assert proxied.talker.seen == []
 
 
+async def test_results_of_the_servers_own_tools(serve: Serve, lines: Any):
+    """Texts go on, pictures become words, and what a tool was called with is nobody's picture."""
+    proxied = serve()
+    source = {"type": "base64", "media_type": "image/png", "data": encoded(1)}
+    article = document_block(type="text", media_type="text/plain", data="x")
+    content = [
+        {"type": "server_tool_use", "id": "s", "name": "web_fetch", "input": {"type": "image", "x": [{"type": "pdf"}]}},
+        {"type": "web_fetch_tool_result", "tool_use_id": "s",
+         "content": {"type": "web_fetch_result", "url": "u", "content": article}},
+        {"type": "mcp_tool_result", "tool_use_id": "m", "content": [{"type": "image", "source": source}]},
+        {"type": "web_search_tool_result", "content": {"type": "web_search_tool_result_error", "error_code": "x"}},
+    ]  # fmt: skip
+    document = {
+        "model": "m",
+        "max_tokens": 9,
+        "messages": [{"role": "user", "content": COLOUR}, {"role": "assistant", "content": content}],
+    }
+    assert (await proxied.post("/v1/messages", document)).status_code == 200
+    expected = json.loads(json.dumps(document))
+    text = {"type": "text", "text": words(1, await lines(picture(1), COLOUR))}
+    expected["messages"][1]["content"][2]["content"] = [text]
+    assert proxied.talker.seen[0].document == expected
+    drawn = {"type": "code_interpreter_call", "outputs": [{"type": "logs", "logs": "x"}, {"type": "image", "url": ""}]}
+    drawn["outputs"][1]["url"] = data_url(picture(1))  # type: ignore[index]  # a list of objects
+    called = {"type": "computer_call", "action": {"type": "screenshot"}}
+    asking = {"role": "user", "content": COLOUR}
+    assert (await proxied.post("/v1/responses", {"model": "m", "input": [asking, drawn, called]})).status_code == 200
+    sent = proxied.talker.seen[1].document["input"]
+    assert sent[1]["outputs"] == [{"type": "logs", "logs": "x"}, {"type": "logs", "logs": text["text"]}]
+    assert sent[2] == called
+
+
+@pytest.mark.parametrize("levels", [31, 200, 400])
+async def test_pictures_that_lie_deep(serve: Serve, levels: int):
+    proxied = serve()
+    response = await proxied.post(MESSAGES, {"messages": of_user(deep("tool_result", levels))})
+    assert response.status_code == 400
+    if levels < 400:  # (how deep JSON may be that Python reads is another matter)
+        assert "deep" in response.text
+
+
 async def test_too_many_pictures(serve: Serve):
     proxied = serve(limits=Limits(pictures=3))
     shown = {"type": "image_url", "image_url": {"url": data_url(picture())}}
@@ -187,9 +288,22 @@ async def test_too_many_pictures(serve: Serve):
     assert response.status_code == 413 and "100 pictures" in response.text
 
 
-async def test_keys_said_twice_on_the_way_to_a_picture(serve: Serve):
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"messages": [], "messages": [MESSAGE]}',
+        '{"messages": [MESSAGE], "messages": []}',  # the last one counts for Python, the first for some servers
+        '{"messages": [MESSAGE], "m\\u0065ssages": []}',
+        '{"messages": [{"role": "user", "content": [PART], "content": "hello"}]}',
+        '{"messages": [{"role": "user", "content": [{"type": "image_url", "type": "text", "text": "hello"}]}]}',
+        '{"messages": [], "x": {"y": [{"z": 1, "z": 1}]}}',
+    ],
+)
+async def test_keys_said_twice(serve: Serve, body: str):
     proxied = serve()
     part = json.dumps({"type": "image_url", "image_url": {"url": data_url(picture())}})
-    body = f'{{"messages": [], "messages": [{{"role": "user", "content": [{part}]}}]}}'
-    response = await proxied.post("/v1/chat/completions", body.encode())
-    assert response.status_code == 400 and "twice" in response.text
+    message = f'{{"role": "user", "content": [{part}]}}'
+    for path in DIALECTS:
+        response = await proxied.post(path, body.replace("MESSAGE", message).replace("PART", part).encode())
+        assert response.status_code == 400 and "twice in one object" in response.text
+    assert proxied.talker.seen == []

@@ -193,3 +193,25 @@ async def test_clients_that_hang_up_while_pictures_become_words(serve: Serve):
             await writer.wait_closed()
     response = await proxied.post("/v1/chat/completions", body)
     assert response.status_code == 200 and response.headers["x-icl-vision"].startswith("10 images")
+
+
+async def test_room_for_all_bodies_together(serve: Serve):
+    """While one request is at work there is none for a second; when it ends there is."""
+    body = of(data_url(picture(6, (64, 64))))
+    proxied = serve(limits=Limits(body=len(body), bodies=len(body) * 3 // 2))
+    asked, go_on, loop = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop()
+
+    async def slow(request: Any, send: Any) -> None:  # in the thread of the LLM's server
+        loop.call_soon_threadsafe(asked.set)
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(go_on.wait(), loop))
+        await answer_json(send, {})
+
+    proxied.talker.answer = slow
+    first = asyncio.ensure_future(proxied.post("/v1/chat/completions", body))
+    await asked.wait()
+    for path in ("/v1/chat/completions", "/v1/embeddings"):
+        response = await proxied.post(path, body)
+        assert response.status_code == 429 and response.headers["retry-after"] == "2"
+    go_on.set()
+    assert (await first).status_code == 200
+    assert (await proxied.post("/v1/chat/completions", body)).status_code == 200

@@ -24,7 +24,7 @@ from icl_vision.serving.proxy.upstream import checked_url
 
 Serve = Callable[..., Proxied]
 TOKEN = "a-token-of-some-length-1"
-ODD = b' {"model" : "m","messages":[ {"role":"user","content":"caf\\u00e9 \xc3\xa9"} ],"seed":0.70, "x":1e2,"x":3} '
+ODD = b' {"model" : "m","messages":[ {"role":"user","content":"caf\\u00e9 \xc3\xa9"} ],"seed":0.70, "x":1e2,"y":3} '
 
 
 def chat(*parts: Any, **more: Any) -> dict[str, Any]:
@@ -354,7 +354,11 @@ async def test_bodies_that_would_fill_the_memory(serve: Serve):
 
 async def test_odd_documents_go_on_for_the_llm_to_refuse(serve: Serve):
     proxied = serve()
-    bodies = [b"3", b"[]", b'{"messages": 3}', b'{"messages": [3, {"content": [3, {"type": []}]}], "input": [{}]}']
+    bodies = [
+        b"3", b"[]", b'{"messages": 3}', b'{"messages": [3, {"content": [3, {"type": []}]}], "input": [{}]}',
+        b'{"messages": [{"role": [], "content": {"type": {}}}], "input": [{"role": {}, "type": []}, {"type": null}]}',
+        b'{"messages": [{"role": "user", "content": [{"type": "tool_result", "content": {"type": 3}}]}], "system": {}}',
+    ]  # fmt: skip
     for path in ("/v1/chat/completions", "/v1/responses", "/v1/messages"):
         for body in bodies:
             proxied.talker.answer = lambda request, send: answer_json(send, {})

@@ -12,11 +12,13 @@ from typing import Any
 
 from icl_vision.serving.proxy.dialects.reading import (
     NO_FILES,
+    SEND_IT,
     Picture,
     Role,
     Turn,
     extend,
     is_data_picture,
+    is_visual,
     objects,
     refuse_in_system,
     refused,
@@ -25,7 +27,7 @@ from icl_vision.serving.proxy.dialects.reading import (
 )
 from icl_vision.serving.proxy.spans import Path
 
-_ROLES: Mapping[object, Role] = {"user": "user", "assistant": "assistant", "tool": "tool", "function": "tool"}
+_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant", "tool": "tool", "function": "tool"}
 
 
 def turns(document: Mapping[str, Any]) -> list[Turn]:
@@ -34,8 +36,10 @@ def turns(document: Mapping[str, Any]) -> list[Turn]:
 
 
 def _turn(message: Mapping[str, Any], path: Path) -> Turn:
-    role = _ROLES.get(message.get("role"))
+    role = _ROLES.get(str(message.get("role")))
     content, place = message.get("content"), (*path, "content")
+    for _, at in objects(message.get("images"), (*path, "images")):  # as some servers send pictures that a model made
+        raise refused(at, "a picture beside the message's content", "put it there, as an image_url part")
     if isinstance(content, str):
         return Turn(role or "tool", content if role == "user" else "", (), suffix(place))
     pictures, texts = [], []
@@ -60,6 +64,8 @@ def _picture(part: Mapping[str, Any], path: Path) -> Picture | None:
         if is_data_picture(data):
             return Picture(path, data, _text)
         raise refused(path, "a file", NO_FILES)
+    if is_visual(kind):  # of another API, or newer than this
+        raise refused(path, f"a part of the type {str(kind)[:40]!r}", SEND_IT)
     return None
 
 

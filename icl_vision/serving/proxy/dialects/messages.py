@@ -15,6 +15,8 @@ from icl_vision.serving.proxy.dialects.reading import (
     Picture,
     Turn,
     extend,
+    hidden,
+    is_visual,
     objects,
     refuse_in_system,
     refused,
@@ -23,12 +25,14 @@ from icl_vision.serving.proxy.dialects.reading import (
 )
 from icl_vision.serving.proxy.spans import Path
 
+_OF_THE_MODEL = frozenset(["text", "tool_use", "server_tool_use", "mcp_tool_use", "thinking", "redacted_thinking"])
+"""Blocks that hold a text, or data of any form that a tool is called with."""
+
 
 def turns(document: Mapping[str, Any]) -> list[Turn]:
     """See ``reading.Dialect``."""
-    for block, path in objects(document.get("system"), ("system",)):
-        if block.get("type") == "image":
-            raise refuse_in_system(path)
+    for picture in _pictures(document.get("system"), ("system",)):
+        raise refuse_in_system(picture.path)
     return [_turn(message, path) for message, path in objects(document.get("messages"), ("messages",))]
 
 
@@ -37,7 +41,7 @@ def _turn(message: Mapping[str, Any], path: Path) -> Turn:
     content, place = message.get("content"), (*path, "content")
     if isinstance(content, str):
         return Turn("user" if role == "user" else "assistant", content if role == "user" else "", (), suffix(place))
-    pictures = tuple(_pictures(content, place))
+    pictures = tuple(_of_block(content, place) if isinstance(content, dict) else _pictures(content, place))
     if role == "system" and pictures:
         raise refuse_in_system(pictures[0].path)
     if role != "user":
@@ -49,16 +53,32 @@ def _turn(message: Mapping[str, Any], path: Path) -> Turn:
 
 def _pictures(content: object, path: Path) -> Iterator[Picture]:
     for block, at in objects(content, path):
-        kind, source = block.get("type"), block.get("source")
-        if kind == "image":
-            yield _picture(block, source if isinstance(source, dict) else {}, at)
-        elif kind == "document" and isinstance(source, dict):
-            if source.get("type") == "content":
-                yield from _pictures(source.get("content"), (*at, "source", "content"))
-            elif source.get("type") != "text":
-                raise refused(at, "a document that is no plain text", NO_FILES)
-        elif kind == "tool_result":
-            yield from _pictures(block.get("content"), (*at, "content"))
+        yield from _of_block(block, at)
+
+
+def _of_block(block: Mapping[str, Any], path: Path) -> Iterator[Picture]:
+    kind, source = block.get("type"), block.get("source")
+    if kind == "image":
+        yield _picture(block, source if isinstance(source, dict) else {}, path)
+    elif kind == "document":
+        of = source.get("type") if isinstance(source, dict) else None
+        if of == "content" and isinstance(source, dict):
+            yield from _pictures(source.get("content"), (*path, "source", "content"))
+        elif of != "text":
+            raise refused(path, "a document that is no plain text", NO_FILES)
+    elif isinstance(kind, str) and kind.endswith("_result"):
+        # Of a tool of the client's, or of one of the server's: web_fetch_tool_result, in it a web_fetch_result ...
+        if block.get("file_type") in ("image", "pdf"):
+            raise refused(path, f"a file of the type {block['file_type']!r}", NO_FILES)
+        inner, at = block.get("content"), (*path, "content")
+        if isinstance(inner, dict):
+            yield from _of_block(inner, at)
+        else:
+            yield from _pictures(inner, at)
+    elif not isinstance(kind, str) or kind not in _OF_THE_MODEL:
+        if is_visual(kind):
+            raise refused(path, f"a part of the type {str(kind)[:40]!r}", SEND_IT)
+        hidden(block, path)
 
 
 def _picture(block: Mapping[str, Any], source: Mapping[str, Any], path: Path) -> Picture:

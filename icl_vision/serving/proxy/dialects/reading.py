@@ -5,6 +5,7 @@ Knows: lists of parts with a type. Refuses to know: any one API.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
@@ -80,6 +81,31 @@ def objects(value: object, path: Path) -> Iterator[tuple[Mapping[str, Any], Path
         for place, entry in enumerate(value):
             if isinstance(entry, dict):
                 yield entry, (*path, place)
+
+
+def hidden(value: object, path: Path) -> None:
+    """Look through a value of a kind that is not known here, at any depth.
+
+    Raises:
+        RequestRefusedError: there is a part in it that says of itself that it is a picture or a document.
+    """
+    left: list[tuple[object, Path]] = [(value, path)]  # (a list, since a body may be deeper than calls can be)
+    while left:
+        inner, at = left.pop()
+        if isinstance(inner, dict):
+            if inner is not value and is_visual(inner.get("type")):
+                raise refused(at, f"a part of the type {inner['type'][:40]!r}", SEND_IT)
+            left += [(entry, (*at, name)) for name, entry in inner.items() if isinstance(entry, (dict, list))]
+        elif isinstance(inner, list):
+            left += [(entry, (*at, place)) for place, entry in enumerate(inner) if isinstance(entry, (dict, list))]
+
+
+def is_visual(kind: object) -> bool:
+    """Whether a part's type is one of pictures, or of documents that may hold some."""
+    return isinstance(kind, str) and _VISUAL.search(kind) is not None
+
+
+_VISUAL = re.compile(r"image|picture|photo|screenshot|document|pdf|(?:^|_)file$", re.IGNORECASE)
 
 
 def text_of(part: Mapping[str, Any], *kinds: str) -> str:

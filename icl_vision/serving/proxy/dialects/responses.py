@@ -17,7 +17,9 @@ from icl_vision.serving.proxy.dialects.reading import (
     Role,
     Turn,
     extend,
+    hidden,
     is_data_picture,
+    is_visual,
     objects,
     refuse_in_system,
     refused,
@@ -26,8 +28,10 @@ from icl_vision.serving.proxy.dialects.reading import (
 )
 from icl_vision.serving.proxy.spans import Path
 
-_ROLES: Mapping[object, Role] = {"user": "user", "assistant": "assistant"}
+_ROLES: Mapping[str, Role] = {"user": "user", "assistant": "assistant"}
 _OUTPUTS = ("function_call_output", "custom_tool_call_output")
+_OF_THE_MODEL = frozenset(["action", "actions", "arguments", "input", "operation", "tools"])
+"""What calls are made with: data of any form."""
 
 
 def turns(document: Mapping[str, Any]) -> list[Turn]:
@@ -54,12 +58,17 @@ def _turn(item: Mapping[str, Any], path: Path) -> Turn:
         raise refused((*path, "output"), "a picture of a screen", "these words do not read screens")
     if kind == "image_generation_call" and isinstance(item.get("result"), str):
         return Turn("assistant", "", (Picture(path, item["result"], _said, plain=True),))
+    if kind == "code_interpreter_call":
+        outputs, place = item.get("outputs"), (*path, "outputs")
+        shown = [(output, at) for output, at in objects(outputs, place) if output.get("type") == "image"]
+        return Turn("assistant", "", tuple(Picture(at, output.get("url"), _logged) for output, at in shown))
+    hidden({name: value for name, value in item.items() if name not in _OF_THE_MODEL}, path)
     # What the model did itself stands between what a user says; a reference (item_reference) is to that as a rule.
     return Turn("assistant")
 
 
 def _message(item: Mapping[str, Any], path: Path) -> Turn:
-    role = _ROLES.get(item.get("role"))
+    role = _ROLES.get(str(item.get("role")))
     content, place = item.get("content"), (*path, "content")
     if isinstance(content, str):
         return Turn(role or "tool", content if role == "user" else "", (), suffix(place))
@@ -89,6 +98,8 @@ def _picture(part: Mapping[str, Any], path: Path, wrap: Any) -> Picture | None:
         if is_data_picture(part.get("file_data")):
             return Picture(path, part["file_data"], wrap)
         raise refused(path, "a file", NO_FILES)
+    if is_visual(kind):  # of another API, or newer than this
+        raise refused(path, f"a part of the type {str(kind)[:40]!r}", SEND_IT)
     return None
 
 
@@ -98,6 +109,10 @@ def _text(text: str) -> dict[str, Any]:
 
 def _output(text: str) -> dict[str, Any]:
     return {"type": "output_text", "text": text, "annotations": []}
+
+
+def _logged(text: str) -> dict[str, Any]:
+    return {"type": "logs", "logs": text}
 
 
 def _said(text: str) -> dict[str, Any]:
