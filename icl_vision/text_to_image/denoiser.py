@@ -1,6 +1,6 @@
-"""The demonstration's diffusion model: digits of 32 x 32 pixels in the layout of Stable Diffusion's latents.
+"""The demonstration's diffusion model: pictures of 32 x 32 pixels in the layout of Stable Diffusion's latents.
 
-A picture's 2 x 2 neighbours become four channels of 16 x 16 (no autoencoder is needed), a conditional U-Net of
+A digit's 2 x 2 neighbours become four channels of 16 x 16 (no autoencoder is needed), a conditional U-Net of
 diffusers predicts the velocity (Salimans and Ho, 2022) along a cosine schedule (Nichol and Dhariwal, 2021), and reads
 a caption's states by cross-attention, as Stable Diffusion reads CLIP's.
 
@@ -17,14 +17,12 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from icl_vision.checks import count, number
+from icl_vision.checks import choice, count, number
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.files.typed import check_fields
 
 SIDE: Final = 32
 FACTOR: Final = 2
-CHANNELS: Final = FACTOR * FACTOR
-LATENT: Final = SIDE // FACTOR
 TRAIN_STEPS: Final = 1000
 GROUPS: Final = 16
 
@@ -38,16 +36,21 @@ SCHEDULE: Final[dict[str, Any]] = {
 @dataclass(frozen=True)
 class DenoiserConfig:
     """The U-Net. channels: of its three levels, multiples of 16; the first level has no attention. layers: residual
-    blocks a level. head: width of an attention head. width: e, of the states it reads. length: N."""
+    blocks a level. head: width of an attention head. width: e, of the states it reads. length: N. colours: of a picture,
+    1 for grey or 3. factor: a picture's factor x factor neighbours are channels of one place, 2 or 4."""
 
     channels: tuple[int, int, int] = (32, 64, 80)
     layers: int = 1
     head: int = 16
     width: int = 384
     length: int = 16
+    colours: int = 1
+    factor: int = FACTOR
 
     def __post_init__(self) -> None:
         check_fields(self)
+        choice("denoiser.colours", self.colours, (1, 3))
+        choice("denoiser.factor", self.factor, (2, 4))
         for name in ("layers", "head", "width", "length"):
             count(f"denoiser.{name}", getattr(self, name))
         for channels in self.channels:
@@ -66,9 +69,9 @@ def build_denoiser(config: DenoiserConfig) -> Any:
         raise MissingExtraError("diffusion models (diffusers)", "t2i") from error
     attention = len(config.channels) - 1
     return UNet2DConditionModel(
-        sample_size=LATENT,
-        in_channels=CHANNELS,
-        out_channels=CHANNELS,
+        sample_size=SIDE // config.factor,
+        in_channels=config.colours * config.factor**2,
+        out_channels=config.colours * config.factor**2,
         down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * attention),
         up_block_types=(*["CrossAttnUpBlock2D"] * attention, "UpBlock2D"),
         block_out_channels=config.channels,
@@ -79,15 +82,15 @@ def build_denoiser(config: DenoiserConfig) -> Any:
     )
 
 
-def to_latents(pixels: Tensor) -> Tensor:
-    """uint8 [B, 1, S, S] -> float [B, 4, S/2, S/2], -1 black to 1 white."""
-    return nn.functional.pixel_unshuffle(pixels.float() / 127.5 - 1, FACTOR)
+def to_latents(pixels: Tensor, factor: int = FACTOR) -> Tensor:
+    """uint8 [B, C, S, S] -> float [B, C * f * f, S/f, S/f], -1 black to 1 white; f is the ``factor``."""
+    return nn.functional.pixel_unshuffle(pixels.float() / 127.5 - 1, factor)
 
 
 def to_pixels(latents: Tensor) -> Tensor:
-    """float [B, 4, S/2, S/2] -> uint8 [B, 1, S, S]."""
-    grey = nn.functional.pixel_shuffle(latents.float(), FACTOR).clamp(-1, 1)
-    return ((grey + 1) * 127.5).round().to(torch.uint8)
+    """float [B, C * f * f, S/f, S/f] -> uint8 [B, C, S, S], S being 32."""
+    colours = nn.functional.pixel_shuffle(latents.float(), SIDE // latents.shape[-1]).clamp(-1, 1)
+    return ((colours + 1) * 127.5).round().to(torch.uint8)
 
 
 class Noise:
@@ -103,13 +106,13 @@ class Noise:
     def loss(self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
         """The squared error of the predicted velocity, float [B], at a time drawn for each picture.
 
-        latents: [B, 4, 16, 16]. states: [B, N, e]. Times and noise come from ``generator`` (of the CPU).
+        latents: [B, C, S, S]. states: [B, N, e]. Times and noise come from ``generator`` (of the CPU).
         """
         predicted, velocity = self._predicted(unet, latents, states, generator)
         return (predicted - velocity).square().mean((1, 2, 3))
 
     def predict(self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
-        """The velocity that is predicted, [B, 4, 16, 16]; arguments as ``loss`` has them."""
+        """The velocity that is predicted, as ``latents``; arguments as ``loss`` has them."""
         return self._predicted(unet, latents, states, generator)[0]
 
     def _predicted(

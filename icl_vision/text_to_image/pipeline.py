@@ -31,13 +31,14 @@ from PIL import Image
 from torch import Tensor
 
 from icl_vision.asking.jobs import progress_bar
-from icl_vision.checks import count, number
+from icl_vision.checks import choice, count, number
 from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, UsageError
 from icl_vision.images import ImageSource
 from icl_vision.tasks.routing import MOST_TOKENS, ask_route, read_route, route_prompt
 from icl_vision.tasks.tools import Argument, Tool
-from icl_vision.text_to_image.denoiser import LATENT, to_pixels
+from icl_vision.text_to_image.denoiser import to_pixels
 from icl_vision.text_to_image.mapper import Mapper
+from icl_vision.text_to_image.onnx_denoiser import OnnxDenoiser, onnx_graph
 from icl_vision.text_to_image.parts import Parts, default_parts, fill_adapters, load_parts, put_adapters
 from icl_vision.text_to_image.quiet import quiet_imports, quiet_transformers
 from icl_vision.text_to_image.repadapter import Adapters
@@ -52,6 +53,10 @@ logger = logging.getLogger(__name__)
 
 BATCH: Final = 32
 """Pictures that are drawn side by side."""
+TORCH: Final = "torch"
+ONNX: Final = "onnx"
+DENOISERS: Final = (TORCH, ONNX)
+"""What may compute the parts' own denoiser."""
 MOST_SEED: Final = 2**63 - 1
 TEXT_CHARACTERS: Final = 300
 _ANSWER_TOKENS: Final = 120
@@ -144,6 +149,7 @@ class LLMTextToImage:
         llm: str | FrozenLLM | None = None,
         diffusion: str | os.PathLike[str] | None = None,
         sampler: str = "ddim",
+        denoiser: str = TORCH,
         router: Routes | None = None,
         device: str = "cpu",
         progress: bool | None = None,
@@ -158,6 +164,8 @@ class LLMTextToImage:
             diffusion: a Stable Diffusion pipeline, by folder or hub name, which is drawn with instead of the parts' own
                 denoiser.
             sampler: "ddim" or "dpm" (DPMSolverMultistep).
+            denoiser: what computes the parts' own denoiser, "torch" or "onnx" (onnxruntime, on a CPU, in less time; its
+                graph is made once, into the user's cache, which takes the extra 'train' and seconds).
             router: of ``chat``; None takes the packaged one.
             device: where everything computes, a torch device string.
             progress: bars on stderr for what takes long; None shows them to a terminal.
@@ -171,8 +179,16 @@ class LLMTextToImage:
             import diffusers  # noqa: F401  # said here, before anything is loaded
         except ImportError as error:
             raise MissingExtraError("drawing with a diffusion model (diffusers)", "t2i") from error
+        choice("denoiser", denoiser, DENOISERS)
+        if denoiser == ONNX and (diffusion is not None or torch.device(device).type != "cpu"):
+            raise UsageError(
+                f"denoiser={ONNX!r} computes the parts' own denoiser on a CPU; got "
+                + (f"diffusion {os.fspath(diffusion)!r}" if diffusion is not None else f"device {device!r}")
+            )
         found = load_parts(default_parts() if parts is None else Path(parts))
         pipeline = _demonstration(found, sampler) if diffusion is None else _stable_diffusion(diffusion, sampler)
+        if denoiser == ONNX:
+            pipeline.unet = OnnxDenoiser(onnx_graph(found, progress=progress), found.denoiser.config)
         pipeline.to(device)
         pipeline.set_progress_bar_config(disable=True)
         if not isinstance(llm, FrozenLLM):
@@ -283,7 +299,7 @@ class LLMTextToImage:
             return kept
 
         dtype = self.pipeline.unet.dtype
-        side = LATENT * _VAE_FACTOR
+        side = int(self.pipeline.unet.config.sample_size) * _VAE_FACTOR
         options: dict[str, Any] = {"height": side, "width": side} if self.demonstration else {}
         with torch.inference_mode():
             out = self.pipeline(
@@ -302,7 +318,8 @@ class LLMTextToImage:
 
     def _pictures(self, latents: Tensor) -> list[Image.Image]:
         if self.demonstration:
-            return [Image.fromarray(np.asarray(one[0])).convert("RGB") for one in to_pixels(latents).cpu()]
+            rows = to_pixels(latents).cpu().permute(0, 2, 3, 1).numpy()
+            return [Image.fromarray(row.squeeze(-1) if row.shape[-1] == 1 else row).convert("RGB") for row in rows]
         vae = self.pipeline.vae
         decoded = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         pictures: list[Image.Image] = self.pipeline.image_processor.postprocess(decoded, output_type="pil")
