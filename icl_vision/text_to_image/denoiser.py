@@ -36,8 +36,8 @@ SCHEDULE: Final[dict[str, Any]] = {
 @dataclass(frozen=True)
 class DenoiserConfig:
     """The U-Net. channels: of its three levels, multiples of 16; the first level has no attention. layers: residual
-    blocks a level. head: width of an attention head. width: e, of the states it reads. length: N. colours: of a picture,
-    1 for grey or 3. factor: a picture's factor x factor neighbours are channels of one place, 2 or 4."""
+    blocks a level. head: width of an attention head. width: e, of the states it reads. length: N. colours: of a
+    picture, 1 for grey or 3. factor: a picture's factor x factor neighbours are channels of one place, 2 or 4."""
 
     channels: tuple[int, int, int] = (32, 64, 80)
     layers: int = 1

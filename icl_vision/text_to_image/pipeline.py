@@ -25,7 +25,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol, overload
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
