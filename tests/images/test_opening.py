@@ -532,10 +532,10 @@ class TestRefusals:
         with pytest.raises(ImageTooLargeError, match="16383x16383"):
             load_image(webp)
         lossless = encoded(photo(), "WEBP", lossless=True)
-        assert opening._declared_size("WEBP", lossless) == (37, 23)
-        assert opening._declared_size("WEBP", encoded(photo(), "WEBP")) == (37, 23)
-        assert opening._declared_size("WEBP", encoded(photo().convert("RGBA"), "WEBP")) == (37, 23)
-        assert opening._declared_size("GIF", encoded(photo(), "GIF", comment=b"hello")) == (37, 23)
+        assert opening.declared_size("WEBP", lossless) == (37, 23)
+        assert opening.declared_size("WEBP", encoded(photo(), "WEBP")) == (37, 23)
+        assert opening.declared_size("WEBP", encoded(photo().convert("RGBA"), "WEBP")) == (37, 23)
+        assert opening.declared_size("GIF", encoded(photo(), "GIF", comment=b"hello")) == (37, 23)
 
     def test_a_gif_whose_frame_is_larger_than_its_screen(self) -> None:
         data = bytearray(encoded(Image.new("L", (4, 4)), "GIF"))
