@@ -4,16 +4,16 @@ Nothing is asked a second time: a request may have been answered, and billed, wh
 followed, no variable of the environment names a proxy or a key, no cookie is kept. A client that goes away takes its
 request with it, and a server that breaks off breaks the answer off, so that nobody takes half of it for a whole one.
 
-Knows: httpx2's transport, which statuses stand for which failures. Refuses to know: what is asked and answered.
+Knows: which statuses stand for which failures. Refuses to know: what is asked and answered, how HTTP is spoken.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
+import re
 import urllib.parse
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from typing import Any, TypeVar
 
 import httpx2
@@ -21,21 +21,20 @@ import httpx2
 from icl_vision.errors import RequestRefusedError, UsageError
 from icl_vision.serving.bodies import GONE
 from icl_vision.serving.hosts import Headers, Receive, Send
+from icl_vision.serving.proxy.connection import BrokenError, Line, Lines
 from icl_vision.serving.proxy.headers import Keys
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 10.0
 SEND_SECONDS = 120.0
 """A client that takes nothing for so long is given up."""
 
-IDLE_SECONDS = 2.0
-"""Connections are kept for so long: servers close theirs after 5 and more."""
+MOST_TARGET = 2**16
+"""Bytes of a path and query."""
 
-MOST_IDLE = 128
-"""Connections that are kept for later requests."""
+_TARGET = re.compile(rb"/[\x21-\x22\x24-\x7e]*")  # a "#" begins what no server is sent
 
 MOST_OF_AN_ERROR = 2**20
 """Bytes of an error's answer that are held in order to take the key out of it."""
@@ -65,24 +64,22 @@ class Upstream:
         url: its address.
         keys: what opens it.
         seconds: between two pieces of an answer; LLMs think long.
-        transport: of httpx2, in place of its own.
 
     Raises:
         UsageError: see ``checked_url``.
     """
 
-    def __init__(
-        self, url: str, keys: Keys, *, seconds: float = 600.0, transport: httpx2.AsyncBaseTransport | None = None
-    ) -> None:
+    def __init__(self, url: str, keys: Keys, *, seconds: float = 600.0) -> None:
         self.url = checked_url(url)
         self.keys = keys
+        self.seconds = seconds
         self._prefix = self.url.raw_path.rstrip(b"/")
-        self._timeouts = {"connect": CONNECT_SECONDS, "read": seconds, "write": SEND_SECONDS, "pool": CONNECT_SECONDS}
-        self._lines = _Lines(self.url.scheme, None if transport is None else lambda: transport)
+        secure = self.url.scheme == "https"
+        self._lines = Lines(self.url.raw_host.decode("ascii"), self.url.port or (443 if secure else 80), secure=secure)
 
     async def close(self) -> None:
         """Close what is open."""
-        await self._lines.close()
+        self._lines.close()
 
     async def forward(
         self, method: str, target: bytes, headers: Headers, body: bytes, receive: Receive, send: Send, told: Headers
@@ -104,106 +101,56 @@ class Upstream:
         self, method: str, target: bytes, headers: Headers, body: bytes, send: Send, told: Headers
     ) -> None:
         path = urllib.parse.unquote_to_bytes(target.partition(b"?")[0]).decode("latin-1")
+        onto = self._prefix + target
+        if len(onto) > MOST_TARGET or not _TARGET.fullmatch(onto):
+            raise RequestRefusedError("the request's path and query are no address that can go on", 400)
+        onward = [(b"host", self.url.netloc), *self.keys.onward(headers, path)]
         try:
-            url = self.url.copy_with(raw_path=self._prefix + target)
-        except httpx2.InvalidURL:  # a "#" in it, or more than anybody reads
-            raise RequestRefusedError("the request's path and query are no address that can go on", 400) from None
-        request = httpx2.Request(
-            method,
-            url,
-            headers=self.keys.onward(headers, path),
-            content=body if method == "POST" else None,
-            extensions={"timeout": self._timeouts},
-        )
-        line = self._lines.take()
-        try:
-            await self._asked(line, request, send, told)
-        finally:
-            await self._lines.give(line)
-
-    async def _asked(self, line: httpx2.AsyncBaseTransport, request: httpx2.Request, send: Send, told: Headers) -> None:
-        try:
-            response = await line.handle_async_request(request)
-        except httpx2.TimeoutException as error:
-            raise RequestRefusedError(
-                f"the LLM's server did not answer in time ({type(error).__name__})", 504
-            ) from None
-        except httpx2.TransportError as error:
+            line = await self._lines.take()
+            try:
+                status, back = await line.ask(method, onto, onward, body if method == "POST" else None, self.seconds)
+                await self._answer(status, back, line, send, told)
+            finally:
+                self._lines.give(line)
+        except TimeoutError:
+            raise RequestRefusedError("the LLM's server did not answer in time", 504) from None
+        except (OSError, BrokenError) as error:
             raise RequestRefusedError(f"the LLM's server cannot be reached ({type(error).__name__})", 502) from None
-        try:
-            await self._answer(response, send, told)
-        except httpx2.TransportError as error:
-            # The answer has begun: without its end it is broken off for the client too.
-            logger.warning("the LLM's server broke off its answer (%s)", type(error).__name__)
-        finally:
-            await response.aclose()
 
-    async def _answer(self, response: httpx2.Response, send: Send, told: Headers) -> None:
-        if 300 <= response.status_code < 400 and response.status_code != 304:
+    async def _answer(self, status: int, back: Headers, line: Line, send: Send, told: Headers) -> None:
+        if 300 <= status < 400 and status != 304:
             raise RequestRefusedError(
-                f"the LLM's server redirects ({response.status_code}), which is not followed; whoever started this "
+                f"the LLM's server redirects ({status}), which is not followed; whoever started this "
                 "server should name the final address with --llm-url",
                 502,
             )
-        headers = [*self.keys.back(response.headers.raw), *told]
-        stream = response.stream
-        assert isinstance(stream, httpx2.AsyncByteStream)
-        if self.keys.upstream is not None and response.status_code >= 400:
+        headers = [*self.keys.back(back), *told]
+        pieces = line.pieces(self.seconds)
+        if self.keys.upstream is not None and status >= 400:
             packed = [name for name, _ in headers if name == b"content-encoding"]
             if packed:
                 raise RequestRefusedError("the LLM's server answered with an error that cannot be passed on", 502)
-            content = self.keys.hidden(await _whole(stream))
+            content = self.keys.hidden(await _whole(pieces))
             headers = [(name, value) for name, value in headers if name != b"content-length"]
             headers.append((b"content-length", str(len(content)).encode()))
-            await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": content})
             return
-        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
-        async for chunk in stream:
-            async with asyncio.timeout(SEND_SECONDS):
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        try:
+            async for chunk in pieces:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        except (OSError, BrokenError) as error:
+            # The answer has begun: without its end it is broken off for the client too, who may be the one that waits.
+            logger.warning("an answer was broken off (%s)", type(error).__name__)
+            return
         await send({"type": "http.response.body", "body": b""})
 
 
-class _Lines:
-    """Connections to one server, each with a transport of its own.
-
-    httpx2's pool looks at all of its connections whenever one begins or ends, which with a hundred at a time costs more
-    than everything else that is done for a request.
-
-    scheme: "http" or "https". make: what makes a transport, in place of httpx2's own.
-    """
-
-    def __init__(self, scheme: str, make: Callable[[], httpx2.AsyncBaseTransport] | None = None) -> None:
-        self._make = self._made if make is None else make
-        self._free: list[httpx2.AsyncBaseTransport] = []
-        # Made once: reading certificates takes longer than anything else here.
-        self._tls: ssl.SSLContext | bool = httpx2.create_ssl_context(trust_env=False) if scheme == "https" else False
-
-    def take(self) -> httpx2.AsyncBaseTransport:
-        """The one that was used last, whose connection is the likeliest to be open still; or a new one."""
-        return self._free.pop() if self._free else self._make()
-
-    async def give(self, line: httpx2.AsyncBaseTransport) -> None:
-        """Take it back."""
-        if len(self._free) < MOST_IDLE:
-            self._free.append(line)
-        else:
-            await line.aclose()
-
-    async def close(self) -> None:
-        """Close those that are free."""
-        while self._free:
-            await self._free.pop().aclose()
-
-    def _made(self) -> httpx2.AsyncBaseTransport:
-        limits = httpx2.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=IDLE_SECONDS)
-        return httpx2.AsyncHTTPTransport(verify=self._tls, trust_env=False, limits=limits)
-
-
-async def _whole(stream: httpx2.AsyncByteStream) -> bytes:
+async def _whole(pieces: AsyncIterator[bytes]) -> bytes:
     content = b""
-    async for chunk in stream:
+    async for chunk in pieces:
         content += chunk
         if len(content) > MOST_OF_AN_ERROR:
             raise RequestRefusedError("the LLM's server answered with an error that is too long to pass on", 502)
