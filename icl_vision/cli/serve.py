@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,6 +18,9 @@ from icl_vision.cli.options.serving import (
     most_bytes_option,
     most_pixels_option,
 )
+
+if TYPE_CHECKING:
+    from icl_vision.llms.redaction import Secret
 
 PORT = 8711
 
@@ -200,7 +204,7 @@ def command(
     What a picture may be, who may ask, and whose key is used is said by the options; without any, only this machine may
     ask, and pictures come as data: URLs.
     """
-    from icl_vision.llms.redaction import Secret, url_host
+    from icl_vision.llms.redaction import url_host
     from icl_vision.serving.hosts import Access, check_binding, checked_token
     from icl_vision.serving.listening import run
     from icl_vision.serving.pictures import Limits
@@ -215,17 +219,16 @@ def command(
         )
     if llm_url is not None and llm != "local":
         raise click.UsageError("--llm names an LLM of this machine, --llm-url a server; leave one of them out")
-    upstream_key = _variable("--upstream-key-env", upstream_key_env)
-    captioner_key = _variable("--captioner-key-env", captioner_key_env)
+    upstream_key = _key("--upstream-key-env", upstream_key_env)
+    captioner_key = _key("--captioner-key-env", captioner_key_env)
     looks = None
     if captioner is not None and captioner_model is not None:
-        key = None if captioner_key is None else Secret(captioner_key)
-        looks = Captioner(captioner, captioner_model, key, seconds=seconds)
+        looks = Captioner(captioner, captioner_model, captioner_key, seconds=seconds)
     parts = Parts(
         llm_url=llm_url,
         llm=llm,
         access=Access(hosts=hosts, origins=origins, token=token),
-        upstream_key=None if upstream_key is None else Secret(upstream_key),
+        upstream_key=upstream_key,
         limits=Limits(
             body=most_body,
             bodies=most_bodies,
@@ -256,6 +259,20 @@ def command(
         say(f"serving at http://{url_host(host)}:{bound}/v1, the base URL of clients; Ctrl-C ends it", quiet=quiet)
 
     run(app, host, port, ready, extra="serve")
+
+
+def _key(option: str, name: str | None) -> Secret | None:
+    """A key that such a variable holds. Raises as ``_variable``, and where no header can hold it."""
+    from icl_vision.llms.redaction import Secret
+
+    value = _variable(option, name)
+    if value is None:
+        return None
+    if not value.isascii() or not value.isprintable() or value != value.strip():
+        raise click.UsageError(
+            f"{option}: the variable {name} holds a line end, a space at an end or a letter that no key has"
+        )
+    return Secret(value)
 
 
 def _variable(option: str, name: str | None) -> str | None:

@@ -126,6 +126,9 @@ def _impatient(seconds: float) -> type[Any]:
             self._stop()
             super().connection_lost(exc)
 
+        def _unsupported_upgrade_warning(self) -> None:
+            """Nothing: whoever asks for a web socket gets an answer without one, and the log is not for that."""
+
         def _wind(self) -> None:
             self._stop()
             self._clock = self.loop.call_later(seconds, self._late)

@@ -28,6 +28,7 @@ URL = "http://127.0.0.1:1/v1"
         (["--host", "0.0.0.0", "--token-env", "NOT_SET"], "the variable NOT_SET is not set, or empty"),
         (["--token-env", "SHORT"], "at least 16 printable ASCII characters"),
         (["--upstream-key-env", "SHORT"], "clients need a token"),
+        (["--upstream-key-env", "BROKEN"], "the variable BROKEN holds a line end"),
         (["--captioner", URL], "belong together"),
         (["--captioner-key-env", "SHORT"], "belong together"),
         (["--llm", "local:x.gguf"], "leave one of them out"),
@@ -40,6 +41,7 @@ URL = "http://127.0.0.1:1/v1"
 )
 def test_options_that_cannot_work(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SHORT", "canary")
+    monkeypatch.setenv("BROKEN", "canary-key\n")
     monkeypatch.delenv("NOT_SET", raising=False)
     result = CliRunner().invoke(main, ["serve", "--llm-url", URL, *arguments])
     assert result.exit_code in (1, 2) and message in " ".join(result.stderr.replace("│", " ").split())

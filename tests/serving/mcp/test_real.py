@@ -1,5 +1,5 @@
-"""With the packaged tokenizers and the embedded LLM, as a host starts it: a client describes, asks, classifies, reads
-and draws."""
+"""With the packaged tokenizers and the embedded LLM, as a host starts it, in a folder that is not ours: a client
+describes, asks, classifies, reads and draws."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ async def test_a_client_describes_asks_classifies_reads_and_draws(
     FewShotClassifier("local", "words-photo", 5).fit(files, [file.parent.name for file in files]).save(saved)
     sign(tmp_path / "sign.png")
     reads = importlib.util.find_spec("rapidocr") is not None
+    (tmp_path / "fresh").mkdir()
     parameters = StdioServerParameters(
         command=sys.executable,
         args=["-m", "icl_vision", "mcp", "--root", str(PHOTOS), "--root", str(tmp_path), "--classifier", str(saved)],
         env=dict(os.environ),
+        cwd=tmp_path / "fresh",
     )
     async with Client(parameters) as client:
         tools = [tool.name for tool in (await client.list_tools()).tools]
@@ -51,6 +53,7 @@ async def test_a_client_describes_asks_classifies_reads_and_draws(
         classified = await client.call_tool("classify_image", pizza)
         drawn = await client.call_tool("draw_image", {"text": "an image of 3"})
         read = await client.call_tool("read_text", {"path": "sign.png"}) if reads else None
+    assert list((tmp_path / "fresh").iterdir()) == []
     assert "pizza" in described.structured_content["words"]["what"]
     assert asked.structured_content["answer"] == "pizza" and asked.structured_content["calibrated"]
     assert classified.structured_content["label"] == "pizza"
