@@ -125,7 +125,7 @@ def _levels(value: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int8], npt.N
 
     Channels are rows, or columns where the exporter has turned a matrix.
     """
-    for axis in range(min(value.ndim, 2) if value.ndim in (2, 4) else 0):
+    for axis in range(min(value.ndim, 2) if value.ndim in (2, 4, 5) else 0):
         others = tuple(each for each in range(value.ndim) if each != axis)
         scale = (np.abs(value).max(axis=others, keepdims=True) / np.float32(127)).astype(np.float16)
         levels = np.rint(value / np.maximum(scale.astype(np.float32), np.float32(1e-12)))

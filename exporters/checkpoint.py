@@ -44,8 +44,8 @@ class Export:
     """What is exported, and what is said about it.
 
     name: the tokenizer's. codebook: the words it was trained with; saved where the artefact finds it. preprocessing:
-    how any image becomes the square the net takes. pixels: uint8 [N,S,S,3], N >= 7, pictures to compare graphs and
-    module on. card: description, licence, data, recipe, metrics ... precision: of the nets' arithmetic. weights: how
+    how any image becomes the square the net takes. pixels: uint8 [N,S,S,3], N >= 7, pictures (of clips [N,T,S,S,3]) to
+    compare graphs and module on. card: description, licence, data, recipe, metrics ... precision: of the nets' arithmetic. weights: how
     kernels and matrices are stored; "int8" rounds them to 255 levels a channel, all else is stored as fp16 either way.
     """
 
@@ -61,9 +61,10 @@ class Export:
         if not _NAME.fullmatch(self.name):
             raise UsageError(f"a tokenizer's name is made of letters, digits, '.', '_' and '-'; got {self.name!r}")
         side = self.preprocessing.size
-        if self.pixels.dtype != np.uint8 or self.pixels.shape[1:] != (side, side, 3) or len(self.pixels) < 7:
+        square = self.pixels.ndim in (4, 5) and self.pixels.shape[-3:] == (side, side, 3)
+        if self.pixels.dtype != np.uint8 or not square or len(self.pixels) < 7:
             raise UsageError(
-                f"pixels must be uint8 [N, {side}, {side}, 3] with N >= 7; got {self.pixels.dtype} "
+                f"pixels must be uint8 [N, {side}, {side}, 3] with N >= 7 (of clips frames after N); got {self.pixels.dtype} "
                 f"{list(self.pixels.shape)}"
             )
         choice("precision", self.precision, get_args(Precision))
@@ -156,7 +157,7 @@ def export_checkpoint(checkpoint: Path, out: Path, wishes: Wishes | None = None)
         name,
         codebook,
         preprocessing,
-        _pictures(wishes.pictures, preprocessing),
+        _pictures(wishes.pictures, preprocessing, getattr(config.model, "frames", None)),
         {
             "licence": wishes.licence,
             "data": wishes.data,
@@ -187,8 +188,14 @@ def _beside(out: Path, name: str, learned: Tensor | None, codebook: Codebook | N
     return codebook.save(out.absolute().parent / codebook.name, card={**codebook.card})
 
 
-def _pictures(source: Path | None, preprocessing: Preprocessing, count: int = 32) -> npt.NDArray[np.uint8]:
-    """uint8 [N,S,S,3] to compare on."""
+def _pictures(
+    source: Path | None, preprocessing: Preprocessing, frames: int | None, count: int = 32
+) -> npt.NDArray[np.uint8]:
+    """uint8 [N,S,S,3] to compare on; of a model of clips [N,T,S,S,3]."""
+    if frames is not None:
+        from .clips import parity_clips
+
+        return parity_clips(preprocessing, frames, source)
     from .words import parity_pixels
 
     if source is None:

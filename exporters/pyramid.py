@@ -4,6 +4,8 @@
              -> ids int32 [batch, K], coarse first; features float32 [batch, d], a vector for the whole image
     decoder  ids int32 [batch, K]; layers int64 [1]; codebook -> pixels uint8 [batch, S, S, 3]
 
+Of clips there are frames between batch and side, [batch, frames, S, S, 3].
+
 The codebook is an input: it lives once, in a folder of its own. "fp16" as a precision means fp16 arithmetic in the
 nets (weights are stored as fp16 either way); the search for words stays in fp32. Its words are compared with those
 of the fp32 module and their agreement goes onto the card.
@@ -50,10 +52,10 @@ class PixelsToWords(nn.Module):
         self.dtype = dtype
 
     def images(self, pixels: Tensor) -> Tensor:
-        """[B,ch,S,S] in [0,1], in the nets' type."""
-        images = pixels.permute(0, 3, 1, 2).to(torch.float32) / 255
+        """[B,ch,S,S] (of clips [B,T,ch,S,S]) in [0,1], in the nets' type."""
+        images = pixels.movedim(-1, -3).to(torch.float32) / 255
         if self.grey:
-            images = images.mean(1, keepdim=True)
+            images = images.mean(-3, keepdim=True)
         return images.to(self.dtype)
 
     def spelled(self, pixels: Tensor, codebook: Tensor) -> validate_pyramids.Spelling:
@@ -74,11 +76,12 @@ class WordsToPixels(nn.Module):
     def forward(self, ids: Tensor, layers: Tensor, codebook: Tensor) -> Tensor:
         parts_of = torch.split(ids, list(self.layout.counts), 1)
         grids = [part.reshape(-1, *grid) for part, grid in zip(parts_of, self.layout.grids, strict=True)]
-        images = self.images(grids, layers, codebook).to(torch.float32).clamp(0, 1).expand(-1, 3, -1, -1)
-        return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
+        images = self.images(grids, layers, codebook).to(torch.float32).clamp(0, 1)
+        images = images.expand(*(-1,) * (images.ndim - 3), 3, -1, -1)
+        return (images * 255).round().to(torch.uint8).movedim(-3, -1)
 
     def images(self, grids: Sequence[Tensor], layers: Tensor, codebook: Tensor) -> Tensor:
-        """[B,ch,S,S], of ids int32 [B,h_l,w_l], one tensor per layer."""
+        """[B,ch,S,S] (of clips [B,T,ch,S,S]), of ids int32 [B,h_l,w_l], one tensor per layer."""
         raise NotImplementedError
 
 
@@ -136,7 +139,7 @@ def export_pyramid(
     constants = {"codebook": codebook, **pieces.constants()}
     reference = pieces.encoder(torch.float32).eval()
     with torch.inference_mode():
-        spelled = [reference(part, **constants) for part in torch.split(pixels, 32)]
+        spelled = [reference(part, **constants) for part in torch.split(pixels, 32 if pixels.ndim == 4 else 2)]
     truth, features = torch.cat([ids for ids, _ in spelled]), spelled[0][1].shape[1]
     dtype = torch.float16 if export.precision == "fp16" else torch.float32
     if export.precision == "fp16":
@@ -149,7 +152,7 @@ def export_pyramid(
     layers = torch.tensor([len(model.layout)])
     inputs = {"ids": truth[:2], "layers": layers, "codebook": codebook}
     decoder_data, _ = graph(decoder, inputs, ["pixels"], {"ids": {0: batch}}, export, model.layout)
-    _check_signatures(encoder_data, decoder_data, config, constants, features)
+    _check_signatures(encoder_data, decoder_data, pixels, truth, constants, features)
     parity = validate_pyramids.check_pyramids(
         encoder, decoder, encoder_data, decoder_data, pixels.numpy(), constants, exact=export.precision == "fp32"
     )
@@ -180,17 +183,17 @@ def export_pyramid(
 
 
 def _check_signatures(
-    encoder: bytes, decoder: bytes, config: ModelConfig, constants: Mapping[str, Tensor], features: int
+    encoder: bytes, decoder: bytes, pixels: Tensor, ids: Tensor, constants: Mapping[str, Tensor], features: int
 ) -> None:
-    side, words = config.side, config.layout.cumulative[-1]
+    shape, words = ["batch", *pixels.shape[1:]], ids.shape[1]
     fixed = {name: ("tensor(float)", list(value.shape)) for name, value in constants.items()}
     check_signature(
         ort.InferenceSession(encoder, cpu_settings(), providers=[CPU]),
-        {"pixels": ("tensor(uint8)", ["batch", side, side, 3]), **fixed},
+        {"pixels": ("tensor(uint8)", shape), **fixed},
         {"ids": ("tensor(int32)", ["batch", words]), "features": ("tensor(float)", ["batch", features])},
     )
     check_signature(
         ort.InferenceSession(decoder, cpu_settings(), providers=[CPU]),
         {"ids": ("tensor(int32)", ["batch", words]), "layers": ("tensor(int64)", [1]), "codebook": fixed["codebook"]},
-        {"pixels": ("tensor(uint8)", ["batch", side, side, 3])},
+        {"pixels": ("tensor(uint8)", shape)},
     )

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from icl_vision.models.clips import ClipSPAE
 from icl_vision.models.quantizers.base import Quantized
 from icl_vision.models.spae import SPAE
 from icl_vision.tokenizers.artefact import CLASSES_FILE
@@ -30,7 +31,7 @@ from .pyramid import Pieces, PixelsToWords, WordsToPixels, export_pyramid
 class EncoderGraph(PixelsToWords):
     """uint8 pixels [B,S,S,3] -> ids int32 [B,K] and features fp32 [B,c or d]."""
 
-    def __init__(self, spae: SPAE, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, spae: SPAE | ClipSPAE, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(spae.layout, grey=spae.config.channels == 1, dtype=dtype)
         self.spae = spae
 
@@ -59,7 +60,7 @@ class EncoderGraph(PixelsToWords):
 class SpaeSpelling:
     """What the module says of a batch. scores: probability of every word in each region [B,R,T]; empty without."""
 
-    spae: SPAE
+    spae: SPAE | ClipSPAE
     codebook: Tensor
     quantized: Quantized
     scores: Tensor
@@ -69,7 +70,7 @@ class SpaeSpelling:
         return self.quantized.ids
 
     def waits(self, layer: int) -> bool:
-        return layer <= self.spae.config.region_layers  # a region's word is free for the next only if it was not taken
+        return layer <= self.spae.quantizer.given  # a region's word is free for the next only if it was not taken
 
     def equally_good(self, image: int, layer: int, index: int, pair: list[int]) -> bool:
         if self.waits(layer):
@@ -83,7 +84,7 @@ class SpaeSpelling:
 class DecoderGraph(WordsToPixels):
     """ids int32 [B,K] and how many layers of them count -> uint8 pixels [B,S,S,3]."""
 
-    def __init__(self, spae: SPAE, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, spae: SPAE | ClipSPAE, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(spae.layout)
         self.spae = spae
         self.dtype = dtype
@@ -93,8 +94,10 @@ class DecoderGraph(WordsToPixels):
         return self.spae.decode(latent.to(self.dtype))
 
 
-class _Pieces(Pieces):
-    def __init__(self, spae: SPAE) -> None:
+class SpaePieces(Pieces):
+    """What a SPAE gives an export."""
+
+    def __init__(self, spae: SPAE | ClipSPAE) -> None:
         self._spae = spae
 
     def encoder(self, dtype: torch.dtype) -> EncoderGraph:
@@ -115,7 +118,7 @@ class _Pieces(Pieces):
         config = self._spae.config
         return {
             "description": f"Images as pyramids of words, {config.layout.cumulative[-1]} at most, and back.",
-            "draws_from": config.region_layers + 1,
+            "draws_from": self._spae.quantizer.given + 1,
             "model": config.to_dict(),
         }
 
@@ -128,4 +131,4 @@ def export_spae(spae: SPAE, out: Path, export: Export) -> dict[str, Any]:
         out: the folder.
         export: what to say about it.
     """
-    return export_pyramid(spae, spae.config, _Pieces(spae), spae.config.dim, out, export)
+    return export_pyramid(spae, spae.config, SpaePieces(spae), spae.config.dim, out, export)

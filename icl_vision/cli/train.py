@@ -147,6 +147,14 @@ command.add_command(
         "in docs/training.md.",
     )
 )
+command.add_command(
+    _command(
+        "clips",
+        "Train a Semantic Pyramid AutoEncoder of clips: short animations become words of a frozen codebook on grids of "
+        "frames, rows and columns, and words animations.\n\nNeeds the extra 'train'. --data is a folder of GIF, WebP or "
+        "PNG animations or a .tar of them, perhaps with a clips.jsonl that says which split a file belongs to.",
+    )
+)
 command.add_command(router_command)
 command.add_command(text_to_image)
 

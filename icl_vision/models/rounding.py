@@ -36,7 +36,7 @@ def round_to_int8(module: nn.Module) -> nn.Module:
     """
     with torch.no_grad():
         for part in module.modules():
-            if isinstance(part, nn.Conv2d | nn.Linear):
+            if isinstance(part, nn.Conv2d | nn.Conv3d | nn.Linear):
                 part.weight.copy_(_rounded(part.weight))
     return module
 

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from icl_vision.codebook import Codebook
     from icl_vision.models.interface import WordAutoencoder
     from icl_vision.training.config import TrainConfig
+    from icl_vision.training.data.batches import Data
     from icl_vision.training.step import TrainingStep
 
 KEY: Final = "family"
 DEFAULT: Final = "spae"
-_OURS: Final = {"spae": "icl_vision.training.spae", "lqae": "icl_vision.training.lqae"}
+_OURS: Final = {"spae": "icl_vision.training.spae", "lqae": "icl_vision.training.lqae", "clips": "icl_vision.training.clips"}
 """Our families, and the modules that register them when they are first asked for."""
 
 C = TypeVar("C", bound="TrainConfig")
@@ -36,6 +37,13 @@ M = TypeVar("M", bound="WordAutoencoder")
 
 def _nothing(config: Any, model: Any) -> None:
     pass
+
+
+def _images(config: Any, progress: bool | None) -> Data:
+    from icl_vision.training.data.batches import open_data
+
+    model = config.model
+    return open_data(config.data, size=model.side, channels=model.channels, seed=config.seed, progress=progress)
 
 
 @dataclass(frozen=True)
@@ -48,6 +56,8 @@ class Family(Generic[C, M]):
     build_step: the model with its losses, from the same and the names of the data's classes, in label order.
     exporter: ``module:function`` with the signature of ``exporters.spae.export_spae``, imported by an export alone.
     start: puts published weights into a fresh model, where it needs any (not where it starts from a run, ``init``).
+    open_data: what a configuration says is learned from, with a bar on stderr if wanted; images, unless a family learns
+    from something else.
     """
 
     name: str
@@ -56,6 +66,7 @@ class Family(Generic[C, M]):
     build_step: Callable[[C, M, Codebook | None, Sequence[str]], TrainingStep]
     exporter: str
     start: Callable[[C, M], None] = _nothing
+    open_data: Callable[[C, bool | None], Data] = _images
 
     def load_exporter(self) -> Callable[..., dict[str, Any]]:
         """The function that ``exporter`` names."""

@@ -27,7 +27,8 @@ from icl_vision.errors import IclVisionError, MissingExtraError, RunError, Train
 from icl_vision.files.runs import Run, read_info
 from icl_vision.training.checkpoint import latest_checkpoint
 from icl_vision.training.config import TrainConfig
-from icl_vision.training.data.batches import Data, open_data
+from icl_vision.training.data.batches import Data
+from icl_vision.training.families import family_named
 from icl_vision.training.loop import AgreedError, Loop, TrainResult
 from icl_vision.training.seeds import kept_generators
 
@@ -111,9 +112,7 @@ def _run(fabric: Fabric, config: TrainConfig, folder: Path, resume: bool, progre
     # PyTorch heeds affinity, not the share of CPU time that a container grants.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
     try:
-        model = config.model
-        bar = progress if first else False
-        data = open_data(config.data, size=model.side, channels=model.channels, seed=config.seed, progress=bar)
+        data = family_named(config.family).open_data(config, progress if first else False)
         loop = Loop(fabric, config, folder, data)
         if first:  # opened when all parts are there, so that a mistake leaves no folder behind
             deciding = config.deciding() | {"images": _images(data, folder, resume)}

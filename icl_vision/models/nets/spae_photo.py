@@ -170,30 +170,9 @@ class PhotoDecoder(Decoder):
         """
         return torch.einsum("bchw,cd->bdhw", latents.float(), self.metric)
 
-    @torch.no_grad()
     def measure(self, features: Tensor, even: float = 0.0) -> None:
-        """Set ``metric`` from TAEF2's decoder D at the latents in these features [B,32 or more,H,W], in place.
-
-        With D's change J e_i when channel i of every position moves a little, up or down at random (so that positions
-        do not mix): metric metric^T = E[(J e_i) . (J e_j)], summed over a position's own pixels, times 32 by their
-        number, so that a mean square of 32 coordinates is a mean square of pixels. even times the mean of that matrix's
-        eigenvalues is added to each, and all are made smaller, so that their sum stays.
-        """
-        latents = features[:, :LATENT_CHANNELS]
-        step = 0.1
-        source = torch.Generator().manual_seed(0)
-        sign = torch.randint(0, 2, (len(latents), 1, *latents.shape[2:]), generator=source).to(latents) * 2 - 1
-        base = self.pixels(latents)
-        changes = []
-        for channel in range(LATENT_CHANNELS):
-            moved = latents.clone()
-            moved[:, channel : channel + 1] += step * sign
-            changes.append(((self.pixels(moved) - base) / step).flatten())
-        all_changes = torch.stack(changes)
-        gram = all_changes @ all_changes.T * (LATENT_CHANNELS / base.numel())
-        values, vectors = torch.linalg.eigh(gram.double())
-        values = (values + even * values.mean()) / (1 + even)
-        self.metric.copy_((vectors * values.clamp(min=0).sqrt()).float())
+        """Set ``metric`` from the latents in these features [B,32 or more,H,W], in place; see ``latents_metric``."""
+        self.metric.copy_(latents_metric(self.pixels, features[:, :LATENT_CHANNELS], even))
 
     def load_pretrained(self, taef2_folder: str | os.PathLike[str]) -> None:
         """Put the published weights of ``taef2-decoder.safetensors`` into the frozen part, in place.
@@ -206,6 +185,31 @@ class PhotoDecoder(Decoder):
         super().train(mode)
         self.pixels.eval()
         return self
+
+
+@torch.no_grad()
+def latents_metric(pixels: Taef2Decoder, latents: Tensor, even: float = 0.0) -> Tensor:
+    """The metric [32,32] of TAEF2's decoder D (``pixels``) at latents [B,32,H,W].
+
+    With D's change J e_i when channel i of every position moves a little, up or down at random (so that positions
+    do not mix): metric metric^T = E[(J e_i) . (J e_j)], summed over a position's own pixels, times 32 by their
+    number, so that a mean square of 32 coordinates is a mean square of pixels. even times the mean of that matrix's
+    eigenvalues is added to each, and all are made smaller, so that their sum stays.
+    """
+    step = 0.1
+    source = torch.Generator().manual_seed(0)
+    sign = torch.randint(0, 2, (len(latents), 1, *latents.shape[2:]), generator=source).to(latents) * 2 - 1
+    base = pixels(latents)
+    changes = []
+    for channel in range(LATENT_CHANNELS):
+        moved = latents.clone()
+        moved[:, channel : channel + 1] += step * sign
+        changes.append(((pixels(moved) - base) / step).flatten())
+    all_changes = torch.stack(changes)
+    gram = all_changes @ all_changes.T * (LATENT_CHANNELS / base.numel())
+    values, vectors = torch.linalg.eigh(gram.double())
+    values = (values + even * values.mean()) / (1 + even)
+    return (vectors * values.clamp(min=0).sqrt()).float()
 
 
 def _freeze(*nets: nn.Module) -> None:

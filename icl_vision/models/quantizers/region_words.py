@@ -90,14 +90,19 @@ class RegionWords(nn.Module):
 
     def region_logits(self, images: Tensor) -> Tensor:
         """Class logits of every region, the whole image mixed in, [B, R, C]."""
+        features = self.features(images)
+        regions = [_averages(features, grid) for grid in (1, *self.grids)]
+        logits: Tensor = self.trunk.classifier(torch.cat(regions, dim=1))
+        whole = logits[:, :1]
+        return _WHOLE * whole + (1 - _WHOLE) * logits[:, 1:]
+
+    def features(self, images: Tensor) -> Tensor:
+        """The trunk's last map, [B, 1280, S/16, S/16]."""
         size = (images.shape[2] * _ENLARGED, images.shape[3] * _ENLARGED)
         pixels = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False) * 255.0
         trunk = self.trunk
-        features = trunk.head(trunk.blocks(trunk.stem((pixels - MEAN) / STD)))  # [B, 1280, S/16, S/16]
-        regions = [_averages(features, grid) for grid in (1, *self.grids)]
-        logits: Tensor = trunk.classifier(torch.cat(regions, dim=1))
-        whole = logits[:, :1]
-        return _WHOLE * whole + (1 - _WHOLE) * logits[:, 1:]
+        features: Tensor = trunk.head(trunk.blocks(trunk.stem((pixels - MEAN) / STD)))
+        return features
 
     def word_scores(self, logits: Tensor, codebook: Tensor, class_bias: Tensor | None = None) -> Tensor:
         """p(w | region) of every word, [B, R, T], from ``region_logits`` and the codebook."""

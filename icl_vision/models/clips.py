@@ -1,0 +1,202 @@
+"""The Semantic Pyramid AutoEncoder of clips: frames -> vectors -> words on a pyramid of 3-D grids -> frames.
+
+Knows: how encoder, quantizer and decoder of clips are put together, and what a training step wants of them.
+Refuses to know: losses, optimisers, files; what the words are called (ids here, names in the tokenizer).
+
+Source: Yu et al. 2023, "SPAE" (arXiv:2306.17842), of whose video model there is no published code. The quantizers are
+those of images, on grids of frames, rows and columns; eq. (1) gives each layer its positions along all three axes.
+
+Letters in shapes: B batch, T frames, ch channels, S side, d width of the vectors, t x h x w the finest grid, t_l x h_l
+x w_l that of layer l.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from icl_vision.errors import UsageError
+from icl_vision.models.clips_config import ClipsConfig
+from icl_vision.models.interface import Decoder, Encoder, WordAutoencoder
+from icl_vision.models.nets.clips import (
+    ClipCnnDecoder,
+    ClipCnnEncoder,
+    ClipPhotoDecoder,
+    ClipPhotoEncoder,
+    centrally_inflated,
+)
+from icl_vision.models.quantizers.base import Quantized, Quantizer
+from icl_vision.models.quantizers.frame_words import FrameWords
+from icl_vision.models.quantizers.projected import ProjectedQuantizer
+from icl_vision.models.quantizers.streaming import StreamingAverageQuantizer
+from icl_vision.models.spae import SpaeOutput
+
+__all__ = ["ClipSPAE", "ClipsConfig", "build_clip_nets"]
+
+_NOT_OF_CLIPS = ("mean", "spread")
+"""Tensors of an image model that a model of clips has no use for."""
+
+
+class ClipSPAE(WordAutoencoder):
+    """Encoder, quantizer, decoder.
+
+    Args:
+        config: what to build.
+        codebook: floating [T, c], the frozen words' vectors.
+
+    Raises:
+        UsageError: a codebook that does not fit the config.
+    """
+
+    encoder: Encoder
+    decoder: Decoder
+
+    def __init__(self, config: ClipsConfig, codebook: Tensor) -> None:
+        super().__init__()
+        if codebook.ndim != 2 or codebook.shape[1] != config.dim:
+            raise UsageError(
+                f"the codebook must be [T, {config.dim}] as the config's dim says; got {list(codebook.shape)}"
+            )
+        self.config = config
+        self.layout = config.layout
+        self.quantizer = _build_quantizer(config, codebook.detach().float())
+        self.encoder, self.decoder = build_clip_nets(config)
+        self.regions: FrameWords | None = None
+        if config.named_layers:
+            grids = [rows for _, rows, _ in config.grids[: config.named_layers]]
+            self.regions = FrameWords(grids, config.side, config.dim, frames=config.frames)
+
+    def encode(self, clips: Tensor) -> Tensor:
+        """Clips, floating [B, T, ch, S, S] in [0, 1] -> vectors z [B, d, t, h, w], not quantized."""
+        check_clips(clips, self.config)
+        z: Tensor = self.encoder(clips)
+        return z
+
+    def forward(self, clips: Tensor, depth: int | None = None, frozen: Sequence[Tensor] | None = None) -> SpaeOutput:
+        """A training step's pass: encode, quantize, decode the first ``depth`` layers (None: all).
+
+        frozen: what ``self.frozen(clips)`` gave, where it is known already.
+
+        Raises:
+            UsageError: clips of another shape or type. PyramidError: depth out of range.
+        """
+        check_clips(clips, self.config)
+        known = self.frozen(clips) if frozen is None else frozen
+        features, words = (known[0], known[1:]) if known else (clips, ())
+        z = self.encoder.vectors(features)
+        target = self.decoder.target(features) if self._on_latents else None
+        quantized: Quantized = self.quantizer(z, depth, words)
+        return SpaeOutput(self.reconstruct(quantized.quantized), z, quantized, target)
+
+    def reconstruct(self, latent: Tensor) -> Tensor:
+        """Quantized vectors [B, d, t, h, w] -> what a loss compares: clips, or in training on latents TAEF2's."""
+        return self.decoder.compared(latent) if self._on_latents else self.decode(latent)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Quantized vectors [B, d, t, h, w] -> clips [B, T, ch, S, S], not clamped."""
+        clips: Tensor = self.decoder(latent)
+        return clips
+
+    # -- words
+
+    @property
+    def words(self) -> int:
+        return self.quantizer.words
+
+    def encode_ids(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Clips -> their words: int64 [B, t_l, h_l, w_l], one tensor per layer. No gradients."""
+        with torch.no_grad():
+            return self.spell(images, self.encode(images).float(), self.quantizer.codebook)[0]
+
+    def spell(
+        self, clips: Tensor, z: Tensor, codebook: Tensor, class_bias: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The words of clips whose vectors are known, and one vector for each whole clip; see ``SPAE.spell``."""
+        if self.regions is None:
+            return self.quantizer.encode_ids(z, codebook), z.flatten(2).mean(2)
+        given, vector = self.regions(clips, codebook, class_bias)
+        return self.quantizer.encode_ids(z, codebook, given), vector
+
+    def frozen(self, images: Tensor) -> tuple[Tensor, ...]:
+        """What the frozen parts of a photo3d model say of clips: latents [B, T, 32, h, w], then the words of each named
+        layer, int64 [B, 1, h_l, w_l]. Nothing for other nets."""
+        if not self.encoder.remembers:
+            return ()
+        words = () if self.regions is None else self.regions(images, self.quantizer.codebook)[0]
+        return (self.encoder.features(images), *words)
+
+    def decode_ids(self, ids: Sequence[Tensor], layers: int | Tensor | None = None) -> Tensor:
+        """Words -> clips [B, T, ch, S, S], clamped to [0, 1].
+
+        Args:
+            ids: integer [B, t_l, h_l, w_l], coarse first; fewer layers than the layout's are fine.
+            layers: how many of them count; None is all.
+
+        Raises:
+            PyramidError: see ``Quantizer.decode_ids``.
+        """
+        return self.decode(self.quantizer.decode_ids(ids, layers)).clamp(0.0, 1.0)
+
+    # -- for training
+
+    @property
+    def _on_latents(self) -> bool:
+        return self.training and self.config.train_on == "latents"
+
+    def load_pretrained(self, taef2_folder: str | os.PathLike[str], trunk_file: Path | None = None) -> None:
+        """Put the published weights into the frozen parts of a fresh photo3d model (a checkpoint has them already).
+
+        Raises:
+            UsageError: the model has no pretrained parts. ArtefactError: the weights cannot be had.
+        """
+        if not self.encoder.remembers:
+            raise UsageError(f"net {self.config.net} has no pretrained parts; only net photo3d has")
+        self.encoder.load_pretrained(taef2_folder, trunk_file)
+        self.decoder.load_pretrained(taef2_folder)
+        if self.regions is not None:
+            self.regions.load_packaged()
+
+    def warm_start(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take the weights of an earlier run: of clips, or of an image model with the same filters, whose kernels
+        become the middle of ours (central inflation)."""
+        own = self.state_dict()
+        kept = {name: value for name, value in tensors.items() if name in own or name not in _NOT_OF_CLIPS}
+        self.load_state_dict(centrally_inflated(kept, own))
+
+
+def build_clip_nets(config: ClipsConfig) -> tuple[Encoder, Decoder]:
+    """The encoder and decoder of a config, with fresh weights (within ``torch.device("meta")``, without memory)."""
+    if config.net == "cnn3d":
+        cnn = (config.channels, config.channels_of_z, config.filters, config.multipliers, config.blocks)
+        return ClipCnnEncoder(*cnn, config.halvings), ClipCnnDecoder(*cnn, config.halvings)
+    photo = (config.frames, config.side, config.layout.finest[0], config.channels_of_z, config.width)
+    return (
+        ClipPhotoEncoder(*photo, config.blocks),
+        ClipPhotoDecoder(*photo, config.decoder_blocks or config.blocks),
+    )
+
+
+def check_clips(clips: Tensor, config: ClipsConfig) -> None:
+    """Raises UsageError unless clips are floating [B, T, ch, S, S]."""
+    wanted = (config.frames, config.channels, config.side, config.side)
+    if clips.ndim != 5 or tuple(clips.shape[1:]) != wanted:
+        raise UsageError(f"clips must be [B, {', '.join(map(str, wanted))}]; got {list(clips.shape)}")
+    if not clips.is_floating_point():
+        raise UsageError(f"clips must be floating point in [0, 1]; got {clips.dtype}: divide bytes by 255")
+
+
+def _build_quantizer(config: ClipsConfig, codebook: Tensor) -> Quantizer:
+    if config.quantizer == "saq":
+        return StreamingAverageQuantizer(codebook, config.layout, fill=config.fill)
+    return ProjectedQuantizer(
+        codebook,
+        config.layout,
+        config.projection,
+        given=config.named_layers,
+        fill=config.fill,
+        candidates=config.candidates,
+    )
