@@ -44,9 +44,10 @@ class Export:
     """What is exported, and what is said about it.
 
     name: the tokenizer's. codebook: the words it was trained with; saved where the artefact finds it. preprocessing:
-    how any image becomes the square the net takes. pixels: uint8 [N,S,S,3], N >= 7, pictures (of clips [N,T,S,S,3]) to
-    compare graphs and module on. card: description, licence, data, recipe, metrics ... precision: of the nets' arithmetic. weights: how
-    kernels and matrices are stored; "int8" rounds them to 255 levels a channel, all else is stored as fp16 either way.
+    how any image becomes the square the net takes. pixels: uint8 [N,S,S,3], N >= 7, pictures to compare graphs and
+    module on; of clips [N,T,S,S,3]. card: description, licence, data, recipe, metrics ... precision: of the nets'
+    arithmetic. weights: how kernels and matrices are stored; "int8" rounds them to 255 levels a channel, all else is
+    stored as fp16 either way.
     """
 
     name: str
@@ -64,8 +65,8 @@ class Export:
         square = self.pixels.ndim in (4, 5) and self.pixels.shape[-3:] == (side, side, 3)
         if self.pixels.dtype != np.uint8 or not square or len(self.pixels) < 7:
             raise UsageError(
-                f"pixels must be uint8 [N, {side}, {side}, 3] with N >= 7 (of clips frames after N); got {self.pixels.dtype} "
-                f"{list(self.pixels.shape)}"
+                f"pixels must be uint8 [N, {side}, {side}, 3] with N >= 7 (of clips frames after N); got "
+                f"{self.pixels.dtype} {list(self.pixels.shape)}"
             )
         choice("precision", self.precision, get_args(Precision))
         choice("weights", self.weights, get_args(Weights))

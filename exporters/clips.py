@@ -53,7 +53,7 @@ def export_clips(spae: ClipSPAE, out: Path, export: Export) -> dict[str, Any]:
 
 
 def parity_clips(preprocessing: Preprocessing, frames: int, source: Path | None = None) -> npt.NDArray[np.uint8]:
-    """Clips to compare on, uint8 [N,T,S,S,3]: animations of a folder or tar, or windows that cross packaged pictures."""
+    """Clips to compare on, uint8 [N,T,S,S,3]: animations of a folder or tar, or windows across packaged pictures."""
     from icl_vision.clips.opening import read_clip
     from icl_vision.training.data.clips import listed
 

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
 
 KEY: Final = "family"
 DEFAULT: Final = "spae"
-_OURS: Final = {"spae": "icl_vision.training.spae", "lqae": "icl_vision.training.lqae", "clips": "icl_vision.training.clips"}
+_OURS: Final = {
+    "spae": "icl_vision.training.spae",
+    "lqae": "icl_vision.training.lqae",
+    "clips": "icl_vision.training.clips",
+}
 """Our families, and the modules that register them when they are first asked for."""
 
 C = TypeVar("C", bound="TrainConfig")

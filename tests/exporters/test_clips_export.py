@@ -13,7 +13,7 @@ from icl_vision.codebook import Codebook
 from icl_vision.errors import UsageError
 from icl_vision.exporters import clips as exporter
 from icl_vision.exporters.checkpoint import Export
-from icl_vision.models.clips import ClipSPAE, ClipsConfig
+from icl_vision.models.clips import ClipsConfig, ClipSPAE
 from icl_vision.models.rounding import round_to_fp16, round_to_int8
 from icl_vision.tokenizers.artefact import DECODER_FILE, ENCODER_FILE
 from icl_vision.tokenizers.parts import whole_graph

@@ -134,9 +134,7 @@ def test_what_frozen_nets_said_before_may_be_brought_along(tiny_photo: ClipsTrai
     assert same_weights(tmp_path / "first", tmp_path / "second")
 
 
-def test_an_image_run_starts_one_of_clips(
-    tiny: Callable[..., TrainConfig], tiny_clips: Make, tmp_path: Path
-) -> None:
+def test_an_image_run_starts_one_of_clips(tiny: Callable[..., TrainConfig], tiny_clips: Make, tmp_path: Path) -> None:
     cnn = {
         "net": "cnn", "side": 16, "channels": 3, "grids": [1, 2, 4], "dim": 8, "filters": 8, "multipliers": [1, 2, 2],
         "blocks": 1, "word_noise": 0.0,
