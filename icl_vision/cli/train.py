@@ -151,8 +151,8 @@ command.add_command(
     _command(
         "clips",
         "Train a Semantic Pyramid AutoEncoder of clips: short animations become words of a frozen codebook on grids of "
-        "frames, rows and columns, and words animations.\n\nNeeds the extra 'train'. --data is a folder of GIF, WebP or PNG "
-        "animations or a .tar of them; where a clips.jsonl lies in it, the files that it says are of the split train.",
+        "frames, rows and columns, and words clips.\n\nNeeds the extra 'train'. --data is a folder of GIF, WebP or "
+        "PNG animations or a .tar of them; where a clips.jsonl lies in it, the files whose split it says is train.",
     )
 )
 command.add_command(router_command)
