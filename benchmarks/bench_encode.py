@@ -1,4 +1,4 @@
-"""Images per second, encoded and decoded: a tokenizer's graphs, the same nets in torch eager, and a 72M VQGAN.
+"""Images (or clips) per second, encoded and decoded: a tokenizer's graphs, the same nets in torch eager, a 72M VQGAN.
 
     pip install --no-deps diffusers==0.42.1
     python benchmarks/bench_encode.py --tokenizer spae-photo-128 --checkpoint runs/spae-photo-128 --out FILE.json
@@ -14,7 +14,8 @@ Knows: how the ways are timed side by side. Refuses to know: how good the words 
 
 In each round every way runs once, in turning order, so that a noisy neighbour slows all alike; the figure is the median
 over rounds, ratios are medians of the ratios within a round. ``encode files`` is the library's whole way from a .jpg to
-words and is for knowing what stands around the graph.
+words and is for knowing what stands around the graph. A tokenizer of clips is timed on windows that cross the packaged
+photographs, without files; the VQGAN is for images only.
 """
 
 from __future__ import annotations
@@ -60,8 +61,15 @@ class Ours:
         from icl_vision.tokenizers.onnx import OnnxTokenizer
 
         self.tokenizer = OnnxTokenizer.from_pretrained(name, providers=provider, threads=threads, batch_size=batch)
+        self.frames = self.tokenizer.card.get("frames")
         self.paths = photographs(batch)
-        self.pixels = self.tokenizer.preprocessing.batch([load_image(path) for path in self.paths])
+        if self.frames is None:
+            self.pixels = self.tokenizer.preprocessing.batch([load_image(path) for path in self.paths])
+        else:
+            from icl_vision.exporters.clips import parity_clips
+
+            some = parity_clips(self.tokenizer.preprocessing, self.frames)
+            self.pixels = some[np.arange(batch) % len(some)]
         self.ids = self.tokenizer._run("encoder.onnx", {"pixels": self.pixels}, "ids")
         self.layers = np.array([len(self.tokenizer.layout)], dtype=np.int64)
 
@@ -229,7 +237,7 @@ def measure(options: argparse.Namespace, threads: int) -> dict[str, Any]:
                     f"only {agreement['encode']:.2%} of its words and {agreement['decode']:.2%} of its pixels are the "
                     "graphs': not the checkpoint of this tokenizer?"
                 )
-        if not options.no_vqgan:
+        if not options.no_vqgan and ours.frames is None:
             try:
                 others["vqgan"], found["vqgan"] = vqgan_ways(side, batch, threads, options.provider)
             except ImportError as error:
@@ -238,7 +246,7 @@ def measure(options: argparse.Namespace, threads: int) -> dict[str, Any]:
         for what in ("encode", "decode") if ours.tokenizer.can_decode else ("encode",):
             ways: dict[str, Way] = {"onnx": getattr(ours, what)}
             ways |= {name: both[what] for name, both in others.items()}
-            if what == "encode":
+            if what == "encode" and ours.frames is None:
                 ways["encode files"] = ours.encode_files
             rows[what] = summary(time_ways(ways, batch, options.rounds, options.seconds), TARGETS[what])
         found["batches"][str(batch)] = rows

@@ -22,7 +22,9 @@ from icl_vision.tokenizers.pixels import Preprocessing
 
 from .checkpoint import Export
 from .pyramid import export_pyramid
-from .spae import SpaePieces
+from .spae import DecoderGraph, EncoderGraph, SpaePieces
+
+__all__ = ["ClipPieces", "DecoderGraph", "EncoderGraph", "export_clips", "parity_clips"]
 
 COMPARED = 8
 """Clips that graphs and module are compared on; each is as much work as many pictures."""

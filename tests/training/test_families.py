@@ -311,7 +311,7 @@ def test_configurations_name_their_family(toy: Any, tmp_path: Path) -> None:
         toy(hide=2)
     with pytest.raises(UsageError, match="unknown key 'guide'"):
         toy(guide={"kind": "none"})
-    with pytest.raises(UsageError, match="family must be one of lqae, spae, toy; got 'lqea'"):
+    with pytest.raises(UsageError, match="family must be one of clips, lqae, spae, toy; got 'lqea'"):
         toy(family="lqea")
     (tmp_path / "named.yaml").write_text("family: toy\nwords_of: elsewhere\n")
     with pytest.raises(UntrustedNameError, match="names the words_of .*--set words_of=VALUE"):

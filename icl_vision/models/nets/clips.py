@@ -143,7 +143,7 @@ class ClipBlock(nn.Module):
         self.time = nn.Conv2d(depth * width, depth * width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.space(F.silu(self.norm1(x.flatten(0, 1))))
+        y: Tensor = self.space(F.silu(self.norm1(x.flatten(0, 1))))
         y = y.reshape(x.shape[0], -1, *x.shape[3:])
         y = self.time(F.silu(self.norm2(y)))
         return x + y.reshape(x.shape)
@@ -179,9 +179,8 @@ class ClipPhotoEncoder(Encoder):
 
     def vectors(self, features: Tensor) -> Tensor:
         together = features.reshape(-1, LATENT_CHANNELS * self.times, *features.shape[3:])
-        x = self.blocks(self.into(together).unflatten(0, (-1, self.depth)) + self.places)
-        vectors: Tensor = self.out(x.flatten(0, 1)).unflatten(0, (-1, self.depth))
-        return vectors.transpose(1, 2)
+        x = self.blocks(_clips(self.into(together), self.depth) + self.places)
+        return _clips(self.out(x.flatten(0, 1)), self.depth).transpose(1, 2)
 
     def load_pretrained(self, taef2_folder: str | os.PathLike[str], trunk_file: Path | None = None) -> None:
         """Put the published weights of ``taef2-encoder.safetensors`` into the frozen part, in place.
@@ -221,10 +220,10 @@ class ClipPhotoDecoder(Decoder):
 
     def latents(self, vectors: Tensor) -> Tensor:
         """TAEF2 latents of every frame [B,T,32,h,w]: the trainable part."""
-        x = self.into(vectors.transpose(1, 2).flatten(0, 1)).unflatten(0, (-1, self.depth)) + self.places
+        x = _clips(self.into(vectors.transpose(1, 2).flatten(0, 1)), self.depth) + self.places
         x = self.longer(self.blocks(x).flatten(0, 1))
         latents: Tensor = self.frames(x.reshape(-1, x.shape[1] // self.times, *x.shape[2:]))
-        return latents.unflatten(0, (-1, self.depth * self.times))
+        return _clips(latents, self.depth * self.times)
 
     def forward(self, vectors: Tensor) -> Tensor:
         return framewise(self.pixels, self.latents(vectors))
@@ -265,4 +264,9 @@ def framewise(net: nn.Module, clips: Tensor) -> Tensor:
         seen: Tensor = net(frames)
     else:  # in parts: the maps of a batch of clips at full size are gigabytes
         seen = torch.cat([net(part) for part in torch.split(frames, _FRAMES_AT_ONCE)])
-    return seen.unflatten(0, (-1, clips.shape[1]))
+    return _clips(seen, clips.shape[1])
+
+
+def _clips(frames: Tensor, length: int) -> Tensor:
+    """Frames of several clips, [B*t,...] -> [B,t,...]."""
+    return frames.reshape(-1, length, *frames.shape[1:])

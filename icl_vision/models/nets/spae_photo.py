@@ -209,7 +209,8 @@ def latents_metric(pixels: Taef2Decoder, latents: Tensor, even: float = 0.0) -> 
     gram = all_changes @ all_changes.T * (LATENT_CHANNELS / base.numel())
     values, vectors = torch.linalg.eigh(gram.double())
     values = (values + even * values.mean()) / (1 + even)
-    return (vectors * values.clamp(min=0).sqrt()).float()
+    metric: Tensor = (vectors * values.clamp(min=0).sqrt()).float()
+    return metric
 
 
 def _freeze(*nets: nn.Module) -> None:

@@ -42,4 +42,4 @@ class FrameWords(RegionWords):
         """The trunk's last map, the mean over frames, [B, 1280, S/16, S/16]."""
         frames = images[:, self.looks]
         maps = super().features(frames.flatten(0, 1))
-        return maps.unflatten(0, (-1, len(self.looks))).mean(1)
+        return maps.reshape(-1, len(self.looks), *maps.shape[1:]).mean(1)
