@@ -1,13 +1,15 @@
 """Pictures of digits changed through words: seen, changed by an LLM, drawn by words (SPAE) and by diffusion.
 
-    python benchmarks/edit_loop.py --llm local --parts DIR --n 30 --out FILE.json
+    python benchmarks/edit_loop.py --llm local --parts DIR --n 50 --out FILE.json --sheet FILE.png
 
 Pictures come from the packaged digits; the first five of each digit are examples, the others are changed. What is seen
 comes from SPAE's words of a picture, which the LLM classifies; the LLM changes that ("make it five", "add one", "the
 same again"); its words are drawn by the LLM through SPAE's words, and by the diffusion model (--parts; left out
 without).
 What survives is measured after each step, by the truth of the step before it and by that of the picture; where the
-picture should stay, also how like it the new one is (SSIM), beside another picture of the same digit.
+picture should stay, also how like it the new one is (LPIPS at 64 x 64, and SSIM), beside another picture of the same
+digit. Beside the loop: the source as it is, and the instruction alone (the diffusion model draws "make it five", no
+picture is seen and no LLM asked). Equal words are drawn once: a drawer's n pictures are about ten different ones.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
@@ -35,6 +37,7 @@ from icl_vision.images import load_image
 from icl_vision.llms import connect
 from icl_vision.tasks.draw.examples import DIGITS, TEXT, read_examples
 from icl_vision.tasks.editing import PictureLoop
+from icl_vision.wording import counted
 
 WORDS = "zero one two three four five six seven eight nine".split()
 EXAMPLES = 5
@@ -55,6 +58,11 @@ def pixels(image: Image.Image) -> Any:
     return np.pad(grey, margin)[..., None] if margin > 0 else grey[..., None]
 
 
+def framed(image: Image.Image) -> Image.Image:
+    """The same as the reader takes it: 32 x 32, RGB."""
+    return Image.fromarray(pixels(image)[..., 0]).convert("RGB")
+
+
 def digit_of(text: str | None) -> int | None:
     """The digit that a text names, by a numeral or a word."""
     words = (text or "").lower().replace(".", " ").split()
@@ -62,26 +70,68 @@ def digit_of(text: str | None) -> int | None:
     return named[-1] if named and named[-1] < 10 else None
 
 
-def likeness(images: Sequence[Image.Image | None], sources: Sequence[Image.Image]) -> dict[str, Any] | None:
-    """Mean SSIM of pictures to what they came from."""
-    mean = RunningMean()
-    for image, source in zip(images, sources, strict=True):
-        if image is not None:
-            mean.add(float(ssim(pixels(source)[None], pixels(image)[None])[0]))
-    return mean.to_dict()
+def likeness(images: Sequence[Image.Image | None], sources: Sequence[Image.Image], perceptual: Any) -> dict[str, Any]:
+    """Mean LPIPS and SSIM of pictures to what they came from."""
+    pairs = [
+        (pixels(image), pixels(source)) for image, source in zip(images, sources, strict=True) if image is not None
+    ]
+    lpips, alike = RunningMean(), RunningMean()
+    for image, source in pairs:
+        alike.add(float(ssim(source[None], image[None])[0]))
+        if perceptual is not None:
+            # AlexNet sees little in 32 pixels; two by two for one says nothing new, and is seen.
+            big = [np.repeat(np.repeat(one, 2, 0), 2, 1)[None].repeat(3, -1) for one in (source, image)]
+            lpips.add(float(perceptual(*big)[0]))
+    return {"ssim": alike.to_dict(), "lpips": None if perceptual is None else lpips.to_dict()}
+
+
+def measure_of(perceptual_wanted: bool) -> Any:
+    """LPIPS, or None where its weights are not installed."""
+    if not perceptual_wanted:
+        return None
+    from icl_vision.errors import IclVisionError
+
+    try:
+        from icl_vision.models.losses.instruments import perceptual
+
+        return perceptual()
+    except (IclVisionError, ModuleNotFoundError) as error:
+        print(f"LPIPS is left out: {error}", file=sys.stderr)
+        return None
+
+
+def sheet_of(columns: Sequence[tuple[str, Sequence[Image.Image | None]]], names: Sequence[str]) -> Image.Image:
+    """Pictures one below another, what was to change above them; a gap where there is none."""
+    cell, head, left = 64, 14, 74
+    sheet = Image.new("L", (left + (cell + 6) * len(columns), head + (cell + 4) * len(names)), 255)
+    pen = ImageDraw.Draw(sheet)
+    for row, name in enumerate(names):
+        pen.text((2, head + row * (cell + 4) + cell // 2 - 6), name, fill=0)
+    for column, (text, pictures) in enumerate(columns):
+        across = left + column * (cell + 6)
+        pen.text((across, 1), text, fill=0)
+        for row, picture in enumerate(pictures):
+            if picture is not None:
+                grey = Image.fromarray(pixels(picture)[..., 0]).resize((cell, cell), resample=Image.Resampling.NEAREST)
+                sheet.paste(grey, (across, head + row * (cell + 4)))
+    return sheet
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--llm", default="local", help="the LLM that sees, changes and draws through words")
-    parser.add_argument("--parts", help="trained parts of text to image; without, nothing is drawn by diffusion")
+    parser.add_argument(
+        "--llm", default="local", help="sees, changes and draws through words: a name that connect takes, or smollm2"
+    )
+    parser.add_argument("--parts", help="trained parts of text to image, or packaged; without, no diffusion")
     parser.add_argument("--n", type=int, default=30, help="pictures, at most 50")
+    parser.add_argument("--no-lpips", action="store_true", help="leave LPIPS out (extra train)")
     parser.add_argument("--no-words", action="store_true", help="leave out drawing through words, which takes longest")
     parser.add_argument("--sheet", help="a .png file for the pictures, side by side")
     parser.add_argument("--out", required=True, help="where the figures go")
     options = parser.parse_args()
     began = time.monotonic()
-    llm, reader = connect(options.llm), DigitReader(threads=1)
+    llm, reader = connect(_spec(options.llm)), DigitReader(threads=1)
+    perceptual = measure_of(not options.no_lpips)
     examples = read_examples(DIGITS)
     by_digit = {digit: [one for one in examples if one.text == TEXT.replace("{}", str(digit))] for digit in range(10)}
     support = [(load_image(one.path), one.text) for own in by_digit.values() for one in own[:EXAMPLES]]
@@ -105,7 +155,12 @@ def main() -> None:
     if options.parts:
         from icl_vision.text_to_image import LLMTextToImage
 
-        drawers["diffusion"] = LLMTextToImage.from_pretrained(options.parts).draw
+        system = LLMTextToImage.from_pretrained(None if options.parts == "packaged" else options.parts)
+
+        def by_diffusion(texts: Sequence[str]) -> list[Image.Image]:
+            return system.draw(list(texts), seed=1)
+
+        drawers["diffusion"] = by_diffusion
     if not drawers:
         parser.error("nothing draws: give --parts, or leave out --no-words")
     labels = classifier.predict([image for _, image in rest])
@@ -119,7 +174,7 @@ def main() -> None:
         "seen": Accuracy.of((digit_of(seen[id(image)]) == digit for digit, image in rest), "classified").to_dict(),
         "changes": {},
     }
-    lines: list[list[Image.Image | None]] = []
+    lines: list[tuple[str, list[Image.Image | None]]] = []
     for kind in ("make it", "the same again", "add one"):
         own = [(trip, one) for trip, one in zip(trips, edited, strict=True) if trip[2].startswith(kind)]
         saw = [digit_of(one.seen) == trip[0] for trip, one in own]
@@ -134,7 +189,7 @@ def main() -> None:
         }
         for name in drawers:
             pictures = [one.pictures[name] for _, one in own]
-            read = iter(reader.read([picture for picture in pictures if picture is not None]))
+            read = iter(reader.read([framed(picture) for picture in pictures if picture is not None]))
             told = [None if picture is None else int(next(read)) for picture in pictures]
             said = [digit_of(one.said) for _, one in own]
             row["drawn"][name] = {
@@ -147,12 +202,25 @@ def main() -> None:
                 "missing": sum(picture is None for picture in pictures),
             }
             if kind == "the same again":
-                row["drawn"][name]["ssim_to_source"] = likeness(pictures, [trip[1] for trip, _ in own])
+                row["drawn"][name]["to_source"] = likeness(pictures, [trip[1] for trip, _ in own], perceptual)
         if kind == "the same again":
             others = [load_image(by_digit[trip[0]][0].path) for trip, _ in own]
-            row["ssim_of_another_picture_of_the_digit"] = likeness(others, [trip[1] for trip, _ in own])
+            row["another_picture_of_the_digit"] = likeness(others, [trip[1] for trip, _ in own], perceptual)
+        read_sources = reader.read([framed(trip[1]) for trip, _ in own])
+        row["source_unchanged"] = Accuracy.of(
+            (int(got) == trip[3] for got, (trip, _) in zip(read_sources, own, strict=True)), reader.name
+        ).to_dict()
+        if "diffusion" in drawers:
+            alone = drawers["diffusion"]([trip[2] for trip, _ in own])
+            row["instruction_alone"] = Accuracy.of(
+                (
+                    int(got) == trip[3]
+                    for got, (trip, _) in zip(reader.read([framed(one) for one in alone]), own, strict=True)
+                ),
+                reader.name,
+            ).to_dict()
         results["changes"][kind] = row
-        lines += [[trip[1], *(one.pictures[name] for name in drawers)] for trip, one in own[:10]]
+        lines += [(trip[2], [trip[1], *(one.pictures[name] for name in drawers)]) for trip, one in own[:5]]
     document = {
         **header(),
         "llm": options.llm,
@@ -164,12 +232,17 @@ def main() -> None:
     write(options.out, document)
     print(json.dumps(results, indent=1))
     if options.sheet:
-        sheet = Image.new("L", (34 * len(lines), 34 * (1 + len(drawers))))
-        for column, line in enumerate(lines):
-            for place, picture in enumerate(line):
-                if picture is not None:
-                    sheet.paste(Image.fromarray(pixels(picture)[..., 0]), (34 * column + 1, 34 * place + 1))
-        sheet.save(options.sheet)
+        sheet_of(lines, ["source", *drawers]).save(options.sheet)
+    print(f"{counted(len(trips), 'trip')} in {time.monotonic() - began:.0f} s")
+
+
+def _spec(name: str) -> str:
+    """smollm2 is an installed package's GGUF file."""
+    if name != "smollm2":
+        return name
+    from icl_vision.text_to_image.llm_folders import smollm2_file
+
+    return f"local:{smollm2_file()}"
 
 
 if __name__ == "__main__":

@@ -36,14 +36,14 @@ NEEDED = ("torch", "diffusers", "transformers", "lightning_fabric")
     required=True,
     metavar="NAME|FILE",
     help="A shipped configuration (digits: with SmolLM2-135M-Instruct; gemma-digits: with Gemma 3 270M, on the "
-    "packaged denoiser) or a YAML file.",
+    "packaged denoiser; emoji: small coloured pictures by their names) or a YAML file.",
 )
 @click.option(
     "--data",
-    metavar="DIR|NPZ",
+    metavar="DIR|NPZ|TAR",
     type=click.Path(path_type=Path),
     help="Digits to learn from: an npz with x_train and y_train (MNIST), or ten folders named 0 to 9. Default: the 100 "
-    "packaged digits, enough where the denoiser is not trained.",
+    "packaged digits, enough where the denoiser is not trained. For emoji: a folder or .tar with a clips.jsonl.",
 )
 @click.option(
     "--out",

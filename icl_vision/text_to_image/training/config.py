@@ -29,6 +29,7 @@ PACKAGED: Final = "packaged"
 """The name of the packaged parts, where a configuration may name a denoiser."""
 Weights = Literal["none", "sensitivity"]
 Target = Literal["caption", "plain"]
+Subject = Literal["digits", "named"]
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,7 @@ class TextToImageConfig:
     """A whole run: a denoiser that reads a text encoder, then a mapper from an LLM to it (stage 1), then adapters in
     the LLM and the mapper (stage 2).
 
+    subject: what pictures are of: "digits" (in classes), or "named", one picture each, with a list of their names.
     llm: as ``llm_folders`` names them. prompt: what a caption is put into before the LLM reads it, with one {}.
     parts: where the denoiser comes from: "packaged", or a folder of parts; null trains one.
     init: parts whose denoiser the training of this one starts from; null starts from nothing.
@@ -109,6 +111,7 @@ class TextToImageConfig:
     paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "init", "data.path")
     """Keys that may lead to a place on the machine."""
 
+    subject: Subject = "digits"
     llm: str = "smollm2"
     prompt: str = "{}"
     parts: str | None = None
@@ -133,6 +136,7 @@ class TextToImageConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         count("seed", self.seed, least=0)
+        choice("subject", self.subject, get_args(Subject))
         number("drop", self.drop, least=0, most=0.9)
         if self.prompt.count("{}") != 1:
             raise UsageError(f"prompt must hold {{}} once, where the caption goes; got {self.prompt!r}")

@@ -109,6 +109,10 @@ def train(
     began = time.perf_counter()
     # PyTorch heeds affinity, not the share of CPU time that a container grants.
     torch.set_num_threads(min(torch.get_num_threads(), usable_cores()))
+    if config.subject == "named":
+        from icl_vision.text_to_image.training.named import train_named  # it needs this module
+
+        return train_named(config, Path(out), resume, until, parts, progress, encoder, llm)
     if config.data.path is None:
         config = replace(config, data=replace(config.data, path=str(DIGITS)))
     digits = open_digits(config, progress)

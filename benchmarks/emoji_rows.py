@@ -1,0 +1,135 @@
+"""How often drawings of emoji are recognised, of names that were trained on and of names that were not.
+
+    python benchmarks/emoji_rows.py --data emoji-clips-64.tar --parts RUN/parts --out FILE.json --sheet FILE.png
+
+The judge is learned from frames of the animations that no drawer was trained on (drawers know first frames alone); its
+own accuracy, on other frames again, is printed. It chooses among all names of the list; a drawing is right where its
+name is among the judge's first five. Rows: the text encoder's states of the plain name; the mapped LLM, of the name in
+a wording that training does not have; shuffled prompts; and, of held-out names, a copy of the picture of the training
+name that the text encoder holds nearest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from _common import header, write
+
+from icl_vision.evaluation.kit.metrics import Accuracy
+from icl_vision.evaluation.text_to_image.frame_judge import FrameJudge
+from icl_vision.text_to_image.emoji import UNSEEN, Named, open_frames, open_named
+from icl_vision.text_to_image.pipeline import LLMTextToImage
+from icl_vision.text_to_image.text_encoder import SentenceStates
+
+TRIED = (3, 7, 11)
+"""Frames that the judge is tried on."""
+
+
+def nearest(encoder: SentenceStates, named: Named, places: Sequence[int]) -> list[int]:
+    """Of each place the training name whose mean state has the smallest angle."""
+
+    def directions(chosen: Sequence[int]) -> torch.Tensor:
+        states = encoder.encode([named.names[place] for place in chosen])
+        there = states.abs().sum(-1, keepdim=True) > 0
+        return torch.nn.functional.normalize((states * there).sum(1) / there.sum(1), dim=-1)
+
+    train = [int(place) for place in named.train]
+    return [train[int(best)] for best in (directions(places) @ directions(train).T).argmax(1)]
+
+
+def sheet_of(rows: Sequence[tuple[str, Sequence[Any]]], columns: int = 20, cell: int = 44) -> Image.Image:
+    """Rows of pictures uint8 [S, S, 3], cut after ``columns``, named on the left."""
+    left = 120
+    sheet = Image.new("RGB", (left + columns * cell, len(rows) * cell), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (name, pictures) in enumerate(rows):
+        pen.text((2, number * cell + cell // 2 - 6), name, fill=0)
+        for column, picture in enumerate(pictures[:columns]):
+            image = Image.fromarray(np.asarray(picture, dtype=np.uint8)).resize((cell - 4, cell - 4), resample=0)
+            sheet.paste(image, (left + column * cell + 2, number * cell + 2))
+    return sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="the .tar with its clips.jsonl")
+    parser.add_argument("--parts", required=True, help="RUN/parts of `icl-vision train text-to-image --config emoji`")
+    parser.add_argument("--n", type=int, default=150, help="training names")
+    parser.add_argument("--guidance", type=float, help="default: the parts'")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", required=True, help="where the figures go")
+    parser.add_argument("--sheet", help="a .png file for drawings, whether they are right or not")
+    options = parser.parse_args()
+    began = time.monotonic()
+    torch.set_num_threads(1)
+    named, frames = open_named(options.data), open_frames(options.data)
+    judge = FrameJudge.fit(frames, skip=(0, *TRIED))
+    tried = np.stack([own[place] for own in frames for place in TRIED if place < len(own)])
+    shown = [place for place, own in enumerate(frames) for frame in TRIED if frame < len(own)]
+    own = {f"first {most}": Accuracy.of(judge.hits(tried, shown, most), "frames").to_dict() for most in (1, 5)}
+    print("judge", own, flush=True)
+    system = LLMTextToImage.from_pretrained(options.parts)
+    encoder = SentenceStates(length=system.mapper.length)
+    none = encoder.encode([""])[0]
+    rng = np.random.default_rng(options.seed)
+    sets = {
+        "trained": [int(place) for place in rng.permutation(named.train)[: options.n]],
+        "held out": [int(place) for place in named.test],
+    }
+    results: dict[str, Any] = {}
+    lines: list[tuple[str, Sequence[Any]]] = []
+    for kind, places in sets.items():
+        names = [named.names[place] for place in places]
+        keys: dict[str, Any] = {"seed": options.seed, "guidance": options.guidance}
+        drawn: dict[str, Any] = {
+            "text encoder": system.draw_states(encoder.encode(names), none, **keys),
+            "mapped LLM": system.draw([UNSEEN[0].format(name) for name in names], **keys),
+        }
+        rows = {name: np.stack([np.asarray(image) for image in images]) for name, images in drawn.items()}
+        rows["shuffled prompts"] = np.roll(rows["mapped LLM"], 1, axis=0)
+        if kind == "held out":
+            rows["nearest name's picture"] = named.pixels[nearest(encoder, named, places)]
+        results[kind] = {
+            name: {
+                f"first {most}": Accuracy.of(judge.hits(images, places, most), "frame judge").to_dict()
+                for most in (1, 5)
+            }
+            for name, images in rows.items()
+        }
+        for name, row in results[kind].items():
+            print(kind, name, row["first 5"], "first:", row["first 1"]["accuracy"], flush=True)
+        rows.pop("shuffled prompts")
+        lines += [(kind, named.pixels[places]), *rows.items()]
+    document = {
+        **header(options.seed),
+        "parts": system.parts.card["name"],
+        "names": {
+            "trained": len(named.train),
+            "held out": len(named.test),
+            "left out": len(named.names) - len(named.train) - len(named.test),
+        },
+        "guidance": system.guidance if options.guidance is None else options.guidance,
+        "steps": system.steps,
+        "fit": system.parts.card["fit"],
+        "judge": {"classes": len(frames), **own},
+        "rows": results,
+        "seconds": time.monotonic() - began,
+    }
+    write(options.out, document)
+    if options.sheet:
+        sheet_of(lines).save(options.sheet)
+
+
+if __name__ == "__main__":
+    main()
