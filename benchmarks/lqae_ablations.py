@@ -4,9 +4,9 @@
         --out FILE.json [--steps 110] [--limit 384] [--episodes 200] [--seeds 0 1 2] [--only ROW ...]
 
 One row is one change of the same model (64 words of 4,096 on 8 x 8, TAEF2 latents, a two-layer masked LM with its head,
-half of the words hidden, the first 50 steps past the text encoder), with the same pictures, seeds, steps and batch. A
-row that is done is not done again; the
-table is written anew after each.
+half of the words hidden, the first 50 steps past the text encoder), with the same pictures, seeds, steps and batch. The
+result file holds what every run measured, picture by picture and episode by episode, and is written anew after each: a
+row and seed that stand in it are not run again, and other rows and seeds are added.
 
 Measured on the pictures of ``--test``, which nothing is trained on: their PSNR through words; how many of the 4,096
 words they use, and the perplexity; and, in place of the paper's LLM, how often the nearest word prototype (mean of the
@@ -37,7 +37,6 @@ from icl_vision.evaluation.few_shot.baselines import nearest_prototype, unit
 from icl_vision.evaluation.kit.image_metrics import psnr
 from icl_vision.evaluation.kit.paired_means import paired_mean
 from icl_vision.evaluation.kit.pictures import Picture, list_pictures
-from icl_vision.files.storage import write_text
 from icl_vision.images import load_image
 from icl_vision.models.lqae import LQAE
 from icl_vision.models.nets.taef2 import ENCODER_FILE, Taef2Encoder
@@ -46,8 +45,10 @@ from icl_vision.training import load_config, load_model, train
 from icl_vision.training.loop import MEMORY_FILE
 
 SIDE, BATCH, EPISODES, WAYS, SHOTS, PSNR_PICTURES, TESTED = 128, 16, 200, (2, 5), 5, 48, 192
-WORDS, MEASURED = "lqae-bert-128", "measured.json"
+WORDS = "lqae-bert-128"
 Images = npt.NDArray[np.uint8]
+Runs = dict[str, dict[str, dict[str, Any]]]
+"""What was measured, by row and seed."""
 Episode = tuple[list[int], list[str], int, str]
 """Places of the support, their labels, place and label of the query."""
 
@@ -65,7 +66,7 @@ class Pictures:
 
 BASE: tuple[str, ...] = (
     "model.grid=8", "model.dim=128", "model.width=64", "model.blocks=2", "model.decoder_blocks=2",
-    "model.mask=[0.5, 0.5]", "loss.mlm=0.001", "past_text=50", "remember=true", "data.workers=0",
+    "model.mask=[0.5, 0.5]", "loss.mlm=0.001", "loss.even=0", "past_text=50", "remember=true", "data.workers=0",
     "data.validation=64", "data.flip=false", f"batch={BATCH}", "optimiser.rate=2.0e-3", "ema.decay=0",
     "log.validate=100000", "log.grid=100000", "log.checkpoint=100000", "log.tensorboard=false",
 )  # fmt: skip
@@ -144,15 +145,33 @@ def main() -> int:
         *BASE, f"data.limit={options.limit}", f"steps={options.steps}", f"text_encoder={options.bert}",
         f"pretrained={options.pretrained}",
     ]  # fmt: skip
+    facts = {
+        "steps": options.steps, "batch": BATCH, "photographs": options.limit, "pictures": len(pictures),
+        "psnr_pictures": len(truth[:: measured.every]), "episodes": options.episodes, "shots": SHOTS,
+    }  # fmt: skip
+    runs = earlier(options.out, facts)
     # Seeds outside, so that a run that is cut has all rows at the seeds it has.
     for seed in options.seeds:
         for row in options.only:
-            folder = run_folder(work, row, seed)
-            if not (folder / MEASURED).is_file():
-                changes = [*settings, f"seed={seed}", *ROWS[row]]
-                one_run(folder, changes, options.data, work / f"memory-{seed}", measured)
-            write(options, work, pictures)
+            if str(seed) in runs.get(row, {}):
+                continue
+            changes = [*settings, f"seed={seed}", *ROWS[row]]
+            found = one_run(run_folder(work, row, seed), changes, options.data, work / f"memory-{seed}", measured)
+            runs.setdefault(row, {})[str(seed)] = found
+            write(options.out, facts, runs)
     return 0
+
+
+def earlier(file: Path, facts: dict[str, Any]) -> Runs:
+    """The runs of a result file that is there already, if it is one of the same pictures, steps and episodes."""
+    if not file.is_file():
+        return {}
+    document = json.loads(file.read_text(encoding="utf-8"))
+    others = {key: document.get(key) for key, value in facts.items() if document.get(key) != value}
+    if others or "runs" not in document:
+        raise SystemExit(f"{file} holds runs of other facts ({others}), or none one by one: name another --out")
+    runs: Runs = document["runs"]
+    return runs
 
 
 def draw_episodes(pictures: Sequence[Picture], ways: int, episodes: int = EPISODES) -> list[Episode]:
@@ -180,7 +199,7 @@ def frozen_of(truth: Images, pretrained: Path) -> torch.Tensor:
         return torch.cat([net(part) for part in torch.split(images, 16)])
 
 
-def one_run(folder: Path, settings: list[str], data: Path, memory: Path, pictures: Pictures) -> None:
+def one_run(folder: Path, settings: list[str], data: Path, memory: Path, pictures: Pictures) -> dict[str, Any]:
     """Train one row at one seed and measure it; what frozen nets say of the pictures is shared among a seed's rows."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -191,8 +210,7 @@ def one_run(folder: Path, settings: list[str], data: Path, memory: Path, picture
         shutil.copyfile(folder / MEMORY_FILE, memory)
     found = measure(folder, pictures)
     shutil.rmtree(folder)
-    folder.mkdir()
-    write_text(folder / MEASURED, json.dumps(found))
+    return found
 
 
 def measure(folder: Path, pictures: Pictures) -> dict[str, Any]:
@@ -223,55 +241,57 @@ def measure(folder: Path, pictures: Pictures) -> dict[str, Any]:
         first = flat[:, : round(keep * flat.shape[1])]
         of_picture = np.stack([unit(vectors[words]).mean(axis=0) for words in first])
         for ways, drawn in pictures.episodes.items():
-            found[f"{ways}-way" if keep == 1 else f"{ways}-way, first {keep:.0%}"] = [
-                int(nearest_prototype(of_picture[support], labels, of_picture[[query]])[0] == truth)
+            # A digit an episode, 1 where it was right.
+            found[f"{ways}-way" if keep == 1 else f"{ways}-way, first {keep:.0%}"] = "".join(
+                str(int(nearest_prototype(of_picture[support], labels, of_picture[[query]])[0] == truth))
                 for support, labels, query, truth in drawn
-            ]
+            )
     return found
 
 
-def write(options: argparse.Namespace, work: Path, pictures: Sequence[Picture]) -> None:
-    """The table of what is measured by now, printed and written."""
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for row in ROWS:
-        for seed in options.seeds:
-            file = run_folder(work, row, seed) / MEASURED
-            if file.is_file():
-                runs.setdefault(row, []).append(json.loads(file.read_text(encoding="utf-8")))
-    base = runs["base"]
+def write(file: Path, facts: dict[str, Any], runs: Runs) -> None:
+    """The table of what is measured by now, printed and written, and what each run measured."""
+    rows = {row: runs[row] for row in ROWS if row in runs}
+    base = runs.get("base", {})
     for share in KEEP:
-        runs[f"first {share:.0%} of the words"] = [
-            {**run, **{f"{ways}-way": run[f"{ways}-way, first {share:.0%}"] for ways in WAYS}, "psnr": None}
-            for run in base
-        ]
-    print(f"\n{'row':48} {'words':>4} {'PSNR':>22} {'used':>6} {'perpl.':>7} {'2-way':>22} {'5-way':>22}")
+        rows[f"first {share:.0%} of the words"] = {
+            seed: {**run, **{f"{ways}-way": run[f"{ways}-way, first {share:.0%}"] for ways in WAYS}, "psnr": None}
+            for seed, run in base.items()
+        }
+    print(f"\n{'seeds, row':50} {'words':>4} {'PSNR':>22} {'used':>6} {'perpl.':>7} {'2-way':>22} {'5-way':>22}")
     table = {}
-    for row, found in runs.items():
-        table[row] = of_row(row, found, base[: len(found)])
-        print(shown(row, table[row]), flush=True)
-    facts = {
-        "steps": options.steps, "batch": BATCH, "photographs": options.limit, "seeds": options.seeds,
-        "pictures": len(pictures),
-        "psnr_pictures": len(base[0]["psnr"]), "episodes": options.episodes, "shots": SHOTS,
+    for row, found in rows.items():
+        if found:
+            table[row] = of_row(row, found, base)
+            print(shown(row, table[row]), flush=True)
+    _common.write(file, _common.header() | facts | {"rows": table, "runs": runs})
+
+
+def of_row(row: str, runs: dict[str, dict[str, Any]], base: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Means over the seeds of a row, and its paired differences to the base row at the seeds that both have."""
+    seeds = sorted(runs, key=int)
+    both = [seed for seed in seeds if seed in base]
+    result: dict[str, Any] = {
+        "seeds": [int(seed) for seed in seeds], "words": runs[seeds[0]]["words"], "settings": list(ROWS.get(row, ())),
     }  # fmt: skip
-    document = _common.header() | facts | {"rows": table}
-    _common.write(options.out, document)
-
-
-def of_row(row: str, runs: Sequence[dict[str, Any]], base: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the seeds of a row, and its paired differences to the base row at the same seeds."""
-    result: dict[str, Any] = {"seeds": len(runs), "words": runs[0]["words"], "settings": list(ROWS.get(row, ()))}
     for key in ("used", "perplexity"):
-        result[key] = [run[key] for run in runs]
+        result[key] = [runs[seed][key] for seed in seeds]
     for key in ("psnr", *(f"{ways}-way" for ways in WAYS)):
-        if runs[0][key] is None:
+        if runs[seeds[0]][key] is None:
             continue
-        # One number a picture or an episode: its mean over the seeds.
-        ours, theirs = (np.mean([run[key] for run in each], axis=0) for each in (runs, base))
-        result[key] = {"mean": float(ours.mean()), "by_seed": [float(np.mean(run[key])) for run in runs]}
-        if runs is not base and not np.array_equal(ours, theirs):
-            result[key]["to_base"] = paired_mean(ours.tolist(), theirs.tolist(), higher_is_better=True).to_dict()
+        by_seed = [float(values(runs[seed], key).mean()) for seed in seeds]
+        result[key] = {"mean": float(np.mean(by_seed)), "by_seed": by_seed}
+        if runs is not base and both:
+            # One number a picture or an episode: its mean over the seeds.
+            ours, theirs = (np.mean([values(each[seed], key) for seed in both], axis=0) for each in (runs, base))
+            paired = paired_mean(ours.tolist(), theirs.tolist(), higher_is_better=True)
+            result[key]["to_base"] = paired.to_dict() | {"seeds": [int(seed) for seed in both]}
     return result
+
+
+def values(run: dict[str, Any], key: str) -> npt.NDArray[np.float64]:
+    """One number a picture, or an episode."""
+    return np.array([float(each) for each in run[key]])
 
 
 def shown(row: str, found: dict[str, Any]) -> str:
@@ -287,7 +307,7 @@ def shown(row: str, found: dict[str, Any]) -> str:
             cell += f" [{times * low:+.2f}, {times * high:+.2f}]"
         cells.append(f"{cell:>22}")
     words = f"{np.mean(found['used']):>6.1%} {np.mean(found['perplexity']):>7.0f}"
-    return f"{row:48} {found['words']:>4} {cells[0]} {words} {cells[1]} {cells[2]}"
+    return f"{len(found['seeds'])} {row:48} {found['words']:>4} {cells[0]} {words} {cells[1]} {cells[2]}"
 
 
 def run_folder(work: Path, row: str, seed: int) -> Path:
