@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import random
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +16,9 @@ from icl_vision.errors import RequestRefusedError
 from icl_vision.serving import words
 from icl_vision.serving.pictures import Limits, Pictures
 from icl_vision.serving.proxy import conversation
+from icl_vision.serving.proxy.dialects import chat, messages, responses
 from icl_vision.serving.proxy.dialects.reading import Picture, Turn
-from icl_vision.serving.proxy.spans import Suffix
+from icl_vision.serving.proxy.spans import Suffix, edited
 
 Serve = Callable[..., Proxied]
 COLOUR, SAYS, WHAT = "What colour is it?", "What does it say?", "What is in the picture?"
@@ -189,3 +191,62 @@ async def test_later_questions_have_so_many_seconds_together():
     with pytest.raises(RequestRefusedError, match=r"not found within 0\.5 seconds; try again later") as told:
         await conversation.edits([first, *later], Pictures(Limits(seconds=0.5)), slow)
     assert told.value.status == 429
+
+
+class Told:
+    """Words of pictures, of which some are those of the question."""
+
+    async def line(self, data: bytes, question: str | None, where: str = "", *, key: str = "") -> str:
+        return f"{key[:6]} {' '.join(sorted(set((question or 'all').split())))}"
+
+
+ASKED = ("", "what colour", "how many in image 1", "where is picture 2", "  ", "hello")
+SIDES = ("user", "user", "assistant", "tool")
+
+
+def entry(pick: random.Random, dialect: str, who: str) -> dict[str, Any]:
+    """A message of any kind: a text, pictures, both, nothing."""
+    seeds = [pick.randrange(5) for _ in range(pick.choice([0, 0, 1, 1, 2]))]
+    asks, as_parts = pick.choice(ASKED), pick.random() < 0.5
+    if dialect == "messages":
+        encoded = [url.partition(",")[2] for url in map(URLS.__getitem__, seeds)]
+        parts = [{"type": "image", "source": {"type": "base64", "data": data}} for data in encoded]
+        parts = [{"type": "tool_result", "tool_use_id": "t", "content": parts}] if who == "tool" else parts
+        parts += [{"type": "text", "text": asks}] if asks.strip() else []
+        role = "assistant" if who == "assistant" else "user"
+        return {"role": role, "content": parts if seeds or who == "tool" or as_parts else asks}
+    if dialect == "responses":
+        parts = [{"type": "input_image", "image_url": URLS[seed]} for seed in seeds]
+        if who == "tool":
+            return {"type": "function_call_output", "output": parts or asks}
+        parts += [{"type": "input_text", "text": asks}] if asks.strip() else []
+        return {"role": who, "content": parts if seeds or as_parts else asks}
+    parts = [{"type": "image_url", "image_url": {"url": URLS[seed]}} for seed in seeds]
+    parts.insert(pick.randrange(len(parts) + 1), {"type": "text", "text": asks})
+    return {"role": who, "content": parts if seeds or as_parts else asks}
+
+
+URLS = [data_url(picture(seed, (4, 4))) for seed in range(5)]
+CONVERSATIONS = [("chat", chat, "messages"), ("messages", messages, "messages"), ("responses", responses, "input")]
+
+
+@pytest.mark.parametrize(("name", "dialect", "key"), CONVERSATIONS)
+async def test_of_any_conversation_the_beginning_stays(name: str, dialect: Any, key: str):
+    """Sent again at each of the model's turns, it begins as it did when it was sent before."""
+    again = 0
+    for seed in range(150):
+        pick = random.Random(seed)
+        sides = [pick.choice(SIDES) for _ in range(pick.randrange(2, 9))]
+        whole = [entry(pick, name, side) for side in sides]
+        before: list[Any] = []
+        for end in range(1, len(whole) + 1):
+            if sides[end - 1] == "assistant" or (end < len(whole) and sides[end] != "assistant"):
+                continue
+            document = {key: whole[:end]}
+            words: Any = Told()
+            edits = await conversation.edits(dialect.turns(document), Pictures(Limits(pictures=100)), words)
+            now = json.loads(edited(json.dumps(document), edits))[key]
+            assert now[: len(before)] == before
+            again += AGAIN in json.dumps(now[len(before) :]) and bool(before)
+            before = now
+    assert again > 5  # and it is about more than first questions
