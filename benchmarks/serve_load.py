@@ -223,6 +223,17 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": round(statistics.median(ordered), 4), "p99": round(ordered[int(0.99 * (len(ordered) - 1))], 4)}
 
 
+def between(through: list[float], direct: list[float]) -> str:
+    """How much longer the median is, where requests are drawn anew from those that were measured (bootstrap)."""
+    draws = random.Random(0)
+    found = sorted(
+        statistics.median(draws.choices(through, k=len(through)))
+        / statistics.median(draws.choices(direct, k=len(direct)))
+        for _ in range(2000)
+    )
+    return f"{100 * (found[50] - 1):+.1f} to {100 * (found[-51] - 1):+.1f}%"
+
+
 def latency(clients: int, rounds: int, *, burst: bool) -> dict[str, Any]:
     """See the head of this module."""
     slow = Upstream(WAIT, PIECES, BETWEEN)
@@ -277,11 +288,15 @@ def latency(clients: int, rounds: int, *, burst: bool) -> dict[str, Any]:
         if name != "direct":
             result[name]["longer than direct"] = {
                 what: {
-                    key: f"{100 * (result[name][what][key] / result['direct'][what][key] - 1):+.1f}%"
-                    for key in ("median", "p99")
+                    **{
+                        key: f"{100 * (result[name][what][key] / result['direct'][what][key] - 1):+.1f}%"
+                        for key in ("median", "p99")
+                    },
+                    "median, 95% interval": between(values[name], values["direct"]),
                 }
-                for what in ("first byte", "total")
+                for what, values in (("first byte", firsts), ("total", totals))
             }
+            result[name]["requests"] = len(totals[name])
             result[name]["cpu seconds a request"] = round(cpu[name] / len(totals[name]), 4)
     return result
 
