@@ -1,4 +1,4 @@
-"""The contract that every image tokenizer keeps, as checks anyone can run on their own.
+"""The contract that every tokenizer of images or of clips keeps, as checks anyone can run on their own.
 
 Knows: what ``ImageTokenizer`` promises. Refuses to know: pytest, and how any tokenizer works.
 
@@ -25,11 +25,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from icl_vision.clips import save_clip
 from icl_vision.contracts import Tokenizer
-from icl_vision.errors import IclVisionError, ImageError, ImageNotFoundError, PyramidError, UsageError
+from icl_vision.errors import ClipError, IclVisionError, ImageError, ImageNotFoundError, PyramidError, UsageError
 from icl_vision.image_words import ImageWords
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tokenizers import ImageTokenizer
+from icl_vision.tokenizers.taking import CLIP, MODALITIES
 
 Factory = Callable[[], ImageTokenizer]
 Array = npt.NDArray[np.uint8]
@@ -68,12 +70,13 @@ def tokenizer_checks(
 
     Args:
         factory: makes the tokenizer anew; called once a check, twice where two instances must agree.
-        images: three or more uint8 arrays [H, W, 3] to encode; made up (noise, gradients, a disc) if left out.
+        images: three or more uint8 arrays [H, W, 3] to encode (of clips [T, H, W, 3]); made up (noise, gradients, a
+            disc; of clips, such things that move) if left out.
         ks: numbers of words that must be accepted; if left out, those of the default layout's layers.
 
     Nothing is called or loaded before a check runs.
     """
-    suite = _Suite(factory, list(images) if images is not None else sample_images(), ks)
+    suite = _Suite(factory, None if images is None else list(images), ks)
     names = [name for name in vars(_Suite) if name.startswith("check_")]
     return [Check(name.removeprefix("check_"), getattr(suite, name)) for name in names]
 
@@ -89,6 +92,17 @@ def sample_images() -> list[Array]:
     stripes = np.where((np.arange(33) % 8 < 4)[:, None, None], (20, 90, 200), (250, 220, 60)) * np.ones((1, 20, 1))
     blank = np.full((16, 16, 3), 255)
     return [picture.astype(np.uint8) for picture in (noise, gradient, disc, stripes, blank)]
+
+
+def sample_clips() -> list[Array]:
+    """Five small clips of different sizes and lengths, always the same, uint8 [T, H, W, 3]."""
+    noise, gradient, disc, stripes, blank = sample_images()
+    shifted = [(gradient, 16, 3), (disc, 9, 2), (stripes, 20, -1)]
+    rolled = [
+        np.stack([np.roll(picture, step * n, axis=1) for n in range(length)]) for picture, length, step in shifted
+    ]
+    sparks = np.stack([np.roll(noise, 5 * n, axis=0) for n in range(16)])
+    return [sparks, *rolled, np.stack([blank, blank])]
 
 
 def _require(condition: object, message: str) -> None:
@@ -107,11 +121,27 @@ def _refuses(kind: type[Exception], call: Callable[[], object], what: str, text:
 
 
 class _Suite:
-    def __init__(self, factory: Factory, images: list[Array], ks: Sequence[int] | None) -> None:
-        _require(len(images) >= 3, f"the checks need three images or more; got {len(images)}")
+    def __init__(self, factory: Factory, images: list[Array] | None, ks: Sequence[int] | None) -> None:
+        given = 3 if images is None else len(images)
+        _require(given >= 3, f"the checks need three images or more; got {given}")
         self.factory = factory
-        self.images = images
+        self._images = images
         self._ks = ks
+
+    @functools.cached_property
+    def clips(self) -> bool:
+        """Whether it is a tokenizer of clips."""
+        return self.factory().modality == CLIP
+
+    @functools.cached_property
+    def images(self) -> list[Array]:
+        """What is encoded: images, or clips."""
+        return self._images or (sample_clips() if self.clips else sample_images())
+
+    @property
+    def several(self) -> str:
+        """What they are called in messages."""
+        return "clips" if self.clips else "images"
 
     def ks(self, tokenizer: ImageTokenizer) -> list[int]:
         if self._ks is not None:
@@ -123,6 +153,13 @@ class _Suite:
         _require(isinstance(tokenizer, Tokenizer), "it does not satisfy contracts.Tokenizer")
         name: object = tokenizer.name
         _require(isinstance(name, str) and name, f"name must be a non-empty str; got {name!r}")
+        _require(tokenizer.modality in MODALITIES, f"modality must be one of {MODALITIES}; got {tokenizer.modality!r}")
+        axes = 3 if self.clips else 2
+        grids = tokenizer.layout.grids
+        _require(
+            all(len(grid) == axes for grid in grids) or (len(grids) == 1 and grids[0][:-1] == (1,)),
+            f"grids of a {tokenizer.modality} have {axes} axes, and these are {tokenizer.layout}",
+        )
         for flag in ("can_decode", "can_embed", "can_focus"):
             _require(isinstance(getattr(tokenizer, flag), bool), f"{flag} must be True or False")
         _require(tokenizer.name in repr(tokenizer), f"repr does not hold the name: {tokenizer!r}")
@@ -295,6 +332,9 @@ class _Suite:
     def check_kinds_of_input(self) -> None:
         tokenizer = self.factory()
         array = self.images[0]
+        if self.clips:
+            self._kinds_of_clips(tokenizer, array)
+            return
         picture = Image.fromarray(array)
         buffer = io.BytesIO()
         picture.save(buffer, "PNG")
@@ -310,6 +350,20 @@ class _Suite:
             _require(tokenizer.encode(iter(sources)) == expected * len(sources), "an iterator of mixed sources differs")
         _require(tokenizer.encode(np.stack([array, array])) == expected * 2, "a 4-D array must be a batch")
 
+    def _kinds_of_clips(self, tokenizer: ImageTokenizer, array: Array) -> None:
+        frames = [Image.fromarray(frame) for frame in array]
+        expected = tokenizer.encode([array])
+        with tempfile.TemporaryDirectory() as folder:
+            path = save_clip(array, Path(folder, "clip.webp"))
+            data = path.read_bytes()
+            single: list[Any] = [array, frames, list(array), path, str(path), data, io.BytesIO(data)]
+            for source in single:
+                kind = type(source).__name__
+                _require(tokenizer.encode(source) == expected, f"a single {kind} gives other words than [array]")
+                _require(tokenizer.encode([source]) == expected, f"[{kind}] gives other words than [array]")
+            _require(tokenizer.encode(iter(single)) == expected * len(single), "an iterator of mixed sources differs")
+        _require(tokenizer.encode(np.stack([array, array])) == expected * 2, "a 5-D array must be a batch")
+
     def check_nothing_in_nothing_out(self) -> None:
         tokenizer = self.factory()
         empties: list[Any] = [[], (), iter(())]
@@ -318,6 +372,13 @@ class _Suite:
 
     def check_inputs_unchanged(self) -> None:
         array = self.images[0].copy()
+        if self.clips:
+            frames = [Image.fromarray(frame) for frame in array]
+            both: list[Any] = [array, frames]
+            self.factory().encode(both)
+            same = all(np.array_equal(np.asarray(a), b) for a, b in zip(frames, self.images[0], strict=True))
+            _require(np.array_equal(array, self.images[0]) and same, "encode changed the caller's frames")
+            return
         picture = Image.fromarray(array.copy())
         self.factory().encode([array, picture])
         _require(np.array_equal(array, self.images[0]), "encode changed the caller's array")
@@ -327,11 +388,20 @@ class _Suite:
     def check_bad_inputs(self) -> None:
         tokenizer = self.factory()
         good = self.images[0]
+        second = f"{self.several}[1]"
         _refuses(ImageNotFoundError, lambda: tokenizer.encode("no-such-file.png"), "a missing file", "no-such-file.png")
-        _refuses(ImageNotFoundError, lambda: tokenizer.encode([good, "no-such-file.png"]), "in a batch", "images[1]")
+        _refuses(ImageNotFoundError, lambda: tokenizer.encode([good, "no-such-file.png"]), "in a batch", second)
         _refuses(ImageError, lambda: tokenizer.encode(b""), "empty bytes", "empty")
-        _refuses(ImageError, lambda: tokenizer.encode(b"hello"), "no image", "not an image")
-        _refuses(ImageError, lambda: tokenizer.encode([good, None]), "None in a batch", "images[1]")  # type: ignore[list-item]  # wrong on purpose
+        _refuses(
+            ImageError, lambda: tokenizer.encode(b"hello"), "no image", "not a clip" if self.clips else "not an image"
+        )
+        if self.clips:
+            frame = Image.fromarray(good[0])
+            _refuses(ClipError, lambda: tokenizer.encode(frame), "a still picture", "still picture")
+            _refuses(ImageError, lambda: tokenizer.encode(good[0]), "one frame", "[array]")
+        else:
+            _refuses(ImageError, lambda: tokenizer.encode([[good, good]]), "a list of frames", "'clip'")  # type: ignore[list-item]  # wrong on purpose
+        _refuses(ImageError, lambda: tokenizer.encode([good, None]), "None in a batch", second)  # type: ignore[list-item]  # wrong on purpose
         odds: list[Any] = [None, 7, {"image": good}]
         for odd in odds:
             kind = type(odd).__name__
@@ -374,9 +444,18 @@ class _Suite:
             return
         pictures = tokenizer.decode(pyramids)
         _require(len(pictures) == len(pyramids), "decode must give one image a pyramid")
-        _require(all(picture.mode == "RGB" for picture in pictures), "decode must give RGB images")
-        again = tokenizer.decode(pyramids)
-        same = all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(pictures, again, strict=True))
+        clips: list[Any] = [picture if self.clips else [picture] for picture in pictures]
+        count = tokenizer.frames if self.clips else 1
+        for frames in clips:
+            _require(isinstance(frames, list), f"decode must give lists of frames; got {type(frames).__name__}")
+            _require(len(frames) == count, f"decode must give {count} frames a clip; got {len(frames)}")
+            _require(all(frame.mode == "RGB" for frame in frames), "decode must give RGB images")
+        again: list[Any] = [picture if self.clips else [picture] for picture in tokenizer.decode(pyramids)]
+        same = all(
+            np.array_equal(np.asarray(a), np.asarray(b))
+            for one, other in zip(clips, again, strict=True)
+            for a, b in zip(one, other, strict=True)
+        )
         _require(same, "decode gave other pixels the second time")
         _require(len(tokenizer.decode(pyramids[0])) == 1, "decode must accept a single pyramid")
         _require(len(tokenizer.decode([])) == 0, "decode of nothing must be []")

@@ -19,6 +19,7 @@ from icl_vision.cli.options.common import (
     quiet_option,
     say,
     seed_option,
+    taken_by_name,
     tokenizer_option,
 )
 from icl_vision.cli.options.runs import RunOptions, run_options
@@ -154,8 +155,9 @@ def command(
     """
     from icl_vision.tasks.inputs import read_classes
 
-    sources, labels = read_classes(support, "--support")
-    targets = expand(images)
+    takes = taken_by_name(tokenizer)
+    sources, labels = read_classes(support, "--support", takes)
+    targets = expand(images, takes)
     from icl_vision.llms.word_tables import word_tables
     from icl_vision.tasks import FewShotClassifier
 

@@ -38,6 +38,7 @@ from icl_vision.wording import counted
 if TYPE_CHECKING:
     from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.tokenizers.bulk.files import Shard
+    from icl_vision.tokenizers.taking import Taking
 
 NAMED = 20
 """Bad files of a bulk run that are named on stderr; the others are only counted, all of them are in a file."""
@@ -128,9 +129,10 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Turn images into words.
+    """Turn images, or clips, into words.
 
-    Folders are searched with their subfolders, in sorted order, for files with an image's suffix. With --json the
+    Folders are searched with their subfolders, in sorted order, for files with an image's suffix; for a tokenizer of
+    clips, for animated GIF, WebP and PNG, video files and folders of frames. With --json the
     output is [{image, k, words}], where words holds one list per layer, coarse first (of a tokenizer whose words have
     parts one per part, with {parts, probabilities, text} beside it); a file that cannot be used is {image, error}
     there. Such files are named on stderr too; the others go on, and the exit code is 1 at the end. With
@@ -146,7 +148,7 @@ def command(
 
     loaded: ImageTokenizer = tokenizer_for(tokenizer, parts)
     check_about(loaded, about)
-    paths, problems = _find(images)
+    paths, problems = _find(images, loaded.takes)
     if out is None:
         records = _stream(loaded, paths, k, workers, about, as_json=as_json, quiet=quiet)
         bad = [record for record in records if "error" in record]
@@ -166,10 +168,8 @@ def command(
         ctx.exit(1)
 
 
-def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
+def _find(images: Iterable[str], takes: Taking) -> tuple[list[str], list[dict[str, Any]]]:
     """The files to read: those named, in the order named, and the images of the folders named; and folders without."""
-    from icl_vision.images import list_images
-
     files: list[str] = []
     problems: list[dict[str, Any]] = []
     for name in images:
@@ -177,9 +177,10 @@ def _find(images: Iterable[str]) -> tuple[list[str], list[dict[str, Any]]]:
             files.append(name)
             continue
         try:
-            inside = list_images(name)
+            inside = takes.listed(name)
             if not inside:
-                raise ImageNotFoundError(f"the folder {name!r} holds no file with an image's suffix")
+                what = "file with an image's suffix" if takes.one == "image" else "clip"
+                raise ImageNotFoundError(f"the folder {name!r} holds no {what}")
         except ImageNotFoundError as error:
             from icl_vision.tokenizers.bulk.formats import row_of
 
@@ -240,7 +241,7 @@ def _write(
         )
     before = f", {report.resumed:,} of the files were done before" if report.resumed else ""
     if report.images or bulk.shard is not None:
-        say(f"{counted(report.images, 'image')} written to {report.out}{before}", quiet=quiet)
+        say(f"{counted(report.images, tokenizer.takes.one)} written to {report.out}{before}", quiet=quiet)
     if report.bad:
         listed = bad_file(report.out)
         say(f"{report.bad:,} of {counted(len(mine), 'file')} could not be used; they are listed in {listed}")

@@ -5,29 +5,29 @@ Knows: suffixes, and that frame 10 comes after frame 9. Refuses to know: pixels,
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import re
 from pathlib import Path
 from typing import Final
 
 from icl_vision.errors import ClipError, ImageEmptyError, ImageNotFoundError
-from icl_vision.images.folders import survey
+from icl_vision.images.folders import Survey, is_picture, survey
+from icl_vision.images.opening import format_of
 from icl_vision.spelling import by_name, composed
-
-logger = logging.getLogger(__name__)
 
 CLIP_SUFFIXES: Final = frozenset(".gif .webp .png .apng .mp4 .m4v .mov .webm .mkv .avi .ogv .ogg".split())
 """Suffixes (lower case) of the files that are taken for clips."""
 
+_HEAD = 2**16  # bytes in which a PNG that moves says so
+_MOVES = 2  # the flag of a WebP that does
 _DIGITS: Final = re.compile(r"(\d+)")
 
 
 def list_clips(folder: str | os.PathLike[str]) -> list[Path]:
-    """The clips of a folder and its subfolders by suffix, sorted by path; hidden ones and linked folders are left out.
+    """The clips in a folder and its subfolders, sorted by path: files that move, and folders of frames.
 
-    A picture that does not move has such a suffix too (.png, .webp): what a file holds only ``load_clip`` finds out.
+    A folder that directly holds two still pictures or more, and no clip, is one clip: its frames. Still pictures beside
+    clips, or alone, are counted and named in one ``DataLeftOutWarning``; hidden files and linked folders are left out.
 
     Raises:
         ImageNotFoundError: not a folder, or not readable.
@@ -35,21 +35,49 @@ def list_clips(folder: str | os.PathLike[str]) -> list[Path]:
     root = Path(folder)
     if not os.path.isdir(root):
         raise ImageNotFoundError(f"{str(root)!r} is not a folder; pass a folder of clips")
+    result = Survey(root)
 
     def refuse(error: OSError) -> None:
         raise ImageNotFoundError(f"the folder {str(error.filename)!r} cannot be read: {error.strerror}") from error
 
-    found = []
     for place, folders, files in os.walk(root, onerror=refuse):
         top = Path(place)
         folders[:] = [name for name in folders if not name.startswith(".") and not os.path.islink(top / name)]
-        found += [top / name for name in files if not name.startswith(".") and is_clip(name)]
-    return sorted(found, key=by_name)
+        seen = [top / name for name in files if not name.startswith(".")]
+        clips = [path for path in seen if is_clip(path.name) and _may_move(path)]
+        stills = [path for path in seen if is_picture(path.name) and path not in clips]
+        if len(stills) > 1 and not clips:
+            result.images.append(top)
+            continue
+        result.images += clips
+        for path in stills:
+            result.leave_out("pictures that do not move", path.relative_to(root))
+    result.images.sort(key=by_name)
+    result.tell(stacklevel=2)
+    return result.images
 
 
 def is_clip(name: str) -> bool:
-    """Whether a file of this name is taken for a clip."""
+    """Whether a file of this name may be a clip."""
     return os.path.splitext(name)[1].lower() in CLIP_SUFFIXES
+
+
+def _may_move(path: Path) -> bool:
+    """Whether the beginning of a file says that it moves; of a file that cannot be read whoever opens it says more."""
+    from icl_vision.files.reading import opened
+
+    if path.suffix.lower() not in (".webp", ".png", ".apng"):
+        return True
+    try:
+        with opened(path, most=2**63) as handle:
+            head = handle.read(_HEAD) or b""
+    except OSError:
+        return True
+    if head[:4] == b"RIFF":
+        return head[12:16] == b"VP8X" and bool(head[20:21]) and bool(head[20] & _MOVES)
+    if head[:4] == b"\x89PNG":
+        return b"acTL" in head
+    return not head or format_of(head) != "JPEG"  # whatever it is, it is no still picture of these two kinds
 
 
 def frames_of_folder(folder: Path) -> list[Path]:
@@ -64,29 +92,12 @@ def frames_of_folder(folder: Path) -> list[Path]:
     if not frames:
         raise ImageEmptyError(f"the folder {str(folder)!r} holds no pictures to be the frames of a clip")
     for frame in frames:
-        if is_clip(frame.name) and _moves(frame):
+        if is_clip(frame.name) and _may_move(frame):
             raise ClipError(
                 f"the folder {str(folder)!r} holds clips ({frame.name!r} moves) and is none itself; pass one of "
                 "them, or clips.list_clips(folder)"
             )
     return frames
-
-
-def _moves(path: Path) -> bool:
-    from icl_vision.clips.animated import moves
-    from icl_vision.files.reading import MOST_DOCUMENT, read_bytes
-    from icl_vision.images.opening import format_of, opened
-
-    try:
-        data = read_bytes(path, most=MOST_DOCUMENT)
-        kind = format_of(data)
-        if kind is None:
-            return False
-        with contextlib.closing(opened(kind, data)) as image:
-            return moves(image)
-    except Exception as error:  # whatever is wrong with a frame is said where it is loaded
-        logger.debug("%s cannot be looked into: %s", path, error)
-        return False
 
 
 def _by_number(path: Path) -> tuple[list[tuple[int, str]], Path]:

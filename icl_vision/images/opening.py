@@ -96,6 +96,7 @@ _KNOWN_OTHERS: Final[tuple[tuple[str, str], ...]] = (
     ),
 )
 _GUESSES: Final = tuple((re.compile(p.encode("latin-1"), re.DOTALL | re.IGNORECASE), name) for p, name in _KNOWN_OTHERS)
+_FRAMES: Final = "clips are taken by a tokenizer of the modality 'clip' (--tokenizer spae-clips-64)"
 _ROUNDING: Final = 1e-3
 """How far outside [0, 1] a float array may be for the message to take it for an accident of arithmetic."""
 _ORIENTATION_TAG: Final = 0x0112
@@ -140,6 +141,7 @@ def load_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS, max_bytes: 
     if holds_bytes(source):
         return _from_bytes(*read_source(source, max_bytes), max_pixels)
     hint = "; pass .cpu().numpy() in [H, W, C] order" if hasattr(source, "__array__") else ""
+    hint = f"; a list of frames is a clip: {_FRAMES}" if isinstance(source, list | tuple) else hint
     raise ImageFormatError(
         "an image must be a path, bytes, a binary file object, a PIL image or a numpy array; "
         f"got {type(source).__name__}{hint}"
@@ -205,7 +207,8 @@ def _from_bytes(data: bytes, label: str, max_pixels: int) -> PilImage.Image:
         head = data[:4096]
         guess = guess_of(head)
         if guess is not None:
-            raise ImageFormatError(f"{label} is {guess}; convert it to one of {_FORMAT_LIST}")
+            advice = f"; {_FRAMES}" if "video" in guess else ""
+            raise ImageFormatError(f"{label} is {guess}; convert it to one of {_FORMAT_LIST}{advice}")
         raise ImageFormatError(f"{label} is not an image: its first bytes are {data[:8]!r}; allowed are {_FORMAT_LIST}")
     with guarded(label, f"begins as a {kind} image but is cut off or damaged", ImageTruncatedError):
         if kind == "TIFF" and _without_mode(data):
@@ -254,7 +257,9 @@ def _from_array(source: npt.NDArray[Any], max_pixels: int) -> PilImage.Image:
         if source.ndim == 3 and source.shape[0] in (1, 3, 4):
             hint = "; this looks like channels first: use .transpose(1, 2, 0)"
         elif source.ndim == 4:
-            hint = "; pass a batch to a function that takes several images"
+            hint = f"; pass a batch to a function that takes several images; if it is a clip: {_FRAMES}"
+        elif source.ndim == 5:
+            hint = f"; these are clips: {_FRAMES}"
         raise ImageArrayError(f"{label} must have shape [H, W] or [H, W, C] with C of 1, 3 or 4{hint}")
     if source.size == 0:
         raise ImageArrayError(f"{label} has no pixels")

@@ -46,6 +46,7 @@ from icl_vision.tasks.saving import (
     plain,
 )
 from icl_vision.tasks.tools import Tool
+from icl_vision.tokenizers.taking import IMAGES, Taking, taken_by, taken_by_card
 from icl_vision.tokenizers.wrapping import fingerprint
 
 if TYPE_CHECKING:
@@ -273,6 +274,18 @@ class Task(Parameters, Generic[F]):
 
     def _connect_llm(self) -> TextLLM:
         return connect(self.llm)
+
+    def _takes(self) -> Taking:
+        """What the tokenizer takes (images, or clips), without starting it. What is wrong with it is said later."""
+        tokenizer = self.tokenizer
+        if not isinstance(tokenizer, str | os.PathLike):
+            return taken_by(tokenizer)
+        from icl_vision.tokenizers import zoo
+
+        try:
+            return taken_by_card(zoo.card(tokenizer))
+        except IclVisionError:  # which is said when the tokenizer is made
+            return IMAGES
 
     def _connect_tokenizer(self) -> Tokenizer:
         """The tokenizer of that name, or the one given.

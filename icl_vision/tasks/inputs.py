@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Tokenizer
 from icl_vision.errors import ImageError, UsageError
-from icl_vision.images import ImageSource, is_image_source, list_images, load_image
+from icl_vision.images import ImageSource
 from icl_vision.images.folders import loose
 from icl_vision.spelling import by_name, composed
+from icl_vision.tokenizers.taking import IMAGES, Taking, taken_by
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -50,23 +51,26 @@ def check_kind(name: str, value: object, kind: type, example: str) -> None:
         raise UsageError(f"{name} must be a {kind.__name__}, as {example}, or None; got {value!r}")
 
 
-def as_sources(images: object, *, single: bool) -> list[ImageSource]:
+def as_sources(images: object, *, single: bool, takes: Taking = IMAGES) -> list[Any]:
     """The images as a list, not opened yet.
 
-    single: whether one image stands for a list of one, and a folder for the images in it.
+    Args:
+        single: whether one image stands for a list of one, and a folder for the images in it.
+        takes: what the tokenizer takes: images, or clips.
 
     Raises:
         UsageError: not an image and not a sequence of images, a folder without any, or one where several are needed.
         ImageNotFoundError: a folder that cannot be read.
     """
     if single and is_folder(images):
-        return [*read_images(images)]  # type: ignore[arg-type]  # is_folder saw to it
-    if is_image_source(images):
+        return [*read_images(images, takes)]  # type: ignore[arg-type]  # is_folder saw to it
+    one, several = takes.one, takes.several
+    if takes.is_source(images):
         if single:
-            return [images]  # type: ignore[list-item]  # is_image_source saw to it
-        raise UsageError(f"images must be a sequence of images, one per label; got one image ({_named(images)})")
+            return [images]
+        raise UsageError(f"{several} must be a sequence of {several}, one per label; got one {one} ({_named(images)})")
     if isinstance(images, Mapping | set | frozenset) or not isinstance(images, Iterable):
-        raise UsageError(f"images must be a sequence of images; got {_named(images)}")
+        raise UsageError(f"{several} must be a sequence of {several}; got {_named(images)}")
     return list(images)
 
 
@@ -123,10 +127,14 @@ def is_folder(value: object) -> bool:
     return isinstance(value, str | os.PathLike) and "\0" not in os.fsdecode(value) and os.path.isdir(value)
 
 
-def read_classes(folder: str | os.PathLike[str], name: str = "the folder") -> tuple[list[Path], list[str]]:
+def read_classes(
+    folder: str | os.PathLike[str], name: str = "the folder", takes: Taking = IMAGES
+) -> tuple[list[Path], list[str]]:
     """The images below each class folder (sub-folders that are not hidden, sorted), and the folder's name for each.
 
-    name: what the message calls the folder.
+    Args:
+        name: what the message calls the folder.
+        takes: what the tokenizer takes: images, or clips.
 
     Raises:
         UsageError: no class folders, a single one, or one without images.
@@ -141,28 +149,31 @@ def read_classes(folder: str | os.PathLike[str], name: str = "the folder") -> tu
     except OSError as error:
         raise UsageError(f"{shown} cannot be read: {error.strerror}") from error
     if not classes:
-        raise UsageError(f"{shown} has no sub-folders; make one for each class, with its images")
+        raise UsageError(f"{shown} has no sub-folders; make one for each class, with its {takes.several}")
     if len(classes) == 1:
         raise UsageError(f"{shown} has a single class, {classes[0].name!r}; classification needs two or more")
-    loose(root).tell()
-    images_of = {path: list_images(path) for path in classes}
+    if takes is IMAGES:
+        loose(root).tell()
+    images_of = {path: takes.listed(path) for path in classes}
     empty = [path.name for path, images in images_of.items() if not images]
     if empty:
-        raise UsageError(f"{shown} has no images for {', '.join(map(repr, empty))}; add some, or remove the folder")
+        raise UsageError(
+            f"{shown} has no {takes.several} for {', '.join(map(repr, empty))}; add some, or remove the folder"
+        )
     pairs = [(image, path.name) for path, images in images_of.items() for image in images]
     return [image for image, _ in pairs], [label for _, label in pairs]
 
 
-def read_images(folder: str | os.PathLike[str]) -> list[Path]:
+def read_images(folder: str | os.PathLike[str], takes: Taking = IMAGES) -> list[Path]:
     """The images of a folder and its sub-folders, sorted by path.
 
     Raises:
         UsageError: there are none.
         ImageNotFoundError: it cannot be read.
     """
-    images = list_images(folder)
+    images = takes.listed(folder)
     if not images:
-        raise UsageError(f"the folder {os.fspath(folder)!r} holds no images")
+        raise UsageError(f"the folder {os.fspath(folder)!r} holds no {takes.several}")
     return images
 
 
@@ -199,15 +210,16 @@ def _one_by_one(
     tokenizer: Tokenizer, batch: Sequence[ImageSource], k: int | None, start: int, keep_errors: bool
 ) -> list[TokenPyramid | Exception]:
     words: list[TokenPyramid | Exception] = []
+    takes = taken_by(tokenizer)
     for index, source in enumerate(batch, start):
         try:
             # Loaded here, so that a message has no index of its own ("images[0]") that counts within this batch of one.
-            words.extend(tokenizer.encode([load_image(source)], k))
+            words.extend(tokenizer.encode([takes.load(source)], k))
         except Exception as error:
             if keep_errors:
                 words.append(error)
             elif isinstance(error, ImageError):
-                raise type(error)(f"images[{index}]: {error}") from error
+                raise type(error)(f"{takes.several}[{index}]: {error}") from error
             else:
                 raise
     return words

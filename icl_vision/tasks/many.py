@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from icl_vision.errors import ImageError, UsageError
 from icl_vision.files.runs import Run, check_config, read_info, read_results
 from icl_vision.images import ImageSource
 from icl_vision.spelling import composed
+from icl_vision.tokenizers.taking import Taking, taken_by
 from icl_vision.tokenizers.words_cache import digest_of
 
 if TYPE_CHECKING:
@@ -61,12 +63,20 @@ def classify_many(
     """
     config = classifier.run_config()
     sources, quiet = _named(images), classifier.quietly()
+    takes = taken_by(classifier.fitted.tokenizer)
     with (
         Run.open(out, COMMAND, config, seed=config["order_seed"], resume=resume) as run,
         progress_bar(len(sources), "images", progress) as done,
     ):
+        identified = partial(_identified, takes=takes)
         work: Work[ImageSource, Lot] = Work(
-            run, _identified, quiet.read, quiet.ask, done, own=(ImageError,), known=_answers(run.results())
+            run,
+            identified,
+            quiet.read,
+            quiet.ask,
+            done,
+            own=(ImageError,),
+            known=_answers(run.results()),
         )
         work.all(sources, quiet.at_once)
         own = {composed(str(label)): str(label) for label in classifier.classes_}
@@ -108,8 +118,9 @@ def missing_in(
     check_config(read_info(folder), COMMAND, classifier.run_config(), Path(folder))
     known = _answers(read_results(folder))
     missing: dict[str, ImageSource] = {}
+    takes = taken_by(classifier.fitted.tokenizer)
     for name, source in sources:
-        item, source = _identified(name, source)
+        item, source = _identified(name, source, takes)
         if item not in known:
             missing[item] = source
     return list(missing.values())
@@ -130,10 +141,10 @@ def _answers(results: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _identified(name: str, source: ImageSource) -> tuple[str, ImageSource]:
+def _identified(name: str, source: ImageSource, takes: Taking) -> tuple[str, ImageSource]:
     """What an image is known by in the journal, and the image."""
     try:
-        digest, source = digest_of(source)
+        digest, source = digest_of(source, takes)
     except ImageError:
         return f"{name}#unreadable", source  # why, is found out when it becomes words
     return f"{name}#{digest.partition(':')[2][:16]}", source

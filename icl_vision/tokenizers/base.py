@@ -1,5 +1,7 @@
 """The contract of every image tokenizer, and the checks they all share.
 
+A tokenizer of clips is one whose images move (``modality`` "clip"): what is said of images here holds for its clips.
+
 Knows: how images come in (one or many, loaded a batch at a time), which ``k`` are allowed, how words read as text.
 Refuses to know: how pixels become words; that is a subclass's ``_encode``.
 
@@ -23,8 +25,9 @@ import numpy.typing as npt
 from icl_vision import checks
 from icl_vision.errors import PyramidError, UsageError, VocabularyError
 from icl_vision.image_words import ImageWords
-from icl_vision.images import ImageSource, is_image_source, iter_images, load_image
+from icl_vision.images import ImageSource
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
+from icl_vision.tokenizers.taking import IMAGE, Taking, taken_by
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -34,7 +37,10 @@ if TYPE_CHECKING:
     from icl_vision.vocabulary import Vocabulary
 
 Images = ImageSource | Iterable[ImageSource]
-"""One image, or any iterable of images (a 4-D array [N, H, W, C] is one), each as ``images.load_image`` takes it."""
+"""One image, or any iterable of images (a 4-D array [N, H, W, C] is one), each as ``images.load_image`` takes it.
+
+For a tokenizer of clips, one clip or any iterable of clips, each as ``clips.load_clip`` takes it (a 4-D array is one
+clip, a 5-D one several); ``clips.is_clip_source`` says which is which."""
 
 
 class ImageTokenizer(ABC):
@@ -42,7 +48,9 @@ class ImageTokenizer(ABC):
 
     Class attributes a subclass sets: ``name``; ``can_decode`` (has ``_decode``); ``can_embed`` (has ``_embed``);
     ``embedding_width``, the D of ``embed``. ``preprocessing`` is the rule by which a picture becomes the pixels it
-    sees; None where it does not say, and pictures cannot be degraded as it would see them. ``can_focus``: its
+    sees; None where it does not say, and pictures cannot be degraded as it would see them. ``modality``: "image", or
+    "clip" for one that takes clips of ``frames`` frames: ``_encode`` and ``_embed`` then get uint8 [frames, H, W, 3],
+    ``_shrink`` gets each frame, and ``_decode`` gives a list of frames a pyramid. ``can_focus``: its
     ``encode`` takes ``about=``, a text (or one an image) that says what the words are wanted for, and has ``_focus``;
     ``focus_from`` words are then chosen from (None: as many as by default). ``parts``: the names of the parts its words
     have; where there are any, ``_encode`` gives ``ImageWords`` with these, ``k`` is the most words a part, and
@@ -51,6 +59,8 @@ class ImageTokenizer(ABC):
     """
 
     name: str = "custom"
+    modality: str = IMAGE
+    frames: int = 1
     can_decode: bool = False
     can_embed: bool = False
     can_focus: bool = False
@@ -112,6 +122,11 @@ class ImageTokenizer(ABC):
         }
 
     @property
+    def takes(self) -> Taking:
+        """How images (or clips) come in: told from several, loaded, found in a folder."""
+        return taken_by(self)
+
+    @property
     def identity(self) -> str:
         """Hex sha256 of what decides its words: another one, other words. For caches, saved tasks and run folders."""
         return digest_of_words(self)
@@ -127,18 +142,18 @@ class ImageTokenizer(ABC):
         return self.layout.truncate(self.layout.layers_for(k))
 
     @abstractmethod
-    def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
-        """Encode a batch: 1 to ``batch_size`` RGB images, after ``_shrink``; ``k`` already checked."""
+    def _encode(self, images: list[Any], k: int | None) -> list[TokenPyramid]:
+        """Encode a batch: 1 to ``batch_size`` RGB images (or clips), after ``_shrink``; ``k`` already checked."""
 
     def _shrink(self, image: Image.Image) -> Image.Image:
         """Called on each image as soon as it is loaded: a place to resize, so that a batch stays small in memory."""
         return image
 
     def _decode(self, pyramids: list[TokenPyramid]) -> list[Image.Image]:
-        """Decode a batch of pyramids already checked; implemented where ``can_decode``."""
+        """Decode a batch of pyramids already checked; implemented where ``can_decode``. A clip: a list of frames."""
         raise NotImplementedError
 
-    def _embed(self, images: list[Image.Image]) -> npt.NDArray[np.float32]:
+    def _embed(self, images: list[Any]) -> npt.NDArray[np.float32]:
         """Embed a batch, float32 [n, D]; implemented where ``can_embed``."""
         raise NotImplementedError
 
@@ -202,7 +217,7 @@ class ImageTokenizer(ABC):
             self.layout_for(wanted)
         return self._focus(words, about, wanted)
 
-    def _encode_batches(self, batches: Iterable[list[Image.Image]], k: int | None) -> list[TokenPyramid]:
+    def _encode_batches(self, batches: Iterable[list[Any]], k: int | None) -> list[TokenPyramid]:
         """``encode`` for batches of RGB images that went through ``_shrink`` already, 1 to ``batch_size`` in each."""
         wanted = None if k is None else self._checked_k(k)
         layout = self.layout if wanted is None else self.layout_for(wanted)
@@ -217,6 +232,9 @@ class ImageTokenizer(ABC):
 
     def decode(self, pyramids: TokenPyramid | Sequence[TokenPyramid]) -> list[Image.Image]:
         """An RGB image for each pyramid; a truncated pyramid (fewer layers) gives a coarser image.
+
+        A tokenizer of clips gives a list of RGB images for each: the clip's frames. (Its type is that of images, which
+        is what nearly all tokenizers give.)
 
         Raises:
             UsageError: this tokenizer cannot decode (``can_decode`` is False).
@@ -333,17 +351,29 @@ class ImageTokenizer(ABC):
             return isinstance(pyramid, ImageWords) and set(pyramid.names) <= set(self.parts)
         return pyramid.layout == layout
 
-    def _batches(self, images: Images) -> Iterator[list[Image.Image]]:
+    def _batches(self, images: Images) -> Iterator[list[Any]]:
         """Images loaded ``batch_size`` at a time, so that a list of thousands of paths never is in memory at once."""
         size = self._checked_batch_size()
-        if is_image_source(images):
-            yield [self._shrink(load_image(cast(ImageSource, images)))]
+        takes = self.takes
+        if takes.is_source(images):
+            yield [takes.load(images, self._shrink)]
             return
-        if isinstance(images, Mapping | set | frozenset) or not isinstance(images, Iterable):
-            raise UsageError(f"images must be one image or a sequence of images; got {type(images).__name__}")
-        loaded = map(self._shrink, iter_images(cast(Iterable[ImageSource], images)))
+        check_several(images, takes)
+        loaded: Iterator[Any] = takes.loaded(cast(Iterable[Any], images), self._shrink)
         while batch := list(itertools.islice(loaded, size)):
             yield batch
+
+
+def check_several(images: object, takes: Taking) -> None:
+    """Refuse what cannot be several images (or clips).
+
+    Raises:
+        UsageError: it is nothing that can be gone through in order.
+    """
+    if isinstance(images, Mapping | set | frozenset) or not isinstance(images, Iterable):
+        raise UsageError(
+            f"{takes.several} must be one {takes.one} or a sequence of {takes.several}; got {type(images).__name__}"
+        )
 
 
 def focus_each(
@@ -393,6 +423,8 @@ def digest_of_words(tokenizer: Tokenizer) -> str:
         "layout": tokenizer.layout.to_dict(),
         "vocabulary": None if tokenizer.vocabulary is None else tokenizer.vocabulary.hash,
         **{key: card[key] for key in ("files", "codebook", "withheld") if key in card},
+        # (Of images it was never said: their words are still known by what was stored of old.)
+        **({key: card.get(key) for key in ("modality", "frames")} if card.get("modality", IMAGE) != IMAGE else {}),
     }
     if isinstance(card.get("files"), Mapping) and isinstance(card.get("whole"), Mapping):
         decides["files"] = {**card["files"], **card["whole"]}

@@ -14,6 +14,9 @@ layout (of a flat list: the most there are, ``k_max``).
     decoder  ids int32 [batch, K]; layers int64 [1], how many layers of them count; codebook float32 [T, c]
              -> pixels uint8 [batch, S, S, 3]
 
+A card that says ``"modality": "clip"`` and ``"frames": T`` stands for a tokenizer of clips: pixels are uint8 [batch, T,
+S, S, 3] in both graphs, and the grids of its layout have three axes, time first.
+
 A card of kind "words" stands for a flat list of any length up to ``k_max``, one of kind "pyramid" for the layers
 of its ``layout``.
 """
@@ -46,6 +49,7 @@ from icl_vision.tokenizers.base import ImageTokenizer, on_grids
 from icl_vision.tokenizers.parts import find_parts, whole_graph
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.tokenizers.sessions import CPU, GraphSession, checked_threads, resolve_providers, worth_trying
+from icl_vision.tokenizers.taking import CLIP, IMAGE, MODALITIES
 from icl_vision.vocabulary import MOST_WORDS, Vocabulary, read_card
 
 if TYPE_CHECKING:
@@ -60,6 +64,8 @@ _WITHHELD = np.float32(-1e9)
 _LONGEST_NAME = 200
 _WIDEST = 2**20  # of the vectors of "features"
 _BATCH, _BATCH_CPU = 32, 8
+_BATCH_CLIPS, _BATCH_CLIPS_CPU = 8, 2
+_MOST_FRAMES = 256
 
 
 class OnnxTokenizer(ImageTokenizer):
@@ -80,7 +86,7 @@ class OnnxTokenizer(ImageTokenizer):
         cuda_graph: on CUDA, capture the graph once and replay it: less overhead where every batch has the same size,
             so batches are filled up to ``batch_size``. Ignored, with a remark in the log, on another provider.
         batch_size: images that the graph takes at once; None takes 8 on the CPU, where more are no faster and only take
-            memory (photographs of 128 px: 0.6 GB at 8, 2 GB at 32), and 32 elsewhere.
+            memory (photographs of 128 px: 0.6 GB at 8, 2 GB at 32), and 32 elsewhere; of clips 2 and 8.
 
     Raises:
         ArtefactNotFoundError: no such folder.
@@ -114,10 +120,11 @@ class OnnxTokenizer(ImageTokenizer):
         }
         # A name that cannot be is told now, not at the first image.
         first = worth_trying(resolve_providers(providers))[0]
-        self._usual_batch = _BATCH_CPU if first == CPU else _BATCH
-        self.batch_size = self._usual_batch if batch_size is None else batch_size
         card = read_card(self.folder)
         self._read(card)
+        usual, on_cpu = (_BATCH, _BATCH_CPU) if self.modality == IMAGE else (_BATCH_CLIPS, _BATCH_CLIPS_CPU)
+        self._usual_batch = on_cpu if first == CPU else usual
+        self.batch_size = self._usual_batch if batch_size is None else batch_size
         verify_files(self.folder, card)
         self.can_decode = DECODER_FILE in card["files"]
         self.can_embed = self.embedding_width > 0
@@ -160,6 +167,21 @@ class OnnxTokenizer(ImageTokenizer):
             except PyramidError as error:
                 raise self._damaged(f"its card's layout cannot be: {error}") from error
             self.k_max = self._layout.cumulative[-1]
+        self._read_modality(card)
+
+    def _read_modality(self, card: Mapping[str, Any]) -> None:
+        self.modality = card.get("modality", IMAGE)
+        if self.modality not in MODALITIES:
+            known = " and ".join(map(repr, MODALITIES))
+            raise self._damaged(f"its card is of the modality {self.modality!r}, this icl-vision reads {known}")
+        axes = len(self._layout.finest)
+        if self.modality != CLIP:
+            if axes != 2 and not self._flat:
+                raise self._damaged(f"its card's layout has grids of {axes} axes, which only those of clips have")
+            return
+        self.frames = self._whole("frames", card.get("frames"), most=_MOST_FRAMES)
+        if axes != 3 and not self._flat:
+            raise self._damaged(f"its card's layout has grids of {axes} axes; those of clips have three, time first")
 
     def _whole(self, key: str, value: object, *, least: int = 1, most: int) -> int:
         number = checks.as_whole(value)
@@ -213,9 +235,15 @@ class OnnxTokenizer(ImageTokenizer):
     def _shrink(self, image: Image.Image) -> Image.Image:
         return self._shrinking(image)
 
-    def _encode(self, images: list[Image.Image], k: int | None) -> list[TokenPyramid]:
+    def _pixels(self, images: list[Any]) -> npt.NDArray[np.uint8]:
+        """What the encoder takes of a batch."""
+        if self.modality == IMAGE:
+            return self.preprocessing.batch(images)
+        return np.stack([self.preprocessing.clip(clip) for clip in images])
+
+    def _encode(self, images: list[Any], k: int | None) -> list[TokenPyramid]:
         layout = self._layout if k is None else self.layout_for(k)
-        chosen = self._run(ENCODER_FILE, {"pixels": self.preprocessing.batch(images)}, "ids")
+        chosen = self._run(ENCODER_FILE, {"pixels": self._pixels(images)}, "ids")
         wanted = layout.cumulative[-1]
         if chosen.dtype.kind not in "iu" or chosen.ndim != 2 or len(chosen) != len(images) or chosen.shape[1] < wanted:
             raise self._gave("ids", chosen, f"whole numbers [{len(images)}, {wanted} or more]")
@@ -226,8 +254,8 @@ class OnnxTokenizer(ImageTokenizer):
         chosen = chosen.astype(np.int32, copy=False)[:, :wanted]
         return [TokenPyramid(on_grids(row, layout), layout, self.vocabulary) for row in chosen]
 
-    def _embed(self, images: list[Image.Image]) -> npt.NDArray[np.float32]:
-        features = self._run(ENCODER_FILE, {"pixels": self.preprocessing.batch(images)}, "features")
+    def _embed(self, images: list[Any]) -> npt.NDArray[np.float32]:
+        features = self._run(ENCODER_FILE, {"pixels": self._pixels(images)}, "features")
         if features.dtype.kind != "f" or features.shape != (len(images), self.embedding_width):
             raise self._gave("features", features, f"floats [{len(images)}, {self.embedding_width}]")
         return features.astype(np.float32, copy=False)
@@ -235,7 +263,8 @@ class OnnxTokenizer(ImageTokenizer):
     def _decode(self, pyramids: list[TokenPyramid]) -> list[Image.Image]:
         from PIL import Image
 
-        decoded: list[Image.Image] = [Image.new("RGB", (1, 1))] * len(pyramids)
+        decoded: list[Any] = [None] * len(pyramids)
+        axes, wanted = (4, "height, width, 3") if self.modality == IMAGE else (5, f"{self.frames}, height, width, 3")
         for layers in sorted({pyramid.layers for pyramid in pyramids}):
             as_deep = [index for index, pyramid in enumerate(pyramids) if pyramid.layers == layers]
             ids = np.zeros((len(as_deep), self.k_max), dtype=np.int32)  # ids of missing layers are not looked at
@@ -243,10 +272,11 @@ class OnnxTokenizer(ImageTokenizer):
                 flat = np.concatenate([layer.ravel() for layer in pyramids[index].ids])
                 ids[row, : flat.size] = flat
             pixels = self._run(DECODER_FILE, {"ids": ids, "layers": np.array([layers], dtype=np.int64)}, "pixels")
-            if pixels.dtype != np.uint8 or pixels.ndim != 4 or len(pixels) != len(as_deep) or pixels.shape[3] != 3:
-                raise self._gave("pixels", pixels, f"uint8 [{len(as_deep)}, height, width, 3]")
-            for index, picture in zip(as_deep, pixels, strict=True):
-                decoded[index] = Image.fromarray(picture)
+            right = pixels.dtype == np.uint8 and pixels.ndim == axes and len(pixels) == len(as_deep)
+            if not right or pixels.shape[-1] != 3 or (axes == 5 and pixels.shape[1] != self.frames):
+                raise self._gave("pixels", pixels, f"uint8 [{len(as_deep)}, {wanted}]")
+            for index, made in zip(as_deep, pixels, strict=True):
+                decoded[index] = Image.fromarray(made) if axes == 4 else [Image.fromarray(frame) for frame in made]
         return decoded
 
     # -- the sessions

@@ -111,6 +111,12 @@ class Preprocessing:
         shape = (max(1, round(width * scale)), max(1, round(height * scale)))
         return made.resize(shape, Image.Resampling.BICUBIC)
 
+    def clip(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Frames [T, H, W, 3] of any size -> [T, size, size, 3]."""
+        if frames.shape[1:3] == (self.size, self.size):
+            return frames
+        return np.stack([np.asarray(self.apply(Image.fromarray(frame)), dtype=np.uint8) for frame in frames])
+
     def batch(self, images: list[Image.Image]) -> npt.NDArray[np.uint8]:
         """uint8 [B, size, size, 3]."""
         return np.stack([np.asarray(self.apply(image), dtype=np.uint8) for image in images])

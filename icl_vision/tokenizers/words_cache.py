@@ -21,14 +21,16 @@ import sqlite3
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from icl_vision._version import __version__
 from icl_vision.errors import IclVisionError, ImageError, ImageNotFoundError, StorageError, UsageError
 from icl_vision.files.rows import JsonRows
 from icl_vision.files.storage import cache_dir, sha256_file
-from icl_vision.images import MAX_BYTES, ImageSource, is_image_source, load_image
+from icl_vision.images import MAX_BYTES
 from icl_vision.pyramid import TokenPyramid
+from icl_vision.tokenizers.base import check_several
+from icl_vision.tokenizers.taking import IMAGES, Taking
 from icl_vision.tokenizers.wrapping import WrappedTokenizer, fingerprint
 
 if TYPE_CHECKING:
@@ -77,12 +79,12 @@ class CachedTokenizer(WrappedTokenizer):
         Raises:
             ImageError: an image cannot be used; the message begins with its index where several were given.
         """
-        if is_image_source(images):
-            return self._encode_batch([cast(ImageSource, images)], k)
-        if isinstance(images, Mapping | set | frozenset) or not isinstance(images, Iterable):
-            raise UsageError(f"images must be one image or a sequence of images; got {type(images).__name__}")
+        takes = self.takes
+        if takes.is_source(images):
+            return self._encode_batch([images], k)
+        check_several(images, takes)
         pyramids: list[TokenPyramid] = []
-        remaining = iter(cast("Iterable[ImageSource]", images))
+        remaining = iter(images)
         while batch := list(itertools.islice(remaining, self.batch_size)):
             try:
                 pyramids.extend(self._encode_batch(batch, k))
@@ -92,21 +94,21 @@ class CachedTokenizer(WrappedTokenizer):
                     try:
                         pyramids.extend(self._encode_batch([source], k))
                     except ImageError as error:
-                        raise type(error)(f"images[{len(pyramids)}]: {error}") from error
+                        raise type(error)(f"{takes.several}[{len(pyramids)}]: {error}") from error
         return pyramids
 
-    def _encode_batch(self, batch: list[ImageSource], k: int | None) -> list[TokenPyramid]:
+    def _encode_batch(self, batch: list[Any], k: int | None) -> list[TokenPyramid]:
         digests = []
         for index, source in enumerate(batch):
-            digest, batch[index] = digest_of(source)
+            digest, batch[index] = digest_of(source, self.takes)
             digests.append(digest)
         keys = [hashlib.sha256(f"{self._identity}/{k}/{digest}".encode()).hexdigest() for digest in digests]
         known, usable = self._stored(dict.fromkeys(keys))
         new = {key: batch[keys.index(key)] for key, pyramid in known.items() if pyramid is None}
         if new:
             # A single image is given as one: its message then has no index.
-            given = next(iter(new.values())) if len(batch) == 1 else list(new.values())
-            encoded = dict(zip(new, self.inner.encode(given, k), strict=True))  # type: ignore[arg-type]  # a source or a list of them
+            given: Any = next(iter(new.values())) if len(batch) == 1 else list(new.values())
+            encoded = dict(zip(new, self.inner.encode(given, k), strict=True))
             if usable:
                 self._keep({key: pyramid.to_dict() for key, pyramid in encoded.items()})
             known |= encoded
@@ -153,8 +155,8 @@ def can_be_cached(tokenizer: Tokenizer) -> bool:
     return bool(tokenizer.card.get("files") or tokenizer.card.get("version"))
 
 
-def digest_of(source: ImageSource) -> tuple[str, ImageSource]:
-    """A digest of an image, and the image: as it was, or loaded where reading it may have used it up.
+def digest_of(source: Any, takes: Taking = IMAGES) -> tuple[str, Any]:
+    """A digest of an image (or clip), and the image: as it was, or loaded where reading it may have used it up.
 
     Raises:
         ImageError: it cannot be read. (That a file holds no image is found out by whoever opens it.)
@@ -167,10 +169,11 @@ def digest_of(source: ImageSource) -> tuple[str, ImageSource]:
                 return f"file:{sha256_file(Path(source))}", source
         except (OSError, ValueError) as error:
             logger.debug("%r has no digest: %s", source, error)
-        load_image(source)  # says what is wrong with it
+        loaded = takes.load(source)  # says what is wrong with it
+        if os.path.isdir(source):  # the frames of a clip
+            return f"frames:{takes.digest(loaded)}", loaded
         raise ImageNotFoundError(f"{os.fspath(source)!r} could not be read at first and then could; try again")
     if isinstance(source, bytes | bytearray | memoryview):
         return f"file:{hashlib.sha256(source).hexdigest()}", source
-    image = load_image(source)
-    size = f"{image.width}x{image.height}:".encode()
-    return f"pixels:{hashlib.sha256(size + image.tobytes()).hexdigest()}", image
+    loaded = takes.load(source)
+    return f"pixels:{takes.digest(loaded)}", loaded

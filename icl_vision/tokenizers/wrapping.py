@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision.tokenizers.base import ImageTokenizer, check_can_focus, check_wanted, digest_of_words, focus_each
+from icl_vision.tokenizers.taking import Taking, taken_by
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -134,6 +135,21 @@ class WrappedTokenizer:
         layout_for = getattr(self.inner, "layout_for", None)
         layout: PyramidLayout = layout_for(k) if layout_for else self.layout.truncate(self.layout.layers_for(k))
         return layout
+
+    @property
+    def modality(self) -> str:
+        """ "image", or "clip" where the inner tokenizer takes clips."""
+        return str(getattr(self.inner, "modality", ImageTokenizer.modality))
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip that the inner tokenizer takes; 1 of an image."""
+        return int(getattr(self.inner, "frames", ImageTokenizer.frames))
+
+    @property
+    def takes(self) -> Taking:
+        """How images (or clips) come in."""
+        return taken_by(self)
 
     @property
     def batch_size(self) -> int:

@@ -598,7 +598,9 @@ class TestRefusals:
     @pytest.mark.parametrize("source", [None, 3, 2.5, ["a.png"], {"a": 1}, object()])
     def test_not_a_source(self, source: Any) -> None:
         kind = type(source).__name__
-        with pytest.raises(ImageFormatError, match=f"an image must be a path, bytes, .* or a numpy array; got {kind}$"):
+        more = "; a list of frames is a clip: .*" if isinstance(source, list) else ""
+        message = f"an image must be a path, bytes, .* or a numpy array; got {kind}{more}$"
+        with pytest.raises(ImageFormatError, match=message):
             load_image(source)
 
     def test_a_tensor(self) -> None:

@@ -12,11 +12,14 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from icl_vision.errors import LLMError, StorageError, UsageError
+
+if TYPE_CHECKING:
+    from icl_vision.tokenizers.taking import Taking
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -237,8 +240,16 @@ def try_out(out: Path, *, folder: bool, force: bool = True, instead: str = "") -
     try_writing(out, folder=folder)
 
 
-def expand(images: Sequence[Path]) -> list[Path]:
-    """Folders become the images in them; a folder without any is a mistake, said at once.
+def taken_by_name(tokenizer: str) -> Taking:
+    """What the tokenizer of that name takes: images, or clips. Raises as ``ImageTokenizer.from_pretrained``."""
+    from icl_vision.tokenizers import zoo
+    from icl_vision.tokenizers.taking import taken_by_card
+
+    return taken_by_card(zoo.card(tokenizer))
+
+
+def expand(images: Sequence[Path], takes: Taking | None = None) -> list[Path]:
+    """Folders become the images (or clips) in them; a folder without any is a mistake, said at once.
 
     Raises:
         UsageError: a folder that holds no images.
@@ -250,7 +261,7 @@ def expand(images: Sequence[Path]) -> list[Path]:
         if not os.path.isdir(path):
             targets.append(path)
             continue
-        targets.extend(read_images(path))
+        targets.extend(read_images(path) if takes is None else read_images(path, takes))
     return targets
 
 

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer
 from icl_vision.errors import CapabilityError, ImageError, LLMResponseError, UsageError
-from icl_vision.images import ImageSource, load_image
+from icl_vision.images import ImageSource
 from icl_vision.probabilities import ProbabilityMap, fit_map
 from icl_vision.probabilities.packaged import Situation, find_map, knows_llm
 from icl_vision.spelling import composed
 from icl_vision.tasks.classify.prompts import Example, PromptBuilder
 from icl_vision.tasks.classify.selection import SupportExample
 from icl_vision.tasks.inputs import as_labels, as_sources, rereadable
+from icl_vision.tokenizers.taking import IMAGES, Taking, taken_by
 from icl_vision.tokenizers.wrapping import fingerprint
 from icl_vision.wording import counted
 
@@ -113,7 +114,8 @@ def check_images(
             f"scoring by {fitted.method!r} gives no probabilities to calibrate; use an LLM that scores text "
             "(local does) with scoring='auto', 'direct' or 'channel'"
         )
-    sources, names = as_sources(images, single=False), as_labels(labels)
+    takes = taken_by(fitted.tokenizer)
+    sources, names = as_sources(images, single=False, takes=takes), as_labels(labels)
     if len(sources) != len(names):
         raise UsageError(
             f"images and labels must be of equal length; got {counted(len(sources), 'image')} and "
@@ -137,9 +139,9 @@ def check_images(
     chosen: dict[str, tuple[ImageSource, int]] = {}
     for index, (source, label) in enumerate(zip(sources, names, strict=True)):
         try:
-            digest, source = content_of(source)
+            digest, source = content_of(source, takes)
         except ImageError as error:
-            raise type(error)(f"images[{index}]: {error}") from error
+            raise type(error)(f"{takes.several}[{index}]: {error}") from error
         if digest in support:
             named = f" ({os.fspath(source)!r})" if isinstance(source, str | os.PathLike) else ""
             raise UsageError(
@@ -193,7 +195,7 @@ def shares_in(outcome: Outcome) -> list[list[float]]:
     return [list(row["probabilities"].values()) for row in outcome.rows]
 
 
-def content_of(source: ImageSource) -> tuple[str, ImageSource]:
+def content_of(source: Any, takes: Taking = IMAGES) -> tuple[str, Any]:
     """A digest of what a picture shows, the same for a file, its bytes and its pixels; and the picture, in a form that
     can be read again.
 
@@ -201,16 +203,16 @@ def content_of(source: ImageSource) -> tuple[str, ImageSource]:
         ImageError: it cannot be read.
     """
     if isinstance(source, str | os.PathLike):
-        return _of_file(os.fspath(source), _state(source)), source
+        return _of_file(os.fspath(source), _state(source), takes), source
     source = rereadable(source)
-    return _of_pixels(load_image(source)), source
+    return takes.digest(takes.load(source)), source
 
 
-def known_content(source: ImageSource) -> tuple[str | None, ImageSource]:
+def known_content(source: Any, takes: Taking = IMAGES) -> tuple[str | None, Any]:
     """The same, without a digest where the picture cannot be read: who makes words of it says what is wrong."""
     source = rereadable(source)
     try:
-        return content_of(source)
+        return content_of(source, takes)
     except ImageError as error:
         logger.debug("a support image cannot be read: %s", error)
         return None, source
@@ -225,10 +227,5 @@ def _state(path: str | os.PathLike[str]) -> tuple[int, int]:
 
 
 @functools.lru_cache(maxsize=4096)
-def _of_file(path: str, state: tuple[int, int]) -> str:
-    return _of_pixels(load_image(path))  # (state: a file that changed is another picture)
-
-
-def _of_pixels(image: Any) -> str:
-    size = f"{image.width}x{image.height}:".encode()
-    return hashlib.sha256(size + image.tobytes()).hexdigest()
+def _of_file(path: str, state: tuple[int, int], takes: Taking) -> str:
+    return takes.digest(takes.load(path))  # (state: a file that changed is another picture)

@@ -22,7 +22,7 @@ from icl_vision.asking.plan import Plan
 from icl_vision.checks import choice, count, flag
 from icl_vision.contracts import Classification, ScoringMethod, TextLLM, Tokenizer, Usage
 from icl_vision.errors import CapabilityError, UsageError
-from icl_vision.images import ImageSource, is_image_source
+from icl_vision.images import ImageSource
 from icl_vision.llms.cost import PriceTable
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.llms.word_tables import learns
@@ -50,6 +50,7 @@ from icl_vision.tasks.inputs import (
 )
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, classifying
+from icl_vision.tokenizers.taking import IMAGES, taken_by
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -191,11 +192,12 @@ class FewShotClassifier(Task[FittedClassifier]):
             PromptTooLongError: the examples do not fit the LLM's window.
         """
         self.check()
+        takes = self._takes()
         if labels is None:
             if not is_folder(images):
                 raise UsageError("fit needs labels, one for each image; only a folder of class folders goes without")
-            images, labels = read_classes(images)  # type: ignore[arg-type]  # is_folder saw to it
-        sources = as_sources(images, single=False)
+            images, labels = read_classes(images, takes=takes)  # type: ignore[arg-type]  # is_folder saw to it
+        sources = as_sources(images, single=False, takes=takes)
         names = as_labels(labels)
         check_support(sources, names)
         classes = sorted_classes(names)
@@ -205,7 +207,7 @@ class FewShotClassifier(Task[FittedClassifier]):
         builder, _ = builder_of(self.get_params(), llm, [str(label) for label in classes])
         texts = [composed(str(label)) for label in classes]
         builder.prepare([Example("word", text) for text in texts], texts)
-        known = [calibrating.known_content(source) for source in sources]
+        known = [calibrating.known_content(source, takes) for source in sources]
         sources = [source for _, source in known]
         with progress_bar(len(sources), "words", self.progress) as done:
             pyramids = encode(tokenizer, sources, self.k, batch_size=self.batch_size, keep_errors=False, done=done)
@@ -368,7 +370,8 @@ class FewShotClassifier(Task[FittedClassifier]):
 
     def score(self, images: Images, labels: Iterable[Label]) -> float:
         """Accuracy on labelled images; an abstention counts as wrong."""
-        sources, expected = as_sources(images, single=True), as_labels(labels)
+        takes = IMAGES if self._fitted is None else taken_by(self._fitted.tokenizer)
+        sources, expected = as_sources(images, single=True, takes=takes), as_labels(labels)
         if len(sources) != len(expected) or not sources:
             raise UsageError(
                 f"score needs as many labels as images, and at least one; got "
@@ -382,7 +385,7 @@ class FewShotClassifier(Task[FittedClassifier]):
     def __call__(self, images: Images) -> Label | list[Label | None] | None:
         """The label of one image, or a list of labels for a sequence."""
         labels = self.predict(images)
-        return labels[0] if is_image_source(images) else labels
+        return labels[0] if taken_by(self.ready().tokenizer).is_source(images) else labels
 
     def __str__(self) -> str:
         if self._fitted is None:
@@ -456,7 +459,7 @@ class FewShotClassifier(Task[FittedClassifier]):
             NotFittedError: before ``fit``. ImageError: an image that cannot be used, unless ``errors="return"``.
         """
         fitted = self.ready()
-        sources = as_sources(images, single=True)
+        sources = as_sources(images, single=True, takes=taken_by(fitted.tokenizer))
         with progress_bar(len(sources), "words", self.progress) as done:
             words = encode(
                 fitted.tokenizer,

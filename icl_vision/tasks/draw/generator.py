@@ -153,7 +153,8 @@ class ImageGenerator(Task[FittedGenerator]):
             ArtefactNotFoundError, LLMSpecError: no such tokenizer or LLM.
         """
         self.check()
-        sources = as_sources(images, single=False)
+        takes = self._takes()
+        sources = as_sources(images, single=False, takes=takes)
         words = [source for source in sources if isinstance(source, TokenPyramid)]
         names = as_texts(texts)
         if len(sources) != len(names) or not sources:

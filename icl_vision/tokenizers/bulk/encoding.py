@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 from icl_vision import checks
 from icl_vision.cores import usable_cores
 from icl_vision.errors import ImageError, StorageError, UsageError
-from icl_vision.images import load_image
 from icl_vision.tokenizers.base import ImageTokenizer
 from icl_vision.tokenizers.onnx import OnnxTokenizer
+from icl_vision.tokenizers.taking import IMAGES, Taking, taken_by
 from icl_vision.tokenizers.wrapping import check_about
 
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ _PART = 8  # files a reader takes at a time: few enough to share a chunk, enough
 _MOST_THREADS = 8
 
 Shrink = Callable[["Image.Image"], "Image.Image"]
+Loaded = Any
+"""An RGB image, or the frames of a clip, shrunk."""
 
 
 def encode_files(
@@ -95,7 +97,7 @@ def encode_chunks(
         tokenizer.layout_for(tokenizer._checked_k(k))
     widest = 0
     with _readers(workers) as readers:
-        for chunk, images in _read_ahead(readers, chunks, _shrinking(tokenizer)):
+        for chunk, images in _read_ahead(readers, chunks, tokenizer.takes, _shrinking(tokenizer)):
             widest = max(widest, len(chunk))
             results = _encoded(tokenizer, images, k if about is None else tokenizer.focus_from, widest)
             yield chunk, results if about is None else [_focused(tokenizer, result, about, k) for result in results]
@@ -113,7 +115,7 @@ def _unchanged(image: Image.Image) -> Image.Image:
 
 
 def _encoded(
-    tokenizer: ImageTokenizer, images: list[Image.Image | ImageError], k: int | None, widest: int
+    tokenizer: ImageTokenizer, images: list[Loaded | ImageError], k: int | None, widest: int
 ) -> list[TokenPyramid | ImageError]:
     good = [image for image in images if not isinstance(image, ImageError)]
     # What a few bad files, or the end of the list, leave of a batch is filled up: for every other size of a batch
@@ -150,12 +152,12 @@ def _encoded_by(
             try:
                 results += tokenizer.encode([path], k, **asked)
             except ImageError as error:
-                plain = type(error)(str(error).removeprefix("images[0]: "))
+                plain = type(error)(str(error).removeprefix(f"{taken_by(tokenizer).several}[0]: "))
                 results.append(plain)
         return results
 
 
-def _alone(tokenizer: ImageTokenizer, image: Image.Image, k: int | None) -> TokenPyramid | ImageError:
+def _alone(tokenizer: ImageTokenizer, image: Loaded, k: int | None) -> TokenPyramid | ImageError:
     try:
         return tokenizer._encode_batches([[image]], k)[0]
     except ImageError as error:
@@ -166,11 +168,11 @@ def _alone(tokenizer: ImageTokenizer, image: Image.Image, k: int | None) -> Toke
 
 
 def _read_ahead(
-    readers: Executor, chunks: Iterable[Sequence[str]], shrink: Shrink
-) -> Iterator[tuple[Sequence[str], list[Image.Image | ImageError]]]:
+    readers: Executor, chunks: Iterable[Sequence[str]], takes: Taking, shrink: Shrink
+) -> Iterator[tuple[Sequence[str], list[Loaded | ImageError]]]:
     """Chunks with their images, in order; ``AHEAD`` of them are being read when one is given out."""
-    task = functools.partial(read_part, shrink=shrink)
-    waiting: deque[tuple[Sequence[str], list[Future[list[Image.Image | ImageError]]]]] = deque()
+    task = functools.partial(read_part, shrink=shrink, takes=takes)
+    waiting: deque[tuple[Sequence[str], list[Future[list[Loaded | ImageError]]]]] = deque()
     remaining = iter(chunks)
     while True:
         for chunk in itertools.islice(remaining, AHEAD + 1 - len(waiting)):
@@ -210,12 +212,15 @@ def _readers_alive(*, starting: bool = False) -> Iterator[None]:
         ) from error
 
 
-def read_part(paths: Sequence[str], *, shrink: Shrink) -> list[Image.Image | ImageError]:
-    """A few files as shrunk RGB images, or what is wrong with them. Runs in a reader, maybe in another process."""
-    images: list[Image.Image | ImageError] = []
+def read_part(paths: Sequence[str], *, shrink: Shrink, takes: Taking = IMAGES) -> list[Loaded | ImageError]:
+    """A few files as shrunk RGB images, or what is wrong with them. Runs in a reader, maybe in another process.
+
+    takes: what the tokenizer takes: images, or clips.
+    """
+    images: list[Loaded | ImageError] = []
     for path in paths:
         try:
-            images.append(shrink(load_image(path)))
+            images.append(takes.load(path, shrink))
         except ImageError as error:
             error.__traceback__ = error.__cause__ = error.__context__ = None  # they would hold the file's bytes
             images.append(error)
