@@ -37,6 +37,9 @@ MOST_IDLE = 128
 MOST_HEAD = 100 * 1024
 """Bytes of an answer's status line and headers."""
 
+_AT_ONCE = 2**16
+"""Bytes of a body that are copied rather than sent apart."""
+
 _AHEAD = 2**18
 """Bytes that are received before somebody takes them."""
 
@@ -110,7 +113,9 @@ class Line:
     @property
     def usable(self) -> bool:
         """Whether another request may be sent on it."""
-        return self._http.our_state is h11.IDLE and self._wire.quiet and not self._transport.is_closing()
+        # (A server may have answered before it has read all.)
+        sent = self._transport.get_write_buffer_size() == 0
+        return self._http.our_state is h11.IDLE and self._wire.quiet and sent and not self._transport.is_closing()
 
     def close(self) -> None:
         """Close it at once, whatever is under way."""
@@ -132,11 +137,17 @@ class Line:
         length = [] if body is None else [(b"content-length", b"%d" % len(body))]
         try:
             head = self._http.send(h11.Request(method=method, target=target, headers=[*headers, *length]))
-            whole = [head, self._http.send(h11.Data(data=body or b"")), self._http.send(h11.EndOfMessage())]
+            if body:
+                self._http.send(h11.Data(data=body))
+            self._http.send(h11.EndOfMessage())  # (its length was said: nothing is sent for its end)
         except h11.LocalProtocolError:
             raise BrokenError("the request's headers cannot go on") from None
         # Its answer is waited for at once: a server may refuse a body before it has read it.
-        self._transport.write(b"".join(piece for piece in whole if piece))
+        if body and len(body) > _AT_ONCE:
+            self._transport.write(head)
+            self._transport.write(body)
+        else:
+            self._transport.write(head + (body or b""))
         while not isinstance(event := await self._event(seconds), h11.Response):
             if not isinstance(event, h11.InformationalResponse):
                 raise BrokenError("the answer has no beginning")

@@ -176,6 +176,24 @@ async def test_what_nobody_takes_is_not_received() -> None:
         lines.give(line)
 
 
+async def test_an_answer_before_all_was_read() -> None:
+    """It counts, and the connection, on which the rest of the body waits, is not used again."""
+    server, done = Server(), asyncio.Event()
+
+    async def hasty(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server.met += 1
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK)
+        await done.wait()
+        writer.close()
+
+    server.talk = hasty  # type: ignore[method-assign]  # this one's
+    async with listening(server) as lines:
+        assert await asked(lines, b"x" * 30_000_000) == (200, b"ok")
+        assert await asked(lines) == (200, b"ok") and server.met == 2
+        done.set()
+
+
 async def test_headers_that_cannot_go_on() -> None:
     server = Server()
     async with listening(server) as lines:
