@@ -11,7 +11,7 @@ import io
 import json
 import socket
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -155,22 +155,44 @@ async def reply(request: Seen, document: Any, send: Any) -> None:
         content = {"input_tokens": 7}
     elif document.get("tools") and "tool" not in [message.get("role") for message in document.get("messages", [])]:
         call = {"id": "call_1", "type": "function", "function": {"name": "look", "arguments": '{"place": "shelf"}'}}
+        if document.get("stream"):
+            await stream(send, _called(call))
+            return
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
         content = {"id": "c", "object": "chat.completion", "created": 1, "model": "m",
                    "choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]}  # fmt: skip
     elif document.get("stream"):
-        head = (b"content-type", b"text/event-stream")
-        await send({"type": "http.response.start", "status": 200, "headers": [head]})
-        for name, data in DIALECTS[request.path].streamed(document, "a bus", (3, 2)):
-            text = data if isinstance(data, str) else json.dumps(data)
-            event = (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
-            await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
-            await asyncio.sleep(0.002)
-        await send({"type": "http.response.body", "body": b""})
+        await stream(send, DIALECTS[request.path].streamed(document, "a bus", (3, 2)))
         return
     else:
         content = DIALECTS[request.path].answered(document, "a bus", (3, 2))
     await answer_json(send, content)
+
+
+def _called(call: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """A call of a tool in Chat Completions, its arguments in two pieces."""
+    arguments = call["function"]["arguments"]
+    first = {**call, "index": 0, "function": {"name": call["function"]["name"], "arguments": arguments[:5]}}
+    for delta, reason in (
+        ({"role": "assistant", "content": None, "tool_calls": [first]}, None),
+        ({"tool_calls": [{"index": 0, "function": {"arguments": arguments[5:]}}]}, None),
+        ({}, "tool_calls"),
+    ):
+        choices = [{"index": 0, "delta": delta, "finish_reason": reason}]
+        yield "", {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": choices}
+    yield "", "[DONE]"
+
+
+async def stream(send: Any, events: Iterator[tuple[str, Any]]) -> None:
+    """Server-sent events, one after the other."""
+    head = (b"content-type", b"text/event-stream")
+    await send({"type": "http.response.start", "status": 200, "headers": [head]})
+    for name, data in events:
+        text = data if isinstance(data, str) else json.dumps(data)
+        event = (f"event: {name}\n" if name else "") + f"data: {text}\n\n"
+        await send({"type": "http.response.body", "body": event.encode(), "more_body": True})
+        await asyncio.sleep(0.002)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def answer_json(

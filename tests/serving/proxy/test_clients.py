@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -109,7 +110,14 @@ async def test_a_langchain_model_with_tools(serve: Serve, lines: Any):
         question = HumanMessage([{"type": "text", "text": COLOUR}, SHOWN])
         chunks = [chunk.text async for chunk in model.astream([question])]
         assert "".join(chunks) == "a bus"
-        result = await create_agent(model, [look]).ainvoke({"messages": [HumanMessage(COLOUR)]})
+        agent = create_agent(model, [look])
+        result = await agent.ainvoke({"messages": [HumanMessage(COLOUR)]})
+        asked: Any = {"messages": [HumanMessage(COLOUR)]}
+        streamed = [piece async for piece, _ in agent.astream(asked, stream_mode="messages")]
+    assert "".join(piece.text for piece in streamed if piece.type == "AIMessageChunk") == "a bus"
+    first, second = [seen.document for seen in proxied.talker.seen[-2:]]
+    assert first["stream"] and second["stream"] and "data:image" not in json.dumps(second)
+    assert second["messages"][1]["tool_calls"][0]["function"]["arguments"] == '{"place": "shelf"}'
     assert result["messages"][-1].text == "a bus"
     last = proxied.talker.seen[-1].document["messages"]
     line = await lines(picture(), COLOUR)
