@@ -62,7 +62,7 @@ class Limits:
         if self.bodies < self.body:
             raise UsageError(
                 f"all requests together may have {self.bodies:,} bytes, and one of them {self.body:,}: the first must "
-                "be at least the second"
+                "be at least the second (--most-bodies and --most-body)"
             )
         checks.number("seconds", self.seconds, least=0.001)
 

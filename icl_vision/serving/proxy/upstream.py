@@ -50,7 +50,7 @@ def checked_url(url: str) -> httpx2.URL:
         parsed = httpx2.URL(url)
     except (httpx2.InvalidURL, TypeError) as error:
         raise UsageError(f"the LLM's address must be like http://127.0.0.1:8080; got {url!r:.200}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.host or not 0 < (parsed.port or 80) < 65536:
         raise UsageError(f"the LLM's address must be like http://127.0.0.1:8080; got {url!r:.200}")
     if parsed.userinfo or parsed.query or parsed.fragment:
         raise UsageError("the LLM's address holds a user, a query or a fragment; a key is named by --upstream-key-env")

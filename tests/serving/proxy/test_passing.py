@@ -259,7 +259,8 @@ async def test_the_address_of_the_server(serve: Serve, talker: Any):
     finally:
         behind.stop()
     assert [seen.path for seen in talker.seen] == ["/v1/completions"] * 3 + ["/api/v1/completions"]
-    for url in ("ftp://x", "x", "http://", "http://user:canary@x/v1", "http://x/v1?key=canary", "http://x/#a", 3):
+    no_paths = ("ftp://x", "x", "http://", "http://x:99999", "localhost:8080/v1", 3)
+    for url in (*no_paths, "http://user:canary@x/v1", "http://x/v1?key=canary", "http://x/#a"):
         with pytest.raises(UsageError, match="the LLM's address") as caught:
             checked_url(url)  # type: ignore[arg-type]  # what a caller may pass
         assert "canary" not in str(caught.value)
