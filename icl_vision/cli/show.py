@@ -15,6 +15,7 @@ import click
 
 from icl_vision.cli.options.common import (
     about_option,
+    for_clips,
     force_option,
     json_option,
     parts_option,
@@ -30,6 +31,7 @@ from icl_vision.files.storage import atomic_path, readable, write_text
 
 if TYPE_CHECKING:
     from icl_vision.tokenizers import ImageTokenizer
+    from icl_vision.viz.pyramids.clips import ClipLook
     from icl_vision.viz.pyramids.look import PyramidLook
 
 PAGE, PICTURE = ".html", ".png"
@@ -38,7 +40,7 @@ DEFAULT = "spae-photo-128"  # photographs to words on grids and back, which is w
 
 @click.command("show")
 @click.argument("images", nargs=-1, required=True, type=click.Path(), metavar="IMG...")
-@tokenizer_option(DEFAULT)
+@tokenizer_option(DEFAULT, clips=True)
 @click.option(
     "-k",
     "k",
@@ -73,7 +75,10 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Show images as a tokenizer sees them: words over the image, layer by layer, and what comes back from them.
+    """Show images, or clips, as a tokenizer sees them: words over them, layer by layer, and what comes back from them.
+
+    Of clips (animated GIF, WebP or PNG, video files, folders of frames) the page moves: words over time, and the clip
+    made again at each depth; a .png is a sheet of the clip's frames.
 
     With --json the output is {out, images: [{image, k, words, similarity, similarity_to, psnr}]}: words and similarity
     hold one list per layer, and both similarity entries are null where the tokenizer has no word vectors; psnr holds
@@ -92,14 +97,16 @@ def command(
     from icl_vision.cli.tokenize import one_line
 
     try_out(out, folder=False, force=force)
-    results = _look(images, tokenizer_for(tokenizer, parts), k, about)
+    tokenizer = for_clips(ctx, tokenizer, images)
+    loaded = tokenizer_for(tokenizer, parts)
+    results = _look(images, loaded, k, about)
     looks = [shown for shown in results if not isinstance(shown, ImageError)]
     if looks:
         from icl_vision.viz.benchmark.table import bare
         from icl_vision.viz.pyramids.look import command_line
 
         _write(out, looks, command_line(looks, k=k, tokenizer=bare(tokenizer), parts=parts, out=_shown(out.name)))
-        count = f"{len(looks)} images" if len(looks) > 1 else one_line(looks[0].name)
+        count = f"{len(looks)} {loaded.takes.several}" if len(looks) > 1 else one_line(looks[0].name)
         say(f"{count} shown in {out}", quiet=quiet)
     if as_json:
         records = [_record(path, shown) for path, shown in zip(images, results, strict=True)]
@@ -113,17 +120,33 @@ def command(
 
 def _look(
     images: tuple[str, ...], tokenizer: ImageTokenizer, k: int | None, about: str | None
-) -> list[PyramidLook | ImageError]:
-    """What there is to show of each image, or what is wrong with it."""
+) -> list[PyramidLook | ClipLook | ImageError]:
+    """What there is to show of each image (or clip), or what is wrong with it."""
+    from icl_vision.tokenizers.wrapping import check_about
     from icl_vision.viz.pyramids.look import look
 
-    results: list[PyramidLook | ImageError] = []
+    clips = tokenizer.takes.one == "clip"
+    if clips:
+        check_about(tokenizer, about)
+    results: list[PyramidLook | ClipLook | ImageError] = []
     for path, name in zip(images, _names(images), strict=True):
         try:
-            results.append(_measured(look(path, tokenizer, k=k, name=name, about=about)))
+            if clips:
+                results.append(_of_clip(path, tokenizer, k, name))
+            else:
+                results.append(_measured(look(path, tokenizer, k=k, name=name, about=about)))
         except ImageError as error:
             results.append(error)
     return results
+
+
+def _of_clip(path: str, tokenizer: ImageTokenizer, k: int | None, name: str) -> ClipLook:
+    from icl_vision.viz.pyramids.clips import look_at_clip, psnr_of
+
+    shown = look_at_clip(path, tokenizer, k=k, name=name)
+    if any(frames.shape != shown.seen.shape for frames in shown.decoded):
+        return shown
+    return dataclasses.replace(shown, psnr=psnr_of(shown.seen, shown.decoded))
 
 
 def _measured(shown: PyramidLook) -> PyramidLook:
@@ -139,19 +162,23 @@ def _measured(shown: PyramidLook) -> PyramidLook:
     return dataclasses.replace(shown, psnr=tuple(psnr(seen, decoded).tolist()))
 
 
-def _write(out: Path, looks: list[PyramidLook], command: str) -> None:
-    if out.suffix.lower() == PAGE:
-        from icl_vision.viz.pyramids.page import render_pyramid_page
-
-        write_text(out, render_pyramid_page(looks, command=command))
-        return
+def _write(out: Path, looks: list[PyramidLook | ClipLook], command: str) -> None:
+    from icl_vision.viz.pyramids.clips import ClipLook, render_clip_page, sheet
+    from icl_vision.viz.pyramids.page import render_pyramid_page
     from icl_vision.viz.pyramids.picture import draw_pyramid
 
+    clips = [shown for shown in looks if isinstance(shown, ClipLook)]  # all are, or none
+    images = [shown for shown in looks if not isinstance(shown, ClipLook)]
+    if out.suffix.lower() == PAGE:
+        page = render_clip_page(clips, command=command) if clips else render_pyramid_page(images, command=command)
+        write_text(out, page)
+        return
     with atomic_path(out) as temporary:
-        draw_pyramid(looks[0], command=command).save(temporary, format="PNG")
+        drawn = sheet(clips[0]) if clips else draw_pyramid(images[0], command=command)
+        drawn.save(temporary, format="PNG")
 
 
-def _record(path: str, shown: PyramidLook | ImageError) -> dict[str, Any]:
+def _record(path: str, shown: PyramidLook | ClipLook | ImageError) -> dict[str, Any]:
     from icl_vision.image_words import ImageWords
     from icl_vision.tokenizers.bulk.formats import row_of
 
@@ -160,7 +187,7 @@ def _record(path: str, shown: PyramidLook | ImageError) -> dict[str, Any]:
     pyramid, similarity = shown.pyramid, shown.similarity
     if isinstance(pyramid, ImageWords):
         row = row_of(path, pyramid)
-        used = shown.used
+        used = getattr(shown, "used", None)
         chosen = {} if used is None else {"used": {name: used.words(name) for name in used.names}}
         return {**row, "similarity": None, "similarity_to": None, "psnr": None, **chosen}
     cosines = None

@@ -4,7 +4,7 @@ Knows: which names are public. Refuses to know: how any of it works.
 """
 
 from icl_vision.clips.folders import CLIP_SUFFIXES, list_clips
-from icl_vision.clips.opening import ClipSource, is_clip_source, iter_clips, load_clip
+from icl_vision.clips.opening import ClipSource, is_clip_source, iter_clips, load_clip, moves, seconds_of
 from icl_vision.clips.reels import ClipLimits
 from icl_vision.clips.saving import SAVED_SUFFIXES, save_clip
 
@@ -17,5 +17,7 @@ __all__ = [
     "iter_clips",
     "list_clips",
     "load_clip",
+    "moves",
     "save_clip",
+    "seconds_of",
 ]

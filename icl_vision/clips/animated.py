@@ -54,7 +54,7 @@ class Animation:
                 check_pixels(label, declared, limits.pixels)
             with contextlib.closing(opened(kind, data)) as image:
                 check_pixels(label, image.size, limits.pixels)
-                still = not moves(image)
+                still = not has_frames(image)
         if still:
             raise ClipError(
                 f"{label} is a still picture ({kind} with one frame), and a clip has several; a list of one picture is "
@@ -117,7 +117,7 @@ class Animation:
                 yield image
 
 
-def moves(image: Any) -> bool:
+def has_frames(image: Any) -> bool:
     """Whether a PIL image has several frames of an animation (the pages of a TIFF are none)."""
     if image.format not in ANIMATED:
         return False

@@ -22,11 +22,18 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
-from icl_vision.clips.animated import ANIMATED, Animation, moves
+from icl_vision.clips.animated import ANIMATED, Animation, has_frames
 from icl_vision.clips.folders import frames_of_folder
 from icl_vision.clips.reels import ClipLimits, Listed, Reel, check_sampling, chosen
 from icl_vision.clips.video import CONTAINERS, Video, container_of
-from icl_vision.errors import ClipError, ImageArrayError, ImageEmptyError, ImageError, ImageFormatError
+from icl_vision.errors import (
+    ClipError,
+    ImageArrayError,
+    ImageEmptyError,
+    ImageError,
+    ImageFormatError,
+    MissingExtraError,
+)
 from icl_vision.images import ImageSource
 from icl_vision.images.opening import format_of, guess_of
 from icl_vision.images.sources import checked_path, holds_bytes, read_source
@@ -123,6 +130,23 @@ def read_clip(
     return clip
 
 
+def seconds_of(source: ClipSource, *, limits: ClipLimits = LIMITS) -> float | None:
+    """How long a clip lasts; None where nothing says so (a list, an array, a folder). Raises as ``load_clip``."""
+    if isinstance(source, Iterator):
+        return None  # to look would be to use it up
+    times = _reel(source, limits).seconds()
+    return None if times is None else sum(times)
+
+
+def moves(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is that of a clip: a folder of frames, an animation, a video. False for what cannot be read."""
+    try:
+        reel = _reel(path, LIMITS)
+    except (ImageError, MissingExtraError) as error:
+        return isinstance(error, MissingExtraError)  # a video, without what reads it
+    return not isinstance(reel, Listed) or len(reel) > 1
+
+
 def iter_clips(
     sources: Iterable[ClipSource],
     *,
@@ -163,7 +187,7 @@ def is_clip_source(value: object) -> bool:
 def _is_frame(value: object) -> bool:
     if isinstance(value, np.ndarray):
         return value.ndim == 2 or (value.ndim == 3 and value.shape[2] in (1, 3, 4))
-    return isinstance(value, PilImage.Image) and not moves(value)
+    return isinstance(value, PilImage.Image) and not has_frames(value)
 
 
 def _reel(source: Any, limits: ClipLimits) -> Reel:
@@ -171,7 +195,7 @@ def _reel(source: Any, limits: ClipLimits) -> Reel:
         return _of_array(source, limits)
     if isinstance(source, PilImage.Image):
         label = f"the PIL image ({source.mode}, {source.size[0]}x{source.size[1]})"
-        if not moves(source):
+        if not has_frames(source):
             raise ClipError(f"{label} is a still picture; {_WHAT}; [image] is a clip that stands still")
         return Animation(source, label, limits)
     if isinstance(source, str | os.PathLike) and os.path.isdir(path := checked_path(source, "clip")):

@@ -24,15 +24,30 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def tokenizer_option(default: str = "words-photo") -> Callable[[F], F]:
+def tokenizer_option(default: str = "words-photo", *, clips: bool = False) -> Callable[[F], F]:
+    """clips: the command takes clips too, and ``for_clips`` has a tokenizer for them."""
     return click.option(
         "--tokenizer",
         default=default,
-        show_default=True,
+        show_default=f"{default}; of clips {OF_CLIPS}" if clips else True,
         metavar="NAME|FOLDER",
         help="Tokenizer that turns images into words: a packaged name (`icl-vision models list`) or an artefact "
         "folder.",
     )
+
+
+OF_CLIPS = "spae-clips-64"
+"""The tokenizer of clips where none is named."""
+
+
+def for_clips(ctx: click.Context, tokenizer: str, sources: Sequence[str]) -> str:
+    """The tokenizer to take: the one named; else ``OF_CLIPS`` where the first source is a clip, if it is installed."""
+    if ctx.get_parameter_source("tokenizer") is not click.core.ParameterSource.DEFAULT:
+        return tokenizer
+    from icl_vision.clips import moves
+    from icl_vision.tokenizers import zoo
+
+    return OF_CLIPS if OF_CLIPS in zoo.available() and moves(sources[0]) else tokenizer
 
 
 about_option = click.option(

@@ -13,7 +13,7 @@ import dataclasses
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -191,7 +191,7 @@ def look(
 
 
 def command_line(
-    looks: Sequence[PyramidLook],
+    looks: Sequence[Any],
     *,
     k: int | None = None,
     tokenizer: str = "",
@@ -201,7 +201,7 @@ def command_line(
     """The command that shows the same again.
 
     Args:
-        looks: the images, all through the same tokenizer.
+        looks: the images (or clips), all through the same tokenizer.
         k: words asked for; None for the tokenizer's default.
         tokenizer: how the command names it; "" for its own name.
         parts: those asked for; None for all.
@@ -210,7 +210,8 @@ def command_line(
     words = [*(shown.name for shown in looks), "--tokenizer", tokenizer or looks[0].tokenizer]
     words += ["-k", str(k)] if k is not None else []
     words += ["--parts", ",".join(parts)] if parts is not None else []
-    words += ["--about", looks[0].about] if looks[0].about is not None else []
+    about: str | None = getattr(looks[0], "about", None)
+    words += ["--about", about] if about is not None else []
     return shlex.join(["icl-vision", "show", *words, "--out", out])
 
 
@@ -275,13 +276,13 @@ def frame(image: Image.Image, tokenizer: ImageTokenizer | None) -> tuple[Image.I
     return seen, image.resize(shape, Resampling.LANCZOS), f"{taken}the whole picture {how}"
 
 
-def measure(pyramid: TokenPyramid, tokenizer: ImageTokenizer, image: Image.Image | None) -> Similarity | None:
+def measure(pyramid: TokenPyramid, tokenizer: ImageTokenizer, image: Any) -> Similarity | None:
     """Cosine of each word's vector with the image's, or with the mean of the coarsest words.
 
     Args:
         pyramid: words of ``tokenizer``.
         tokenizer: gives the codebook and, where it can and ``image`` is given, the image's vector.
-        image: the encoded image; None where it is not at hand.
+        image: the encoded image (of a clip, a list with its frames); None where it is not at hand.
 
     Returns:
         None where the tokenizer has no codebook.

@@ -127,7 +127,7 @@ def _article(shown: PyramidLook, number: int, count: int) -> str:
     head = f"<h2>{escape(shown.name)}</h2>" if count > 1 else ""
     parts = [f'<article id="i{number}">{head}', _hero(shown)]
     if shown.pyramid.vocabulary is not None and not shown.flat:
-        parts += ["" if shown.one_grid else _strip(shown), _legend(shown.similarity)]
+        parts += ["" if shown.one_grid else _strip(shown), legend(shown.similarity)]
         layers = [_layer(shown, layer) for layer in range(1, shown.pyramid.layers + 1)]
         few = sum(count <= _FEW for count in shown.pyramid.layout.counts)
         pairs = " pairs" if few in (1, 2, 4) else ""  # two boards a row where three would leave a hole
@@ -155,7 +155,7 @@ def _hero(shown: PyramidLook) -> str:
         parts = parts_html(shown.pyramid, shown.used, shown.about)
         return f'<div class="hero">{original}<div>{parts}</div></div>'
     if shown.flat:
-        return f'<div class="hero">{original}<div>{_ranks(shown)}{_legend(shown.similarity)}</div></div>'
+        return f'<div class="hero">{original}<div>{_ranks(shown)}{legend(shown.similarity)}</div></div>'
     words_beside = "" if shown.one_grid else _gist(shown)
     if not shown.decoded:
         return f'<div class="hero">{original}{words_beside}</div>'
@@ -209,7 +209,8 @@ def _ranks(shown: PyramidLook) -> str:
     return f'<h3>{len(items)} word{"s" * (len(items) > 1)}, best first</h3><ol class="ranks rove">{"".join(items)}</ol>'
 
 
-def _legend(similarity: Similarity | None) -> str:
+def legend(similarity: Similarity | None) -> str:
+    """What the colours mean."""
     if similarity is None:
         return '<p class="soft small">This tokenizer has no word vectors, so nothing is said about similarity.</p>'
     scale = "".join(f'<i class="s{step}"></i>' for step in range(len(SHADES)))
@@ -234,12 +235,12 @@ def _layer(shown: PyramidLook, layer: int) -> str:
     if shown.similarity is not None:
         heading += f'<p class="small soft">{escape(shown.similarity.verdict(layer).capitalize())}</p>'
     ratio = shown.backdrop.width / shown.backdrop.height
-    board = _board(tiles, (rows, columns), f"layer {layer} on {shown.name}", ratio)
-    side = "" if size == "few" else _cloud(tiles)
-    return f'<section class="layer card {size}">{heading}<div class="pair">{board}{side}</div></section>'
+    drawn = board(tiles, (rows, columns), f"layer {layer} on {shown.name}", ratio)
+    side = "" if size == "few" else cloud_html(tiles)
+    return f'<section class="layer card {size}">{heading}<div class="pair">{drawn}{side}</div></section>'
 
 
-def _board(tiles: Sequence[Cell], grid: tuple[int, int], label: str, ratio: float) -> str:
+def board(tiles: Sequence[Cell], grid: tuple[int, int], label: str, ratio: float) -> str:
     """The cells over the image: with their words, or as shades alone."""
     rows, columns = grid
     readable = len(tiles) <= READABLE
@@ -282,7 +283,8 @@ def _shaded(cell: Cell) -> str:
     return f'<div role="gridcell" class="it{_shade(cell)}" {_tip(cell)}></div>'
 
 
-def _cloud(tiles: list[Cell]) -> str:
+def cloud_html(tiles: list[Cell]) -> str:
+    """A layer's words, the more often said the larger."""
     words = cloud(tiles)
     items = "".join(
         f'<li class="it{_shade(word)}" data-w="{word.id}" title="{escape(word.describe(len(tiles)))}" '

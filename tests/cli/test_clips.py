@@ -1,0 +1,125 @@
+"""The commands that take clips: show, reconstruct, tokenize, classify; and the tokenizer where none is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+pytest.importorskip("onnx")
+
+import tiny_clips
+
+from icl_vision.cli import main
+from icl_vision.cli.options import common
+from icl_vision.clips import load_clip, moves, save_clip
+from icl_vision.tokenizers import zoo
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tiny_clips.make(tmp_path_factory.mktemp("tiny") / "tiny"))
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> str:
+    return str(save_clip(tiny_clips.square(16, step=1), tmp_path / "square.webp", ms=50))
+
+
+def run(*words: str | Path, ok: bool = True) -> Result:
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert (result.exit_code == 0) == ok, result.output
+    return result
+
+
+def test_show_makes_a_page_that_moves(tiny: str, clip: str, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    result = run("show", clip, "--tokenizer", tiny, "--out", out, "--json")
+    (record,) = json.loads(result.stdout)["images"]
+    assert record["k"] == 293 and [len(layer) for layer in record["words"]] == [1, 4, 32, 256]
+    assert len(record["psnr"]) == 4 and [len(layer) for layer in record["similarity"]] == [1, 4, 32, 256]
+    page = out.read_text()
+    assert "Frame by frame" in page and f"icl-vision show square.webp --tokenizer {Path(tiny).name}" in page
+
+
+def test_show_makes_a_sheet(tiny: str, clip: str, tmp_path: Path) -> None:
+    run("show", clip, "--tokenizer", tiny, "--out", tmp_path / "sheet.png", "-k", "5")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.height == 3 * 122 + 4
+
+
+def test_show_goes_on_past_a_bad_clip(tiny: str, clip: str, tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    result = run("show", clip, tmp_path / "photo.jpg", "--tokenizer", tiny, "--out", tmp_path / "p.html", ok=False)
+    assert "photo.jpg' is a still picture (JPEG)" in result.stderr and (tmp_path / "p.html").exists()
+    result = run("show", clip, "--tokenizer", tiny, "--about", "who?", "--out", tmp_path / "q.html", ok=False)
+    assert "can_focus=False" in result.stderr
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".gif", ".png", ".apng"])
+def test_reconstruct_writes_a_clip_by_its_suffix(tiny: str, tmp_path: Path, suffix: str) -> None:
+    wide = tiny_clips.square(16, step=1).repeat(2, axis=2)
+    source = save_clip(wide, tmp_path / "wide.gif", ms=50)
+    out = tmp_path / f"again{suffix}"
+    result = run("reconstruct", source, "--tokenizer", tiny, "--out", out, "--json")
+    said = json.loads(result.stdout)
+    assert said["k"] == 293 and said["psnr"] > 15
+    assert load_clip(out, frames=8).shape == (8, 32, 64, 3)  # in its own shape
+    assert load_clip(out, frames=None, rate=10).shape[0] == 8  # and as long as it was
+
+
+def test_reconstruct_refuses(tiny: str, clip: str, tmp_path: Path) -> None:
+    result = run("reconstruct", clip, "--tokenizer", tiny, "--out", tmp_path / "a.jpg", ok=False)
+    assert "must end in .gif or .webp or .png or .apng" in result.stderr
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.jpg")
+    result = run("reconstruct", tmp_path / "photo.jpg", "--tokenizer", tiny, "--out", tmp_path / "a.webp", ok=False)
+    assert "is a still picture" in result.stderr and not (tmp_path / "a.webp").exists()
+
+
+def test_tokenize_takes_folders_of_clips_and_of_frames(tiny: str, clip: str, tmp_path: Path) -> None:
+    for number, frame in enumerate(tiny_clips.square(8)):
+        (tmp_path / "home" / "frames").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "home" / "frames" / f"{number}.png")
+    save_clip(tiny_clips.square(8), tmp_path / "home" / "same.png")
+    result = run("tokenize", tmp_path / "home", clip, "--tokenizer", tiny, "-k", "5", "--json")
+    rows = json.loads(result.stdout)
+    assert [Path(row["image"]).name for row in rows] == ["frames", "same.png", "square.webp"]
+    assert rows[0]["words"] == rows[1]["words"] and [len(layer) for layer in rows[0]["words"]] == [1, 4]
+    out = tmp_path / "words.jsonl"
+    result = run("tokenize", tmp_path / "home", "--tokenizer", tiny, "--out", out)
+    assert "2 clips written to" in result.stderr and len(out.read_text().splitlines()) == 2
+    (tmp_path / "none").mkdir()
+    result = run("tokenize", tmp_path / "none", "--tokenizer", tiny, ok=False)
+    assert "holds no clip" in result.stderr
+
+
+def test_classify_clips(tiny: str, clip: str, tmp_path: Path) -> None:
+    for label, step in (("slow", 1), ("fast", 3)):
+        save_clip(tiny_clips.square(8, step=step), tmp_path / "support" / label / "a.webp")
+    result = run("classify", clip, "--support", tmp_path / "support", "--llm", "fake", "--tokenizer", tiny, "-k", "5",
+                 "--shots", "1")  # fmt: skip
+    assert "square.webp" in result.stdout
+
+
+def test_the_tokenizer_of_clips_is_taken_for_clips(
+    tiny: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, available = zoo.find, zoo.available
+
+    def found(name: Any, **options: Any) -> Path:
+        return Path(tiny) if name == common.OF_CLIPS else find(name, **options)
+
+    monkeypatch.setattr(zoo, "find", found)
+    monkeypatch.setattr(zoo, "available", lambda: [*available(), common.OF_CLIPS])
+    run("reconstruct", clip, "--out", tmp_path / "a.webp")
+    assert moves(tmp_path / "a.webp")
+    run("show", clip, "--out", tmp_path / "a.html")
+    assert "tiny-clips" in (tmp_path / "a.html").read_text()
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "digit.png")
+    result = run("reconstruct", tmp_path / "digit.png", "--out", tmp_path / "b.png", "--json")
+    assert json.loads(result.stdout)["tokenizer"] == "spae-digits-32"
