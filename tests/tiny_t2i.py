@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -104,3 +105,46 @@ def tiny_parts(
     }
     unet = rounded_denoiser(build_denoiser(config)).eval().requires_grad_(False) if denoiser else None
     return Parts(card, rounded(mapper), unet, tensors)
+
+
+def tiny_stable_diffusion(tmp_path: Path) -> Path:
+    """A Stable Diffusion pipeline of tiny random parts, saved as users have them, in ``tmp_path / "sd"``."""
+    from diffusers import AutoencoderKL, PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 16),
+        layers_per_block=1,
+        norm_num_groups=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=24,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        latent_channels=4,
+    )
+    clip = CLIPTextModel(CLIPTextConfig(vocab_size=4, hidden_size=24, intermediate_size=24, num_hidden_layers=1,
+                                        num_attention_heads=2, max_position_embeddings=8))  # fmt: skip
+    files = tmp_path / "clip"
+    files.mkdir()
+    (files / "vocab.json").write_text('{"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}')
+    (files / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(files / "vocab.json"), str(files / "merges.txt"), model_max_length=8)
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=clip,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=PNDMScheduler(skip_prk_steps=True, beta_schedule="scaled_linear", steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(tmp_path / "sd")
+    return tmp_path / "sd"

@@ -36,14 +36,16 @@ NEEDED = ("torch", "diffusers", "transformers", "lightning_fabric")
     required=True,
     metavar="NAME|FILE",
     help="A shipped configuration (digits: with SmolLM2-135M-Instruct; gemma-digits: with Gemma 3 270M, on the "
-    "packaged denoiser; emoji: small coloured pictures by their names) or a YAML file.",
+    "packaged denoiser; emoji: small coloured pictures by their names; captions: a mapper to a Stable Diffusion, "
+    "which --set diffusion=... names) or a YAML file.",
 )
 @click.option(
     "--data",
-    metavar="DIR|NPZ|TAR",
+    metavar="DIR|FILE",
     type=click.Path(path_type=Path),
     help="Digits to learn from: an npz with x_train and y_train (MNIST), or ten folders named 0 to 9. Default: the 100 "
-    "packaged digits, enough where the denoiser is not trained. For emoji: a folder or .tar with a clips.jsonl.",
+    "packaged digits, enough where the denoiser is not trained. For emoji: a folder or .tar with a clips.jsonl; for "
+    "captions: a .txt with one a line, or a .jsonl.",
 )
 @click.option(
     "--out",
@@ -122,7 +124,7 @@ def _in_cache(source: str) -> Path:
 
 def _plan(config: TextToImageConfig, until: str) -> str:
     stages: list[tuple[str, Any]] = [("stage1", config.stage1), ("stage2", config.stage2)]
-    if config.parts is None:
+    if config.parts is None and config.subject != "captions":
         stages.insert(0, ("denoiser", config.stage0))
     names = ("denoiser", "stage1", "stage2")
     wanted = [stage for stage in stages if names.index(stage[0]) <= names.index(until)]

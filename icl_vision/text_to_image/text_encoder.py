@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from icl_vision.checks import count
-from icl_vision.errors import UsageError
+from icl_vision.errors import ArtefactNotFoundError, UsageError
 from icl_vision.models.words.text_embedding import SentenceEmbedder
 
 LENGTH: Final = 16
@@ -106,6 +106,63 @@ class PipelineStates:
                 list(texts), device=self._pipeline.device, num_images_per_prompt=1, do_classifier_free_guidance=False
             )
         return torch.as_tensor(states).float().clone()
+
+
+class ClipStates:
+    """The same states as ``PipelineStates`` makes, by a pipeline's text encoder alone: its U-Net is not loaded.
+
+    model: a CLIPTextModel. tokenizer: its own. name: what a card calls the pipeline.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+        self._model = model.eval().requires_grad_(False)
+        self._tokenizer = tokenizer
+        self.name = name
+
+    @classmethod
+    def open(cls, source: str | os.PathLike[str]) -> ClipStates:
+        """Of a Stable Diffusion pipeline, by folder or hub name. Weights from safetensors only.
+
+        Raises ArtefactNotFoundError where transformers cannot open its text encoder.
+        """
+        from transformers import CLIPTextModel, CLIPTokenizer
+
+        from icl_vision.text_to_image.quiet import quiet_transformers
+
+        where = os.fspath(source)
+        try:
+            with quiet_transformers():
+                tokenizer: Any = CLIPTokenizer.from_pretrained(where, subfolder="tokenizer")
+                # A pickle may run code when it is opened.
+                model: Any = CLIPTextModel.from_pretrained(
+                    where, subfolder="text_encoder", dtype=torch.float32, use_safetensors=True
+                )
+        except (OSError, ValueError) as error:
+            raise ArtefactNotFoundError(
+                f"transformers cannot open the text encoder of {where!r} (a CLIP in its folders text_encoder and "
+                f"tokenizer): {error}"
+            ) from error
+        return cls(model, tokenizer, os.path.basename(where.rstrip("/")) if os.path.isdir(where) else where)
+
+    @property
+    def length(self) -> int:
+        return int(self._tokenizer.model_max_length)
+
+    @property
+    def width(self) -> int:
+        return int(self._model.config.hidden_size)
+
+    def encode(self, texts: Sequence[str]) -> Tensor:
+        """float32 [B, N, e]. A text of more than N tokens loses its end."""
+        _check_texts(texts)
+        batch = self._tokenizer(
+            list(texts), padding="max_length", max_length=self.length, truncation=True, return_tensors="pt"
+        )
+        # As diffusers does it: padding is attended to, unless the encoder's configuration says otherwise.
+        mask = batch["attention_mask"] if getattr(self._model.config, "use_attention_mask", False) else None
+        with torch.inference_mode():
+            states: Tensor = self._model(batch["input_ids"], attention_mask=mask)[0]
+        return states.float().clone()
 
 
 def _check_texts(texts: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ PACKAGED: Final = "packaged"
 """The name of the packaged parts, where a configuration may name a denoiser."""
 Weights = Literal["none", "sensitivity"]
 Target = Literal["caption", "plain"]
-Subject = Literal["digits", "named"]
+Subject = Literal["digits", "named", "captions"]
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,23 @@ class TextToImageConfig:
     """A whole run: a denoiser that reads a text encoder, then a mapper from an LLM to it (stage 1), then adapters in
     the LLM and the mapper (stage 2).
 
-    subject: what pictures are of: "digits" (in classes), or "named", one picture each, with a list of their names.
+    subject: what pictures are of: "digits" (in classes), or "named", one picture each, with a list of their names;
+    or "captions" alone, where what draws is there already. diffusion: that, a Stable Diffusion pipeline by folder or
+    hub name.
     llm: as ``llm_folders`` names them. prompt: what a caption is put into before the LLM reads it, with one {}.
     parts: where the denoiser comes from: "packaged", or a folder of parts; null trains one.
     init: parts whose denoiser the training of this one starts from; null starts from nothing.
     drop: share of captions that the denoiser is trained without.
     """
 
-    paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "init", "data.path")
+    paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "init", "diffusion", "data.path")
     """Keys that may lead to a place on the machine."""
 
     subject: Subject = "digits"
     llm: str = "smollm2"
     prompt: str = "{}"
     parts: str | None = None
+    diffusion: str | None = None
     init: str | None = None
     data: DataConfig = field(default_factory=DataConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)

@@ -113,6 +113,10 @@ def train(
         from icl_vision.text_to_image.training.named import train_named  # it needs this module
 
         return train_named(config, Path(out), resume, until, parts, progress, encoder, llm)
+    if config.subject == "captions":
+        from icl_vision.text_to_image.training.captioned import train_captioned  # the same
+
+        return train_captioned(config, Path(out), resume, until, parts, progress, encoder, llm)
     if config.data.path is None:
         config = replace(config, data=replace(config.data, path=str(DIGITS)))
     digits = open_digits(config, progress)
