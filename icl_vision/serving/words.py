@@ -26,7 +26,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from icl_vision.errors import IclVisionError, ImageError, ImageTooLargeError, RequestRefusedError
+from icl_vision.errors import IclVisionError, ImageError, ImageTooLargeError, RequestRefusedError, UsageError
 from icl_vision.image_words import TEXT, ImageWords
 from icl_vision.images import load_image
 from icl_vision.serving.pictures import Limits
@@ -85,7 +85,7 @@ class PictureWords:
         captioner: another model, whose text stands in place of the tokenizer's words.
 
     Raises:
-        As ``ImageTokenizer.from_pretrained``.
+        UsageError: a tokenizer of clips. Else as ``ImageTokenizer.from_pretrained``.
     """
 
     def __init__(
@@ -100,6 +100,11 @@ class PictureWords:
     ) -> None:
         self.limits = Limits() if limits is None else limits
         self.tokenizer: Any = _loaded(tokenizer, ocr=ocr)
+        if getattr(self.tokenizer, "modality", "image") != "image":
+            raise UsageError(
+                f"the tokenizer {self.tokenizer.name!r} takes clips, and what clients send are pictures; name one of "
+                "images, describe-photo for one"
+            )
         self.k = k
         self.reader = Reader(self.tokenizer, k, focus=True)
         self.classifier = classifier

@@ -6,13 +6,15 @@ import asyncio
 import io
 import re
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_clips
 from PIL import Image
 
-from icl_vision.errors import RequestRefusedError
+from icl_vision.errors import RequestRefusedError, UsageError
 from icl_vision.serving.pictures import Limits
 from icl_vision.serving.words import MOST_READ, PictureWords, asked, escaped, marked, quoted
 from icl_vision.tokenizers import ImageTokenizer
@@ -80,6 +82,13 @@ async def test_words_of_a_tokenizer_without_parts():
     assert len(line.split()) == 3
     assert marked(2, line) == f"[image 2 in words: {line}]"
     assert marked(2, line, again=True) == f"[image 2 in words, for this question: {line}]"
+
+
+def test_a_tokenizer_of_clips_is_refused(tmp_path: Path):
+    pytest.importorskip("onnx")
+    clips = tiny_clips.make(tmp_path / "clips")
+    with pytest.raises(UsageError, match="takes clips, and what clients send are pictures"):
+        PictureWords(str(clips))
 
 
 async def test_nothing_is_read_where_that_was_not_wanted():
