@@ -1,8 +1,12 @@
 """Captions of digits: what the demonstration is trained on, and what it is measured with.
 
-Training captions are made of English templates (an opening, a name, an ending) around a number word or a numeral, the
-same templates around number words of thirteen other languages, and a few templates in those languages. Every caption
-has an English counterpart, the same template with the English word: what the text encoder is shown for it.
+Training captions are made of English templates (an opening, a name, an ending; some hundred thousand of them) around a
+number word or a numeral, such templates around number words of twenty-four other languages, and a few templates in
+thirteen of those. Nearly every caption has a template of its own: of a few wordings that come again and again a mapper
+learns the wordings. Every caption has an English counterpart, the same template with the English word: what the text
+encoder is shown for it.
+
+Settings are chosen, and the best weights of a training kept, on templates and five languages of their own.
 
 Measured is on templates that were written apart and share no wording with the training ones; on number words of
 languages that training never shows (of those, only words whose form it never shows either); on sums; on facts.
@@ -38,6 +42,24 @@ _TRAINED: Final = {
     "tr": "sıfır bir iki üç dört beş altı yedi sekiz dokuz",
     "vi": "không một hai ba bốn năm sáu bảy tám chín",
     "zh": "零 一 二 三 四 五 六 七 八 九",
+    "bn": "শূন্য এক দুই তিন চার পাঁচ ছয় সাত আট নয়",
+    "ca": "zero un dos tres quatre cinc sis set vuit nou",
+    "cy": "sero un dau tri pedwar pump chwech saith wyth naw",
+    "fa": "صفر یک دو سه چهار پنج شش هفت هشت نه",
+    "he": "אפס אחת שתיים שלוש ארבע חמש שש שבע שמונה תשע",
+    "hr": "nula jedan dva tri četiri pet šest sedam osam devet",
+    "hu": "nulla egy kettő három négy öt hat hét nyolc kilenc",
+    "ja": "ゼロ いち に さん よん ご ろく なな はち きゅう",
+    "la": "nihil unus duo tria quattuor quinque sex septem octo novem",
+    "lt": "nulis vienas du trys keturi penki šeši septyni aštuoni devyni",
+    "th": "ศูนย์ หนึ่ง สอง สาม สี่ ห้า หก เจ็ด แปด เก้า",
+}
+_CHECKED: Final = {
+    "fi": "nolla yksi kaksi kolme neljä viisi kuusi seitsemän kahdeksan yhdeksän",
+    "ga": "náid aon dó trí ceathair cúig sé seacht ocht naoi",
+    "mt": "xejn wieħed tnejn tlieta erbgħa ħamsa sitta sebgħa tmienja disgħa",
+    "sq": "zero një dy tre katër pesë gjashtë shtatë tetë nëntë",
+    "sw": "sifuri moja mbili tatu nne tano sita saba nane tisa",
 }
 _HELD_OUT: Final = {
     "de": "null eins zwei drei vier fünf sechs sieben acht neun",
@@ -48,24 +70,46 @@ _HELD_OUT: Final = {
     "pt": "zero um dois três quatro cinco seis sete oito nove",
     "uk": "нуль один два три чотири п'ять шість сім вісім дев'ять",
 }
-WORDS: Final = {language: tuple(words.split()) for language, words in {**_TRAINED, **_HELD_OUT}.items()}
+WORDS: Final = {language: tuple(words.split()) for language, words in {**_TRAINED, **_CHECKED, **_HELD_OUT}.items()}
 """Number words, 0 to 9, by language."""
 TRAINED: Final = tuple(_TRAINED)
 """Languages of the training captions, English first."""
+CHECKED: Final = tuple(_CHECKED)
+"""Languages of the captions that weights and settings are chosen by; neither trained on nor measured."""
 HELD_OUT: Final = tuple(_HELD_OUT)
-"""Languages that no training caption shows."""
+"""Languages that no caption shows of those that are trained on or chosen by."""
 COGNATES: Final = ("de", "it", "nl", "pt")
 """Those of them whose words look like words of training languages; reported apart."""
 
 _OPENINGS: Final = (
     "", "", "a picture of ", "an image of ", "a drawing of ", "a photo of ", "draw ", "please draw ", "paint ",
-    "show me ", "write ", "I would like ", "make ", "a scan of ", "here is ", "can you draw ", "this is ",
+    "show me ", "write ", "I would like ", "make ", "a scan of ", "here is ", "can you draw ", "this is ", "produce ",
+    "create ", "generate ", "I want ", "we need ", "could I have ", "display ", "imagine ", "think of ", "design ",
+    "depict ", "a view of ", "the shape of ", "an outline of ", "a painting of ", "an old picture of ",
+    "a close-up of ", "a blurry image of ", "look at ", "we saw ", "they drew ", "she painted ", "he made ",
+    "my sister drew ", "the teacher drew ", "the artist made ", "next comes ", "and now ", "then ", "once more ",
+    "next: ", "label: ", "class ", "I like ", "do you know ", "we counted to ", "the score was ", "room ", "bus ",
+    "gate ", "channel ", "player ", "the clock strikes ", "press ", "type ", "choose ", "pick ", "there is ",
+    "the robot drew ", "what about ", "it looks like ", "the result: ", "our guess is ", "it must be ", "remember ",
+    "a lesson about ", "the story of ", "a poem on ", "where is ", "hello, draw ", "ok, ",
 )  # fmt: skip
 _NAMES: Final = (
-    "{}", "{}", "a {}", "the digit {}", "the number {}", "a handwritten {}", "the numeral {}", "a white {}",
-    "a single {}", "a hand drawn {}", "the figure {}", "one large {}",
+    "{}", "{}", "{}", "a {}", "the digit {}", "the number {}", "a handwritten {}", "the numeral {}", "a white {}",
+    "a single {}", "a hand drawn {}", "the figure {}", "a large {}", "a tiny {}", "a huge {}", "a plain {}",
+    "a simple {}", "a clear {}", "a slanted {}", "a curly {}", "a round {}", "an ugly {}", "a pretty {}",
+    "a wobbly {}", "a fat {}", "a narrow {}", "a tall {}", "a bright {}", "another {}", "your {}", "our {}",
+    "this {}", "that {}", "the value {}", "the symbol {}", "the word {}", '"{}"', "'{}'", "number {}", "digit {}",
+    "some lovely {}", "an old {}", "a modern {}", "a faint {}", "a dark {}",
 )  # fmt: skip
-_ENDINGS: Final = ("", "", "", " on black", " by hand", " please", " in white", " in chalk", ".", "!")
+_ENDINGS: Final = (
+    "", "", "", "", "", " on black", " by hand", " please", " in white", " in chalk", ".", "!", " on paper",
+    " on a wall", " on a dark background", " in a notebook", " with a brush", " with a finger", " from memory",
+    " for me", " for my friend", " for the exam", " on the door", " today", " now", " again", " in the middle",
+    " in grey", " at night", " in the sand", " in snow", ", low resolution", ", handwriting", ", thick strokes",
+    ", thanks", " if you can", " as an image", " in gold", " for the museum", " of course", " and nothing else",
+    ", really", " on the screen", " at the top", " next to a tree", " in the morning", " like an artist",
+    ": that is all", " tomorrow",
+)  # fmt: skip
 
 VALIDATION: Final = (
     "a quick {}", "{} in pencil", "give me {}", "{} written down", "the character {}", "somebody's {}", "{}?",
@@ -137,41 +181,51 @@ def fold(text: str) -> str:
     return "".join(character for character in decomposed if not unicodedata.combining(character))
 
 
-def training_templates(number: int, seed: int = 0) -> list[str]:
-    """So many different English templates, always the bare word first; the same for a seed."""
+def training_templates() -> list[str]:
+    """Every English template that training captions may have, the bare word first."""
     everything = dict.fromkeys(o + n + e for o in _OPENINGS for n in _NAMES for e in _ENDINGS)
-    others = [template for template in everything if template != "{}"]
-    count("number", number, most=len(others) + 1)
-    order = np.random.default_rng([seed, 1]).permutation(len(others))[: number - 1]
-    return ["{}", *(others[index] for index in order)]
+    return ["{}", *(template for template in everything if template != "{}")]
 
 
-def training_captions(templates: int = 100, foreign: int = 14, seed: int = 0) -> list[Caption]:
-    """What is trained on: every English template with every word and numeral, and the other languages.
+def training_captions(templates: int = 100, foreign: int = 8, seed: int = 0) -> list[Caption]:
+    """What is trained on: every English word and numeral, and the words of other languages, in many templates.
 
     Args:
-        templates: English templates, each with ten words and ten numerals.
-        foreign: templates, drawn anew for every word of another language; the bare word is always one. 0 leaves the
-            other languages out.
+        templates: of each English word and of each numeral, drawn anew for it; the bare word is always one.
+        foreign: the same of every word of another language; 0 leaves these languages out.
         seed: of what is drawn.
     """
+    pool = training_templates()
+    count("templates", templates, most=len(pool))
     count("foreign", foreign, least=0, most=templates)
     rng = np.random.default_rng([seed, 2])
-    wordings = training_templates(templates, seed)
+
+    def drawn(number: int) -> list[str]:
+        return ["{}", *(pool[place] for place in 1 + rng.choice(len(pool) - 1, number - 1, replace=False))]
+
     captions = []
-    for template in wordings:
-        for digit, word in enumerate(WORDS[ENGLISH]):
-            for said in (word, str(digit)):
-                text = template.format(said)
-                captions.append(Caption(text, digit, text, ENGLISH, template))
+    for digit, word in enumerate(WORDS[ENGLISH]):
+        for said in (word, str(digit)):
+            texts = ((template, template.format(said)) for template in drawn(templates))
+            captions += [Caption(text, digit, text, ENGLISH, template) for template, text in texts]
     for language in TRAINED[1:] if foreign else ():
         for digit, word in enumerate(WORDS[language]):
-            chosen = [0, *(1 + rng.permutation(len(wordings) - 1)[: foreign - 1])]
-            captions += [_translated(wordings[index], word, digit, language) for index in chosen]
+            captions += [_translated(template, word, digit, language) for template in drawn(foreign)]
             captions += [
                 Caption(native.format(word), digit, english.format(WORDS[ENGLISH][digit]), language, native)
-                for native, english in zip(_NATIVE[language], _NATIVE_ENGLISH, strict=True)
+                for native, english in zip(_NATIVE.get(language, ()), _NATIVE_ENGLISH, strict=False)
             ]
+    return captions
+
+
+def validation_captions() -> list[Caption]:
+    """What weights and settings are chosen by: English captions in templates of their own, and words of languages of
+    their own, bare and in one of these templates."""
+    captions = plain_captions(VALIDATION)
+    for number, language in enumerate(CHECKED):
+        for digit, word in enumerate(WORDS[language]):
+            for template in ("{}", VALIDATION[(number + digit) % len(VALIDATION)]):
+                captions.append(_translated(template, word, digit, language))
     return captions
 
 
@@ -189,12 +243,13 @@ def plain_captions(templates: Sequence[str] = UNSEEN) -> list[Caption]:
 def held_out_captions(language: str, templates: Sequence[str] = UNSEEN) -> list[Caption]:
     """Captions with number words of a language that training never shows, in these (English) templates.
 
-    Words whose form training shows as a word of another language (case and accents aside) are left out.
+    Words whose form is shown as a word of a language that is trained on or chosen by (case and accents aside) are left
+    out.
 
     Raises UsageError for another language.
     """
     choice("language", language, HELD_OUT)
-    shown = {fold(word) for trained in TRAINED for word in WORDS[trained]}
+    shown = {fold(word) for trained in (*TRAINED, *CHECKED) for word in WORDS[trained]}
     words = [(digit, word) for digit, word in enumerate(WORDS[language]) if fold(word) not in shown]
     return [_translated(template, word, digit, language) for template in templates for digit, word in words]
 

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 PLACE: Final = "{}"
 MOST_TOKENS: Final = 64
 _BATCH: Final = 64
+_FILE: Final = 256
 
 
 @dataclass(frozen=True)
@@ -206,27 +207,36 @@ class FrozenLLM:
         terms.
         """
         root = cache_dir() / "text-states" if folder is None else folder
-        path = root / f"{self._key(texts, below)}.safetensors"
-        found = _load(path)
-        if found is not None:
-            return found
+        rows: list[Tensor] = []
+        with progress_bar(len(texts), f"states of {self.spec}", progress) as advance:
+            # In files of a few hundred: who is stopped goes on where he was.
+            for start in range(0, len(texts), _FILE):
+                part = texts[start : start + _FILE]
+                path = root / f"{self._key(part, below)}.safetensors"
+                found = _load(path)
+                if found is None:
+                    own = None if after is None else after[1].take(torch.arange(start, start + len(part)))
+                    found = self._many(part, below, None if own is None or after is None else (after[0], own))
+                    _save(path, found)
+                rows += [found.values[row, : int(length)] for row, length in enumerate(found.mask.sum(1))]
+                advance(len(part))
+        return _padded(rows)
+
+    def _many(self, texts: Sequence[str], below: int | None, after: tuple[int, TextStates] | None) -> TextStates:
+        """The states of many texts, in batches of about one length."""
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         rows: list[Tensor] = [torch.empty(0)] * len(texts)
-        with progress_bar(len(texts), f"states of {self.spec}", progress) as advance:
-            for start in range(0, len(order), _BATCH):
-                places = order[start : start + _BATCH]
-                if after is None:
-                    part = self.states([texts[place] for place in places], below=below)
-                else:
-                    part = after[1].take(torch.tensor(places))
-                    with torch.inference_mode():
-                        part = TextStates(self.upper(after[0])(part.values, part.mask).clone(), part.mask)
-                for row, place in enumerate(places):
-                    rows[place] = part.values[row, : int(part.mask[row].sum())].cpu()
-                advance(len(places))
-        states = _padded(rows)
-        _save(path, states)
-        return states
+        for start in range(0, len(order), _BATCH):
+            places = order[start : start + _BATCH]
+            if after is None:
+                part = self.states([texts[place] for place in places], below=below)
+            else:
+                part = after[1].take(torch.tensor(places))
+                with torch.inference_mode():
+                    part = TextStates(self.upper(after[0])(part.values, part.mask).clone(), part.mask)
+            for row, place in enumerate(places):
+                rows[place] = part.values[row, : int(part.mask[row].sum())].cpu()
+        return _padded(rows)
 
     def _key(self, texts: Sequence[str], below: int | None) -> str:
         what = [self.identity, self.prompt, below, list(texts), "1"]

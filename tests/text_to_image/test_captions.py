@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from icl_vision.errors import UsageError
 from icl_vision.text_to_image import captions
-from icl_vision.text_to_image.captions import COGNATES, HELD_OUT, TRAINED, UNSEEN, VALIDATION, WORDS, fold
+from icl_vision.text_to_image.captions import CHECKED, COGNATES, HELD_OUT, TRAINED, UNSEEN, VALIDATION, WORDS, fold
 
 
 def test_every_language_has_ten_words_and_no_form_names_two_digits():
@@ -24,6 +26,8 @@ def test_training_is_several_thousand_captions_the_same_for_a_seed():
     assert {caption.language for caption in made} == set(TRAINED)
     for digit in range(10):
         assert sum(caption.digit == digit for caption in made) == len(made) / 10
+    templates = [caption.template for caption in made if caption.template != "{}"]
+    assert len(set(templates)) > 0.9 * len(templates), "nearly every caption has a wording of its own"
 
 
 def test_a_caption_of_another_language_has_its_english_counterpart():
@@ -34,19 +38,42 @@ def test_a_caption_of_another_language_has_its_english_counterpart():
 
 
 def test_measured_templates_are_trained_in_no_form():
-    every = set(captions.training_templates(1000))
+    every = set(captions.training_templates())
+    assert len(every) > 100_000 and "{}" == captions.training_templates()[0]
     assert not every & (set(UNSEEN) | set(VALIDATION)) and not set(UNSEEN) & set(VALIDATION)
     assert len(UNSEEN) >= 15
 
 
+def test_no_content_word_of_a_measured_template_is_in_a_training_template():
+    """What they share are the words that any two English texts share."""
+
+    def words(templates: list[str]) -> set[str]:
+        return set(re.findall(r"[a-z]+", " ".join(templates).lower()))
+
+    shared = words([*UNSEEN, *VALIDATION]) & words(captions.training_templates())
+    assert shared <= set("a as could do for here in is it me my number of on our the this with write you".split())
+
+
 def test_no_held_out_word_is_trained_in_any_language():
-    shown = {fold(part) for c in captions.training_captions() for part in c.text.replace(".", " ").split()}
+    texts = [caption.text for caption in (*captions.training_captions(), *captions.validation_captions())]
+    shown = {fold(part) for text in texts for part in re.split(r"[\s.!?,:\"']+", text)}
     for language in HELD_OUT:
         found = captions.held_out_captions(language, ["{}"])
         assert found and not {fold(caption.text) for caption in found} & shown, language
     assert [caption.text for caption in captions.held_out_captions("id", ["{}"])] == list(WORDS["id"])
     assert {caption.text for caption in captions.held_out_captions("it", ["{}"])} & {"zero", "uno"} == set()
     assert set(COGNATES) < set(HELD_OUT)
+
+
+def test_weights_are_chosen_by_captions_that_are_neither_trained_on_nor_measured():
+    chosen = captions.validation_captions()
+    assert chosen == captions.validation_captions() and {c.language for c in chosen} == {"en", *CHECKED}
+    trained = {caption.text for caption in captions.training_captions()}
+    measured = {c.text for language in HELD_OUT for c in captions.held_out_captions(language)}
+    measured |= {caption.text for caption in captions.plain_captions()}
+    assert not {caption.text for caption in chosen if caption.language == "en"} & (trained | measured)
+    assert not {caption.text for caption in chosen} & measured
+    assert not set(CHECKED) & (set(TRAINED) | set(HELD_OUT))
 
 
 def test_plain_sums_and_facts():
@@ -61,7 +88,7 @@ def test_plain_sums_and_facts():
 def test_what_cannot_be_is_refused():
     with pytest.raises(UsageError, match="language must be one of .*'id'.*got 'fr'"):
         captions.held_out_captions("fr")
-    with pytest.raises(UsageError, match="number must be a whole number from 1 to"):
-        captions.training_templates(10_000)
+    with pytest.raises(UsageError, match="templates must be a whole number from 1 to"):
+        captions.training_captions(1_000_000)
     with pytest.raises(UsageError, match="foreign must be"):
         captions.training_captions(4, 5)

@@ -10,7 +10,8 @@ from tiny_t2i import tiny_llm
 
 from icl_vision.errors import ArtefactNotFoundError, LLMUnavailableError, UsageError
 from icl_vision.text_to_image import llm_folders
-from icl_vision.text_to_image.states import FrozenLLM
+from icl_vision.text_to_image import states as states_module
+from icl_vision.text_to_image.states import FrozenLLM, TextStates
 
 TEXTS = ["draw the digit seven", "two", "the number 3 of the number four"]
 
@@ -63,6 +64,29 @@ def test_states_are_kept_by_model_prompt_place_and_texts(llm: FrozenLLM, tmp_pat
     file.write_bytes(b"damaged")
     repaired = tiny_llm().cached_states(TEXTS, folder=tmp_path, progress=False)
     torch.testing.assert_close(repaired.values, first.values)
+
+
+def test_who_is_stopped_goes_on_where_he_was(llm: FrozenLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(states_module, "_FILE", 2)
+    whole = llm.states([*TEXTS, "a nine"])
+    kept = states_module._save
+
+    def stopped(path: Path, found: TextStates) -> None:
+        kept(path, found)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(states_module, "_save", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        llm.cached_states([*TEXTS, "a nine"], folder=tmp_path, progress=False)
+    monkeypatch.setattr(states_module, "_save", kept)
+    seen: list[list[str]] = []
+    monkeypatch.setattr(
+        llm, "_many", lambda texts, *rest: seen.append(list(texts)) or FrozenLLM._many(llm, texts, *rest)
+    )
+    found = llm.cached_states([*TEXTS, "a nine"], folder=tmp_path, progress=False)
+    assert [text for part in seen for text in part] == [*TEXTS, "a nine"][2:], "the first two were kept"
+    torch.testing.assert_close(found.values, whole.values)
+    assert torch.equal(found.mask, whole.mask)
 
 
 def test_from_states_below_the_last_are_not_far(llm: FrozenLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

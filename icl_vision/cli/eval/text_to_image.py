@@ -90,7 +90,15 @@ ATTRIBUTION = "Drawn by a net trained on MNIST's digits (Y. LeCun, C. Cortes, C.
     type=click.Choice(["ddim", "dpm"]),
     help="Several are tried together with --guidance. Default: ddim.",
 )
-@click.option("--steps", type=click.IntRange(1, 1000), help="Steps of the sampler. Default: the parts'.")
+@click.option(
+    "--steps",
+    "stepses",
+    multiple=True,
+    type=click.IntRange(1, 1000),
+    metavar="NUMBER...",
+    help="Steps of the sampler; several are tried together with --guidance. Default: the parts'.",
+)
+@click.option("--onnx", is_flag=True, help="Compute the parts' denoiser with onnxruntime, in less time on a CPU.")
 @click.option(
     "--validation",
     type=click.IntRange(min=10),
@@ -139,7 +147,8 @@ def command(
     n: int,
     guidances: tuple[float, ...],
     samplers: tuple[str, ...],
-    steps: int | None,
+    stepses: tuple[int, ...],
+    onnx: bool,
     validation: int,
     distance: bool,
     inception: Path | None,
@@ -174,17 +183,18 @@ def command(
     from icl_vision.files.storage import write_text
 
     further, fair = _named("--also", also), _named("--encoder-of", encoders)
-    system = LLMTextToImage.from_pretrained(parts, llm=llm)
+    denoiser = "onnx" if onnx else "torch"
+    system = LLMTextToImage.from_pretrained(parts, llm=llm, denoiser=denoiser)
     own = _rows_of(system, seed)
     names = own.names() if "all" in rows else tuple(dict.fromkeys(rows))
     table = [own.row(name) for name in names]
-    others = OtherSystems(lambda folder: LLMTextToImage.from_pretrained(folder))
+    others = OtherSystems(lambda folder: LLMTextToImage.from_pretrained(folder, denoiser=denoiser))
     table += [others.row(name, folder) for name, folder in further.items()]
     table += [others.row(name, folder, ENCODER, own.encoder) for name, folder in fair.items()]
-    own_steps = system.steps if steps is None else steps
     candidates = tuple(
-        Settings(guidance, sampler, own_steps)
+        Settings(guidance, sampler, steps)
         for sampler in (dict.fromkeys(samplers) or ("ddim",))
+        for steps in (dict.fromkeys(stepses) or (system.steps,))
         for guidance in (dict.fromkeys(guidances) or (system.guidance,))
     )
     first = next((name for name in (STAGE2, STAGE1) if name in names), names[0])
@@ -202,6 +212,7 @@ def command(
         "candidates": [str(one) for one in candidates],
         "chosen_by": first,
         "validation": validation,
+        "denoiser": denoiser,
         "reader": reader.card.get("files"),
     }
     started = time.monotonic()
@@ -253,7 +264,7 @@ def _rows_of(system: LLMTextToImage, seed: int) -> SystemRows:
     config = recipe.get("config") or {}
     of_captions = config.get("captions") or {}
     captions = training_captions(
-        of_captions.get("templates", 100), of_captions.get("foreign", 14), config.get("seed", 0)
+        of_captions.get("templates", 100), of_captions.get("foreign", 8), config.get("seed", 0)
     )
     return SystemRows(system, encoder, captions, seed=seed)
 

@@ -3,9 +3,9 @@
 Knows: which rows draw what, how settings are chosen on validation captions, run folders. Refuses to know: what makes a
 row's pictures (torch, LLMs; ``text_to_image.rows`` has those), pages, how results are summed up.
 
-Guidance and sampler are chosen first: every candidate draws the validation captions by one row, and the one of which
-most is read right is used by all rows on all sets. Validation captions are in no set. A batch of drawings is kept as
-one picture in the run folder before it is journalled.
+Guidance, sampler and steps are chosen first: every candidate draws the validation captions by one row, and the one of
+which most is read right is used by all rows on all sets. Validation captions are in no set. A batch of drawings is kept
+as one picture in the run folder before it is journalled.
 """
 
 from __future__ import annotations
@@ -148,14 +148,14 @@ class TextToImageEvaluation:
         return chosen
 
     def chosen(self, run: Run) -> Settings:
-        """The candidate of which most validation captions were read right; of several, the least guidance, then the
-        first."""
+        """The candidate of which most validation captions were read right; of several, the fewest steps, then the least
+        guidance, then the first."""
         right = {str(settings): 0 for settings in self.config.candidates}
         for item, result in run.results():
             kind, name, _ = item.split("/")
             if kind == VALIDATION:
                 right[name] += sum(drawing["right"] for drawing in result["drawings"])
-        order = sorted(self.config.candidates, key=lambda settings: (-right[str(settings)], settings.guidance))
+        order = sorted(self.config.candidates, key=lambda one: (-right[str(one)], one.steps, one.guidance))
         return order[0]
 
     def _trials(self) -> Iterator[tuple[Settings, int, list[tuple[int, Wanted, str]]]]:

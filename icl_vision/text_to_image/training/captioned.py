@@ -106,7 +106,7 @@ def train_captioned(
         sizes = {"mapper": sum(weight.numel() for weight in mapper.parameters()), "llm": llm.parameters}
         card = _card(config, out.name, len(captions), deciding, encoder, llm) | {"parameters": sizes, "fit": fit}
         target = save_parts(out / PARTS if parts is None else Path(parts), Parts(card, mapper))
-        result = TextToImageResult(out, target, fit, sizes, time.perf_counter() - began)
+        result = TextToImageResult(out, target, fit, {}, sizes, time.perf_counter() - began)
         run.finish({"format_version": 1, "kind": "training", **result.to_dict()})
     return result
 
@@ -139,8 +139,8 @@ def _mapper(
             yield torch.randint(0, len(taught), (config.stage1.batch,), generator=random)
 
     trained = train_stage(where, config.stage1, mapper, drawn, loss)
-    assert isinstance(trained, Mapper)
-    mapper = rounded(trained)
+    assert isinstance(trained.module, Mapper)
+    mapper = rounded(trained.module)
     rows: list[dict[str, float]] = []
     for start in range(0, len(checked), _AT_ONCE):
         some = checked[start : start + _AT_ONCE]

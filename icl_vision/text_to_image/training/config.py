@@ -30,13 +30,16 @@ PACKAGED: Final = "packaged"
 Weights = Literal["none", "sensitivity"]
 Target = Literal["caption", "plain"]
 Subject = Literal["digits", "named", "captions"]
+Keep = Literal["best", "last"]
+Encoded = Literal["english", "all"]
 
 
 @dataclass(frozen=True)
 class StageConfig:
     """One stage of training. steps, batch: its length, and examples a step. rate: peak learning rate of AdamW.
     weight_decay: decoupled. clip: largest norm of the gradient. ema: share of the averaged weights that a step keeps, 0
-    for no average. checkpoint: steps between two checkpoints."""
+    for no average. checkpoint: steps between two checkpoints. check: steps between two looks at held-out captions
+    (stages 1 and 2). keep: the weights that did "best" there, those of the beginning among them, or the "last" ones."""
 
     steps: int
     batch: int = 64
@@ -45,28 +48,35 @@ class StageConfig:
     clip: float = 1.0
     ema: float = 0.99
     checkpoint: int = 50
+    check: int = 25
+    keep: Keep = "best"
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="cosine", warmup=0.05, cooldown=0.0))
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("steps", "batch", "checkpoint"):
+        for name in ("steps", "batch", "checkpoint", "check"):
             count(name, getattr(self, name))
         for name in ("rate", "clip"):
             number(name, getattr(self, name), above=0)
+        choice("keep", self.keep, get_args(Keep))
         number("weight_decay", self.weight_decay, least=0)
         number("ema", self.ema, least=0, most=0.9999)
 
 
 @dataclass(frozen=True)
 class CaptionConfig:
-    """Captions. templates: English ones. foreign: templates of each word of another language, 0 for English alone."""
+    """Captions. templates: of each English word and numeral. foreign: of each word of another language, 0 for English
+    alone. encoded: which captions the denoiser reads in training: "english", or "all" of them as they are, which
+    teaches the text encoder's states of other languages too (a control for what the LLM brings)."""
 
     templates: int = 100
-    foreign: int = 14
+    foreign: int = 8
+    encoded: Encoded = "english"
 
     def __post_init__(self) -> None:
         check_fields(self)
         count("captions.templates", self.templates, least=2)
+        choice("captions.encoded", self.encoded, get_args(Encoded))
         count("captions.foreign", self.foreign, least=0, most=self.templates)
 
 
@@ -76,13 +86,15 @@ class LossConfig:
     plainest caption of what it shows ("seven"): what a caption says beside that is then left out, and wordings that
     were never trained on are read better. weights: how differences of states count: "none", every feature alike, or
     "sensitivity", by how much the denoiser's prediction moves with them. even: share of the even count in the second.
-    ridge: of the least squares that a linear mapper ("last") begins with.
+    ridge: of the least squares that a linear mapper ("choice", "last") begins with.
+    noise: on the LLM's states in stage 1, in standard deviations of a state.
     diffusion: weight of the diffusion loss in stage 2, 0 for none. pictures: of a batch that it looks at."""
 
     target: Target = "plain"
     weights: Weights = "sensitivity"
     even: float = 0.25
     ridge: float = 10.0
+    noise: float = 0.0
     diffusion: float = 0.1
     pictures: int = 12
 
@@ -92,8 +104,24 @@ class LossConfig:
         choice("loss.weights", self.weights, get_args(Weights))
         number("loss.even", self.even, above=0, most=1)
         number("loss.ridge", self.ridge, above=0)
+        number("loss.noise", self.noise, least=0, most=10)
         number("loss.diffusion", self.diffusion, least=0)
         count("loss.pictures", self.pictures)
+
+
+@dataclass(frozen=True)
+class DrawingConfig:
+    """How the parts draw where nothing else is said (with DDIM): written on their card. steps, guidance: as ``draw``
+    has them. chosen: in a line, by what."""
+
+    steps: int = 10
+    guidance: float = 3.0
+    chosen: str = ""
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        count("drawing.steps", self.steps, most=1000)
+        number("drawing.guidance", self.guidance, least=0, most=100)
 
 
 @dataclass(frozen=True)
@@ -107,7 +135,7 @@ class TextToImageConfig:
     llm: as ``llm_folders`` names them. prompt: what a caption is put into before the LLM reads it, with one {}.
     parts: where the denoiser comes from: "packaged", or a folder of parts; null trains one.
     init: parts whose denoiser the training of this one starts from; null starts from nothing.
-    drop: share of captions that the denoiser is trained without.
+    drop: share of captions that the denoiser is trained without. drawing: how the parts draw by default.
     """
 
     paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "init", "diffusion", "data.path")
@@ -127,12 +155,15 @@ class TextToImageConfig:
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     drop: float = 0.1
+    drawing: DrawingConfig = field(default_factory=DrawingConfig)
     stage0: StageConfig = field(default_factory=lambda: StageConfig(steps=500))
     stage1: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=60, batch=48, rate=1e-4, weight_decay=0.05, checkpoint=60)
+        default_factory=lambda: StageConfig(
+            steps=400, batch=256, rate=1e-3, weight_decay=0.05, checkpoint=200, check=50
+        )
     )
     stage2: StageConfig = field(
-        default_factory=lambda: StageConfig(steps=60, batch=24, rate=2e-3, ema=0.9, checkpoint=10)
+        default_factory=lambda: StageConfig(steps=60, batch=24, rate=3e-4, ema=0.9, checkpoint=20, check=10)
     )
     seed: int = 0
 
@@ -152,8 +183,9 @@ class TextToImageConfig:
         return document
 
     def deciding(self) -> dict[str, Any]:
-        """What decides the result: without where the data is, and how fast it is read."""
+        """What decides what is learned: without where the data is, how fast it is read, and how is drawn afterwards."""
         document = self.to_dict()
+        document.pop("drawing")
         document["data"] = {key: value for key, value in document["data"].items() if key not in ("path", "workers")}
         return document
 

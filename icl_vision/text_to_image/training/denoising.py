@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from icl_vision.errors import UsageError
-from icl_vision.text_to_image.captions import ENGLISH, Caption
+from icl_vision.text_to_image.captions import Caption
 from icl_vision.text_to_image.denoiser import SIDE, Blur, Noise, build_denoiser, to_latents
 from icl_vision.text_to_image.text_encoder import TextEncoder
 from icl_vision.text_to_image.training.config import TextToImageConfig
@@ -56,17 +56,16 @@ class CaptionTable:
     """The text encoder's states of captions, each computed once.
 
     states: [C + 1, N, e], the empty caption last. rows: the place of a text in it.
+    shown: those that a denoiser is shown, of which there is one at least of every digit. further: texts that are wanted
+    beside them.
     """
 
-    def __init__(self, encoder: TextEncoder, captions: Sequence[Caption]) -> None:
-        texts = list(dict.fromkeys(caption.english for caption in captions))
+    def __init__(self, encoder: TextEncoder, shown: Sequence[Caption], further: Sequence[str] = ()) -> None:
+        texts = list(dict.fromkeys([*(caption.text for caption in shown), *further]))
         self.rows = {text: row for row, text in enumerate(texts)}
         self.states = encoder.encode([*texts, ""])
         self._by_digit = [
-            torch.tensor(
-                sorted({self.rows[c.english] for c in captions if c.digit == digit and c.language == ENGLISH}),
-                dtype=torch.int64,
-            )
+            torch.tensor(sorted({self.rows[c.text] for c in shown if c.digit == digit}), dtype=torch.int64)
             for digit in range(10)
         ]
 
@@ -81,7 +80,7 @@ class CaptionTable:
         return self.states[:-1].mean(0)
 
     def draw(self, digits: Tensor, generator: torch.Generator) -> Tensor:
-        """The row of a caption for each digit, int64 [B], evenly among the English ones."""
+        """The row of a caption for each digit, int64 [B], evenly among those that are shown."""
         chosen = torch.rand(len(digits), generator=generator)
         rows = [self._by_digit[int(digit)] for digit in digits]
         return torch.stack([own[int(share * len(own))] for share, own in zip(chosen, rows, strict=True)])
@@ -121,7 +120,6 @@ def train_denoiser(
         return {TOTAL: noise.loss(unet, latents, states, generator).mean()}
 
     stage = config.stage0
-    trained: nn.Module = train_stage(
+    return train_stage(
         where, stage, unet, lambda first, last: digits.batches(first, last, stage.batch, config.seed), loss
-    )
-    return trained
+    ).module

@@ -24,19 +24,18 @@ from icl_vision.cores import usable_cores
 from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.files.typed import from_plain, to_plain
-from icl_vision.text_to_image.captions import TRAINED, VALIDATION, WORDS, Caption, plain_captions, training_captions
+from icl_vision.text_to_image.captions import ENGLISH, WORDS, training_captions, validation_captions
 from icl_vision.text_to_image.denoiser import DenoiserConfig
 from icl_vision.text_to_image.llm_folders import GEMMA, NAMED, SMOLLM2
-from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.parts import DENOISER, Parts, load_parts, rounded, rounded_denoiser, save_parts
 from icl_vision.text_to_image.parts import PACKAGED as PACKAGED_PARTS
-from icl_vision.text_to_image.states import FrozenLLM
+from icl_vision.text_to_image.states import FrozenLLM, TextStates
 from icl_vision.text_to_image.text_encoder import SentenceStates, TextEncoder
 from icl_vision.text_to_image.training.config import COMMAND, PACKAGED, TextToImageConfig
 from icl_vision.text_to_image.training.denoising import CaptionTable, Digits, open_digits, train_denoiser
 from icl_vision.text_to_image.training.mapping import (
+    HeldOut,
     Metric,
-    Taught,
     fit_of,
     sensitivity,
     target_text,
@@ -63,12 +62,15 @@ _DATA: Final = "MNIST (denoiser; CC BY-SA 3.0); captions written for this librar
 
 @dataclass(frozen=True)
 class TextToImageResult:
-    """How a run ended. folder: the run's. parts: the folder of the parts. fit: of each stage, R2 and cosine of mapped
-    states on validation captions. sizes: parameters of every part. seconds: of this call."""
+    """How a run ended. folder: the run's. parts: the folder of the parts. fit: of each stage, on held-out captions: R2
+    and cosine of mapped states, and of how many captions the nearest of the ten plain states is the right one. kept:
+    of each stage, how many steps the weights had that did best on held-out captions, their numbers and those of the
+    beginning. sizes: parameters of every part. seconds: of this call."""
 
     folder: Path
     parts: Path | None
     fit: dict[str, dict[str, float]]
+    kept: dict[str, dict[str, Any]]
     sizes: dict[str, int]
     seconds: float
 
@@ -78,6 +80,7 @@ class TextToImageResult:
             "folder": str(self.folder),
             "parts": None if self.parts is None else str(self.parts),
             "fit": self.fit,
+            "kept": self.kept,
             "sizes": self.sizes,
             "seconds": self.seconds,
         }
@@ -126,11 +129,14 @@ def train(
         work = _Work(config, Path(out), run, digits, encoder, progress)
         unet = work.denoiser()
         if until == STAGES[0]:
-            result = TextToImageResult(Path(out), None, {}, {"denoiser": _size(unet)}, time.perf_counter() - began)
+            result = TextToImageResult(Path(out), None, {}, {}, {"denoiser": _size(unet)}, time.perf_counter() - began)
         else:
-            found, fit, sizes = work.mapped(unet, until, llm)
+            found = work.mapped(unet, until, llm)
             target = save_parts(Path(out) / PARTS if parts is None else Path(parts), found)
-            result = TextToImageResult(Path(out), target, fit, sizes, time.perf_counter() - began)
+            card = found.card
+            result = TextToImageResult(
+                Path(out), target, card["fit"], card["kept"], card["parameters"], time.perf_counter() - began
+            )
         run.finish({"format_version": 1, "kind": "training", **result.to_dict()})
     return result
 
@@ -151,8 +157,8 @@ class _Work:
         self.encoder, self.progress = encoder, progress
         self.captions = training_captions(config.captions.templates, config.captions.foreign, config.seed)
         self.checked = validation_captions()
-        # Validation captions lie in the table too, and are never trained on.
-        self.table = CaptionTable(encoder, self.captions)
+        shown = [one for one in self.captions if one.language == ENGLISH or config.captions.encoded == "all"]
+        self.table = CaptionTable(encoder, shown, [target_text(caption, config) for caption in self.captions])
         self.denoiser_config = config.denoiser
 
     def where(self, number: int) -> Where:
@@ -182,9 +188,7 @@ class _Work:
         self.denoiser_config = from_plain(DenoiserConfig, parts.card["denoiser"], "denoiser")
         return parts.denoiser
 
-    def mapped(
-        self, unet: Any, until: str, llm: FrozenLLM | None
-    ) -> tuple[Parts, dict[str, dict[str, float]], dict[str, int]]:
+    def mapped(self, unet: Any, until: str, llm: FrozenLLM | None) -> Parts:
         """Stages 1 and 2."""
         config = self.config
         unet.requires_grad_(False)
@@ -195,42 +199,68 @@ class _Work:
             metric = sensitivity(unet, self.table, self.digits, config)
         texts = [caption.text for caption in self.captions]
         checked = [caption.text for caption in self.checked]
-        target = self.encoder.encode([target_text(caption, config) for caption in self.checked])
         fit: dict[str, dict[str, float]] = {}
+        kept: dict[str, dict[str, Any]] = {}
 
         # Stage 2 needs the states below the adapted blocks; from there the last ones are not far.
         below = len(llm.blocks) - config.adapters.blocks
         lower = llm.cached_states(texts, below=below, progress=self.progress)
         states = llm.cached_states(texts, after=(below, lower), progress=self.progress)
-        mapper = train_mapper(
-            self.where(1), config, taught(states, self.captions, self.table, config), self.table, metric
-        )
+        held_lower = llm.cached_states(checked, below=below, progress=self.progress)
+        held = self._held_out(llm.cached_states(checked, after=(below, held_lower), progress=self.progress))
+        lesson = taught(states, self.captions, self.table, config)
+        mapper, trained = train_mapper(self.where(1), config, lesson, self.table, metric, held)
         mapper = rounded(mapper)
-        held = llm.cached_states(checked, progress=self.progress)
-        fit["stage1"] = self._fit(mapper, held.values, held.mask, target, metric)
+        kept["stage1"] = trained.to_dict()
+        with torch.no_grad():
+            fit["stage1"] = self._fit(held.mapped(mapper), held, metric)
         sizes = {"denoiser": _size(unet), "mapper": _size(mapper), "llm": llm.parameters}
         tensors: dict[str, Tensor] | None = None
         if until == STAGES[2]:
-            lesson: Taught = taught(lower, self.captions, self.table, config)
-            groups = train_adapters(self.where(2), config, lesson, self.table, metric, llm, mapper, unet, self.digits)
-            tensors = {name: value for adapters in groups for name, value in adapters.tensors().items()}
-            sizes["adapters"] = sum(value.numel() for value in tensors.values())
-            held = llm.cached_states(checked, below=below, progress=self.progress)
+            lesson = taught(lower, self.captions, self.table, config)
+            held = self._held_out(held_lower)
+            groups, trained = train_adapters(
+                self.where(2), config, lesson, self.table, metric, llm, mapper, unet, self.digits, held
+            )
+            kept["stage2"] = trained.to_dict()
+            if not groups:
+                mapper = rounded(mapper)
+            upper = llm.upper(below)
             with torch.no_grad():
-                values = llm.upper(below)(held.values, held.mask)
-            fit["stage2"] = self._fit(mapper, values, held.mask, target, metric)
+                mapped = held.mapped(lambda values, mask: mapper(upper(values, mask), mask))
+                fit["stage2"] = self._fit(mapped, held, metric)
+            if not trained.step:
+                logger.warning("stage 2 was no better on held-out captions than stage 1, whose weights are kept")
+            elif groups:
+                tensors = {name: value for adapters in groups for name, value in adapters.tensors().items()}
+                sizes["adapters"] = sum(value.numel() for value in tensors.values())
             for adapters in groups:
                 adapters.remove()
-        return Parts(self._card(llm, fit, sizes, until), mapper, unet, tensors), fit, sizes
+        return Parts(self._card(llm, fit, kept, sizes, until), mapper, unet, tensors)
 
-    def _fit(self, mapper: Mapper, values: Tensor, mask: Tensor, target: Tensor, metric: Metric) -> dict[str, float]:
-        with torch.no_grad():
-            mapped = mapper(values, mask)
-            weighted = metric(mapped, target).sum() / metric(self.table.mean.expand_as(target), target).sum()
-        return {**fit_of(mapped, target, self.table.mean), "weighted_r2": float(1 - weighted)}
+    def _held_out(self, states: TextStates) -> HeldOut:
+        """The validation captions with these states of theirs."""
+        return HeldOut(
+            states,
+            self.encoder.encode([target_text(caption, self.config) for caption in self.checked]),
+            torch.tensor([caption.digit for caption in self.checked]),
+            torch.tensor([caption.language == ENGLISH for caption in self.checked]),
+            self.encoder.encode(list(WORDS[ENGLISH])),
+        )
+
+    def _fit(self, mapped: Tensor, held: HeldOut, metric: Metric) -> dict[str, float]:
+        weighted = metric(mapped, held.wanted).sum() / metric(self.table.mean.expand_as(mapped), held.wanted).sum()
+        numbers = held.numbers(mapped, metric)
+        right = {name: numbers[name] for name in ("right_english", "right_other")}
+        return {**fit_of(mapped, held.wanted, self.table.mean), "weighted_r2": float(1 - weighted), **right}
 
     def _card(
-        self, llm: FrozenLLM, fit: dict[str, dict[str, float]], sizes: dict[str, int], until: str
+        self,
+        llm: FrozenLLM,
+        fit: dict[str, dict[str, float]],
+        kept: dict[str, dict[str, Any]],
+        sizes: dict[str, int],
+        until: str,
     ) -> dict[str, Any]:
         config = self.config
         return {
@@ -243,22 +273,12 @@ class _Work:
             "text_encoder": {"name": self.encoder.name, "length": self.encoder.length, "width": self.encoder.width},
             "denoiser": to_plain(self.denoiser_config),
             "adapters": to_plain(config.adapters),
-            "drawing": {"sampler": "ddim", "steps": 12, "guidance": 3.0},
+            "drawing": {"sampler": "ddim", **to_plain(config.drawing)},
             "recipe": {"command": COMMAND, "until": until, "config": _recipe(config, self.digits)},
             "parameters": sizes,
             "fit": fit,
+            "kept": kept,
         }
-
-
-def validation_captions() -> list[Caption]:
-    """Captions in templates that are not trained on: English ones, and the words of the other trained languages."""
-    captions = plain_captions(VALIDATION)
-    for number, language in enumerate(TRAINED[1:]):
-        template = VALIDATION[number % len(VALIDATION)]
-        for digit, word in enumerate(WORDS[language]):
-            english = template.format(WORDS["en"][digit])
-            captions.append(Caption(template.format(word), digit, english, language, template))
-    return captions
 
 
 def _folder(name: str) -> Path:

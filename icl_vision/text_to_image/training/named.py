@@ -76,7 +76,7 @@ def train_named(
             sizes |= {"mapper": _size(mapper), "llm": llm.parameters}
             found = Parts(work.card(llm, fit, sizes), mapper, unet)
             target = save_parts(out / PARTS if parts is None else Path(parts), found)
-        result = TextToImageResult(out, target, fit, sizes, time.perf_counter() - began)
+        result = TextToImageResult(out, target, fit, {}, sizes, time.perf_counter() - began)
         run.finish({"format_version": 1, "kind": "training", **result.to_dict()})
     return result
 
@@ -136,7 +136,7 @@ class _Work:
         trained = train_stage(
             self.where(0), stage, unet, lambda a, b: self._drawn(len(shown), a, b, stage.batch, 0), loss
         )
-        return rounded_denoiser(trained)
+        return rounded_denoiser(trained.module)
 
     def mapper(self, llm: FrozenLLM) -> tuple[Mapper, dict[str, float]]:
         """Stage 1, and how well captions of unseen wordings are mapped."""
@@ -159,8 +159,8 @@ class _Work:
         trained = train_stage(
             self.where(1), stage, mapper, lambda a, b: self._drawn(len(shown), a, b, stage.batch, 1), loss
         )
-        assert isinstance(trained, Mapper)
-        mapper = rounded(trained)
+        assert isinstance(trained.module, Mapper)
+        mapper = rounded(trained.module)
         unseen = captions(self.names, UNSEEN[:1])
         held = llm.cached_states([text for text, _ in unseen], progress=self.progress)
         rows = torch.arange(len(unseen))

@@ -93,6 +93,13 @@ def test_settings_are_chosen_on_validation_and_every_row_draws_with_them_from_th
     assert set(seconds) == set(painters)
 
 
+def test_of_settings_that_do_alike_the_fewest_steps_and_then_the_least_guidance_are_chosen(tmp_path: Path) -> None:
+    rows, _ = rows_of()
+    alike = tuple(Settings(guidance, "ddim", steps) for steps in (9, 5) for guidance in (4.0, 3.0))
+    with opened(tmp_path / "run") as run:
+        assert evaluation(rows, candidates=(LOW, *alike)).draw(run) == Settings(3.0, "ddim", 5)
+
+
 def test_shuffled_prompts_are_those_of_the_set_dealt_out_anew_and_judged_by_their_own_digit(tmp_path: Path) -> None:
     rows, _ = rows_of()
     with opened(tmp_path / "run") as run:
