@@ -170,7 +170,7 @@ class ReconstructionEvaluation:
             "n": n,
             "layers": layers,
             "originals": {"read": Accuracy.count(read[0][0], read[0][1], scorer).to_dict() if read[0][1] else None},
-            "words": [_usage(number, count) for number, count in enumerate(counts, start=1)],
+            "words": [word_usage(number, count) for number, count in enumerate(counts, start=1)],
             "guidance": [total.to_dict() for total in guided],
         }
 
@@ -235,7 +235,8 @@ def _guidance(scores: npt.NDArray[Any], ids: Sequence[Sequence[int]]) -> list[fl
     return [float(scaled[np.asarray(layer)].mean()) for layer in ids]
 
 
-def _usage(layer: int, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
+def word_usage(layer: int, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """{layer, distinct, perplexity} of how often each word of a vocabulary was used on a layer."""
     share = counts[counts > 0] / max(1, counts.sum())
     return {
         "layer": layer,

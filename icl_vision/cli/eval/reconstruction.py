@@ -43,7 +43,8 @@ LIMIT = 1000
     metavar="DIR|FILE.npz",
     type=click.Path(exists=True, path_type=Path),
     help="Pictures: a folder (searched with its subfolders), or an .npz file with uint8 x_test and perhaps y_test, "
-    "as MNIST has.",
+    "as MNIST has. For a tokenizer of clips: a .tar or folder of clips, with clips.jsonl where it has parts, or an "
+    ".npz file of digits, which are made to move.",
 )
 @tokenizer_option(DECODER)
 @click.option(
@@ -72,6 +73,21 @@ LIMIT = 1000
     "EfficientNet-Lite0 features, and the figure says so.",
 )
 @click.option(
+    "--i3d",
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    default=None,
+    help="Of clips, with --measure frechet: the TorchScript file of the I3D network, for an FVD proper. Default: "
+    "EfficientNet-Lite0 features of the frames in their order, and the figure says so.",
+)
+@click.option(
+    "--beside",
+    metavar="NAME|DIR",
+    default=DECODER,
+    show_default=True,
+    help="Of clips: the image tokenizer that is given the same number of words for key frames; 'none' leaves it out.",
+)
+@click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=LIMIT,
@@ -95,6 +111,8 @@ def command(
     ks: tuple[int, ...],
     measures: tuple[str, ...],
     inception: Path | None,
+    i3d: Path | None,
+    beside: str,
     limit: int,
     out: Path,
     resume: bool,
@@ -106,7 +124,11 @@ def command(
 
     A picture is compared with itself as the tokenizer takes it. Means carry 95% intervals. With --json the output is
     what results.json of the run folder holds.
+
+    With a tokenizer of clips, clips: beside stills, key frames of an image tokenizer and animated files of as many
+    bytes; the run folder then has a report.html that moves.
     """
+    from icl_vision.cli.eval.clips import clip_table, measure_clips
     from icl_vision.evaluation.kit.pictures import list_pictures
     from icl_vision.evaluation.reconstruction import ReconstructionEvaluation
     from icl_vision.files.runs import Run, versions
@@ -115,6 +137,14 @@ def command(
 
     try_out(out, folder=True)
     loaded = OnnxTokenizer.from_pretrained(tokenizer)
+    if loaded.modality == "clip":
+        found = measure_clips(
+            data, loaded, ks=ks, measures=measures, i3d=i3d, beside=beside, limit=limit, out=out, resume=resume,
+            seed=seed, quiet=quiet,
+        )  # fmt: skip
+        print_json(found) if as_json else click.echo(clip_table(found))
+        say(f"kept in {out}", quiet=quiet or as_json)
+        return
     pictures = list_pictures(data, limit=limit, seed=seed)
     notes: dict[str, str] = {}
     tools = _instruments(loaded, measures, inception, notes)
