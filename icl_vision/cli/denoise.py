@@ -22,7 +22,7 @@ from icl_vision.cli.options.common import (
     seed_option,
     try_out,
 )
-from icl_vision.cli.options.denoising import TASK_NAMES, denoising_options
+from icl_vision.cli.options.denoising import EVERY_TASK, denoising_options
 from icl_vision.errors import UsageError
 from icl_vision.wording import counted
 
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 @click.option(
     "--task",
     required=True,
-    type=click.Choice(TASK_NAMES),
-    help="What is done to each picture and undone by the LLM.",
+    type=click.Choice(EVERY_TASK),
+    help="What is done to each picture and undone by the LLM; prediction and filling are of clips, with a tokenizer "
+    "that takes them.",
 )
 @click.option(
     "--context",
@@ -99,23 +100,26 @@ def command(
     Each IMG (a file, or a folder of images) is degraded as --task says, and the LLM is asked for the words of the
     intact picture. Written for each: NAME.png, decoded from those words; NAME-condition.png, what the LLM was shown;
     and where only a part was missing NAME-merged.png, the shown picture with that part filled in. The plan is printed
-    first.
+    first. Clips, with a tokenizer that takes them, are written as animations (.webp).
     """
     from icl_vision.files.storage import write_json
-    from icl_vision.images import list_images
     from icl_vision.tasks.denoise.denoiser import ImageDenoiser
     from icl_vision.tasks.denoise.fitted import LEAK
+    from icl_vision.tokenizers import ImageTokenizer
+    from icl_vision.tokenizers.taking import taken_by
 
-    targets = expand(images)
     if protocol == "leak-free" and context is None:
         raise click.UsageError("--protocol leak-free needs --context DIR, a folder of other intact pictures")
     if (out / "results.json").exists() and not (resume or dry_run):
         raise UsageError(f"{str(out)!r} already holds results; choose another folder, or --resume")
     if not dry_run:
         try_out(out, folder=True)
+    loaded = ImageTokenizer.from_pretrained(tokenizer)
+    takes = taken_by(loaded)
+    targets = expand(images, takes)
     denoiser = ImageDenoiser(
         llm,
-        tokenizer,
+        loaded,
         task,
         protocol=protocol,  # type: ignore[arg-type]  # click.Choice saw to it
         layers=layers,
@@ -132,7 +136,7 @@ def command(
         errors="return",
         seed=seed,
     )
-    denoiser.fit(list_images(context) if context is not None and protocol == "leak-free" else ())
+    denoiser.fit(takes.listed(context) if context is not None and protocol == "leak-free" else ())
     names = _names(targets)
     puzzles = denoiser.puzzles(targets, names)
     plan = denoiser.plan_of(puzzles)
@@ -172,20 +176,30 @@ def _names(targets: list[Path]) -> list[str]:
 
 def _written(restored: DenoisedImage, out: Path, path: Path) -> dict[str, Any]:
     """Write a picture's files; its entry in the results."""
+    from icl_vision.clips import save_clip
     from icl_vision.files.storage import atomic_path
 
-    pictures = {"condition": restored.condition, "": restored.image}
-    if restored.image is not None and restored.puzzle.query.known:
-        pictures["merged"] = restored.merged
     files: dict[str, str] = {}
-    for kind, picture in pictures.items():
-        if picture is None:
-            continue
-        file = out / (restored.puzzle.name + (f"-{kind}" if kind else "") + ".png")
-        with atomic_path(file) as temporary:
-            picture.save(temporary, format="PNG")
+    for kind, made in _made(restored).items():
+        file = out / (restored.puzzle.name + (f"-{kind}" if kind else "") + (".webp" if restored.is_clip else ".png"))
+        if isinstance(made, list):
+            save_clip(made, file)
+        else:
+            with atomic_path(file) as temporary:
+                made.save(temporary, format="PNG")
         files[kind or "restored"] = file.name
     return {"image": str(path), "files": files, **restored.to_dict()}
+
+
+def _made(restored: DenoisedImage) -> dict[str, Any]:
+    """What there is to write, by kind: pictures, or of clips lists of frames."""
+    clip = restored.is_clip
+    made: dict[str, Any] = {"condition": restored.clip_condition if clip else restored.condition}
+    if restored.decoded is not None:
+        made[""] = restored.clip if clip else restored.image
+        if restored.puzzle.query.known:
+            made["merged"] = restored.clip_merged if clip else restored.merged
+    return made
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from icl_vision.viz.clips_grid import animated
 from icl_vision.viz.page import document, escape, picture, thumbnail
 from icl_vision.wording import counted
 
@@ -36,7 +37,8 @@ STYLE = """
 
 @dataclass(frozen=True, slots=True)
 class GridRow:
-    """One way to restore. pictures: uint8 [S, S, 3], None where it failed, in the order of the columns."""
+    """One way to restore. pictures: uint8 [S, S, 3] (of clips [T, S, S, 3]), None where it failed, in the order of the
+    columns."""
 
     name: str
     what: str
@@ -94,6 +96,8 @@ def _task(view: TaskView) -> str:
 def _tile(pixels: npt.NDArray[np.uint8] | None, name: str) -> str:
     if pixels is None:
         return '<span class="none">failed</span>'
+    if pixels.ndim == 4:
+        return picture(animated(pixels), name, SIDE)
     return picture(thumbnail(pixels, max(pixels.shape[:2]), quality=80), name, SIDE)
 
 

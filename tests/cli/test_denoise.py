@@ -164,3 +164,35 @@ def test_a_photographs_content_is_where_it_was(folders: tuple[Path, Path], tmp_p
             found = np.asarray(picture.convert("L"))
         assert found.shape == (120, 60)
         assert found[5:22].mean() > 200 and found[38:55].mean() < 60
+
+
+def test_clips_are_restored_as_animations(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    import tiny_clips
+
+    from icl_vision.clips import save_clip
+
+    draw = np.random.default_rng(0)
+    for name, count in (("context", 3), ("queries", 1)):
+        (tmp_path / name).mkdir()
+        for number in range(count):
+            clip = draw.integers(0, 256, (8, 16, 16, 3)).astype(np.uint8)
+            save_clip(clip, tmp_path / name / f"{number}.gif", ms=50)
+    tokenizer = tiny_clips.make(tmp_path / "tiny")
+    common = ("--tokenizer", tokenizer, "--llm", "fake", "--task", "prediction", "--examples", 3, "--refine", "none")
+    context, out = ("--context", tmp_path / "context"), tmp_path / "out"
+    result = run("denoise", tmp_path / "queries", *context, "--out", out, *common, "--json", "--quiet")
+    assert result.exit_code == 0, result.output
+    (row,) = json.loads(result.stdout)["images"]
+    assert row["files"] == {"condition": "0-condition.webp", "restored": "0.webp", "merged": "0-merged.webp"}
+    with Image.open(out / "0-merged.webp") as merged:
+        assert merged.size == (16, 16) and getattr(merged, "n_frames", 1) > 1
+    measured = run(
+        "eval", "denoising", "--data", tmp_path / "context", "--n", 1, "--tasks", "prediction", "--control", "none",
+        "--no-lpips", "--tokenizer", tokenizer, "--llm", "fake", "--examples", 2, "--refine", "none",
+        "--out", tmp_path / "run", "--json", "--quiet",
+    )  # fmt: skip
+    assert measured.exit_code == 0, measured.output
+    rows = {row["row"]: row for row in json.loads(measured.stdout)["rows"]}
+    assert "extrapolated words" in rows and rows["llm"]["psnr"]["n"] == 1
+    assert "image/webp" in (tmp_path / "run" / "report.html").read_text()

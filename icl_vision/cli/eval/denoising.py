@@ -20,7 +20,7 @@ from icl_vision.cli.options.common import (
     seed_option,
     try_out,
 )
-from icl_vision.cli.options.denoising import TASK_NAMES, denoising_options
+from icl_vision.cli.options.denoising import CLIP_TASK_NAMES, EVERY_TASK, TASK_NAMES, denoising_options
 from icl_vision.errors import BudgetExceededError, IclVisionError, UsageError
 from icl_vision.wording import counted
 
@@ -46,22 +46,24 @@ def _strides(context: click.Context, option: click.Parameter, values: tuple[str,
     metavar="DIR|FILE.npz",
     type=click.Path(exists=True, path_type=Path),
     help="Intact pictures: a folder (searched with its subfolders), or an .npz file as MNIST's. Examples and pictures "
-    "to restore are drawn from it by --seed, none twice.",
+    "to restore are drawn from it by --seed, none twice. For a tokenizer of clips: a .tar or folder of clips, of whose "
+    "parts the test one is taken, or an .npz file of digits, which are made to move.",
 )
 @click.option(
     "--context",
     metavar="DIR|FILE.npz",
     type=click.Path(exists=True, path_type=Path),
-    help="Take the examples from here instead. Default: from --data.",
+    help="Take the examples from here instead. Default: from --data, of clips that have parts from the training one.",
 )
 @click.option(
     "--tasks",
     "tasks",
-    type=click.Choice([*TASK_NAMES, "all"]),
+    type=click.Choice([*EVERY_TASK, "all"]),
     multiple=True,
     default=("all",),
     show_default=True,
-    help="Tasks to measure; repeat it for several.",
+    help="Tasks to measure; repeat it for several. Of clips, with a tokenizer that takes them, all are prediction, "
+    "filling, outpainting, inpainting, deblurring and reconstruction.",
 )
 @click.option("--n", "n", type=click.IntRange(min=1), default=24, show_default=True,
               help="Pictures to restore: a few dozen show differences of about 0.05 LPIPS.")  # fmt: skip
@@ -145,8 +147,12 @@ def command(
 
     if not dry_run:
         try_out(out, folder=True)
-    shown, restored = _drawn(data, context, n, examples, seed)
     loaded = ImageTokenizer.from_pretrained(tokenizer)
+    clips = loaded.modality == "clip"
+    if clips:
+        shown, restored = _drawn_clips(data, context, n, examples, seed, loaded.frames)
+    else:
+        shown, restored = _drawn(data, context, n, examples, seed)
     settings = {
         "llm": llm, "tokenizer": loaded, "protocol": protocol, "layers": layers, "window": window, "refine": refine,
         "context": examples, "corruption": corruption, "allowed": allowed,
@@ -155,7 +161,7 @@ def command(
     notes: dict[str, str] = {}
     evaluation = DenoisingEvaluation(
         settings,
-        TASK_NAMES if "all" in tasks else tuple(dict.fromkeys(tasks)),
+        (CLIP_TASK_NAMES if clips else TASK_NAMES) if "all" in tasks else tuple(dict.fromkeys(tasks)),
         shown,
         restored,
         strides,
@@ -231,6 +237,31 @@ def _drawn(data: Path, context: Path | None, n: int, examples: int, seed: int) -
     return [pictures[index] for index in sorted(order[:examples])], [
         pictures[index] for index in sorted(order[examples:])
     ]
+
+
+def _drawn_clips(
+    data: Path, context: Path | None, n: int, examples: int, seed: int, frames: int
+) -> tuple[list[Picture], list[Picture]]:
+    """The clips of the prompts, from the training part where there is one, and those to restore, from the test part."""
+    from icl_vision.evaluation.clips.sets import NamedClip, read_clips
+    from icl_vision.evaluation.kit.pictures import Picture
+
+    def pictures(clips: list[NamedClip]) -> list[Picture]:
+        return [Picture(clip.name, clip.frames) for clip in clips]
+
+    source = data if context is None else context
+    if source.is_dir() and not (source / "clips.jsonl").is_file() and context is None:
+        found = read_clips(source, frames=frames, limit=n + examples, seed=seed)
+        shown, restored = found[:examples], found[examples:]
+    else:
+        shown = read_clips(source, frames=frames, part="train", limit=examples, seed=seed)
+        restored = read_clips(data, frames=frames, limit=n, seed=seed)
+    if len(shown) < examples or len(restored) < n:
+        raise UsageError(
+            f"{counted(n, 'clip')} to restore and {counted(examples, 'example')} were asked for; there are "
+            f"{len(restored)} and {len(shown)}: lower --n or --examples"
+        )
+    return pictures(shown), pictures(restored)
 
 
 def _lpips(notes: dict[str, str]) -> Any:

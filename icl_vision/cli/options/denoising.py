@@ -18,6 +18,8 @@ PHOTO = "spae-photo-128"
 """The packaged tokenizer of photographs that can decode."""
 
 TASK_NAMES = ("outpainting", "inpainting", "deblurring", "translation", "rotation", "reconstruction")
+CLIP_TASK_NAMES = ("prediction", "filling", "outpainting", "inpainting", "deblurring", "reconstruction")
+EVERY_TASK = tuple(dict.fromkeys((*TASK_NAMES, *CLIP_TASK_NAMES)))
 
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     tokenizer_option(PHOTO),

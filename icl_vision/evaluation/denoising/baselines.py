@@ -104,6 +104,30 @@ def aligned_words(task: Task) -> TokenPyramid | None:
     return task.alignment.undo(task.condition).truncate(len(task.layout))
 
 
+def extrapolated_words(task: Task) -> TokenPyramid | None:
+    """Of a clip whose first frames are known: at each cell the vectors of its words of the last two known times run on
+    in a straight line, and the word nearest to where they come; on a layer with one known time that word again, and
+    without any the condition's. None where what is known is not the beginning and nothing else, or without vectors.
+    """
+    if len(task.layout.finest) != 3 or task.vectors is None or not task.query.known:
+        return None
+    table = task.vectors / np.maximum(np.linalg.norm(task.vectors, axis=1, keepdims=True), 1e-12)
+    layers = []
+    for number, ids in enumerate(task.condition.truncate(len(task.layout)).ids, start=1):
+        start = first_place(task.layout, number)
+        known = np.array([start + place in task.query.known for place in range(ids.size)]).reshape(ids.shape)
+        until = int(known.all((1, 2)).sum())
+        if not (known[:until].all() and not known[until:].any()):
+            return None
+        made = ids.copy()
+        for time in range(until, len(ids) if until else 0):
+            last, before = table[ids[until - 1]], table[ids[max(0, until - 2)]]
+            wanted = last + (time - until + 1) * (last - before)
+            made[time] = (wanted @ table.T).argmax(-1)
+        layers.append(made.ravel())
+    return _picture(task, [task.vocabulary.word(int(place)) for place in np.concatenate(layers)])
+
+
 def random_allowed(task: Task) -> TokenPyramid:
     """At each place any of the words that the LLM may answer there, no more often than it may: what the restriction
     alone gives."""
@@ -130,6 +154,10 @@ BASELINES: dict[str, tuple[Callable[[Task], TokenPyramid | None], str]] = {
     "nearest known word": (nearest_known_word, "each unknown word copied from the nearest known place of its layer"),
     "random allowed": (random_allowed, "any of the words that the LLM may choose from"),
     "condition words": (condition_words, "the condition itself, through the tokenizer"),
+    "extrapolated words": (
+        extrapolated_words,
+        "of a clip: the vectors of the words of the last two known times run on in a straight line",
+    ),
     "aligned words": (aligned_words, "the condition's words, moved to where they belong in the intact picture"),
 }
 

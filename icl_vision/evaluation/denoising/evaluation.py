@@ -30,7 +30,7 @@ from icl_vision.files.runs import read_usage
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.denoise.denoiser import ImageDenoiser
 from icl_vision.tasks.denoise.fitted import LEAK
-from icl_vision.tasks.denoise.puzzles import Puzzle
+from icl_vision.tasks.denoise.puzzles import Puzzle, pixels_of_decoded, takes_clips
 from icl_vision.tasks.denoise.tasks import Alignment
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from icl_vision.files.runs import Run
 
 LLM_ROW, CEILING, INPUT, KNOWN, ALIGNED = "llm", "ceiling", "corrupted input", "nearest known word", "aligned words"
+EXTRAPOLATED = "extrapolated words"
 
 
 class SinglePass(ImageDenoiser):
@@ -127,8 +128,11 @@ class DenoisingEvaluation:
             puzzles = self.puzzles(task)
             # Without known words nothing can be copied from one, and what was not moved is in its place.
             without: tuple[str, ...] = () if any(puzzle.query.known for puzzle in puzzles) else (KNOWN,)
-            if self._first(task)[0].alignment_ == Alignment():
+            denoiser = self._first(task)[0]
+            if denoiser.alignment_ == Alignment():
                 without += (ALIGNED,)
+            if not denoiser.task_.foresees or not takes_clips(denoiser.tokenizer_):
+                without += (EXTRAPOLATED,)
             cells += [Cell(task, row) for row in (CEILING, INPUT, *BASELINES) if row not in without]
             cells += [Cell(task, LLM_ROW, stride) for stride in self.strides]
             cells += [Cell(task, control, self.strides[0]) for control in self.controls]
@@ -168,7 +172,7 @@ class DenoisingEvaluation:
         if words is None:
             return None
         tokenizer = self._denoiser(cell)[0].tokenizer_
-        return np.asarray(tokenizer.decode([tokenizer.from_text(" ".join(words))])[0])
+        return pixels_of_decoded(tokenizer.decode([tokenizer.from_text(" ".join(words))])[0])
 
     def summary(self, run: Run) -> dict[str, Any]:
         """{rows: [...], pairs: [...], usage}: means with 95% intervals, and the LLM against each other row, paired."""
@@ -282,22 +286,29 @@ class DenoisingEvaluation:
             if pyramid is None and cell.row != INPUT:
                 measured[puzzle.name] = {"words": None, "error": "nothing was made"}
                 continue
-            image = puzzle.shown if pyramid is None else np.asarray(denoiser.tokenizer_.decode([pyramid])[0])
+            image = puzzle.shown if pyramid is None else pixels_of_decoded(denoiser.tokenizer_.decode([pyramid])[0])
             words = None if pyramid is None else pyramid.words()
             measured[puzzle.name] = {"words": words, **self._metrics(denoiser, puzzle, image)}
         return measured
 
     def _metrics(self, denoiser: ImageDenoiser, puzzle: Puzzle, image: Pixels) -> dict[str, float]:
         assert puzzle.target is not None  # an evaluation degrades its pictures itself
-        region = denoiser.task_.pixels(image.shape[0])
-        truth, part = puzzle.target[region][None], image[region][None]
-        values = {"psnr": min(MOST_PSNR, float(psnr(truth, part)[0]))}
+        region = denoiser.task_.region(image.shape)
+        truth, part = puzzle.target[region], image[region]
+        if image.ndim == 3:
+            truth, part = truth[None], part[None]
+        # Of a clip: PSNR of all unknown frames together, SSIM and LPIPS as means over them.
+        values = {
+            "psnr": min(
+                MOST_PSNR, float(psnr(truth.reshape(1, -1, *truth.shape[2:]), part.reshape(1, -1, *part.shape[2:]))[0])
+            )
+        }
         if min(truth.shape[1:3]) >= WINDOW:
-            values["ssim"] = float(ssim(truth, part)[0])
+            values["ssim"] = float(ssim(truth, part).mean())
         if self.perceptual is None:
             return values
         if min(truth.shape[1:3]) >= SMALLEST_LPIPS:
-            values["lpips"] = float(self.perceptual(truth, part)[0])
+            values["lpips"] = float(np.mean(self.perceptual(truth, part)))
         else:
             self.notes["lpips"] = "not where the unknown region has fewer than 31 pixels a side"
         return values
@@ -328,7 +339,7 @@ def _what(cell: Cell) -> str:
     return {
         LLM_ROW: "the LLM, segment by segment",
         CEILING: "the intact picture through the tokenizer: no row of words can be better",
-        INPUT: "the condition's own pixels",
+        INPUT: "the condition's own pixels (of a clip of which frames are missing: the nearest known one repeated)",
         "single pass": "the LLM, all words of the first stage at once",
         "shuffled words": "the LLM, shown targets whose words stand in random order within their layer",
     }[cell.row]

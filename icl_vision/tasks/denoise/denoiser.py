@@ -26,6 +26,7 @@ from icl_vision.llms import Budget
 from icl_vision.llms.loop import hop, run_sync
 from icl_vision.prompting import template_hashes
 from icl_vision.tasks.base import Task
+from icl_vision.tasks.denoise.clip_tasks import any_task, task_for
 from icl_vision.tasks.denoise.fitted import DenoisedImage, FittedDenoiser, keeps_known, maker_of, parts_of
 from icl_vision.tasks.denoise.plan import (
     DenoisingStages,
@@ -35,11 +36,13 @@ from icl_vision.tasks.denoise.plan import (
 from icl_vision.tasks.denoise.puzzles import (
     Context,
     Puzzle,
+    clip_sources,
     digest_of,
     pixels_and_sizes,
     pixels_of,
+    takes_clips,
 )
-from icl_vision.tasks.denoise.tasks import Alignment, DenoisingTask, find_task
+from icl_vision.tasks.denoise.tasks import Alignment, DenoisingTask
 from icl_vision.tasks.inputs import as_sources
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, restoring
@@ -56,7 +59,8 @@ class ImageDenoiser(Task[FittedDenoiser]):
     Args:
         llm: what answers: a ``connect`` string or any ``TextLLM``.
         tokenizer: one that decodes: a name or folder, as for ``ImageTokenizer.from_pretrained``, or a tokenizer.
-        task: "outpainting", "inpainting", "deblurring", "translation", "rotation" or "reconstruction".
+        task: "outpainting", "inpainting", "deblurring", "translation", "rotation" or "reconstruction"; of clips
+            "prediction", "filling", "outpainting", "inpainting", "deblurring" or "reconstruction".
         protocol: "leak-free" shows other pictures. "paper" shows corrupted copies of the query's own target, so that
             the answer stands in the prompt; results carry ``leaking=True``.
         layers: that the LLM decides with the condition; None for those of the first 85 words. See ``refine``.
@@ -179,14 +183,14 @@ class ImageDenoiser(Task[FittedDenoiser]):
             ArtefactNotFoundError, LLMSpecError: no such tokenizer or LLM.
         """
         self.check()
-        sources = as_sources(images, single=False)
         llm, tokenizer, params = self._connect_llm(), self._connect_tokenizer(), self.get_params()
+        sources = clip_sources(images) if takes_clips(tokenizer) else as_sources(images, single=False)
         parts = parts_of(params, llm, tokenizer, single_pass=self._single_pass)
         context = Context()
         if self.protocol != "paper":
             pictures = pixels_of(tokenizer, self._drawn(sources))
-            alignment, task = Alignment(), find_task(self.task)
-            square = all(rows == columns for rows, columns in tokenizer.layout.grids)
+            alignment, task = Alignment(), task_for(self.task, clips=takes_clips(tokenizer))
+            square = all(len(grid) == 2 and grid[0] == grid[1] for grid in tokenizer.layout.grids)
             if self.align and square and not keeps_known(params):
                 alignment = Alignment.of([task.degrade(picture) for picture in pictures], pictures)
             maker = maker_of(params, tokenizer, parts, alignment, shuffled=self._shuffled)
@@ -230,7 +234,10 @@ class ImageDenoiser(Task[FittedDenoiser]):
             UsageError: names that do not fit, or a picture that is in the context too (leak-free).
         """
         fitted = self.ready()
-        measured = pixels_and_sizes(fitted.tokenizer, as_sources(images, single=True))
+        clips = takes_clips(fitted.tokenizer)
+        measured = pixels_and_sizes(
+            fitted.tokenizer, clip_sources(images) if clips else as_sources(images, single=True)
+        )
         pictures, sizes = [pixels for pixels, _ in measured], [size for _, size in measured]
         return fitted.maker.puzzles(pictures, names, fitted.kept.pictures, sizes)
 
@@ -331,7 +338,7 @@ class ImageDenoiser(Task[FittedDenoiser]):
     # Steps.
 
     def _check(self) -> None:
-        task = find_task(self.task)
+        task = any_task(self.task)
         choice("protocol", self.protocol, PROTOCOLS)
         count("context", self.context, none="all context images")
         count("seed", self.seed, least=0)

@@ -18,8 +18,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-
 from icl_vision.asking.plan import Plan
 from icl_vision.codebook import Codebook
 from icl_vision.contracts import TextLLM, Tokenizer, Usage
@@ -31,9 +29,10 @@ from icl_vision.errors import UsageError
 from icl_vision.llms import Budget
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.base import Fitted
+from icl_vision.tasks.denoise.clip_tasks import any_task, task_for
 from icl_vision.tasks.denoise.plan import DenoisingStages, Refine, decided_by, denoising_plan, denoising_stages
-from icl_vision.tasks.denoise.puzzles import Context, Puzzle, PuzzleMaker, number_of
-from icl_vision.tasks.denoise.tasks import WHOLE, Alignment, DenoisingTask, find_task
+from icl_vision.tasks.denoise.puzzles import Context, Puzzle, PuzzleMaker, number_of, pixels_of_decoded, takes_clips
+from icl_vision.tasks.denoise.tasks import Alignment, DenoisingTask, Pixels
 from icl_vision.tokenizers.wrapping import whole
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Defaults:
         if words < LARGE or leaking or not own:
             return cls("place", "agnostic", task.guidance if scores else 1.0, None)
         # Where a part is missing it is continued from the others; else each place has a word of the condition.
-        partial = task.box != WHOLE
+        partial = task.partial
         return cls("own" if partial else "shown", "agnostic" if partial or whole else "task", 1.0, 1)
 
 
@@ -77,7 +76,7 @@ def parts_of(
 ) -> DenoisingStages:
     """What is decoded how: as was asked for, and by ``Defaults`` where nothing was."""
     defaults = Defaults.of(
-        find_task(params["task"]),
+        task_for(params["task"], clips=takes_clips(tokenizer)),
         words=0 if tokenizer.vocabulary is None else len(tokenizer.vocabulary),
         own=params["own"],
         leaking=params["protocol"] == "paper",
@@ -107,7 +106,7 @@ def parts_of(
 def keeps_known(params: Mapping[str, Any]) -> bool:
     """Whether words that stand for known pixels only are kept."""
     told = params["keep_known"]
-    return bool(find_task(params["task"]).keep_known if told is None else told)
+    return bool(any_task(params["task"]).keep_known if told is None else told)
 
 
 def maker_of(
@@ -120,7 +119,7 @@ def maker_of(
 ) -> PuzzleMaker:
     """What makes puzzles and their examples."""
     return PuzzleMaker(
-        find_task(params["task"]),
+        task_for(params["task"], clips=takes_clips(tokenizer)),
         tokenizer,
         parts,
         corruption=check_rates(params["corruption"]),
@@ -143,15 +142,17 @@ class DenoisedImage:
     ``image``, ``condition`` and ``merged`` have the photograph's own shape where the tokenizer squashed it into a
     square; of a tokenizer that crops they are the middle that it took.
 
-    decoded: from ``pyramid``, as the tokenizer makes it; None where ``error`` says why. puzzle: what was asked.
-    drawing: every segment's words, changes and usage. decided: by layer, whose words they are. leaking: the context
-    held the answer. preprocessing: how the tokenizer took the photograph, None where it does not say.
+    decoded: from ``pyramid``, as the tokenizer makes it (of a clip: its frames); None where ``error`` says why. puzzle:
+    what was asked. drawing: every segment's words, changes and usage. decided: by layer, whose words they are. leaking:
+    the context held the answer. preprocessing: how the tokenizer took the photograph, None where it does not say.
+
+    Of a clip ``clip``, ``clip_condition`` and ``clip_merged`` are the frames; it has no ``image``.
     """
 
     puzzle: Puzzle
     task: str
     protocol: str
-    decoded: Image.Image | None
+    decoded: Image.Image | list[Image.Image] | None
     pyramid: TokenPyramid | None
     drawing: Drawing
     decided: tuple[str, ...]
@@ -160,28 +161,64 @@ class DenoisedImage:
     preprocessing: Preprocessing | None = None
 
     @property
+    def is_clip(self) -> bool:
+        """Whether a clip was restored."""
+        return self.puzzle.shown.ndim == 4
+
+    @property
     def image(self) -> Image.Image | None:
-        """The restored picture; None where ``error`` says why."""
-        return None if self.decoded is None else self._in_shape(self.decoded)
+        """The restored picture; None where ``error`` says why. Raises UsageError for a clip."""
+        return None if self.decoded is None else self._picture(pixels_of_decoded(self.decoded))
 
     @property
     def condition(self) -> Image.Image:
-        """What the LLM was shown, as a picture."""
-        from PIL import Image
-
-        return self._in_shape(Image.fromarray(self.puzzle.shown))
+        """What the LLM was shown, as a picture. Raises UsageError for a clip."""
+        return self._picture(self.puzzle.shown)
 
     @property
     def merged(self) -> Image.Image | None:
-        """The condition with its unknown region taken from ``image``; ``image`` itself where all is unknown."""
+        """The condition with its unknown region taken from ``image``; ``image`` itself where all is unknown. Raises
+        UsageError for a clip."""
+        pixels = self._merged()
+        return None if pixels is None else self._picture(pixels)
+
+    @property
+    def clip(self) -> list[Image.Image] | None:
+        """The restored clip, frame by frame; None where ``error`` says why. Raises UsageError for a picture."""
+        return None if self.decoded is None else self._frames(pixels_of_decoded(self.decoded))
+
+    @property
+    def clip_condition(self) -> list[Image.Image]:
+        """What the LLM was shown, frame by frame. Raises UsageError for a picture."""
+        return self._frames(self.puzzle.shown)
+
+    @property
+    def clip_merged(self) -> list[Image.Image] | None:
+        """As ``merged``, of a clip."""
+        pixels = self._merged()
+        return None if pixels is None else self._frames(pixels)
+
+    def _merged(self) -> Pixels | None:
         if self.decoded is None:
             return None
+        merged, pixels = self.puzzle.shown.copy(), pixels_of_decoded(self.decoded)
+        region = task_for(self.task, clips=self.is_clip).region(merged.shape)
+        merged[region] = pixels[region]
+        return merged
+
+    def _picture(self, pixels: Pixels) -> Image.Image:
         from PIL import Image
 
-        merged, pixels = self.puzzle.shown.copy(), np.asarray(self.decoded)
-        region = find_task(self.task).pixels(merged.shape[0])
-        merged[region] = pixels[region]
-        return self._in_shape(Image.fromarray(merged))
+        if self.is_clip:
+            raise UsageError("this is a clip, which has no one image; take clip, clip_condition or clip_merged")
+        return self._in_shape(Image.fromarray(pixels))
+
+    def _frames(self, pixels: Pixels) -> list[Image.Image]:
+        from PIL import Image
+
+        if not self.is_clip:
+            raise UsageError("this is a picture, not a clip; take image, condition or merged")
+        return [self._in_shape(Image.fromarray(frame)) for frame in pixels]
 
     def _in_shape(self, picture: Image.Image) -> Image.Image:
         if self.preprocessing is None or self.puzzle.size is None:

@@ -55,7 +55,7 @@ def denoising_stages(
     """The stages of a denoising task.
 
     Args:
-        layout: of the tokenizer's whole pyramid, two axes.
+        layout: of the tokenizer's whole pyramid.
         layers: that stage 1 decides; None for as many as hold ``UPPER_WORDS`` words or fewer.
         stride: words of a segment of stage 1, "rows" for one row of the layer's grid, None for a whole layer. Stage 2
             always takes rows.
@@ -70,10 +70,8 @@ def denoising_stages(
             without ``most_uses``.
 
     Raises:
-        UsageError: a value out of range, or a layout with frames.
+        UsageError: a value out of range.
     """
-    if len(layout.finest) != 2:
-        raise UsageError(f"denoising is for pictures; this layout has frames: {layout}")
     checks.choice("refine", refine, REFINE)
     checks.choice("window", window, WINDOWS)
     none = "as many as hold 85 words"
@@ -88,7 +86,7 @@ def denoising_stages(
     decoding = decoding or Decoding()
     # One answer for all layers: a limit to a word's uses on one of them would be a limit on all.
     first_decoding = replace(decoding, most_uses=None) if single_pass else decoding
-    rows = [grid[1] for grid in layout.grids]
+    rows = [grid[-1] for grid in layout.grids]
     stages = stages_of(
         "single" if single_pass else "par" if whole else "near",
         # One for each layer, as the settings of older runs have it.

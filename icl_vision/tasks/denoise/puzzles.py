@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from icl_vision.clips import is_clip_source, load_clip
 from icl_vision.contracts import Tokenizer
 from icl_vision.drawing.corruption import corrupt_words, corruption_rates, shuffle_words
 from icl_vision.drawing.drawing import Pair, Query
@@ -136,7 +138,7 @@ class PuzzleMaker:
                 corrupt_words(words, self.corruption[1], seed=self.seed, number=number_of(name))
                 for words, name in zip(conditions, names, strict=True)
             ]
-            shown = [np.asarray(image) for image in self.tokenizer.decode(conditions)]
+            shown = [pixels_of_decoded(image) for image in self.tokenizer.decode(conditions)]
         own: Sequence[tuple[int, int] | None] = [None] * len(pictures) if sizes is None else sizes
         return [
             Puzzle(name, picture if self.degrade else None, target, seen, words, self._query(words, name), size)
@@ -197,12 +199,22 @@ class PuzzleMaker:
 
 
 def pixels_of(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[Pixels]:
-    """Each picture as the tokenizer sees it, uint8 [S, S, 3]. Raises as ``pixels_and_sizes``."""
+    """Each picture as the tokenizer sees it, uint8 [S, S, 3], of clips [T, S, S, 3]. Raises as ``pixels_and_sizes``."""
     return [pixels for pixels, _ in pixels_and_sizes(tokenizer, sources)]
 
 
+def pixels_of_decoded(made: Any) -> Pixels:
+    """What a tokenizer decoded, a picture or the frames of a clip, as uint8 [S, S, 3] or [T, S, S, 3]."""
+    return np.stack([np.asarray(frame) for frame in made]) if isinstance(made, list) else np.asarray(made)
+
+
+def takes_clips(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer's words are those of clips."""
+    return bool(getattr(whole(tokenizer), "modality", "image") == "clip")
+
+
 def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[tuple[Pixels, tuple[int, int]]]:
-    """Each picture as the tokenizer sees it, uint8 [S, S, 3], and its own width and height.
+    """Each picture as the tokenizer sees it, uint8 [S, S, 3] (of clips [T, S, S, 3]), and its own width and height.
 
     Raises:
         ImageError: one cannot be used; the message names its place.
@@ -215,13 +227,40 @@ def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> li
             "cannot be degraded as it would see it"
         )
     measured: list[tuple[Pixels, tuple[int, int]]] = []
+    clips = takes_clips(tokenizer)
     for index, source in enumerate(sources):
         try:
+            if clips:
+                frames = load_clip(source, frames=frames_of(tokenizer))
+                pixels = preprocessing.batch([Image.fromarray(frame) for frame in frames])
+                measured.append((pixels, (frames.shape[2], frames.shape[1])))
+                continue
             image = load_image(source)
             measured.append((preprocessing.batch([image])[0], image.size))
         except IclVisionError as error:
             raise type(error)(f"images[{index}]: {error}") from error
     return measured
+
+
+def frames_of(tokenizer: Tokenizer) -> int:
+    """How many frames a clip has as a tokenizer of clips takes it: its own ``frames``, or its card's.
+
+    Raises:
+        UsageError: it does not say.
+    """
+    frames = getattr(whole(tokenizer), "frames", None) or tokenizer.card.get("frames")
+    if not isinstance(frames, int):
+        raise UsageError(f"the tokenizer {tokenizer.name!r} does not say how many frames it takes (no `frames`)")
+    return frames
+
+
+def clip_sources(images: object) -> list[Any]:
+    """Clips as a list, not opened yet: one clip stands for a list of one."""
+    if is_clip_source(images):
+        return [images]
+    if isinstance(images, str | bytes | Mapping | set | frozenset) or not isinstance(images, Iterable):
+        raise UsageError(f"expected a clip or a sequence of clips; got a value of type {type(images).__name__}")
+    return list(images)
 
 
 def digest_of(picture: Pixels) -> str:

@@ -28,7 +28,7 @@ from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 
 Pixels = npt.NDArray[np.uint8]
-"""uint8 [S, S, 3]."""
+"""uint8 [S, S, 3], of a clip [T, S, S, 3]."""
 
 GREY = 128
 """What is hidden is painted over in this grey, in every channel."""
@@ -39,13 +39,17 @@ BLUR = 1 / 32
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of a task that leaves nothing intact."""
 
+ALWAYS = (0.0, 1.0)
+"""The span of a task that concerns every frame."""
+
 
 @dataclass(frozen=True, slots=True)
 class DenoisingTask:
     """One task.
 
-    name: as options take it. what: for people. degrade: target -> condition, both [S, S, 3]. box: what is unknown and
-    where results are measured, (top, left, bottom, right) as shares of the side. keep_known: whether, by default, words
+    name: as options take it. what: for people. degrade: target -> condition, both [S, S, 3] (of clips [T, S, S, 3]).
+    box: what is unknown and where results are measured, (top, left, bottom, right) as shares of the side. span: of a
+    clip, in which of its frames, as shares of its length. keep_known: whether, by default, words
     wholly outside the box are taken from the condition. in_words: the degradation is noise in word space, and
     ``degrade`` changes nothing. guidance: the default weight of the condition; more than 1 where the condition's word
     at a place says much of the answer there, which a small LLM heeds too little.
@@ -58,6 +62,25 @@ class DenoisingTask:
     keep_known: bool = False
     in_words: bool = False
     guidance: float = 1.0
+    span: tuple[float, float] = ALWAYS
+
+    @property
+    def partial(self) -> bool:
+        """Whether a part is intact."""
+        return self.box != WHOLE or self.span != ALWAYS
+
+    @property
+    def foresees(self) -> bool:
+        """Whether it is the end of a clip that is unknown, and nothing else."""
+        return self.box == WHOLE and self.span[0] > 0 and self.span[1] == 1
+
+    def region(self, shape: Sequence[int]) -> tuple[slice, ...]:
+        """The unknown region of a picture [S, S, 3], rows and columns, or clip [T, S, S, 3], frames, rows, columns."""
+        space = self.pixels(shape[-2])
+        if len(shape) == 3:
+            return space
+        first, last = (round(edge * shape[0]) for edge in self.span)
+        return slice(first, last), *space
 
     def pixels(self, size: int) -> tuple[slice, slice]:
         """The unknown region of a picture of ``size`` pixels, as rows and columns."""
@@ -65,22 +88,20 @@ class DenoisingTask:
         return slice(top, bottom), slice(left, right)
 
     def known_places(self, layout: PyramidLayout) -> tuple[int, ...]:
-        """Places (from 0, coarse to fine) of words that stand for cells wholly outside the unknown region.
-
-        Raises:
-            UsageError: a layout with frames.
-        """
-        if len(layout.finest) != 2:
-            raise UsageError(f"denoising is for pictures; this layout has frames: {layout}")
+        """Places (from 0, coarse to fine) of words that stand for cells wholly outside the unknown region."""
         top, left, bottom, right = self.box
+        unknown = [(top, bottom), (left, right)]
+        if len(layout.finest) == 3:
+            unknown = [self.span, *unknown]
         known = []
-        for number, (rows, columns) in enumerate(layout.grids, start=1):
+        for number, grid in enumerate(layout.grids, start=1):
             start = first_place(layout, number)
-            for row in range(rows):
-                for column in range(columns):
-                    apart = (row + 1) / rows <= top or row / rows >= bottom
-                    if apart or (column + 1) / columns <= left or column / columns >= right:
-                        known.append(start + row * columns + column)
+            for place, cell in enumerate(np.ndindex(*grid), start):
+                if any(
+                    (at + 1) / cells <= first or at / cells >= last
+                    for at, cells, (first, last) in zip(cell, grid, unknown, strict=True)
+                ):
+                    known.append(place)
         return tuple(known)
 
 
