@@ -121,6 +121,12 @@ ATTRIBUTION = "Drawn by a net trained on MNIST's digits (Y. LeCun, C. Cortes, C.
     help="With --distance: the TorchScript file of the Inception network, for a FID proper.",
 )
 @click.option(
+    "--clip",
+    metavar="DIR|NAME",
+    help="A CLIP of yours (a transformers folder, or a hub name): each row gets the mean similarity of its drawings to "
+    "the captions asked for.",
+)
+@click.option(
     "--data",
     metavar="FILE.npz",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
@@ -152,6 +158,7 @@ def command(
     validation: int,
     distance: bool,
     inception: Path | None,
+    clip: str | None,
     data: Path | None,
     out: Path,
     resume: bool,
@@ -203,6 +210,11 @@ def command(
     reader = DigitReader(threads=1)
     evaluation = TextToImageEvaluation(table, reader, config)
     tool, real = _distance(inception, data) if distance else (None, [])
+    similarity = None
+    if clip is not None:
+        from icl_vision.models.losses.instruments import CaptionSimilarity
+
+        similarity = CaptionSimilarity(clip)
     settings: dict[str, Any] = {
         "parts": system.parts.card.get("files"),
         "llm": system.llm.spec,
@@ -228,7 +240,7 @@ def command(
             "config": settings,
             "settings": {"guidance": chosen.guidance, "sampler": chosen.sampler, "steps": chosen.steps},
             "parameters": _parameters(system),
-            **summarise(run, table, reader.name, compared_with=first, distance=tool, real=real),
+            **summarise(run, table, reader.name, compared_with=first, distance=tool, real=real, similarity=similarity),
             "seconds": time.monotonic() - started,
             "machine": machine(),
             "versions": versions(),

@@ -6,12 +6,12 @@ Knows: the journal's form, Wilson's interval, McNemar's test. Refuses to know: h
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from icl_vision.evaluation.kit.compare import MARGIN, TEST, Paired, holm, mcnemar_exact, paired_interval
-from icl_vision.evaluation.kit.metrics import Accuracy
+from icl_vision.evaluation.kit.metrics import Accuracy, RunningMean
 from icl_vision.evaluation.text_to_image.evaluation import BATCH, VALIDATION, Row, pictures_of
 
 if TYPE_CHECKING:
@@ -19,6 +19,17 @@ if TYPE_CHECKING:
 
     from icl_vision.evaluation.reconstruction import SetDistance
     from icl_vision.files.runs import Run
+
+
+class CaptionSimilarity(Protocol):
+    """How well captions fit pictures. name: what a table calls it."""
+
+    name: str
+
+    def __call__(self, pixels: Any, captions: Sequence[str]) -> Any:
+        """A number for each of pictures uint8 [N, S, S, 3] and their captions."""
+        ...
+
 
 Drawings = dict[str, dict[str, list[dict[str, Any]]]]
 """Set -> row -> its drawings, in the order of the captions."""
@@ -52,6 +63,7 @@ def summarise(
     compared_with: str,
     distance: SetDistance | None = None,
     real: Sequence[Image.Image] = (),
+    similarity: CaptionSimilarity | None = None,
 ) -> dict[str, Any]:
     """The sets, rows and comparisons of results.json.
 
@@ -62,6 +74,7 @@ def summarise(
         compared_with: the row that every other one is compared with, in pairs, on every set.
         distance, real: a distance between sets of pictures, and what each row's are set beside; for rows of at least
             two pictures.
+        similarity: how well captions fit pictures; of what was asked for, also where another caption was shown.
     """
     drawings, tried, seconds = drawings_of(run)
     statistics = None if distance is None else distance.gather(_batches(real))
@@ -87,6 +100,8 @@ def summarise(
             if distance is not None and len(shown) > 1:
                 own = distance.gather(_batches(_pictures(run, name, row.name, len(shown))))
                 entry["distance"] = {"name": distance.name, "value": distance.distance(statistics, own)}
+            if similarity is not None:
+                entry["caption_similarity"] = _fit(similarity, _pictures(run, name, row.name, len(shown)), shown)
             table.append(entry)
         sets.append({"name": name, "rows": table, "comparisons": [
             pair.to_dict() for pair in _compared(name, by_row, rows, compared_with, reader)
@@ -100,6 +115,18 @@ def summarise(
         "seconds_a_drawing": {row: float(np.mean(values)) for row, values in seconds.items()},
         "test": TEST,
     }
+
+
+def _fit(
+    similarity: CaptionSimilarity, images: Iterator[Image.Image], shown: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Mean similarity of drawings to the captions that were asked for, with its interval."""
+    mean = RunningMean()
+    texts = iter(drawing["text"] for drawing in shown)
+    for part in _batches(images):
+        for value in similarity(part, [next(texts) for _ in part]):
+            mean.add(float(value))
+    return {"name": similarity.name, **mean.to_dict()}
 
 
 def _pictures(run: Run, name: str, row: str, number: int) -> Iterator[Image.Image]:
@@ -155,6 +182,8 @@ def render(results: Mapping[str, Any]) -> str:
             line = f"  {row['name']:<28} {_share(row['read_right']):<34}"
             if "distance" in row:
                 line += f" {row['distance']['name']} {row['distance']['value']:.1f}"
+            if "caption_similarity" in row:
+                line += f" {row['caption_similarity']['name']} {row['caption_similarity']['mean']:.3f}"
             pair = verdicts.get(row["name"])
             if pair is not None:
                 low, high = pair["interval"]

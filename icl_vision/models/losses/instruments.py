@@ -6,7 +6,7 @@ Knows: how arrays become tensors. Refuses to know: what is measured and how resu
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from icl_vision.codebook import Codebook
 from icl_vision.evaluation.reconstruction import Pixels
-from icl_vision.models.losses.guides import ConSEGuide
+from icl_vision.models.losses.guides import CLIPGuide, ConSEGuide
 from icl_vision.models.losses.image_quality import (
     EfficientNetExtractor,
     FeatureExtractor,
@@ -28,6 +28,7 @@ from icl_vision.models.losses.image_quality import (
     lpips,
 )
 from icl_vision.models.losses.perceptual import load_lpips
+from icl_vision.models.words.clip_words import load_clip
 
 
 def perceptual() -> Callable[[Pixels, Pixels], npt.NDArray[np.float32]]:
@@ -45,6 +46,28 @@ def conse_guidance(codebook: Codebook) -> Callable[[Pixels], npt.NDArray[np.floa
         return values
 
     return similarity
+
+
+class CaptionSimilarity:
+    """How well captions fit pictures: the cosine of CLIP's vector of a caption and its vector of the picture.
+
+    name: what a table calls it. encoder: a CLIP-like model of the user's, by folder or hub name.
+
+    Raises what ``load_clip`` raises.
+    """
+
+    def __init__(self, encoder: str | os.PathLike[str]) -> None:
+        self._parts = load_clip(encoder)
+        where = self._parts.name
+        self.name = f"CLIP similarity ({os.path.basename(where.rstrip('/')) if os.path.isdir(where) else where})"
+
+    def __call__(self, pixels: Pixels, captions: Sequence[str]) -> npt.NDArray[np.float32]:
+        """float32 [N], of pictures uint8 [N, S, S, 3] and their captions."""
+        texts = list(dict.fromkeys(captions))
+        guide = CLIPGuide(self._parts, torch.from_numpy(self._parts.embed_texts(texts, template="{}")))
+        cosines = guide.similarity(_tensor(pixels)).numpy()
+        own: npt.NDArray[np.float32] = cosines[np.arange(len(captions)), [texts.index(text) for text in captions]]
+        return own
 
 
 class SetDistance:

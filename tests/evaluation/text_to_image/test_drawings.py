@@ -167,12 +167,23 @@ class Brightness:
         return None
 
 
+class Says:
+    """Whether a picture is as light as its caption's last digit says."""
+
+    name = "says"
+
+    def __call__(self, pixels: Any, captions: Sequence[str]) -> Any:
+        return [float(one.mean() // 25 == int(text[-1])) for one, text in zip(pixels, captions, strict=True)]
+
+
 def test_rows_are_summed_up_compared_in_pairs_and_shown(tmp_path: Path) -> None:
     rows, _ = rows_of()
     with opened(tmp_path / "run") as run:
         chosen = evaluation(rows).draw(run)
         real = [painted(digit) for digit in range(10)]
-        summary = summarise(run, rows, "grey reader", compared_with="good", distance=Brightness(), real=real)
+        summary = summarise(
+            run, rows, "grey reader", compared_with="good", distance=Brightness(), real=real, similarity=Says()
+        )
         drawings, _, _ = drawings_of(run)
     plain, other = summary["sets"]
     assert (plain["name"], other["name"]) == ("plain", "other")
@@ -180,6 +191,9 @@ def test_rows_are_summed_up_compared_in_pairs_and_shown(tmp_path: Path) -> None:
     assert (good["read_right"]["accuracy"], good["read_right"]["n"]) == (1.0, 30) and good["meaning"] == "it is good"
     assert bad["read_right"]["accuracy"] == 0 and bad["by_digit"]["3"]["n"] == 3
     assert good["distance"] == {"name": "brightness", "value": pytest.approx(0.0)}
+    fits = [row["caption_similarity"] for row in plain["rows"]]
+    assert [one["mean"] for one in fits[:2]] == [1.0, 0.0] and fits[0]["n"] == 30 and fits[0]["name"] == "says"
+    assert fits[2]["mean"] < 1, "captions that were asked for, not those that were shown"
     against = {pair["rows"][1]: pair for pair in plain["comparisons"]}
     assert against["bad"]["only_a"] == 30 and against["bad"]["difference"] == 1.0
     assert against["bad"]["p"] == pytest.approx(2 * 0.5**30) and against["bad"]["verdict"] == "better"
@@ -192,6 +206,7 @@ def test_rows_are_summed_up_compared_in_pairs_and_shown(tmp_path: Path) -> None:
     }
     text = render(results)
     assert "guidance 3, ddim, 5 steps" in text and "good +100.0%" in text and "brightness" in text
+    assert "says 1.000" in text
     page = render_page(results, drawings, tmp_path / "run")
     assert "Digits &lt;drawn&gt;" in page and page.count("data:image/png;base64,") == 6
     assert "http:" not in page and "https:" not in page

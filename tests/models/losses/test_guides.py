@@ -302,3 +302,18 @@ def test_conse_knows_what_is_seen() -> None:
         place = codebook.vocabulary.ids([label])[0]
         rank = (found > found[:, place, None]).sum(1)
         assert (rank < 20).float().mean() >= 0.5, f"{label}: {rank.tolist()}"
+
+
+def test_captions_and_pictures_have_a_similarity(clip: Path):
+    from icl_vision.models.losses.instruments import CaptionSimilarity
+
+    similarity = CaptionSimilarity(clip)
+    assert similarity.name == f"CLIP similarity ({clip.name})"
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    captions = ["red cat", "blue dog", "red cat"]
+    found = similarity(pixels, captions)
+    parts = load_clip(clip)
+    for caption, value, own in zip(captions, found, pixels, strict=True):
+        guide = CLIPGuide(parts, torch.from_numpy(parts.embed_texts([caption], template="{}")))
+        wanted = guide.similarity(torch.from_numpy(own[None].copy()).permute(0, 3, 1, 2).float() / 255)[0, 0]
+        assert value == pytest.approx(float(wanted), abs=1e-5) and abs(value) <= 1
