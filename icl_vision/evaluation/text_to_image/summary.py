@@ -126,7 +126,7 @@ def _fit(
     for part in _batches(images):
         for value in similarity(part, [next(texts) for _ in part]):
             mean.add(float(value))
-    return {"name": similarity.name, **mean.to_dict()}
+    return {"name": similarity.name, **(mean.to_dict() or {})}  # there is a drawing at least
 
 
 def _pictures(run: Run, name: str, row: str, number: int) -> Iterator[Image.Image]:
