@@ -21,11 +21,13 @@ from icl_vision.cli.options.common import (
     print_json,
     quiet_option,
     say,
+    taken_by_name,
     try_out,
 )
 from icl_vision.cli.options.generation import budget_options, drawing_options
+from icl_vision.clips.saving import SAVED_SUFFIXES, save_clip
 from icl_vision.errors import UsageError
-from icl_vision.tasks.draw.examples import TEXT
+from icl_vision.tasks.draw.examples import TEXT, TEXT_OF_CLIPS
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -63,12 +65,13 @@ PART = ".part"
     type=click.Path(path_type=Path),
     help="A .png file, for one picture: exactly the decoded pixels; until it is there its answers are kept in "
     f"FILE.png{PART}. Or a folder: a .png and an animated preview (.gif) "
-    f"of each, {PAGE}, results.json, and every answer as soon as it is there, so that --resume can go on.",
+    f"of each, {PAGE}, results.json, and every answer as soon as it is there, so that --resume can go on. Of a "
+    "tokenizer of clips: a .webp, .gif, .png or .apng that moves, or a folder with a .webp of each.",
 )
 @click.option(
     "--text",
     default=TEXT,
-    show_default=True,
+    show_default=f"{TEXT}; of clips {TEXT_OF_CLIPS}",
     metavar="TEXT",
     help="Text of an example that is named by its folder or file; {} stands for that name. The papers' preamble.",
 )
@@ -90,7 +93,9 @@ PART = ".part"
 @force_option
 @json_option
 @quiet_option
+@click.pass_context
 def command(
+    ctx: click.Context,
     examples: str,
     queries: tuple[str, ...],
     out: Path,
@@ -104,7 +109,7 @@ def command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Draw pictures from texts, through words, with a frozen text LLM.
+    """Draw pictures, or clips, from texts, through words, with a frozen text LLM.
 
     The LLM is shown example pictures as words, each with its text, and asked for the words of a new picture, a segment
     at a time; the tokenizer turns them into pixels. The plan is printed first.
@@ -112,14 +117,18 @@ def command(
     from icl_vision.tasks.draw.examples import read_examples
     from icl_vision.tasks.draw.generator import ImageGenerator
 
-    single = out.suffix.lower() == ".png"
+    takes = taken_by_name(drawing["tokenizer"])
+    clips = takes.one == "clip"
+    if clips and ctx.get_parameter_source("text") is click.core.ParameterSource.DEFAULT:
+        text = TEXT_OF_CLIPS
+    single = out.suffix.lower() in (SAVED_SUFFIXES if clips else (".png",))
     if not dry_run:
         try_out(out, folder=not single, force=force, instead="or a .png file, for one picture: its exact pixels")
     if single and (len(queries) > 1 or count > 1):
         raise click.UsageError(f"--out {out} is one picture; give a folder for {len(queries)} queries, {count} of each")
     if count > 1 and not drawing["temperature"]:
         drawing["temperature"] = 0.5
-    pairs = read_examples(examples, text)
+    pairs = read_examples(examples, text, takes)
     generator = ImageGenerator(**drawing, **budget, errors="return")
     generator.fit([pair.path for pair in pairs], [pair.text for pair in pairs])
     plan = generator.plan(queries, count)
@@ -149,7 +158,7 @@ def command(
         if not results[0].error:
             shutil.rmtree(run, ignore_errors=True)
     else:
-        rows = _folder(results, frames, out, elapsed)
+        rows = _folder(results, frames, out, elapsed, clips=clips)
     if as_json:
         print_json({"plan": plan.to_dict(), "seconds": elapsed, "images": rows})
     else:
@@ -173,12 +182,15 @@ def _save(drawn: GeneratedImage, target: Path) -> None:
 
     if drawn.image is None:
         return
+    if drawn.frames:
+        save_clip(drawn.frames, target)
+        return
     with atomic_path(target) as temporary:
         drawn.image.save(temporary, format="PNG")
 
 
 def _folder(
-    results: list[GeneratedImage], frames: dict[int, list[Image.Image]], out: Path, seconds: float
+    results: list[GeneratedImage], frames: dict[int, list[Image.Image]], out: Path, seconds: float, *, clips: bool
 ) -> list[dict[str, Any]]:
     """Pictures, previews, the page and results.json."""
     from icl_vision.files.storage import write_json
@@ -186,19 +198,20 @@ def _folder(
 
     rows, tiles = [], []
     for index, (drawn, name) in enumerate(zip(results, file_names(results), strict=True)):
-        target = out / f"{name}.png"
+        target = out / f"{name}.{'webp' if clips else 'png'}"
         _save(drawn, target)
         if drawn.image is not None:
-            moving = frames.get(index) or [drawn.image]
-            write_gif(out / f"{name}.gif", moving)
+            moving = list(drawn.frames) or frames.get(index) or [drawn.image]
+            if not clips:
+                write_gif(out / f"{name}.gif", moving)
             usage = drawn.usage
             note = f"{counted(usage.requests, 'request')}, {counted(usage.prompt_tokens, 'prompt token')}, "
             note += counted(len(drawn.changes), "repair")
             layers = [] if drawn.pyramid is None else [drawn.pyramid.words(n + 1) for n in range(drawn.pyramid.layers)]
-            tiles.append(DrawingTile(drawn.text, drawn.image, moving, layers, note))
+            tiles.append(DrawingTile(drawn.text, drawn.image, moving, layers, note, clip=clips))
         rows.append(_row(drawn, target))
     write_page(out / PAGE, DrawingPage("Drawn by a text LLM, word by word", tiles, {"seconds": f"{seconds:.0f}"},
-                                       ATTRIBUTION))  # fmt: skip
+                                       "" if clips else ATTRIBUTION))  # fmt: skip
     write_json(out / "results.json", {"seconds": seconds, "images": rows})
     return rows
 

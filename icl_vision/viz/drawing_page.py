@@ -24,6 +24,7 @@ SIDE = 192
 """Least width of a preview: small pictures are enlarged by a whole factor, so that their pixels stay visible."""
 FRAME_MS = 120
 LAST_MS = 1600
+CLIP_MS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class DrawingTile:
     """One drawing on a page.
 
     text: what it is of. image: the finished picture. frames: on its way, for the animation. layers: its words, a list
-    per layer. note: one line about it. wrong: outlined as a failure.
+    per layer. note: one line about it. wrong: outlined as a failure. clip: the frames are those of a clip.
     """
 
     text: str
@@ -40,6 +41,7 @@ class DrawingTile:
     layers: Sequence[Sequence[str]] = ()
     note: str = ""
     wrong: bool = False
+    clip: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +132,8 @@ def png_uri(image: Image.Image) -> str:
 
 
 def _tile(tile: DrawingTile) -> str:
-    moving = data_uri(gif_bytes(tile.frames), "gif") if tile.frames else png_uri(tile.image)
+    times = {"frame_ms": CLIP_MS, "last_ms": CLIP_MS} if tile.clip else {}
+    moving = data_uri(gif_bytes(tile.frames, **times), "gif") if tile.frames else png_uri(tile.image)
     shown = enlarged(tile.image)
     words: list[Any] = [chips(layer) for layer in tile.layers]
     outline = " wrong" if tile.wrong else ""

@@ -123,3 +123,61 @@ def test_the_tokenizer_of_clips_is_taken_for_clips(
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "digit.png")
     result = run("reconstruct", tmp_path / "digit.png", "--out", tmp_path / "b.png", "--json")
     assert json.loads(result.stdout)["tokenizer"] == "spae-digits-32"
+
+
+@pytest.fixture
+def kinds(tmp_path: Path) -> Path:
+    for name, step in (("running dog", 3), ("sleeping_cat", 1)):
+        for number in range(2):
+            made = tiny_clips.square(8, step=step)[:: 1 if number else -1]
+            save_clip(made, tmp_path / "kinds" / name / f"{number}.webp")
+    return tmp_path / "kinds"
+
+
+def test_generate_draws_clips(tiny: str, kinds: Path, tmp_path: Path) -> None:
+    drawn = ("generate", "--examples", kinds, "--tokenizer", tiny, "--llm", "fake", "--passes", "par", "--stride", "99")
+    query = "an animation of running dog"
+    run(*drawn, "--query", query, "--out", tmp_path / "dog.gif")
+    with Image.open(tmp_path / "dog.gif") as made:  # all the fake LLM's words are one word, so nothing moves in it
+        assert (made.format, made.size) == ("GIF", (16, 16))
+    result = run(*drawn, "--query", query, "--query", "a cat", "--out", tmp_path / "all", "--json")
+    rows = json.loads(result.stdout)["images"]
+    assert [Path(row["file"]).name for row in rows] == ["an-animation-of-running-dog.webp", "a-cat.webp"]
+    assert all(Image.open(row["file"]).format == "WEBP" for row in rows)
+    page = (tmp_path / "all" / "drawings.html").read_text()
+    assert page.count("data:image/gif") == 2 and "MNIST" not in page
+    assert sorted(path.name for path in (tmp_path / "all").glob("*.gif")) == []  # the .webp is what moves
+    result = run("generate", "--examples", "digits", "--tokenizer", tiny, "--llm", "fake", "--query", query,
+                 "--out", tmp_path / "b.webp", ok=False)  # fmt: skip
+    assert "the packaged digits stand still; pass a folder of clips" in result.stderr
+
+
+def test_the_generator_gives_frames(tiny: str, kinds: Path) -> None:
+    from icl_vision import ImageGenerator
+    from icl_vision.tasks.draw.examples import TEXT_OF_CLIPS, read_examples
+    from icl_vision.tokenizers.taking import TakesClips
+
+    pairs = read_examples(kinds, TEXT_OF_CLIPS, TakesClips(8))
+    assert {pair.text for pair in pairs} == {"an animation of running dog", "an animation of sleeping cat"}
+    generator = ImageGenerator("fake", tiny, passes="par", stride="all")
+    generator.fit([pair.path for pair in pairs], [pair.text for pair in pairs])
+    (made,) = generator.generate("an animation of running dog")
+    assert made.frames[4] is made.image and len(made.frames) == 8
+    assert len(generator("an animation of running dog")) == 8
+    seen = []
+    generator.generate("an animation of running dog", watch=seen.append)
+    assert seen and all(len(preview.frames) == 8 for preview in seen)
+
+
+def test_clips_with_captions_and_by_their_own_names(tmp_path: Path) -> None:
+    from icl_vision.tasks.draw.examples import read_examples
+    from icl_vision.tokenizers.taking import TakesClips
+
+    for number, frame in enumerate(tiny_clips.square(4)):
+        (tmp_path / "red_square").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "red_square" / f"{number}.png")
+    save_clip(tiny_clips.square(4), tmp_path / "a wave 2.gif")
+    by_name = read_examples(tmp_path, "{}", TakesClips(8))
+    assert [pair.text for pair in by_name] == ["a wave", "red square"]
+    (tmp_path / "captions.jsonl").write_text('{"file": "red_square", "text": "it goes right"}\n')
+    assert [pair.text for pair in read_examples(tmp_path, "{}", TakesClips(8))] == ["it goes right"]

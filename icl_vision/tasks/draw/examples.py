@@ -26,6 +26,7 @@ from icl_vision.files.reading import loads, read_text
 from icl_vision.images import list_images
 from icl_vision.images.folders import EMPTY, loose, survey
 from icl_vision.spelling import by_name, composed
+from icl_vision.tokenizers.taking import IMAGES, Taking
 
 DIGITS = "digits"
 CAPTIONS = "captions.jsonl"
@@ -33,6 +34,7 @@ MOST_BYTES = 16 * 1024 * 1024
 """Of captions.jsonl: a hundred thousand pictures and more."""
 TEXT = "an image of {}"
 """The papers' preamble."""
+TEXT_OF_CLIPS = "an animation of {}"
 
 TEXT_CHARACTERS = 300
 """A longer text is refused: long enough for a sentence, and every example shows its text once for each segment."""
@@ -49,12 +51,13 @@ class Captioned:
     text: str
 
 
-def read_examples(source: str | os.PathLike[str], text: str = TEXT) -> list[Captioned]:
+def read_examples(source: str | os.PathLike[str], text: str = TEXT, takes: Taking = IMAGES) -> list[Captioned]:
     """The pictures of "digits" (100 packaged ones, ten of each) or of a folder, with their texts.
 
     Args:
         source: "digits", or a folder; a folder named digits is meant by "./digits".
         text: how a name becomes a text, with ``{}`` for the name; captions are taken as they are.
+        takes: what the tokenizer takes: images, or clips (files that move, folders of frames).
 
     Raises:
         UsageError: no such folder, no pictures, captions that cannot be read or name no picture there.
@@ -64,12 +67,16 @@ def read_examples(source: str | os.PathLike[str], text: str = TEXT) -> list[Capt
     folder = _PACKAGED / DIGITS if source == DIGITS else Path(source)
     if not os.path.isdir(folder):
         raise UsageError(f"examples must be 'digits' or a folder of pictures; there is no folder {str(folder)!r}")
+    if takes is not IMAGES and source == DIGITS:
+        raise UsageError("the packaged digits stand still; pass a folder of clips")
     if (folder / CAPTIONS).is_file():
-        return _captioned(folder)
+        return _captioned(folder, takes)
     folders = sorted(
         (path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")), key=by_name
     )
-    if folders:
+    if takes is not IMAGES:
+        pictures = _clips(folder, text, takes)
+    elif folders:
         left = loose(folder)
         for named in folders:
             if not survey(named).images:
@@ -88,12 +95,22 @@ def read_examples(source: str | os.PathLike[str], text: str = TEXT) -> list[Capt
     return pictures
 
 
+def _clips(folder: Path, text: str, takes: Taking) -> list[Captioned]:
+    """The clips of a folder, named by the sub-folder of their kind; by themselves where they lie in none or are one."""
+    pictures = []
+    for clip in takes.listed(folder):
+        inside = clip.relative_to(folder).parts
+        name = inside[0] if len(inside) > 1 else _NUMBER.sub("", clip.stem) or clip.stem
+        pictures.append(Captioned(clip, text.replace("{}", _name(name))))
+    return pictures
+
+
 def _name(name: str) -> str:
     """A file's or folder's name as people would say it."""
     return " ".join(name.replace("_", " ").split())
 
 
-def _captioned(folder: Path) -> list[Captioned]:
+def _captioned(folder: Path, takes: Taking) -> list[Captioned]:
     """The pictures that ``captions.jsonl`` names; none outside the folder."""
     file = folder / CAPTIONS
     try:
@@ -118,7 +135,10 @@ def _captioned(folder: Path) -> list[Captioned]:
             raise UsageError(f"{where}: file and text must be strings, and the text not empty; got {line[:80]!r}")
         path = folder / name
         try:
-            inside, there = path.resolve().is_relative_to(root), path.is_file()
+            inside, there = (
+                path.resolve().is_relative_to(root),
+                path.is_file() or (takes is not IMAGES and path.is_dir()),
+            )
         except (OSError, ValueError) as error:  # too long, or a NUL in it
             raise UsageError(f"{where} names {name[:80]!r}, which cannot be a file's name") from error
         if not inside:

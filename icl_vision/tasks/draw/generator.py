@@ -143,7 +143,8 @@ class ImageGenerator(Task[FittedGenerator]):
         """Choose the examples and turn them into words, once.
 
         Args:
-            images: pictures (paths, bytes, PIL images, arrays), or their words; not both.
+            images: pictures (paths, bytes, PIL images, arrays; clips for a tokenizer of clips), or their words; not
+                both.
             texts: what each is of, one line; pictures of the same text count as examples of the same thing.
 
         Raises:
@@ -321,8 +322,8 @@ class ImageGenerator(Task[FittedGenerator]):
         return self._decoder(self.fitted).prompt(self.pairs_, query, segment).text
 
     def __call__(self, queries: str | Iterable[str]) -> Any:
-        """The image of one text, or a list of images for several."""
-        images = [drawn.image for drawn in self.generate(queries)]
+        """The image of one text (of a clip, the list of its frames), or a list of images for several."""
+        images: list[Any] = [list(drawn.frames) or drawn.image for drawn in self.generate(queries)]
         return images[0] if isinstance(queries, str) else images
 
     # Keeping it: how is ``Task``'s, what is here.

@@ -28,7 +28,8 @@ class GeneratedImage:
     """One drawn picture.
 
     text: what was asked for. number: from 1, among several pictures of one text. image: decoded from ``pyramid``; both
-    None where ``error`` says why. drawing: every segment's words, repairs and usage.
+    None where ``error`` says why. drawing: every segment's words, repairs and usage. frames: of a clip, all of them;
+    ``image`` is then the middle one.
     """
 
     text: str
@@ -37,6 +38,7 @@ class GeneratedImage:
     pyramid: TokenPyramid | None
     drawing: Drawing
     error: Exception | None = None
+    frames: tuple[Image.Image, ...] = ()
 
     @property
     def changes(self) -> tuple[Change, ...]:
@@ -66,7 +68,7 @@ class GeneratedImage:
 class Preview:
     """A picture on its way. query: its place among all that are drawn, from 0. text, number: as in GeneratedImage.
     segment: the one that has just got its words. image: what there is; places without a word show the coarser word
-    over them, or the most frequent word of the examples. done: nothing is missing."""
+    over them, or the most frequent word of the examples. done: nothing is missing. frames: as in GeneratedImage."""
 
     query: int
     text: str
@@ -74,6 +76,7 @@ class Preview:
     segment: SegmentDrawn
     image: Image.Image
     done: bool
+    frames: tuple[Image.Image, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +121,9 @@ class DrawingSession:
     def _preview(self, drawn: SegmentDrawn) -> Preview:
         shown = drawn.drawing.preview(self.filling)
         assert shown is not None  # every place can be filled
-        (image,) = self.tokenizer.decode([shown])
+        image, frames = _image_of(self.tokenizer.decode([shown])[0])
         text, number = named(self.queries[drawn.query])
-        return Preview(drawn.query, text, number, drawn, image, drawn.drawing.complete)
+        return Preview(drawn.query, text, number, drawn, image, drawn.drawing.complete, frames)
 
     def _images(self, drawings: Sequence[Drawing]) -> list[GeneratedImage]:
         whole = [drawing for drawing in drawings if drawing.complete and drawing.error is None]
@@ -129,10 +132,16 @@ class DrawingSession:
         for drawing in drawings:
             text, number = named(drawing.query)
             if drawing.complete and drawing.error is None:
-                pictures.append(GeneratedImage(text, number, next(decoded), drawing.pyramid, drawing))
+                image, frames = _image_of(next(decoded))
+                pictures.append(GeneratedImage(text, number, image, drawing.pyramid, drawing, frames=frames))
             else:
                 pictures.append(GeneratedImage(text, number, None, None, drawing, drawing.error))
         return pictures
+
+
+def _image_of(decoded: Any) -> tuple[Image.Image, tuple[Image.Image, ...]]:
+    """What was decoded, as ``image`` and ``frames``: an image, or a clip as a list of frames."""
+    return (decoded[len(decoded) // 2], tuple(decoded)) if isinstance(decoded, list) else (decoded, ())
 
 
 def named(query: Query) -> tuple[str, int]:

@@ -204,7 +204,8 @@ def _article(shown: ClipLook, number: int, count: int) -> str:
         hero += _moving(shown.decoded[-1], shown, f"{shown.name} made again", said)
     parts = [f'<article id="i{number}" class="clip">{head}<div class="hero three">{hero}</div>', _strip(shown)]
     parts += [legend(shown.similarity)]
-    parts += [_layer(shown, layer) for layer in range(1, shown.pyramid.layers + 1)]
+    layers = "".join(_layer(shown, layer) for layer in range(1, shown.pyramid.layers + 1))
+    parts.append(f'<div class="layers pairs">{layers}</div>')
     return "".join([*parts, _frames(shown), _text(shown), "</article>"])
 
 
@@ -267,9 +268,9 @@ def _layer(shown: ClipLook, layer: int) -> str:
         verdict = shown.similarity.verdict(layer).replace("the image", "the clip").capitalize()
         heading += f'<p class="small soft">{escape(verdict)}</p>'
     side = cloud_html(tiles) if each > READABLE or times * each > READABLE else ""
-    few = "one" if times == 1 else "times"
-    boards = f'<div class="spans {few}">{"".join(figures)}</div>'
-    return f'<section class="layer card time">{heading}{boards}{side}</section>'
+    size = "few" if times == 1 and each <= READABLE else "some"  # two of few words stand side by side
+    boards = f'<div class="spans{" one" * (times == 1)}">{"".join(figures)}</div>'
+    return f'<section class="layer card time {size}">{heading}{boards}{side}</section>'
 
 
 def _frames(shown: ClipLook) -> str:
