@@ -15,6 +15,7 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,8 @@ def main() -> None:
     own = {f"first {most}": Accuracy.of(judge.hits(tried, shown, most), "frames").to_dict() for most in (1, 5)}
     print("judge", own, flush=True)
     system = LLMTextToImage.from_pretrained(options.parts)
+    known = set(system.parts.card["names"])  # data.limit may have left some out
+    named = replace(named, train=np.array([place for place in named.train if named.names[place] in known]))
     encoder = SentenceStates(length=system.mapper.length)
     none = encoder.encode([""])[0]
     rng = np.random.default_rng(options.seed)
@@ -117,7 +120,7 @@ def main() -> None:
         "names": {
             "trained": len(named.train),
             "held out": len(named.test),
-            "left out": len(named.names) - len(named.train) - len(named.test),
+            "in the list": len(named.names),
         },
         "guidance": system.guidance if options.guidance is None else options.guidance,
         "steps": system.steps,

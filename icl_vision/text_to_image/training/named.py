@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,7 @@ from icl_vision.text_to_image.training.config import COMMAND, TextToImageConfig
 from icl_vision.text_to_image.training.launch import PARTS, STAGES, TextToImageResult
 from icl_vision.text_to_image.training.mapping import fit_of
 from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, train_stage
-from icl_vision.training.seeds import ORDER, WEIGHTS, generator, kept_generators, seed_globally
+from icl_vision.training.seeds import ORDER, SPLIT, WEIGHTS, generator, kept_generators, seed_globally
 
 _AT_ONCE: Final = 64
 _LATER: Final = ("llm", "prompt", "mapper", "adapters", "loss")
@@ -61,6 +62,9 @@ def train_named(
     if config.data.path is None:
         raise UsageError("there are no pictures: give a folder or .tar with a clips.jsonl (--data)")
     named = open_named(config.data.path)
+    if config.data.limit is not None:
+        order = torch.randperm(len(named.train), generator=generator(config.seed, SPLIT)).numpy()
+        named = replace(named, train=named.train[np.sort(order[: config.data.limit])])
     encoder = SentenceStates(length=config.denoiser.length) if encoder is None else encoder
     deciding = config.deciding() | {"images": named.fingerprint}
     with Run.open(out, COMMAND, deciding, seed=config.seed, resume=resume) as run, kept_generators():
