@@ -143,7 +143,9 @@ def test_generate_draws_clips(tiny: str, kinds: Path, tmp_path: Path) -> None:
     result = run(*drawn, "--query", query, "--query", "a cat", "--out", tmp_path / "all", "--json")
     rows = json.loads(result.stdout)["images"]
     assert [Path(row["file"]).name for row in rows] == ["an-animation-of-running-dog.webp", "a-cat.webp"]
-    assert all(Image.open(row["file"]).format == "WEBP" for row in rows)
+    for row in rows:
+        with Image.open(row["file"]) as made:
+            assert made.format == "WEBP"
     page = (tmp_path / "all" / "drawings.html").read_text()
     assert page.count("data:image/gif") == 2 and "MNIST" not in page
     assert sorted(path.name for path in (tmp_path / "all").glob("*.gif")) == []  # the .webp is what moves
