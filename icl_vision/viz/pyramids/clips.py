@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from icl_vision.tokenizers import ImageTokenizer
 
 _SMALL = 96  # frames of at most so many pixels a side are drawn with their pixels showing
+_NARROW = 4  # columns of words that can be read on a board of a quarter of the page
 _SHEET = 96  # pixels of a frame's side on a sheet, about
 
 
@@ -269,7 +270,8 @@ def _layer(shown: ClipLook, layer: int) -> str:
         heading += f'<p class="small soft">{escape(verdict)}</p>'
     side = cloud_html(tiles) if each > READABLE or times * each > READABLE else ""
     size = "few" if times == 1 and each <= READABLE else "some"  # two of few words stand side by side
-    boards = f'<div class="spans{" one" * (times == 1)}">{"".join(figures)}</div>'
+    kind = " one" if times == 1 else " broad" if columns > _NARROW else ""
+    boards = f'<div class="spans{kind}">{"".join(figures)}</div>'
     return f'<section class="layer card time {size}">{heading}{boards}{side}</section>'
 
 

@@ -6,7 +6,9 @@ import base64
 import dataclasses
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,3 +119,21 @@ def test_how_long_a_frame_stands(tmp_path: Path) -> None:
 def test_psnr() -> None:
     black, grey = np.zeros((2, 3, 3, 3), np.uint8), np.full((2, 3, 3, 3), 51, np.uint8)
     assert psnr_of(black, [black, grey]) == (float("inf"), pytest.approx(10 * np.log10(25)))
+
+
+@pytest.mark.parametrize("script", [True, False])
+def test_in_a_browser_the_clips_move_and_nothing_runs_over(
+    browser: Callable[..., Any], shown: ClipLook, tmp_path: Path, script: bool
+) -> None:
+    long = dataclasses.replace(shown, name="long_file_name_" * 6)
+    (tmp_path / "page.html").write_text(render_clip_page([shown, long]), encoding="utf-8")
+    page = browser(width=360, height=740)
+    page.call("Emulation.setScriptExecutionDisabled", {"value": not script})
+    page.open(tmp_path / "page.html")
+    page.wait("[...document.images].every((one) => one.complete && one.naturalWidth > 0 && one.alt)")
+    assert page.run("document.documentElement.scrollWidth") == 360
+    moving = "[...document.images].filter((one) => one.currentSrc.startsWith('data:image/webp') && one.alt).length"
+    assert page.run(moving) == 2 * (2 + len(shown.decoded) + 1 + 1)
+    page.show(1280, 900)
+    assert page.run("document.documentElement.scrollWidth === document.documentElement.clientWidth")
+    assert page.messages == []
