@@ -38,7 +38,7 @@ def measure_clips(
     quiet: bool,
 ) -> dict[str, Any]:
     """Run it; what results.json of the run folder holds."""
-    from icl_vision.evaluation.clips.evaluation import ClipEvaluation
+    from icl_vision.evaluation.clips.evaluation import MEAN, MIDDLE, ClipEvaluation
     from icl_vision.evaluation.clips.page import clip_page
     from icl_vision.evaluation.clips.sets import most_moving, read_clips, squared
     from icl_vision.files.runs import Run, versions
@@ -81,8 +81,11 @@ def measure_clips(
             "kind": "clip reconstruction",
             "tokenizer": tokenizer.name,
             "config": config,
-            **evaluation.summary(run),
-            "frechet": evaluation.frechet(),
+            **(found := evaluation.summary(run)),
+            # Features of every frame of every row would take longer than all the rest.
+            "frechet": evaluation.frechet(
+                [*(f"{k} words" for k in evaluation.ks or ()), MIDDLE, MEAN, *found["best_image"].values()]
+            ),
             "notes": notes,
             "seconds": time.monotonic() - started,
             "versions": versions(),

@@ -187,9 +187,12 @@ class ClipEvaluation:
         if self.image is None:
             return []
         frames, layout = len(self.clips[0].frames), self.image.layout
-        uses = {use for k in {*(self.ks or ()), self.most} for use in image_uses(layout, k, frames)}
-        # Beside what the same words allow: one still with all words, and every frame with all words.
-        uses |= {(1, layout.cumulative[-1]), (frames, layout.cumulative[-1])}
+        # For the deepest row every way to spend its words, for the others the finest pyramid that fits.
+        uses = {use for k in self.ks or () for use in image_uses(layout, k, frames)[-1:]}
+        uses |= set(image_uses(layout, self.most, frames))
+        # Frame by frame: the finest pyramid of which every frame can have one.
+        by_frame = [words for words in layout.cumulative if frames * words <= self.most]
+        uses |= {(frames, words) for words in by_frame[-1:]}
         self._keys = self._keys or KeyFrames(self.image)
         return [
             Row(_use(*use), _use_said(self.image.name, *use), self._keys.by(*use), use[0] * use[1])
