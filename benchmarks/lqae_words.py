@@ -1,16 +1,19 @@
 """What LQAE's words are worth without an LLM: word prototypes, words in use, beside an untrained encoder and no words.
 
     python benchmarks/lqae_words.py --data CLASS-FOLDERS --pretrained TAEF2 --out FILE.json [--tokenizer lqae-photo-128]
+        [--photos PHOTOS]
 
 5-way episodes of one query each: is the mean vector of its words nearest to the mean of its class? The same for every
 row. ``in 4x4 places`` takes the means of the words in regions of the grid, side by side, not one of all. ``latents``
 takes TAEF2's latents instead of words: their mean and spread, and their means in 4x4 regions.
-Words in use and perplexity are those of ``--counted`` pictures, drawn over all classes.
+Words in use and perplexity are those of ``--counted`` pictures, drawn over all classes; with ``--photos``, the
+photographs of the packaged training, also those of the 64 that it held out.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -28,8 +31,10 @@ from icl_vision.models.lqae import LQAE, LqaeConfig
 from icl_vision.models.nets.taef2 import ENCODER_FILE, Taef2Encoder
 from icl_vision.tokenizers import ImageTokenizer
 from icl_vision.tokenizers.onnx import OnnxTokenizer
+from icl_vision.training import load_config
+from icl_vision.training.data.batches import open_data
 
-WAYS, SHOTS, PLACES = 5, (1, 5), 4
+WAYS, SHOTS, PLACES, LIMIT = 5, (1, 5), 4, 3072
 
 
 def main() -> int:
@@ -39,24 +44,17 @@ def main() -> int:
     parser.add_argument("--tokenizer", default="lqae-photo-128", help="an LQAE, by name or folder (%(default)s)")
     parser.add_argument("--episodes", type=int, default=1500, help="of each row and number of shots (default 1500)")
     parser.add_argument("--counted", type=int, default=64, help="pictures whose words are counted (default 64)")
+    parser.add_argument("--photos", type=Path, help="photographs of the training, for the words of its held-out ones")
     parser.add_argument("--out", type=Path, required=True, help="result file")
     options = parser.parse_args()
     tokenizer = ImageTokenizer.from_pretrained(options.tokenizer)
     assert isinstance(tokenizer, OnnxTokenizer)
     pictures = list_pictures(options.data)
     pixels = np.stack(tokenizer.preprocessing.batch([load_image(picture.image) for picture in pictures]))
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
     taef2 = Taef2Encoder.load(options.pretrained / ENCODER_FILE)
-    torch.manual_seed(0)
-    untrained = LQAE(LqaeConfig.from_dict(tokenizer.card["model"]), torch.from_numpy(np.array(tokenizer.codebook)))
-    untrained.train()  # BatchNorm takes the statistics of these pictures, for it has no others
-    with torch.inference_mode():
-        latents = torch.cat([taef2(part) for part in torch.split(images, 16)])
-        random_ids = untrained.lookup(untrained.encode(images, (latents,))).flatten(1).numpy()
-    words = {
-        Path(options.tokenizer).name: np.stack([pyramid.ids[0].ravel() for pyramid in tokenizer.encode(list(pixels))]),
-        "untrained encoder": random_ids,
-    }
+    random_ids, latents = untrained_words(tokenizer, taef2, pixels)
+    trained = Path(options.tokenizer).name
+    words = {trained: words_of(tokenizer, pixels), "untrained encoder": random_ids}
     table = Codebook.load(tokenizer.card["codebook"]["name"]).vectors
     spread = torch.cat([latents.mean((2, 3)), latents.std((2, 3))], 1)
     vectors = {name: np.stack([unit(table[row]).mean(axis=0) for row in ids]) for name, ids in words.items()}
@@ -70,13 +68,51 @@ def main() -> int:
     for name, values in vectors.items():
         rows[name] = {f"{WAYS}-way {shots}-shot": accuracy(values, labels, shots, options.episodes) for shots in SHOTS}
         if name in words:
-            shares = np.bincount(words[name][chosen].ravel(), minlength=len(table)) / words[name][chosen].size
-            rows[name]["words_used"] = int((shares > 0).sum())
-            rows[name]["perplexity"] = float(np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1)))))
+            rows[name] |= usage(words[name][chosen], len(table))
         print(f"{name:28} {rows[name]}", flush=True)
+    if options.photos is not None:
+        held_out = held_out_of(options.photos)
+        for name, ids in (
+            (trained, words_of(tokenizer, held_out)),
+            ("untrained encoder", untrained_words(tokenizer, taef2, held_out)[0]),
+        ):
+            rows[name]["held out"] = {"photographs": len(held_out), **usage(ids, len(table))}
+            print(f"{name:28} held out: {rows[name]['held out']}", flush=True)
     document = {"n": options.episodes, "pictures": len(pictures), "counted": len(chosen), "words": len(table)}
     _common.write(options.out, _common.header(0) | document | {"rows": rows})
     return 0
+
+
+def held_out_of(photos: Path) -> npt.NDArray[np.uint8]:
+    """The photographs that the packaged training held out, [64, S, S, 3]."""
+    run = load_config("lqae-photo-128", [f"data.limit={LIMIT}"], data=photos)
+    data = open_data(dataclasses.replace(run.data, workers=0), size=run.model.side, channels=3, seed=run.seed)
+    return data.held_out.images.permute(0, 2, 3, 1).numpy()
+
+
+def words_of(tokenizer: OnnxTokenizer, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.int32]:
+    """Pictures [N, S, S, 3] -> ids of their words, in reading order."""
+    return np.stack([pyramid.ids[0].ravel() for pyramid in tokenizer.encode(list(pixels))])
+
+
+def untrained_words(
+    tokenizer: OnnxTokenizer, taef2: Taef2Encoder, pixels: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.int64], torch.Tensor]:
+    """The words that the same model says of the pictures with fresh weights, and TAEF2's latents of them."""
+    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    torch.manual_seed(0)
+    untrained = LQAE(LqaeConfig.from_dict(tokenizer.card["model"]), torch.from_numpy(np.array(tokenizer.codebook)))
+    untrained.train()  # BatchNorm takes the statistics of these pictures, for it has no others
+    with torch.inference_mode():
+        latents = torch.cat([taef2(part) for part in torch.split(images, 16)])
+        return untrained.lookup(untrained.encode(images, (latents,))).flatten(1).numpy(), latents
+
+
+def usage(ids: npt.NDArray[np.integer], words: int) -> dict[str, object]:
+    """How many of the words stand in the pictures, and their perplexity."""
+    shares = np.bincount(ids.ravel(), minlength=words) / ids.size
+    perplexity = float(np.exp(-np.sum(shares * np.log(np.where(shares > 0, shares, 1)))))
+    return {"words_used": int((shares > 0).sum()), "perplexity": perplexity}
 
 
 def placed(rows: npt.NDArray[np.float32], side: int) -> npt.NDArray[np.float32]:

@@ -161,8 +161,8 @@ command.add_command(text_to_image)
 
 def _for_people(result: TrainResult) -> str:
     numbers = [f"{value:.2f}" for name, value in result.metrics.items() if name.startswith("psnr/")]
-    layers = ", ".join(map(str, range(1, len(numbers) + 1)))
-    psnr = f"; PSNR from the first {layers} layers: {', '.join(numbers)} dB" if numbers else ""
+    of_layers = f" from the first {', '.join(map(str, range(1, len(numbers) + 1)))} layers:" if len(numbers) > 1 else ""
+    psnr = f"; PSNR{of_layers} {', '.join(numbers)} dB" if numbers else ""
     return (
         f"{counted(result.steps, 'step')}, {result.images_per_second:.0f} images/s{psnr}\n"
         f"model: {result.checkpoint}\npictures: {result.folder / 'grids'}"
