@@ -6,7 +6,8 @@
 One row is one change of the same model (64 words of 4,096 on 8 x 8, TAEF2 latents, a two-layer masked LM with its head,
 half of the words hidden, the first 50 steps past the text encoder), with the same pictures, seeds, steps and batch. The
 result file holds what every run measured, picture by picture and episode by episode, and is written anew after each: a
-row and seed that stand in it are not run again, and other rows and seeds are added.
+row and seed that stand in it are not run again, and other rows and seeds are added. Rows of an earlier version of this
+script, which kept means alone, stand as they are until they are run at as many seeds.
 
 Measured on the pictures of ``--test``, which nothing is trained on: their PSNR through words; how many of the 4,096
 words they use, and the perplexity; and, in place of the paper's LLM, how often the nearest word prototype (mean of the
@@ -149,7 +150,7 @@ def main() -> int:
         "steps": options.steps, "batch": BATCH, "photographs": options.limit, "pictures": len(pictures),
         "psnr_pictures": len(truth[:: measured.every]), "episodes": options.episodes, "shots": SHOTS,
     }  # fmt: skip
-    runs = earlier(options.out, facts)
+    runs, rows = earlier(options.out, facts)
     # Seeds outside, so that a run that is cut has all rows at the seeds it has.
     for seed in options.seeds:
         for row in options.only:
@@ -158,20 +159,20 @@ def main() -> int:
             changes = [*settings, f"seed={seed}", *ROWS[row]]
             found = one_run(run_folder(work, row, seed), changes, options.data, work / f"memory-{seed}", measured)
             runs.setdefault(row, {})[str(seed)] = found
-            write(options.out, facts, runs)
+            write(options.out, facts, runs, rows)
     return 0
 
 
-def earlier(file: Path, facts: dict[str, Any]) -> Runs:
-    """The runs of a result file that is there already, if it is one of the same pictures, steps and episodes."""
+def earlier(file: Path, facts: dict[str, Any]) -> tuple[Runs, dict[str, Any]]:
+    """The runs of a result file that is there already, if it is one of the same pictures, steps and episodes, and its
+    rows."""
     if not file.is_file():
-        return {}
+        return {}, {}
     document = json.loads(file.read_text(encoding="utf-8"))
     others = {key: document.get(key) for key, value in facts.items() if document.get(key) != value}
-    if others or "runs" not in document:
-        raise SystemExit(f"{file} holds runs of other facts ({others}), or none one by one: name another --out")
-    runs: Runs = document["runs"]
-    return runs
+    if others:
+        raise SystemExit(f"{file} holds runs of other facts ({others}): name another --out")
+    return document.get("runs", {}), document["rows"]
 
 
 def draw_episodes(pictures: Sequence[Picture], ways: int, episodes: int = EPISODES) -> list[Episode]:
@@ -249,7 +250,7 @@ def measure(folder: Path, pictures: Pictures) -> dict[str, Any]:
     return found
 
 
-def write(file: Path, facts: dict[str, Any], runs: Runs) -> None:
+def write(file: Path, facts: dict[str, Any], runs: Runs, before: dict[str, Any]) -> None:
     """The table of what is measured by now, printed and written, and what each run measured."""
     rows = {row: runs[row] for row in ROWS if row in runs}
     base = runs.get("base", {})
@@ -259,11 +260,12 @@ def write(file: Path, facts: dict[str, Any], runs: Runs) -> None:
             for seed, run in base.items()
         }
     print(f"\n{'seeds, row':50} {'words':>4} {'PSNR':>22} {'used':>6} {'perpl.':>7} {'2-way':>22} {'5-way':>22}")
-    table = {}
+    table = dict(before)
     for row, found in rows.items():
-        if found:
+        if len(found) >= max(1, seeds_of(before.get(row))):
             table[row] = of_row(row, found, base)
-            print(shown(row, table[row]), flush=True)
+    for row, line in table.items():
+        print(shown(row, line), flush=True)
     _common.write(file, _common.header() | facts | {"rows": table, "runs": runs})
 
 
@@ -307,7 +309,13 @@ def shown(row: str, found: dict[str, Any]) -> str:
             cell += f" [{times * low:+.2f}, {times * high:+.2f}]"
         cells.append(f"{cell:>22}")
     words = f"{np.mean(found['used']):>6.1%} {np.mean(found['perplexity']):>7.0f}"
-    return f"{len(found['seeds'])} {row:48} {found['words']:>4} {cells[0]} {words} {cells[1]} {cells[2]}"
+    return f"{seeds_of(found)} {row:48} {found['words']:>4} {cells[0]} {words} {cells[1]} {cells[2]}"
+
+
+def seeds_of(row: dict[str, Any] | None) -> int:
+    """Of how many seeds a row's means are; an earlier version of this script wrote their number alone."""
+    seeds = [] if row is None else row["seeds"]
+    return len(seeds) if isinstance(seeds, list) else int(seeds)
 
 
 def run_folder(work: Path, row: str, seed: int) -> Path:
