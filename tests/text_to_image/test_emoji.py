@@ -126,14 +126,14 @@ SMALL = (
 
 
 def test_the_same_command_trains_them(emoji: Path, tmp_path: Path, cache: Path):
-    config = load_config("emoji", SMALL, data=emoji)
+    config = load_config("emoji", [*SMALL, "data.limit=3"], data=emoji)
     keys = {"encoder": TableEncoder(), "llm": tiny_llm(), "progress": False}
     assert train(config, tmp_path / "run", until="denoiser", **keys).parts is None
     result = train(config, tmp_path / "run", until="stage1", resume=True, **keys)
     assert result.parts is not None and set(result.fit["stage1"]) == {"r2", "cosine", "nearest"}
     found = load_parts(result.parts)
-    assert found.denoiser.config.in_channels == 48 and found.card["names"][0] == "one zero"
-    assert "woman four" not in found.card["names"] and "man four" not in found.card["names"]
+    assert found.denoiser.config.in_channels == 48 and len(found.card["names"]) == 3
+    assert set(found.card["names"]) < {"one zero", "two", "three seven", "five"}
     assert str(tmp_path) not in json.dumps(found.card)
     image = LLMTextToImage.from_pretrained(result.parts, llm=tiny_llm()).draw("draw two", steps=2)
     assert image.size == (32, 32) and image.mode == "RGB"
