@@ -408,6 +408,13 @@ class LLMTextToImage:
 
     # -- agents
 
+    def _knows(self) -> str:
+        """What the parts' own denoiser draws, for an agent."""
+        names = self.parts.card.get("names")
+        if names:
+            return f": small pictures of {len(names)} things, such as {str(names[0])!r}."
+        return ": hand-written digits, such as 'a drawing of seven'." if self.demonstration else "."
+
     def as_tool(
         self,
         name: str | None = None,
@@ -440,8 +447,7 @@ class LLMTextToImage:
 
         tool = Tool(
             name="paint_image",
-            description="Paints a picture of a text with a diffusion model"
-            + (": hand-written digits, such as 'a drawing of seven'." if self.demonstration else "."),
+            description="Paints a picture of a text with a diffusion model" + self._knows(),
             arguments=(Argument("text", "what to paint, one line", read),),
             makes=True,
             ask=ask,

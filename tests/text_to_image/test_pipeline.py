@@ -180,6 +180,9 @@ def test_a_tool_for_agents(system: LLMTextToImage):
     assert kept.size == (32, 32)
     refused = tool.invoke({"name": tool.name, "args": {"text": " "}, "id": "2", "type": "tool_call"})
     assert "1 to 300 printable characters" in refused.content
+    assert "hand-written digits" in tool.description
+    system.parts.card["names"] = ["octopus", "ant"]
+    assert "small pictures of 2 things, such as 'octopus'" in system.as_tool().description
 
 
 def test_states_that_cannot_be_drawn_from(system: LLMTextToImage):

@@ -192,6 +192,11 @@ def command(
     further, fair = _named("--also", also), _named("--encoder-of", encoders)
     denoiser = "onnx" if onnx else "torch"
     system = LLMTextToImage.from_pretrained(parts, llm=llm, denoiser=denoiser)
+    if system.parts.card.get("names"):
+        raise UsageError(
+            f"the parts in {str(system.parts.folder)!r} draw pictures by their names, and digits are measured here; "
+            "benchmarks/emoji_rows.py measures such parts"
+        )
     own = _rows_of(system, seed)
     names = own.names() if "all" in rows else tuple(dict.fromkeys(rows))
     table = [own.row(name) for name in names]

@@ -56,6 +56,13 @@ def files(tmp_path: Path) -> tuple[str, ...]:
     return (*parts, "--set", "id", "-n", "10", "--validation", "10", "--quiet")
 
 
+def test_parts_that_draw_no_digits_are_refused(files: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "parts" / "card.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "names": ["octopus"]}))
+    done = run(*files, "--out", str(tmp_path / "run"))
+    assert done.exit_code != 0 and "draw pictures by their names, and digits are measured here" in done.output
+
+
 def test_a_run_measures_every_row_and_goes_on(files: tuple[str, ...], tmp_path: Path) -> None:
     out = tmp_path / "run"
     again = f"again={tmp_path / 'parts'}"
