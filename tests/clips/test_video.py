@@ -123,6 +123,24 @@ def test_pyav_is_never_given_a_name_and_no_protocol(monkeypatch: pytest.MonkeyPa
         assert options["format"] == "matroska" and options["options"]["protocol_whitelist"] == "none"
 
 
+@pytest.mark.parametrize(("turned", "corner"), [(0, (0, 0)), (-90, (0, 1)), (90, (1, 0)), (180, (1, 1)), (45, (0, 0))])
+def test_a_phones_video_stands_upright(turned: int, corner: tuple[int, int]) -> None:
+    class Frame:
+        """As PyAV gives it: by how much it has to be turned to the left."""
+
+        rotation = turned
+
+        def to_ndarray(self, format: str) -> np.ndarray[Any, Any]:
+            pixels = np.zeros((20, 30, 3), np.uint8)
+            pixels[:10, :15] = 255
+            return pixels
+
+    upright = np.asarray(video._upright(Frame()))
+    assert upright.shape[:2] == ((30, 20) if abs(turned) == 90 else (20, 30))
+    assert upright[-corner[0], -corner[1], 0] == 255  # row, column: 0 the first, -1 the last
+    assert (upright > 0).mean() == 0.25
+
+
 def test_hostile_bytes_give_frames_or_an_image_error() -> None:
     data = filmed("mp4", frames=6)
     generator = np.random.default_rng(2)

@@ -27,7 +27,7 @@ from icl_vision.clips.opening import Frames
 from icl_vision.clips.saving import MS, clip_bytes
 from icl_vision.errors import UsageError
 from icl_vision.viz.page import document, escape
-from icl_vision.viz.pyramids.look import Similarity, gist, measure
+from icl_vision.viz.pyramids.look import Similarity, beginning, gist, measure
 from icl_vision.viz.pyramids.marks import READABLE, cells
 from icl_vision.viz.pyramids.page import board, cloud_html, data_uri, legend, shade_rules
 
@@ -242,7 +242,9 @@ def _strip(shown: ClipLook) -> str:
         figures.append(_moving(frames, shown, f"from {said}", caption))
     figures.append(_moving(shown.seen, shown, f"{shown.name}, the frames that went in", "<b>Original</b>"))
     unit = " <small>dB is PSNR over all frames, the higher the nearer to the original</small>" if shown.psnr else ""
-    return f'<section class="back"><h3>Back from words{unit}</h3><div class="strip">{"".join(figures)}</div></section>'
+    note = f"<p class='small soft'>{escape(text)}</p>" if (text := beginning(shown)) else ""
+    strip = f'<div class="strip">{"".join(figures)}</div>'
+    return f'<section class="back"><h3>Back from words{unit}</h3>{strip}{note}</section>'
 
 
 def _layer(shown: ClipLook, layer: int) -> str:

@@ -334,8 +334,8 @@ def gist(pyramid: TokenPyramid, most: int = 60) -> tuple[list[list[str]], int]:
     return lines, pyramid.k - sum(map(len, lines))
 
 
-def beginning(shown: PyramidLook) -> str:
-    """Where pictures begin, as a sentence; "" where they do with the first layer."""
+def beginning(shown: Any) -> str:
+    """Where pictures (of an image or a clip) begin, as a sentence; "" where they do with the first layer."""
     if shown.draws_from == 1:
         return ""
     return f"Fewer than {shown.draws_from} layers name what is seen and draw nothing."
