@@ -70,6 +70,7 @@ def test_every_command_that_prints_json_is_among_them() -> None:
         ("eval", "captions"),
         ("eval", "text-to-image"),
         ("paint",),
+        ("train", "clips"),
         ("train", "lqae"),
         ("train", "router"),
         ("train", "text-to-image"),

@@ -339,7 +339,7 @@ def _what(cell: Cell) -> str:
     return {
         LLM_ROW: "the LLM, segment by segment",
         CEILING: "the intact picture through the tokenizer: no row of words can be better",
-        INPUT: "the condition's own pixels (of a clip of which frames are missing: the nearest known one repeated)",
+        INPUT: "the condition's own pixels",  # of a clip of which frames are missing: the nearest known one repeated
         "single pass": "the LLM, all words of the first stage at once",
         "shuffled words": "the LLM, shown targets whose words stand in random order within their layer",
     }[cell.row]
