@@ -26,7 +26,7 @@ BESIDE = [
 HELD = ("torch",)
 HEADER = """\
 # Exact versions of everything that `make demo`, `make test` and `make slow` install: what the tests last passed with.
-# Made by `make constraints` (a fresh resolve of icl-vision[all,ray,dev], Python {python}); do not edit by hand.
+# Made by `make constraints` (a fresh resolve of icl-vision[all,ray,video,dev], Python {python}); do not edit by hand.
 # A version's local part ("+cpu") is left out, so that pip may take any build of that version it can find.
 # A constraint only speaks when something asks for the package: pip install icl-vision -c constraints.txt
 """
@@ -51,7 +51,7 @@ def held() -> list[str]:
 
 
 def main() -> None:
-    pins = resolve(".[all,ray,dev]", *held()) | resolve("--no-deps", *BESIDE)
+    pins = resolve(".[all,ray,video,dev]", *held()) | resolve("--no-deps", *BESIDE)
     del pins["icl-vision"]
     for name, twin in TWINS.items():
         if twin in pins:

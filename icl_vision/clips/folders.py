@@ -90,7 +90,10 @@ def frames_of_folder(folder: Path) -> list[Path]:
     """
     frames = sorted(survey(folder, deep=False).images, key=_by_number)
     if not frames:
-        raise ImageEmptyError(f"the folder {str(folder)!r} holds no pictures to be the frames of a clip")
+        raise ImageEmptyError(
+            f"the folder {str(folder)!r} holds no pictures to be the frames of a clip; if it holds clips, "
+            "name them one by one"
+        )
     for frame in frames:
         if is_clip(frame.name) and _may_move(frame):
             raise ClipError(
