@@ -211,7 +211,9 @@ def main() -> None:
             (int(got) == trip[3] for got, (trip, _) in zip(read_sources, own, strict=True)), reader.name
         ).to_dict()
         if "diffusion" in drawers:
-            alone = drawers["diffusion"]([trip[2] for trip, _ in own])
+            wordings = list(dict.fromkeys(trip[2] for trip, _ in own))
+            by_wording = dict(zip(wordings, drawers["diffusion"](wordings), strict=True))
+            alone = [by_wording[trip[2]] for trip, _ in own]
             row["instruction_alone"] = Accuracy.of(
                 (
                     int(got) == trip[3]
