@@ -34,6 +34,8 @@ from . import artefact
 
 logger = logging.getLogger(__name__)
 
+CLIPS = "clip reconstruction"
+"""The kind of a results.json that was measured on clips."""
 Precision = Literal["fp32", "fp16"]
 Weights = Literal["fp16", "int8"]
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
@@ -211,6 +213,17 @@ def _measured(results: Path) -> dict[str, Any]:
         document = json.loads(results.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UsageError(f"{str(results)!r} cannot be read as a result file: {error}") from error
-    if not isinstance(document, dict) or document.get("kind") != "reconstruction":
+    if not isinstance(document, dict) or document.get("kind") not in ("reconstruction", CLIPS):
         raise UsageError(f"{str(results)!r} is no results.json of icl-vision eval reconstruction")
+    if document["kind"] == CLIPS:
+        rows = [
+            {key: row[key] for key in ("row", "k", "groups")}
+            for row in document["rows"]
+            if row["k"] or row["row"] == "mean frame"
+        ]
+        return {
+            "data": document["config"]["data"],
+            "rows": rows,
+            **{key: document[key] for key in ("n", "groups", "words")},
+        }
     return {"data": document["config"]["data"], **{key: document[key] for key in ("n", "layers", "originals", "words")}}

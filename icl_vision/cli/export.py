@@ -59,7 +59,8 @@ from icl_vision.wording import counted
     "--pictures",
     type=click.Path(exists=True, path_type=Path),
     metavar="DIR|FILE.npz",
-    help="Pictures on which graphs and torch module are compared. Default: packaged photographs.",
+    help="Pictures on which graphs and torch module are compared; for a tokenizer of clips a folder or .tar of "
+    "animations. Default: packaged photographs.",
 )
 @click.option(
     "--metrics",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from icl_vision.codebook import Codebook
 from icl_vision.errors import UsageError
 from icl_vision.exporters import clips as exporter
 from icl_vision.exporters.checkpoint import Export
+from icl_vision.exporters.checkpoint import _measured as measured
 from icl_vision.models.clips import ClipsConfig, ClipSPAE
 from icl_vision.models.rounding import round_to_fp16, round_to_int8
 from icl_vision.tokenizers.artefact import DECODER_FILE, ENCODER_FILE
@@ -84,3 +86,17 @@ def test_pictures_of_another_size_are_refused() -> None:
         Export("tiny", Codebook.load(), Preprocessing(32), pixels())
     with pytest.raises(UsageError, match="N >= 7"):
         Export("tiny", Codebook.load(), Preprocessing(16), pixels(3))
+
+
+def test_what_was_measured_on_clips_stands_on_the_card_without_the_other_rows(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"row": name, "k": k, "groups": {"all": {"psnr": {"mean": 20.0}}}, "what": "text"}
+        for name, k in (("5 words", 5), ("mean frame", None), ("middle frame", None))
+    ]
+    results = tmp_path / "results.json"
+    document = {"kind": "clip reconstruction", "n": 70, "groups": {"all": 70}, "rows": rows, "words": []}
+    results.write_text(json.dumps({**document, "config": {"data": "clips.tar"}}), encoding="utf-8")
+    said = measured(results)
+    assert said["data"] == "clips.tar" and said["n"] == 70
+    assert [row["row"] for row in said["rows"]] == ["5 words", "mean frame"]
+    assert "what" not in said["rows"][0]
