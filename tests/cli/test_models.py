@@ -23,12 +23,13 @@ def test_list_names_tokenizers_and_llms() -> None:
         "ascii",
         "describe-photo",
         "lqae-photo-128",
+        "spae-clips-64",
         "spae-digits-32",
         "spae-photo-128",
         "words-photo",
     ]
-    assert document["tokenizers"][5]["licence"] == "Apache-2.0"
-    assert all("MIT" in document["tokenizers"][at]["licence"] for at in (2, 4))  # what comes from TAEF2
+    assert document["tokenizers"][6]["licence"] == "Apache-2.0"
+    assert all("MIT" in document["tokenizers"][at]["licence"] for at in (2, 3, 5))  # what comes from TAEF2
     assert "replay:FILE" in [row["spec"] for row in document["llms"]]
 
 
@@ -47,7 +48,7 @@ def test_info_of_an_unknown_name_lists_what_exists() -> None:
     result = run("info", "words-foto")
     assert result.exit_code == 1
     assert (
-        "no tokenizer 'words-foto': available are ascii, describe-photo, lqae-photo-128, spae-digits-32, "
+        "no tokenizer 'words-foto': available are ascii, describe-photo, lqae-photo-128, spae-clips-64, spae-digits-32, "
         "spae-photo-128, words-photo" in result.stderr
     )
     assert result.stdout == ""

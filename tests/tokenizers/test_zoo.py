@@ -21,6 +21,7 @@ def test_available_and_cards() -> None:
         "ascii",
         "describe-photo",
         "lqae-photo-128",
+        "spae-clips-64",
         "spae-digits-32",
         "spae-photo-128",
         "words-photo",
@@ -40,7 +41,7 @@ def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
         with pytest.raises((ArtefactNotFoundError, UsageError)) as caught:
             zoo.load(name)
         assert (
-            "ascii, describe-photo, lqae-photo-128, spae-digits-32, spae-photo-128, words-photo" in str(caught.value)
+            "ascii, describe-photo, lqae-photo-128, spae-clips-64, spae-digits-32, spae-photo-128, words-photo" in str(caught.value)
             or not name
         )
 
@@ -48,7 +49,7 @@ def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
 def test_a_file_or_a_codebook_is_no_tokenizer() -> None:
     with pytest.raises(ArtefactNotFoundError, match="a tokenizer is a folder, and .* is a file; did you mean its"):
         zoo.load(PACKAGED / "tokenizers/words-photo/encoder.onnx")
-    names = "ascii, describe-photo, lqae-photo-128, spae-digits-32, spae-photo-128, words-photo"
+    names = "ascii, describe-photo, lqae-photo-128, spae-clips-64, spae-digits-32, spae-photo-128, words-photo"
     with pytest.raises(ArtefactNotFoundError, match=f"is a codebook, not a tokenizer; available are {names}"):
         zoo.load(PACKAGED / "codebooks/portable-minilm-128")
 
