@@ -48,8 +48,8 @@ def test_info_of_an_unknown_name_lists_what_exists() -> None:
     result = run("info", "words-foto")
     assert result.exit_code == 1
     assert (
-        "no tokenizer 'words-foto': available are ascii, describe-photo, lqae-photo-128, spae-clips-64, spae-digits-32, "
-        "spae-photo-128, words-photo" in result.stderr
+        "no tokenizer 'words-foto': available are ascii, describe-photo, lqae-photo-128, spae-clips-64, "
+        "spae-digits-32, spae-photo-128, words-photo" in result.stderr
     )
     assert result.stdout == ""
 

@@ -41,7 +41,8 @@ def test_unknown_names_list_what_exists(tmp_path: Path) -> None:
         with pytest.raises((ArtefactNotFoundError, UsageError)) as caught:
             zoo.load(name)
         assert (
-            "ascii, describe-photo, lqae-photo-128, spae-clips-64, spae-digits-32, spae-photo-128, words-photo" in str(caught.value)
+            "ascii, describe-photo, lqae-photo-128, spae-clips-64, spae-digits-32, spae-photo-128, words-photo"
+            in str(caught.value)
             or not name
         )
 
