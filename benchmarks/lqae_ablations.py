@@ -24,9 +24,10 @@ import re
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import _common
 import numpy as np
@@ -54,8 +55,7 @@ Episode = tuple[list[int], list[str], int, str]
 """Places of the support, their labels, place and label of the query."""
 
 
-@dataclass(frozen=True)
-class Pictures:
+class Pictures(NamedTuple):
     """What is measured on. truth: uint8 [N, S, S, 3]. features: what TAEF2's encoder says of them. every: PSNR is taken
     of every so many. episodes: by ways."""
 
