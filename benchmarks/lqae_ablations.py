@@ -7,7 +7,7 @@ One row is one change of the same model (64 words of 4,096 on 8 x 8, TAEF2 laten
 half of the words hidden, the first 50 steps past the text encoder), with the same pictures, seeds, steps and batch. The
 result file holds what every run measured, picture by picture and episode by episode, and is written anew after each: a
 row and seed that stand in it are not run again, and other rows and seeds are added. Rows of an earlier version of this
-script, which kept means alone, stand as they are until they are run at as many seeds.
+script, which kept means alone, stand as they are until they are run at the same seeds.
 
 Measured on the pictures of ``--test``, which nothing is trained on: their PSNR through words; how many of the 4,096
 words they use, and the perplexity; and, in place of the paper's LLM, how often the nearest word prototype (mean of the
@@ -262,7 +262,7 @@ def write(file: Path, facts: dict[str, Any], runs: Runs, before: dict[str, Any])
     print(f"\n{'seeds, row':50} {'words':>4} {'PSNR':>22} {'used':>6} {'perpl.':>7} {'2-way':>22} {'5-way':>22}")
     table = dict(before)
     for row, found in rows.items():
-        if len(found) >= max(1, seeds_of(before.get(row))):
+        if found and set(map(str, seeds_of(before.get(row)))) <= set(found):
             table[row] = of_row(row, found, base)
     for row, line in table.items():
         print(shown(row, line), flush=True)
@@ -309,13 +309,14 @@ def shown(row: str, found: dict[str, Any]) -> str:
             cell += f" [{times * low:+.2f}, {times * high:+.2f}]"
         cells.append(f"{cell:>22}")
     words = f"{np.mean(found['used']):>6.1%} {np.mean(found['perplexity']):>7.0f}"
-    return f"{seeds_of(found)} {row:48} {found['words']:>4} {cells[0]} {words} {cells[1]} {cells[2]}"
+    return f"{len(seeds_of(found))} {row:48} {found['words']:>4} {cells[0]} {words} {cells[1]} {cells[2]}"
 
 
-def seeds_of(row: dict[str, Any] | None) -> int:
-    """Of how many seeds a row's means are; an earlier version of this script wrote their number alone."""
-    seeds = [] if row is None else row["seeds"]
-    return len(seeds) if isinstance(seeds, list) else int(seeds)
+def seeds_of(row: dict[str, Any] | None) -> list[int]:
+    """The seeds that a row's means are of; an earlier version of this script wrote their number alone, from 0 on."""
+    if row is None:
+        return []
+    return list(row["seeds"]) if isinstance(row["seeds"], list) else list(range(row["seeds"]))
 
 
 def run_folder(work: Path, row: str, seed: int) -> Path:

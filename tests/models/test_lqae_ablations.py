@@ -34,16 +34,16 @@ def test_runs_are_added_and_rows_of_before_stand(script: ModuleType, tmp_path: P
     runs = {
         "base": {"0": run(10, "1100"), "1": run(12, "1000")},
         "MLM 0": {"1": run(13, "1110")},
-        "MLM 1": {"1": run(9, "0000")},
+        "MLM 1": {"0": run(9, "0000"), "2": run(8, "0000")},
     }
     script.write(file, FACTS, runs, rows)
     kept, table = script.earlier(file, FACTS)
     assert kept == runs
-    assert table["MLM 0"] == old  # one seed against two
+    assert table["MLM 0"] == old  # of seeds 0 and 1, and 0 is not among the runs
     assert table["base"]["5-way"] == {"mean": 0.375, "by_seed": [0.5, 0.25]} and table["base"]["seeds"] == [0, 1]
     # Compared with the base at the seed that both have.
-    assert table["MLM 1"]["psnr"]["to_base"]["difference"] == pytest.approx(-3)
-    assert table["MLM 1"]["5-way"]["to_base"]["seeds"] == [1]
+    assert table["MLM 1"]["psnr"]["to_base"]["difference"] == pytest.approx(-1)
+    assert table["MLM 1"]["5-way"]["to_base"]["seeds"] == [0]
     assert table["first 25% of the words"]["5-way"]["mean"] == 0.375 and "psnr" not in table["first 25% of the words"]
 
 
