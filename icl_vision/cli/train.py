@@ -40,6 +40,7 @@ def command() -> None:
 
 def _command(family: str, about: str) -> click.Command:
     """The sub-command of one family of models."""
+    noun = "clip" if family == "clips" else "image"  # what is learned from
 
     @click.command(family, help=about)
     @click.option(
@@ -116,7 +117,7 @@ def _command(family: str, about: str) -> click.Command:
             raise UsageError(
                 f"{source!r} is a configuration of another family: icl-vision train {config.family} takes it"
             )
-        batch = counted(config.batch, "image")
+        batch = counted(config.batch, noun)
         say(f"training {source} for {counted(config.steps, 'step')} of {batch} into {out}", quiet=quiet)
         with kept(out, what="the last checkpoint"):
             result = train(config, out, resume=resume, progress=progress_wanted(quiet))
@@ -127,7 +128,7 @@ def _command(family: str, about: str) -> click.Command:
         if as_json:
             print_json(result.to_dict())
             return
-        click.echo(_for_people(result))
+        click.echo(_for_people(result, noun))
 
     return train_family
 
@@ -159,11 +160,11 @@ command.add_command(router_command)
 command.add_command(text_to_image)
 
 
-def _for_people(result: TrainResult) -> str:
+def _for_people(result: TrainResult, noun: str) -> str:
     numbers = [f"{value:.2f}" for name, value in result.metrics.items() if name.startswith("psnr/")]
     of_layers = f" from the first {', '.join(map(str, range(1, len(numbers) + 1)))} layers:" if len(numbers) > 1 else ""
     psnr = f"; PSNR{of_layers} {', '.join(numbers)} dB" if numbers else ""
     return (
-        f"{counted(result.steps, 'step')}, {result.images_per_second:.0f} images/s{psnr}\n"
+        f"{counted(result.steps, 'step')}, {result.images_per_second:.0f} {noun}s/s{psnr}\n"
         f"model: {result.checkpoint}\npictures: {result.folder / 'grids'}"
     )

@@ -199,6 +199,6 @@ def test_the_command_trains_clips_and_sends_other_families_away(tiny_clips: Make
     arguments = ["--config", str(config), "--out", str(tmp_path / "run"), "--trust", "--quiet"]
     result = CliRunner().invoke(main, ["train", "clips", *arguments])
     assert result.exit_code == 0, result.output
-    assert "PSNR from the first 1, 2, 3 layers" in result.stdout
+    assert "PSNR from the first 1, 2, 3 layers" in result.stdout and "clips/s" in result.stdout
     refused = CliRunner().invoke(main, ["train", "spae", *arguments])
     assert refused.exit_code != 0 and "icl-vision train clips takes it" in refused.output
