@@ -23,6 +23,7 @@ from icl_vision import FewShotClassifier, ImageTokenizer
 from icl_vision.clips.moving_digits import MovingDigits
 from icl_vision.evaluation.clips.motion import CONTROLS, OPPOSITE, MotionEpisode, by_places, motion_episode
 from icl_vision.evaluation.kit.metrics import Accuracy
+from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.one_layer import OneLayer
 
 
@@ -68,10 +69,11 @@ def answers(
     labels = [label for _, label in episode.support]
     shown = [clip for clip, _ in episode.support]
     said: dict[str, list[str]] = {}
+    support, asked = (clips.encode(some) for some in (shown, queries))
     for layer in options.layers:
-        one = OneLayer(clips, layer)
-        name = f"{clips.name} layer {layer} ({one.layout}), place by place"
-        said[name] = by_places(one.encode(shown), labels, one.encode(queries), clips.codebook)
+        known, wanted = ([layer_of(pyramid, layer) for pyramid in some] for some in (support, asked))
+        name = f"{clips.name} layer {layer} ({known[0].layout}), place by place"
+        said[name] = by_places(known, labels, wanted, clips.codebook)
     middles = [[Image.fromarray(clip[len(clip) // 2]) for clip in some] for some in (shown, queries)]
     k = image.layout.cumulative[3]
     support, asked = (image.encode(some, k) for some in middles)
@@ -82,6 +84,13 @@ def answers(
         classifier.fit([np.asarray(clip) for clip in shown], labels)
         said[f"{options.llm} reads layer {options.llm_layer}"] = [str(label) for label in classifier.predict(queries)]
     return said
+
+
+def layer_of(pyramid: TokenPyramid, layer: int) -> TokenPyramid:
+    """One layer of words, as ``OneLayer`` gives it."""
+    return TokenPyramid(
+        (pyramid.ids[layer - 1],), PyramidLayout((pyramid.layout.grids[layer - 1],)), pyramid.vocabulary
+    )
 
 
 def summed(name: str, control: str, pairs: list[tuple[str, str]]) -> dict[str, Any]:

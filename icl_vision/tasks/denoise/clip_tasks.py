@@ -26,7 +26,7 @@ PER_FRAME: Final = ("outpainting", "inpainting", "deblurring", "reconstruction")
 
 
 def _held(first: float, last: float) -> Callable[[Pixels], Pixels]:
-    """Frames of a span give way to the nearest known frame, of two as near the earlier."""
+    """Frames of some time give way to the nearest known frame, of two as near the earlier."""
 
     def hold(clip: Pixels) -> Pixels:
         start, stop = round(first * len(clip)), round(last * len(clip))
@@ -46,10 +46,10 @@ def _each_frame(task: DenoisingTask) -> DenoisingTask:
 
 CLIP_TASKS: Final[dict[str, DenoisingTask]] = {
     "prediction": DenoisingTask(
-        "prediction", "the second half of its frames is missing", _held(0.5, 1.0), keep_known=True, span=(0.5, 1.0)
+        "prediction", "the second half of its frames is missing", _held(0.5, 1.0), keep_known=True, when=(0.5, 1.0)
     ),
     "filling": DenoisingTask(
-        "filling", "the middle half of its frames is missing", _held(0.25, 0.75), keep_known=True, span=(0.25, 0.75)
+        "filling", "the middle half of its frames is missing", _held(0.25, 0.75), keep_known=True, when=(0.25, 0.75)
     ),
     **{name: _each_frame(TASKS[name]) for name in PER_FRAME},
 }

@@ -40,7 +40,7 @@ WHOLE = (0.0, 0.0, 1.0, 1.0)
 """The box of a task that leaves nothing intact."""
 
 ALWAYS = (0.0, 1.0)
-"""The span of a task that concerns every frame."""
+"""The time of a task that concerns every frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class DenoisingTask:
     """One task.
 
     name: as options take it. what: for people. degrade: target -> condition, both [S, S, 3] (of clips [T, S, S, 3]).
-    box: what is unknown and where results are measured, (top, left, bottom, right) as shares of the side. span: of a
+    box: what is unknown and where results are measured, (top, left, bottom, right) as shares of the side. when: of a
     clip, in which of its frames, as shares of its length. keep_known: whether, by default, words
     wholly outside the box are taken from the condition. in_words: the degradation is noise in word space, and
     ``degrade`` changes nothing. guidance: the default weight of the condition; more than 1 where the condition's word
@@ -62,24 +62,24 @@ class DenoisingTask:
     keep_known: bool = False
     in_words: bool = False
     guidance: float = 1.0
-    span: tuple[float, float] = ALWAYS
+    when: tuple[float, float] = ALWAYS
 
     @property
     def partial(self) -> bool:
         """Whether a part is intact."""
-        return self.box != WHOLE or self.span != ALWAYS
+        return self.box != WHOLE or self.when != ALWAYS
 
     @property
     def foresees(self) -> bool:
         """Whether it is the end of a clip that is unknown, and nothing else."""
-        return self.box == WHOLE and self.span[0] > 0 and self.span[1] == 1
+        return self.box == WHOLE and self.when[0] > 0 and self.when[1] == 1
 
     def region(self, shape: Sequence[int]) -> tuple[slice, ...]:
         """The unknown region of a picture [S, S, 3], rows and columns, or clip [T, S, S, 3], frames, rows, columns."""
         space = self.pixels(shape[-2])
         if len(shape) == 3:
             return space
-        first, last = (round(edge * shape[0]) for edge in self.span)
+        first, last = (round(edge * shape[0]) for edge in self.when)
         return slice(first, last), *space
 
     def pixels(self, size: int) -> tuple[slice, slice]:
@@ -92,7 +92,7 @@ class DenoisingTask:
         top, left, bottom, right = self.box
         unknown = [(top, bottom), (left, right)]
         if len(layout.finest) == 3:
-            unknown = [self.span, *unknown]
+            unknown = [self.when, *unknown]
         known = []
         for number, grid in enumerate(layout.grids, start=1):
             start = first_place(layout, number)

@@ -126,9 +126,12 @@ def test_sets_are_read_by_part(tmp_path: Path) -> None:
 
 def test_digits_move_where_there_is_an_npz(tmp_path: Path) -> None:
     images = np.full((3, 28, 28), 200, dtype=np.uint8)
-    np.savez(tmp_path / "digits.npz", x_test=images, y_test=np.arange(3))
+    np.savez(tmp_path / "digits.npz", x_test=images, y_test=np.arange(3), x_train=images, y_train=np.arange(3))
     found = read_clips(tmp_path / "digits.npz", frames=16, limit=2)
     assert [clip.name for clip in found] == ["moving[0]", "moving[1]"] and found[0].frames.shape == (16, 64, 64, 3)
+    # The same pictures and numbers, and yet no test clip moves as a training clip does.
+    train = read_clips(tmp_path / "digits.npz", frames=16, limit=2, part="train")
+    assert not any(np.array_equal(a.frames, b.frames) for a in train for b in found)
 
 
 def test_what_is_easy_is_told_apart() -> None:
