@@ -87,3 +87,20 @@ def test_another_llm_is_refused():
         made("queries")(torch.zeros(1, 2, 13), torch.ones(1, 2, dtype=torch.bool))
     with pytest.raises(UsageError, match="mapper.heads must divide mapper.width 10; got 4"):
         MapperConfig(width=10, heads=4)
+
+
+def test_a_choice_is_sharpened_and_stays_the_same_choice():
+    torch.manual_seed(0)
+    mapper = Mapper(MapperConfig(width=8, last=1), inputs=6, length=2, outputs=3).eval()
+    values, mask = torch.randn(40, 1, 6), torch.ones(40, 1, dtype=torch.bool)
+    mapper.solve(values, mask, torch.randn(5, 2, 3)[torch.arange(40) % 5], 1.0)
+    shares: list[torch.Tensor] = []
+    mapper.body.leave.register_forward_pre_hook(lambda _, given: shares.append(given[0]))
+    mapper(values, mask)
+    mapper.sharpen(50.0)
+    mapper(values, mask)
+    soft, firm = shares
+    assert torch.equal(soft.argmax(1), firm.argmax(1)) and firm.amax(1).mean() > soft.amax(1).mean() + 0.2
+    other = Mapper(MapperConfig(kind="last"), inputs=6, length=2, outputs=3)
+    with pytest.raises(UsageError, match="only a mapper of kind 'choice' can be sharpened; this one is 'last'"):
+        other.sharpen(2.0)

@@ -163,6 +163,15 @@ def test_without_adapters_stage_2_goes_on_with_the_mapper(
     assert "body.queries" in moved and "mean" not in moved
 
 
+def test_a_choice_is_sharpened_when_it_has_been_trained(digits: Path, tmp_path: Path, cache: Path):
+    more = ("mapper.kind=choice", "mapper.width=16", "stage1.check=4", "stage2.check=4")
+    soft = load_parts(run(digits, tmp_path / "soft", *more, "loss.sharpen=1", until="stage1").parts)
+    firm = load_parts(run(digits, tmp_path / "firm", *more, "loss.sharpen=4", until="stage1").parts)
+    before, after = soft.mapper.state_dict(), firm.mapper.state_dict()
+    assert torch.equal(after["body.enter.weight"], 4 * before["body.enter.weight"])
+    assert torch.equal(after["body.leave.weight"], before["body.leave.weight"])
+
+
 def test_a_denoiser_may_read_captions_in_all_languages(digits: Path, tmp_path: Path, cache: Path):
     run(digits, tmp_path / "english", until="denoiser")
     run(digits, tmp_path / "all", "captions.encoded=all", until="denoiser")

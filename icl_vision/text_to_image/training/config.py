@@ -88,6 +88,8 @@ class LossConfig:
     "sensitivity", by how much the denoiser's prediction moves with them. even: share of the even count in the second.
     ridge: of the least squares that a linear mapper ("choice", "last") begins with.
     noise: on the LLM's states in stage 1, in standard deviations of a state.
+    sharpen: what the scores of a mapper of kind "choice" are multiplied by when it has been trained (the other kinds
+    have none); a denoiser draws one of the states it knows better than a mixture of them.
     diffusion: weight of the diffusion loss in stage 2, 0 for none. pictures: of a batch that it looks at."""
 
     target: Target = "plain"
@@ -95,6 +97,7 @@ class LossConfig:
     even: float = 0.25
     ridge: float = 10.0
     noise: float = 0.0
+    sharpen: float = 1.0
     diffusion: float = 0.1
     pictures: int = 12
 
@@ -104,6 +107,7 @@ class LossConfig:
         choice("loss.weights", self.weights, get_args(Weights))
         number("loss.even", self.even, above=0, most=1)
         number("loss.ridge", self.ridge, above=0)
+        number("loss.sharpen", self.sharpen, least=1, most=100)
         number("loss.noise", self.noise, least=0, most=10)
         number("loss.diffusion", self.diffusion, least=0)
         count("loss.pictures", self.pictures)

@@ -236,6 +236,10 @@ class _Work:
                 sizes["adapters"] = sum(value.numel() for value in tensors.values())
             for adapters in groups:
                 adapters.remove()
+        if config.mapper.kind == "choice" and config.loss.sharpen != 1:
+            # Not before: a choice that is firm learns nothing more.
+            mapper.sharpen(config.loss.sharpen)
+            mapper = rounded(mapper)
         return Parts(self._card(llm, fit, kept, sizes, until), mapper, unet, tensors)
 
     def _held_out(self, states: TextStates) -> HeldOut:
