@@ -121,5 +121,8 @@ def has_frames(image: Any) -> bool:
     """Whether a PIL image has several frames of an animation (the pages of a TIFF are none)."""
     if image.format not in ANIMATED:
         return False
-    own = 1 if image.format == "PNG" and getattr(image, "default_image", False) else 0
-    return int(getattr(image, "n_frames", 1)) - own > 1
+    if image.format == "PNG":
+        own = 1 if getattr(image, "default_image", False) else 0
+        return int(getattr(image, "n_frames", 1)) - own > 1
+    # How many frames a GIF has is known at its end only, and one can hold millions.
+    return bool(getattr(image, "is_animated", False))

@@ -1,6 +1,6 @@
 """Which files of a folder are clips, and which are the frames of one.
 
-Knows: suffixes, and that frame 10 comes after frame 9. Refuses to know: pixels, how files are read.
+Knows: suffixes, and that frame 10 comes after frame 9. Refuses to know: pixels, how frames are decoded.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-from icl_vision.errors import ClipError, ImageEmptyError, ImageNotFoundError
+from PIL import Image as PilImage
+
+from icl_vision.clips.animated import has_frames
+from icl_vision.errors import ClipError, ImageEmptyError, ImageError, ImageNotFoundError, ImageTruncatedError
 from icl_vision.images.folders import Survey, is_picture, survey
-from icl_vision.images.opening import format_of
+from icl_vision.images.opening import format_of, guarded
 from icl_vision.spelling import by_name, composed
 
 CLIP_SUFFIXES: Final = frozenset(".gif .webp .png .apng .mp4 .m4v .mov .webm .mkv .avi .ogv .ogg".split())
@@ -66,18 +69,29 @@ def _may_move(path: Path) -> bool:
     """Whether the beginning of a file says that it moves; of a file that cannot be read whoever opens it says more."""
     from icl_vision.files.reading import opened
 
-    if path.suffix.lower() not in (".webp", ".png", ".apng"):
+    if path.suffix.lower() not in (".gif", ".webp", ".png", ".apng"):
         return True
     try:
         with opened(path, most=2**63) as handle:
             head = handle.read(_HEAD) or b""
+            if format_of(head) == "GIF":  # says so only by its second frame, wherever that is
+                handle.seek(0)
+                return _gif_moves(handle)
     except OSError:
         return True
     if head[:4] == b"RIFF":
         return head[12:16] == b"VP8X" and bool(head[20:21]) and bool(head[20] & _MOVES)
     if head[:4] == b"\x89PNG":
         return b"acTL" in head
-    return not head or format_of(head) != "JPEG"  # whatever it is, it is no still picture of these two kinds
+    return not head or format_of(head) != "JPEG"  # whatever it is, it is no still picture of these kinds
+
+
+def _gif_moves(handle: BinaryIO) -> bool:
+    try:
+        with guarded("the file", "is damaged", ImageTruncatedError):
+            return has_frames(PilImage.open(handle, formats=["GIF"]))
+    except ImageError:
+        return True
 
 
 def frames_of_folder(folder: Path) -> list[Path]:

@@ -16,13 +16,16 @@ import numpy.typing as npt
 from PIL import Image as PilImage
 
 from icl_vision import checks
-from icl_vision.errors import ClipError, ImageArrayError, ImageEmptyError, UsageError
+from icl_vision.errors import ClipError, ImageArrayError, ImageEmptyError, ImageTooLargeError, UsageError
 from icl_vision.files.storage import atomic_path
 from icl_vision.images import ImageSource, load_image
 
 _FORMATS: Final = {".gif": "GIF", ".webp": "WEBP", ".png": "PNG", ".apng": "PNG"}
 SAVED_SUFFIXES: Final = tuple(_FORMATS)
 """Suffixes (lower case) of the files that ``save_clip`` writes."""
+
+_SIDES: Final = {"GIF": 65_535, "WEBP": 16_383, "PNG": 2**31 - 1}
+"""The longest side that a format can say."""
 
 MS: Final = 100.0
 """Milliseconds that a frame stands, unless something else is said."""
@@ -50,7 +53,8 @@ def save_clip(
 
     Raises:
         UsageError: another suffix, ``ms`` or ``quality`` that cannot be.
-        ImageError: frames that cannot be used; ClipError where they have several sizes.
+        ImageError: frames that cannot be used; ClipError where they have several sizes, ImageTooLargeError where they
+            are larger than the format can say.
         UnwritableError: the file cannot be written.
     """
     target = Path(path)
@@ -92,6 +96,12 @@ def clip_bytes(
         # Each frame with colours of its own, dithered by nothing: alike pixels stay alike from frame to frame.
         pictures = [picture.quantize(256, dither=PilImage.Dither.NONE) for picture in pictures]
         options |= {"append_images": pictures[1:], "optimize": False}
+    most = _SIDES[form]
+    if max(pictures[0].size) > most:
+        width, height = pictures[0].size
+        raise ImageTooLargeError(
+            f"the frames are {width}x{height}, and a {form} has sides of at most {most:,}; scale them down first"
+        )
     buffer = io.BytesIO()
     pictures[0].save(buffer, form, **options)
     return buffer.getvalue()

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.GifImagePlugin import GifImageFile
 
 from icl_vision.clips import ClipLimits, is_clip_source, iter_clips, list_clips, load_clip, save_clip
 from icl_vision.errors import (
     ClipError,
     ClipTooLongError,
+    DataLeftOutWarning,
     ImageArrayError,
     ImageEmptyError,
     ImageError,
@@ -194,6 +196,18 @@ class TestOneOrSeveral:
         with pytest.raises(ImageNotFoundError, match="is not a folder; pass a folder of clips"):
             list_clips(tmp_path / "b.GIF")
 
+    def test_a_still_gif_is_a_picture(self, tmp_path: Path) -> None:
+        clip = moving(3)
+        for index, frame in enumerate(clip):
+            Image.fromarray(frame).save(tmp_path / f"{index}.gif")
+        assert list_clips(tmp_path) == [tmp_path]  # a clip of three frames, not three clips
+        assert load_clip(tmp_path, frames=None).shape == clip.shape
+        save_clip(clip, tmp_path / "moves.gif")
+        with pytest.warns(DataLeftOutWarning, match="pictures that do not move: 3"):
+            assert list_clips(tmp_path) == [tmp_path / "moves.gif"]
+        with pytest.raises(ClipError, match=r"'moves.gif' moves"):
+            load_clip(tmp_path)
+
 
 class TestRefusals:
     def test_each_kind_of_bad_input_has_one_clear_error(self, tmp_path: Path) -> None:
@@ -264,6 +278,23 @@ class TestRefusals:
                 load_clip(data, frames=2, limits=ClipLimits(**options))
         enough = ClipLimits(frames=16, seconds=1.7, decoded=12 * 20 * 16, pixels=240, max_bytes=len(data))
         assert load_clip(data, frames=2, limits=enough).shape == (2, 12, 20, 3)
+
+    def test_a_gif_of_more_frames_than_the_cap_is_not_walked_through_to_its_end(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        buffer = io.BytesIO()
+        save = [Image.fromarray(frame) for frame in moving(40)]
+        save[0].save(buffer, "GIF", save_all=True, append_images=save[1:], duration=100)
+        furthest, skip = [0], GifImageFile._seek
+
+        def seen(image: GifImageFile, frame: int, update_image: bool = True) -> None:
+            furthest[0] = max(furthest[0], frame)
+            skip(image, frame, update_image)
+
+        monkeypatch.setattr(GifImageFile, "_seek", seen)
+        with pytest.raises(ClipTooLongError, match="more frames than the cap of 4"):
+            load_clip(buffer.getvalue(), frames=None, limits=ClipLimits(frames=4))
+        assert furthest[0] <= 5
 
     def test_caps_of_lists_and_of_what_is_asked_for(self) -> None:
         small = ClipLimits(frames=3)

@@ -10,7 +10,14 @@ import pytest
 from PIL import Image
 
 from icl_vision.clips import SAVED_SUFFIXES, load_clip, save_clip
-from icl_vision.errors import ClipError, ImageArrayError, ImageEmptyError, UnwritableError, UsageError
+from icl_vision.errors import (
+    ClipError,
+    ImageArrayError,
+    ImageEmptyError,
+    ImageTooLargeError,
+    UnwritableError,
+    UsageError,
+)
 
 
 def clip(frames: int = 8) -> np.ndarray[Any, Any]:
@@ -64,6 +71,9 @@ def test_refusals(tmp_path: Path) -> None:
     for frames, options, kind, message in cases:
         with pytest.raises(kind, match=message):
             save_clip(frames, target, **options)
+    wide = np.zeros((2, 1, 16_384, 3), dtype=np.uint8)
+    with pytest.raises(ImageTooLargeError, match="16384x1, and a WEBP has sides of at most 16,383"):
+        save_clip(wide, tmp_path / "a.webp")
     with pytest.raises(UsageError, match="a clip is written as .gif, .webp, .png, .apng; got .*a.mp4"):
         save_clip(clip(), tmp_path / "a.mp4")
     (tmp_path / "file").write_bytes(b"")

@@ -45,24 +45,29 @@ def motion_episode(row: MovingDigits, shots: int, each: int, first: int = 0) -> 
         first: the number of the clip to begin with; the clips that follow are taken where they are wanted.
 
     Raises:
-        UsageError: clips that do not run straight.
+        UsageError: clips that do not run straight, or too few digits for support and queries to have their own.
     """
     if row.way != "straight":
         raise UsageError(f"directions are told of clips that run straight; got way={row.way!r}")
     support: dict[str, list[Frames]] = {name: [] for name in DIRECTIONS}
     queries: dict[str, list[Frames]] = {name: [] for name in DIRECTIONS}
     shown: set[int] = set()
+    asked: set[int] = set()
     for number in range(first, first + MOST_DRAWN):
         clip = row.clip(number)
         (motion,) = clip.motions
-        if len(support[motion.direction]) < shots:
+        if len(support[motion.direction]) < shots and motion.source not in asked:
             support[motion.direction].append(clip.frames)
             shown.add(motion.source)
         elif len(queries[motion.direction]) < each and motion.source not in shown:
             queries[motion.direction].append(clip.frames)
+            asked.add(motion.source)
         if all(len(clips) == shots for clips in support.values()) and all(len(c) == each for c in queries.values()):
-            break
-    return MotionEpisode(_in_turn(support), _in_turn(queries))
+            return MotionEpisode(_in_turn(support), _in_turn(queries))
+    raise UsageError(
+        f"{len(row.images)} digits are too few for {shots} support clips and {each} queries of each direction with "
+        "digits of their own; pass more"
+    )
 
 
 def _in_turn(clips: dict[str, list[Frames]]) -> tuple[tuple[Frames, str], ...]:

@@ -13,10 +13,10 @@ from icl_vision.errors import UsageError
 from icl_vision.evaluation.clips.motion import CONTROLS, OPPOSITE, by_places, motion_episode
 
 
-def _row(way: str = "straight") -> MovingDigits:
+def _row(way: str = "straight", digits: int = 40) -> MovingDigits:
     """Forty bright blocks of 6 x 6 that cross a frame of 16 x 16 in 4 frames."""
-    images = np.full((40, 6, 6), 255, dtype=np.uint8)
-    return MovingDigits(images, np.arange(40), way=way, frames=4, size=16, speeds=(1.8, 2.2))
+    images = np.full((digits, 6, 6), 255, dtype=np.uint8)
+    return MovingDigits(images, np.arange(digits), way=way, frames=4, size=16, speeds=(1.8, 2.2))
 
 
 def test_an_episode_is_balanced_and_asks_for_no_digit_that_was_shown() -> None:
@@ -29,6 +29,17 @@ def test_an_episode_is_balanced_and_asks_for_no_digit_that_was_shown() -> None:
     assert any(not np.array_equal(a, b) for (a, _), (b, _) in pairs)
     with pytest.raises(UsageError, match="run straight; got way='bounce'"):
         motion_episode(_row("bounce"), shots=1, each=1)
+
+
+def test_no_digit_is_asked_for_before_it_is_shown_either() -> None:
+    row = _row(digits=12)
+    row.images[:] = np.arange(100, 112, dtype=np.uint8)[:, None, None]  # a digit is told by how bright it is
+    for first in range(0, 200, 10):
+        episode = motion_episode(row, shots=1, each=1, first=first)
+        shown, asked = ({int(clip.max()) for clip, _ in some} for some in (episode.support, episode.queries))
+        assert not shown & asked, first
+    with pytest.raises(UsageError, match="1 digits are too few for 1 support clips and 1 queries"):
+        motion_episode(_row(digits=1), shots=1, each=1)
 
 
 def test_words_at_their_places_tell_directions_and_the_controls_take_them_away() -> None:
