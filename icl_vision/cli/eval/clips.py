@@ -103,7 +103,7 @@ def clip_table(results: dict[str, Any]) -> str:
     for group, members in results["groups"].items():
         if not members:
             continue
-        columns = heads(results)[1:]
+        columns = heads(results, group)[1:]
         text.append(
             f"\n{group}: {counted(members, 'clip')}".ljust(30) + "".join(column.rjust(24) for column in columns)
         )
@@ -113,10 +113,13 @@ def clip_table(results: dict[str, Any]) -> str:
     for pair in results["pairs"]:
         if pair["k"] == deepest and pair["metric"] == "psnr":
             low, high = pair["interval"]
+            other = pair["second"] if pair["second"] == pair["row"] else f"{pair['second']} ({pair['row']})"
             text.append(
-                f"{deepest} words minus {pair['second']} ({pair['row']}), {pair['group']}: {pair['difference']:+.2f} "
+                f"{deepest} words minus {other}, {pair['group']}: {pair['difference']:+.2f} "
                 f"dB [{low:+.2f}, {high:+.2f}], {pair['wins']} of {pair['n']} won"
             )
+    if results["frechet"]:
+        text.append(f"the distance of sets: {results['frechet']['name']}, {results['frechet']['n']} clips in each")
     for usage in results["words"]:
         text.append(
             f"layer {usage['layer']}: {counted(usage['distinct'], 'word')} used, perplexity {usage['perplexity']:.0f}"

@@ -24,6 +24,7 @@ from icl_vision.cli.options.common import (
     tokenizer_option,
     try_out,
 )
+from icl_vision.cli.options.denoising import PHOTO
 from icl_vision.cli.reconstruct import DECODER
 from icl_vision.errors import IclVisionError
 from icl_vision.wording import counted
@@ -83,7 +84,7 @@ LIMIT = 1000
 @click.option(
     "--beside",
     metavar="NAME|DIR",
-    default=DECODER,
+    default=PHOTO,
     show_default=True,
     help="Of clips: the image tokenizer that is given the same number of words for key frames; 'none' leaves it out.",
 )

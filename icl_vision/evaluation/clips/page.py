@@ -37,12 +37,15 @@ def clip_page(evaluation: ClipEvaluation, results: Mapping[str, Any], shown: int
         "LPIPS are means over frames; motion PSNR compares the differences of neighbouring frames; movement is how "
         "much a row moves as a share of how much the clip does."
     ]
+    if results.get("frechet"):
+        lead.append(f"The distance of sets: {results['frechet']['name']}, {results['frechet']['n']} clips in each.")
     return clips_page("Clips through words", lead, [clip.says or clip.name for clip in clips], rows, _tables(results))
 
 
 def lines(results: Mapping[str, Any], group: str) -> list[list[str]]:
     """A line for each row: its name and its means over a group of clips."""
-    distances = (results.get("frechet") or {}).get("at", {})
+    # The distance is of whole sets: it is told where the whole set is.
+    distances = (results.get("frechet") or {}).get("at", {}) if group == ALL else {}
     return [
         [row["row"]]
         + [mean_text(row["groups"][group][metric], digits) for metric, digits in DIGITS.items()]
@@ -51,9 +54,9 @@ def lines(results: Mapping[str, Any], group: str) -> list[list[str]]:
     ]
 
 
-def heads(results: Mapping[str, Any]) -> list[str]:
+def heads(results: Mapping[str, Any], group: str) -> list[str]:
     """What the columns of ``lines`` are."""
-    distance = [results["frechet"]["name"]] if results.get("frechet") else []
+    distance = [results["frechet"]["name"].split(" (")[0]] if results.get("frechet") and group == ALL else []
     return ["row", "PSNR", "SSIM", "LPIPS", "motion PSNR", "movement", *distance]
 
 
@@ -62,5 +65,5 @@ def _tables(results: Mapping[str, Any]) -> str:
     for group, members in results["groups"].items():
         if members:
             said = f"{'all' if group == ALL else group}: {counted(members, 'clip')}"
-            parts.append(table([said, *heads(results)[1:]], lines(results, group)))
+            parts.append(table([said, *heads(results, group)[1:]], lines(results, group)))
     return "".join(parts) + differences(results["pairs"])
