@@ -134,7 +134,8 @@ def _twins(data: Path, clips: Sequence[NamedClip], tokenizer: OnnxTokenizer, see
     if data.suffix.lower() == ".npz" or (data.is_dir() and not (data / "clips.jsonl").is_file()):
         return {}
     try:
-        training = read_clips(data, frames=2, part="train", seed=seed)
+        # Sampled as the clips asked about are: at fewer frames the first would be another moment.
+        training = read_clips(data, frames=tokenizer.frames, part="train", seed=seed, keep=1)
     except UsageError:
         return {}  # a set without a training part
     twins = near_twins(clips, squared(training, tokenizer.preprocessing.batch))

@@ -46,7 +46,13 @@ class NamedClip:
 
 
 def read_clips(
-    source: str | Path, *, frames: int, part: str = "test", limit: int | None = None, seed: int = 0
+    source: str | Path,
+    *,
+    frames: int,
+    part: str = "test",
+    limit: int | None = None,
+    seed: int = 0,
+    keep: int | None = None,
 ) -> list[NamedClip]:
     """The clips of one part of a set, each at ``frames`` frames.
 
@@ -57,6 +63,7 @@ def read_clips(
         frames: of every clip; longer ones are sampled evenly.
         part: the split that is read.
         limit: at most so many, drawn by ``seed``, in their own order; None for all.
+        keep: only so many of each clip's frames are given, its first ones; None for all.
 
     Raises:
         UsageError: nothing there, or no clip of that part.
@@ -68,16 +75,16 @@ def read_clips(
         # A seed for each part: by one for both, clip 7 of the training part would move as clip 7 of the test part does.
         own = MOVING_SEED + (part == "train")
         row = MovingDigits.from_npz(path, part=part, digits=2, frames=frames, seed=own)
-        return [NamedClip(f"moving[{number}]", row.clip(number).frames) for number in range(limit or 100)]
+        return [NamedClip(f"moving[{number}]", row.clip(number).frames[:keep]) for number in range(limit or 100)]
     if os.path.isdir(path) and not os.path.isfile(path / INDEX):
         return _loaded(
-            _drawn([(str(file.relative_to(path)), None, file) for file in _files(path)], limit, seed), frames
+            _drawn([(str(file.relative_to(path)), None, file) for file in _files(path)], limit, seed), frames, keep
         )
     if os.path.isdir(path):
         listed = _listed(read_text(path / INDEX, most=MOST_INDEX), part, path)
-        return _loaded([(name, says, path / name) for name, says in _drawn(listed, limit, seed)], frames)
+        return _loaded([(name, says, path / name) for name, says in _drawn(listed, limit, seed)], frames, keep)
     if path.suffix.lower() == ".tar" and os.path.isfile(path):
-        return _of_tar(path, part, frames, limit, seed)
+        return _of_tar(path, part, frames, limit, seed, keep)
     raise UsageError(f"{str(path)!r} is neither a .tar or folder of clips nor an .npz file of digits")
 
 
@@ -93,7 +100,7 @@ def most_moving(clips: Sequence[NamedClip], share: float = 0.5) -> set[str]:
     return {clip.name for clip in ranked[: max(1, round(len(ranked) * share))]}
 
 
-def _of_tar(path: Path, part: str, frames: int, limit: int | None, seed: int) -> list[NamedClip]:
+def _of_tar(path: Path, part: str, frames: int, limit: int | None, seed: int, keep: int | None) -> list[NamedClip]:
     try:
         with tarfile.open(path, "r:") as archive:
             index = _member(archive, INDEX, MOST_INDEX)
@@ -107,7 +114,7 @@ def _of_tar(path: Path, part: str, frames: int, limit: int | None, seed: int) ->
                 sources.append((name, says, data))
     except (tarfile.TarError, OSError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as a .tar: {error}") from error
-    return _loaded(sources, frames)
+    return _loaded(sources, frames, keep)
 
 
 def _member(archive: tarfile.TarFile, name: str, most: int) -> bytes | None:
@@ -157,11 +164,11 @@ def _drawn(items: list[Any], limit: int | None, seed: int) -> list[Any]:
     return [items[index] for index in sorted(Draw("clips", seed).shuffled(range(len(items)))[:limit])]
 
 
-def _loaded(sources: Sequence[tuple[str, str | None, Any]], frames: int) -> list[NamedClip]:
+def _loaded(sources: Sequence[tuple[str, str | None, Any]], frames: int, keep: int | None) -> list[NamedClip]:
     clips = []
     for name, says, source in sources:
         try:
-            clips.append(NamedClip(composed(name), load_clip(source, frames=frames), says))
+            clips.append(NamedClip(composed(name), load_clip(source, frames=frames)[:keep].copy(), says))
         except ImageError as error:
             raise type(error)(f"{name}: {error}") from error
     return clips

@@ -60,6 +60,18 @@ def test_clips_are_measured_beside_stills_and_files(folder: Path, tmp_path: Path
     assert "minus mean frame" in told.output and "most moving: 2 clips" in told.output and "perplexity" in told.output
 
 
+def test_twins_are_compared_at_the_same_moment(folder: Path, tmp_path: Path) -> None:
+    # Noise that changes from frame to frame, longer than the tokenizer looks at: only the first frame taken is alike.
+    noise = np.random.default_rng(0).integers(0, 256, (9, 16, 16, 3), dtype=np.uint8)
+    for number in (0, 3):  # one of the test part, and the training part's
+        save_clip(noise, folder / f"{number}.png", ms=50)
+    tokenizer = tiny_clips.make(tmp_path / "tiny")
+    result = run("--data", folder, "--tokenizer", tokenizer, "--beside", "none", "--out", tmp_path / "run", "--quiet")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert document["groups"]["near-twins"] == 1
+
+
 def test_measures_of_pictures_are_refused(folder: Path, tmp_path: Path) -> None:
     tokenizer = tiny_clips.make(tmp_path / "tiny")
     result = run("--data", folder, "--tokenizer", tokenizer, "--measure", "reader", "--out", tmp_path / "run")
