@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import click
 
 from icl_vision.cli.options.common import (
+    OF_CLIPS,
     for_clips,
     force_option,
     json_option,
@@ -74,7 +75,8 @@ def command(
     clips = taken_by_name(tokenizer).one == "clip"
     suffixes = SAVED_SUFFIXES if clips else (".png",)
     if out.suffix.lower() not in suffixes:
-        raise click.BadParameter(f"{str(out)!r} must end in {' or '.join(suffixes)}", param_hint="--out")
+        why = "" if clips or out.suffix.lower() not in SAVED_SUFFIXES else f": {_no_clip(image, tokenizer)}"
+        raise click.BadParameter(f"{str(out)!r} must end in {' or '.join(suffixes)}{why}", param_hint="--out")
     try_out(out, folder=False, force=force)
     import numpy as np
 
@@ -100,6 +102,18 @@ def command(
                     "out": str(out)})  # fmt: skip
     else:
         say(f"{counted(pyramid.k, 'word')}, PSNR {quality:.1f} dB, written to {out}", quiet=quiet)
+
+
+def _no_clip(source: str, tokenizer: str) -> str:
+    """Why a file that moves cannot be made of it: it is no clip that can be read, or goes to a tokenizer of images."""
+    from icl_vision.clips import load_clip
+    from icl_vision.errors import ImageError
+
+    try:
+        load_clip(source, frames=1)
+    except ImageError as error:
+        return str(error)
+    return f"the tokenizer {tokenizer!r} takes images; for clips take --tokenizer {OF_CLIPS}"
 
 
 def _clip(tokenizer: OnnxTokenizer, source: str, k: int | None, out: Path) -> tuple[TokenPyramid, float]:

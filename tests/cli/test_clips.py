@@ -47,6 +47,17 @@ def test_show_makes_a_page_that_moves(tiny: str, clip: str, tmp_path: Path) -> N
     assert "Frame by frame" in page and f"icl-vision show square.webp --tokenizer {Path(tiny).name}" in page
 
 
+def test_reconstruct_says_why_nothing_moves(clip: str, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.webp"
+    broken.write_bytes(Path(clip).read_bytes()[:200])
+    for source, options, why in (
+        (broken, (), "is cut off or damaged"),
+        (clip, ("--tokenizer", "spae-digits-32"), "takes images; for clips take --tokenizer spae-clips-64"),
+    ):
+        told = run("reconstruct", source, *options, "--out", tmp_path / "again.webp", ok=False).stderr
+        assert "again.webp' must end in .png: " in told and why in told
+
+
 def test_show_makes_a_sheet(tiny: str, clip: str, tmp_path: Path) -> None:
     run("show", clip, "--tokenizer", tiny, "--out", tmp_path / "sheet.png", "-k", "5")
     with Image.open(tmp_path / "sheet.png") as sheet:
