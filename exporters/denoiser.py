@@ -10,10 +10,11 @@ Letters in shapes: B pictures, N states of a caption, e their width.
 
 from __future__ import annotations
 
-import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -77,9 +78,9 @@ def export_denoiser(unet: Any, *, length: int, tolerance: float = TOLERANCE) -> 
 
 def _graph(unet: Any, length: int) -> onnx.ModelProto:
     first = next(iter(_examples(unet, length)))
-    written = io.BytesIO()
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
         warnings.simplefilter("ignore")  # torch's own: this exporter is the old one
+        written = Path(folder) / "denoiser.onnx"
         torch.onnx.export(
             _Velocity(unet).eval(),
             first,
@@ -91,7 +92,7 @@ def _graph(unet: Any, length: int) -> onnx.ModelProto:
             output_names=[OUTPUT],
             dynamic_axes={name: {0: "batch"} for name in (*INPUTS, OUTPUT)} | {"states": {0: "batch", 1: "length"}},
         )
-    return onnx.load_from_string(written.getvalue())
+        return onnx.load_model(written)
 
 
 def _largest_difference(unet: Any, data: bytes, length: int) -> float:
