@@ -57,9 +57,9 @@ def read_clips(
     """The clips of one part of a set, each at ``frames`` frames.
 
     Args:
-        source: a .tar or folder with ``clips.jsonl`` (a line a clip: file, name, split), a folder of clips without one
-            (all of them are taken, whatever the part), or an .npz of digits, of which moving ones are made, two in a
-            clip: ``limit`` clips, 100 for None.
+        source: a .tar or folder with ``clips.jsonl`` (a line a clip: file, name, split; without a split it is of the
+            training part), a folder of clips without one (all of them are taken, whatever the part), or an .npz of
+            digits, of which moving ones are made, two in a clip: ``limit`` clips, 100 for None.
         frames: of every clip; longer ones are sampled evenly.
         part: the split that is read.
         limit: at most so many, drawn by ``seed``, in their own order; None for all.
@@ -139,7 +139,8 @@ def _listed(text: str, part: str, path: Path) -> list[tuple[str, str | None]]:
             name = entry["file"]
             if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"{name!r} is no path inside the set")
-            if entry.get("split", part) == part:
+            # As a training reads the list: what is of no part is learned from, so it is no test.
+            if entry.get("split", "train") == part:
                 says = entry.get("name")
                 listed.append((name, None if says is None else str(says)))
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -117,6 +117,10 @@ def test_sets_are_read_by_part(tmp_path: Path) -> None:
     assert [clip.name for clip in read_clips(tmp_path, frames=4)] == ["0.png", "1.png", "2.png"]
     with pytest.raises(UsageError, match="no clip of the part 'held'"):
         read_clips(tmp_path / "set.tar", frames=4, part="held")
+    (tmp_path / "clips.jsonl").write_text('{"file": "0.png"}\n{"file": "1.png", "split": "test"}')
+    assert [clip.name for clip in read_clips(tmp_path, frames=4)] == ["1.png"]  # 0.png may have been learned from
+    (only,) = read_clips(tmp_path, frames=4, part="train", keep=1)
+    assert only.name == "0.png" and len(only.frames) == 1
     (tmp_path / "clips.jsonl").write_text('{"file": "../0.png"}')
     with pytest.raises(UsageError, match=r"line 1 of clips.jsonl .*no path inside the set"):
         read_clips(tmp_path, frames=4)
