@@ -75,7 +75,7 @@ def answers(
         name = f"{clips.name} layer {layer} ({known[0].layout}), place by place"
         said[name] = by_places(known, labels, wanted, clips.codebook)
     middles = [[Image.fromarray(clip[len(clip) // 2]) for clip in some] for some in (shown, queries)]
-    k = image.layout.cumulative[3]
+    k = image.layout.cumulative[:4][-1]  # four layers, or as many as there are
     support, asked = (image.encode(some, k) for some in middles)
     said[f"{image.name} on the middle frame, place by place"] = by_places(support, labels, asked, image.codebook)
     if options.llm is not None:

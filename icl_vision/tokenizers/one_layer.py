@@ -13,8 +13,12 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from icl_vision import checks
+from icl_vision.errors import UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
+from icl_vision.tokenizers.base import on_grids
 from icl_vision.tokenizers.wrapping import WrappedTokenizer
 
 if TYPE_CHECKING:
@@ -60,6 +64,23 @@ class OneLayer(WrappedTokenizer):
         if k is not None:
             self.layout_for(k)
         return " ".join(pyramid.words())
+
+    def from_text(self, text: str) -> TokenPyramid:
+        """The layer whose ``to_text`` is ``text``.
+
+        Raises:
+            UnknownWordError: a word outside the vocabulary.
+            PyramidError: not as many words as the layer has.
+            UsageError: no text, or a tokenizer without a vocabulary.
+        """
+        if not isinstance(text, str):
+            raise UsageError(f"text must be a str; got {type(text).__name__}")
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            raise UsageError(f"the tokenizer {self.name!r} has no vocabulary to read words by")
+        words = text.split()
+        layout = self.layout_for(len(words))
+        return TokenPyramid(on_grids(np.asarray(vocabulary.ids(words), dtype=np.int32), layout), layout, vocabulary)
 
     @property
     def identity(self) -> str:

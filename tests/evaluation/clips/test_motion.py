@@ -68,6 +68,9 @@ def test_one_layer_of_a_tokenizer_is_its_words() -> None:
     (words,) = layer.encode([clip])
     assert layer.layout.grids == ((2, 2, 2),) and words.words() == whole.words(2)
     assert layer.to_text(words) == " ".join(whole.words(2)) and not layer.can_decode
+    assert layer.from_text(layer.to_text(words)) == words
+    with pytest.raises(PyramidError, match="k must be one of 8"):
+        layer.from_text(" ".join(whole.words()))
     assert layer.identity != OneLayer(tokenizer, 3).identity  # type: ignore[arg-type]  # as above
     with pytest.raises(PyramidError):
         layer.encode([clip], 5)
