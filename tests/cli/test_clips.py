@@ -117,6 +117,12 @@ def test_classify_clips(tiny: str, clip: str, tmp_path: Path) -> None:
     assert "square.webp" in result.stdout
 
 
+@pytest.mark.parametrize("command", [("caption",), ("answer", "--question", "Who is it?")])
+def test_clips_are_not_set_beside_the_packaged_photographs(tiny: str, clip: str, command: tuple[str, ...]) -> None:
+    result = run(*command, clip, "--llm", "fake", "--tokenizer", tiny, ok=False)
+    assert "the packaged examples are photographs" in result.stderr and "--support" in result.stderr
+
+
 def test_the_tokenizer_of_clips_is_taken_for_clips(
     tiny: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,11 +24,13 @@ from icl_vision.cli.options.common import (
     quiet_option,
     say,
     seed_option,
+    taken_by_name,
     tokenizer_option,
     trust_option,
     try_out,
 )
 from icl_vision.cli.options.runs import Parts, RunOptions, print_plan, run_options
+from icl_vision.errors import UsageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
@@ -211,12 +213,21 @@ class AnsweringOptions:
         return read_entries(source, kind, truths=truths, trust=self.trust, how="--trust")
 
     def examples(self, kind: Kind) -> Examples:
-        """What is shown, said on stderr."""
+        """What is shown, said on stderr.
+
+        Raises:
+            UsageError: the packaged examples, to a tokenizer of clips; a file as ``read`` refuses it.
+        """
         from icl_vision.tasks.answer.files import packaged
 
         if self.zero_shot:
             return Examples([], "none")
         if self.support is None:
+            if taken_by_name(self.tokenizer).one == "clip":
+                raise UsageError(
+                    f"the packaged examples are photographs, and the tokenizer {self.tokenizer!r} takes clips: show "
+                    "your own with --support, or none with --zero-shot"
+                )
             found = Examples(packaged(kind), "packaged")
             say(
                 f"{len(found.entries)} packaged examples (photographs of Caltech 101, CC BY 4.0); --support shows your "
