@@ -1,4 +1,4 @@
-"""`icl-vision train`: tokenizers of one's own, trained; what draws from a text is in ``train_text_to_image``.
+"""`icl-vision train spae`, `lqae` and `clips`: tokenizers of one's own, trained.
 
 Knows: options, and what is said at the end. Refuses to know: how anything is trained; torch is imported only when a
 training starts.
@@ -21,24 +21,38 @@ from icl_vision.cli.options.common import (
     trust_option,
     try_out,
 )
-from icl_vision.cli.train_router import router_command
-from icl_vision.cli.train_text_to_image import command as text_to_image
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.wording import counted
 
 if TYPE_CHECKING:
     from icl_vision.training import TrainResult
 
+FAMILIES: tuple[tuple[str, str], ...] = (
+    (
+        "spae",
+        "Train a Semantic Pyramid AutoEncoder: images become words of a frozen codebook, and words images.\n\n"
+        "Needs the extra 'train'. What every key of a configuration means is said in docs/training.md.",
+    ),
+    (
+        "lqae",
+        "Train a Language-Quantized AutoEncoder: images become the nearest words of a masked language model's table, "
+        "and what it says of them images.\n\nNeeds the extra 'train'. What every key of a configuration means is said "
+        "in docs/training.md.",
+    ),
+    (
+        "clips",
+        "Train a Semantic Pyramid AutoEncoder of clips: short animations become words of a frozen codebook on grids of "
+        "frames, rows and columns, and words clips.\n\nNeeds the extra 'train'. --data is a folder of GIF, WebP or "
+        "PNG animations or a .tar of them; where a clips.jsonl lies in it, the files whose split it says is train.",
+    ),
+)
+"""The families of tokenizers that can be trained, and what --help says of each."""
+
 SHOWN = 10
 """Skipped files that are named one by one at the end; results.json names all."""
 
 
-@click.group(name="train")
-def command() -> None:
-    """Train a tokenizer on your own images, or what stands between an LLM and a diffusion model."""
-
-
-def _command(family: str, about: str) -> click.Command:
+def family_command(family: str, about: str) -> click.Command:
     """The sub-command of one family of models."""
     noun = "clip" if family == "clips" else "image"  # what is learned from
 
@@ -131,33 +145,6 @@ def _command(family: str, about: str) -> click.Command:
         click.echo(_for_people(result, noun))
 
     return train_family
-
-
-command.add_command(
-    _command(
-        "spae",
-        "Train a Semantic Pyramid AutoEncoder: images become words of a frozen codebook, and words images.\n\n"
-        "Needs the extra 'train'. What every key of a configuration means is said in docs/training.md.",
-    )
-)
-command.add_command(
-    _command(
-        "lqae",
-        "Train a Language-Quantized AutoEncoder: images become the nearest words of a masked language model's table, "
-        "and what it says of them images.\n\nNeeds the extra 'train'. What every key of a configuration means is said "
-        "in docs/training.md.",
-    )
-)
-command.add_command(
-    _command(
-        "clips",
-        "Train a Semantic Pyramid AutoEncoder of clips: short animations become words of a frozen codebook on grids of "
-        "frames, rows and columns, and words clips.\n\nNeeds the extra 'train'. --data is a folder of GIF, WebP or "
-        "PNG animations or a .tar of them; where a clips.jsonl lies in it, the files whose split it says is train.",
-    )
-)
-command.add_command(router_command)
-command.add_command(text_to_image)
 
 
 def _for_people(result: TrainResult, noun: str) -> str:
