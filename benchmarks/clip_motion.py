@@ -31,34 +31,40 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("digits", type=Path, help="mnist.npz")
     parser.add_argument("--tokenizer", default="spae-clips-64", help="of clips")
-    parser.add_argument("--layers", type=int, nargs="+", default=[1, 2, 3, 4], help="layers read place by place")
+    parser.add_argument("--layers", type=int, nargs="*", default=[1, 2, 3, 4], help="layers read place by place")
     parser.add_argument("--image", default="spae-photo-128", help="image tokenizer, for the middle frame")
     parser.add_argument("--llm", default=None, help="asked too; default: none")
     parser.add_argument("--llm-layer", type=int, default=3, help="the layer it reads (default 3)")
     parser.add_argument("--shots", type=int, default=5)
     parser.add_argument("--each", type=int, default=10, help="queries of each direction and episode (default 10)")
     parser.add_argument("--episodes", type=int, default=2)
+    parser.add_argument("--controls", nargs="+", choices=list(CONTROLS), default=list(CONTROLS), help="default: all")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     options = parser.parse_args()
     row = MovingDigits.from_npz(options.digits, part="test", way="straight")
     episodes = [motion_episode(row, options.shots, options.each, 10_000 * n) for n in range(options.episodes)]
     clips = ImageTokenizer.from_pretrained(options.tokenizer)
     image = ImageTokenizer.from_pretrained(options.image)
-    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
-    for episode in episodes:
-        for control, change in CONTROLS.items():
-            queries = [change(clip, number) for number, (clip, _) in enumerate(episode.queries)]
+    rows: list[dict[str, Any]] = []
+    for control in options.controls:
+        found: dict[str, list[tuple[str, str]]] = {}
+        for episode in episodes:
+            queries = [CONTROLS[control](clip, number) for number, (clip, _) in enumerate(episode.queries)]
             for name, said in answers(episode, queries, clips, image, options).items():
                 truth = [label for _, label in episode.queries]
-                found.setdefault((name, control), []).extend(zip(said, truth, strict=True))
-    rows = [summed(name, control, pairs) for (name, control), pairs in found.items()]
-    for one in rows:
-        low, high = one["right"]["interval"]
-        print(
-            f"{one['row']:<52}{one['control']:<24}{one['right']['accuracy']:.1%} [{low:.1%}, {high:.1%}], the opposite "
-            f"{one['opposite']['accuracy']:.1%}, n = {one['right']['n']}"
-        )
-    write(options.out, {**header(0), "tokenizer": clips.name, "shots": options.shots, "llm": options.llm, "rows": rows})
+                found.setdefault(name, []).extend(zip(said, truth, strict=True))
+        for name, pairs in found.items():
+            one = summed(name, control, pairs)
+            low, high = one["right"]["interval"]
+            print(
+                f"{name:<52}{control:<24}{one['right']['accuracy']:.1%} [{low:.1%}, {high:.1%}], the opposite "
+                f"{one['opposite']['accuracy']:.1%}, n = {one['right']['n']}",
+                flush=True,
+            )
+            rows.append(one)
+        # After each: an LLM takes its time, and what was asked is not lost.
+        document = {"tokenizer": clips.name, "shots": options.shots, "llm": options.llm, "rows": rows}
+        write(options.out, {**header(0), **document})
     return 0
 
 
