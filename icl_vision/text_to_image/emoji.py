@@ -3,9 +3,9 @@
     named = open_named(Path("emoji-clips-64.tar"))
     named.names, named.train, named.test        # {"zebra face" ...}: places of the ones trained on and held out
 
-A set is a folder or .tar with a ``clips.jsonl``: a JSON object a line with ``file``, ``name`` and ``split`` ("train" or
-"test"). Of an animation the first frame is the picture. A name of the training split whose family is that of a held-out
-name is left out of both: "woman fire engine" is no test of anything where "man fire engine" was trained on.
+A set is a folder or .tar with a list (``icl_vision.clips.lists``) that names every picture and has the parts "train"
+and "test". Of an animation the first frame is the picture. A name of the training split whose family is that of a
+held-out name is left out of both: "woman fire engine" is no test of anything where "man fire engine" was trained on.
 
 Knows: files, names, families, wordings. Refuses to know: nets, and what is done with a picture.
 
@@ -15,26 +15,24 @@ Letters in shapes: N pictures, S their side.
 from __future__ import annotations
 
 import io
-import json
 import os
 import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from icl_vision.clips.lists import LIST, MOST_LIST, TRAIN, member_of, read_list
 from icl_vision.errors import UsageError
-from icl_vision.files.reading import read_text
+from icl_vision.files.reading import read_bytes
 from icl_vision.images import load_image
 from icl_vision.text_to_image.denoiser import SIDE
 from icl_vision.training.data.sources import Folder, Shards, open_source
 
-LIST: Final = "clips.jsonl"
-MOST_LIST_BYTES: Final = 4 * 2**20
 MOST_NAME: Final = 120
 _PEOPLE: Final = frozenset(
     "man men woman women adult adults person people boy girl child baby older male female sign mother father".split()
@@ -127,43 +125,34 @@ def captions(names: Sequence[str], templates: Sequence[str] = TEMPLATES) -> list
 
 
 def _own(name: str, source: Folder | Shards) -> str:
-    return name.partition("/")[2] if isinstance(source, Shards) else name
+    return PurePosixPath(name.partition("/")[2]).as_posix() if isinstance(source, Shards) else name
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    text = _list_of_tar(path) if path.is_file() else _list_of_folder(path)
+def _lines(path: Path) -> list[dict[str, str]]:
+    where = repr(str(path))
     lines = []
-    for number, raw in enumerate(text.splitlines(), start=1):
-        if not raw.strip():
-            continue
-        try:
-            line = json.loads(raw)
-        except ValueError as error:
-            raise UsageError(f"line {number} of {LIST} is no JSON: {error}") from error
-        entry = line if isinstance(line, dict) else {}
-        file, name, split = entry.get("file"), entry.get("name"), entry.get("split")
-        named = isinstance(name, str) and 0 < len(name.strip()) <= MOST_NAME and name.isprintable()
-        if not isinstance(file, str) or not isinstance(name, str) or not named or split not in ("train", "test"):
+    for entry in read_list(_list_of_tar(path) if path.is_file() else _list_of_folder(path), where):
+        name = entry.name or ""
+        if not (0 < len(name) <= MOST_NAME and name.isprintable()) or entry.split not in (TRAIN, "test"):
             raise UsageError(
-                f"line {number} of {LIST} must have a file, a name of 1 to {MOST_NAME} printable characters and a "
-                f"split, train or test; got {raw[:200]!r}"
+                f"line {entry.line} of {LIST} in {where} must have a name of 1 to {MOST_NAME} printable characters and "
+                f"a split, train or test; got {entry.name!r:.200} and {entry.split!r:.200}"
             )
-        lines.append({"file": PurePosixPath(file).as_posix(), "name": " ".join(name.split()), "split": split})
+        lines.append({"file": entry.file, "name": name, "split": entry.split})
     return lines
 
 
-def _list_of_folder(path: Path) -> str:
+def _list_of_folder(path: Path) -> bytes:
     file = path / LIST
     if not file.is_file():
         raise UsageError(f"{str(path)!r} has no {LIST}, which says what its pictures are called")
-    return read_text(file, most=MOST_LIST_BYTES)
+    return read_bytes(file, most=MOST_LIST)
 
 
-def _list_of_tar(path: Path) -> str:
+def _list_of_tar(path: Path) -> bytes:
     with tarfile.open(path, "r:") as tar:  # open_source has read it: it is one
-        for member in tar:
-            if PurePosixPath(member.name).name == LIST and member.isreg() and member.size <= MOST_LIST_BYTES:
-                handle = tar.extractfile(member)
-                assert handle is not None  # of a regular file there is one
-                return handle.read().decode("utf-8", "replace")
-    raise UsageError(f"{str(path)!r} has no {LIST}, which says what its pictures are called")
+        member = member_of(tar, LIST)
+        handle = None if member is None or member.size > MOST_LIST else tar.extractfile(member)
+        if handle is None:
+            raise UsageError(f"{str(path)!r} has no {LIST}, which says what its pictures are called")
+        return handle.read()

@@ -104,3 +104,8 @@ def taken_by(tokenizer: Any) -> Taking:
     if getattr(tokenizer, "modality", IMAGE) == CLIP:
         return TakesClips(int(getattr(tokenizer, "frames", FRAMES)))
     return IMAGES
+
+
+def takes_clips(tokenizer: Any) -> bool:
+    """Whether a tokenizer's words are those of clips."""
+    return isinstance(taken_by(tokenizer), TakesClips)

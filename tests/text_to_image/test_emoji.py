@@ -78,6 +78,9 @@ def test_first_frames_and_no_twin_of_a_held_out_name(emoji: Path):
 def test_a_folder_is_read_as_a_tar_is(emoji: Path, tmp_path: Path):
     with tarfile.open(emoji) as tar:
         tar.extractall(tmp_path / "folder", filter="data")
+    with tarfile.open(tmp_path / "packed.tar", "w:") as tar:
+        tar.add(tmp_path / "folder", ".")  # members are called ./clips/0.webp
+    assert np.array_equal(open_named(tmp_path / "packed.tar").pixels, open_named(emoji).pixels)
     named = open_named(tmp_path / "folder")
     assert np.array_equal(named.pixels, open_named(emoji).pixels) and named.names == tuple(NAMES)
 
@@ -85,8 +88,9 @@ def test_a_folder_is_read_as_a_tar_is(emoji: Path, tmp_path: Path):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("no json", "line 1 of clips.jsonl is no JSON"),
-        ('["0.png", "a", "train"]', "must have a file, a name"),
+        ("no json", "line 1 of clips.jsonl in .* is not JSON"),
+        ('["0.png", "a", "train"]', "must be an object with a text 'file'"),
+        ('{"file": "0.png"}', "must have a name of 1 to"),
         ('{"file": "0.png", "name": "a\\u0007", "split": "train"}', "printable"),
         ('{"file": "0.png", "name": "a", "split": "validation"}', "split, train or test"),
         ('{"file": "9.png", "name": "a", "split": "train"}', "names '9.png', which is not there"),

@@ -1,6 +1,7 @@
 """Clips to measure on, and which of them are easy: those that hardly move, and those with a near-twin among others.
 
-Knows: a .tar or folder with ``clips.jsonl``, a folder of clips, an .npz of digits. Refuses to know: tokenizers, means.
+Knows: a .tar or folder with a list (``icl_vision.clips.lists``), a folder of clips, an .npz of digits.
+Refuses to know: tokenizers, means.
 """
 
 from __future__ import annotations
@@ -17,15 +18,14 @@ import numpy.typing as npt
 
 from icl_vision import checks
 from icl_vision.clips import load_clip
+from icl_vision.clips.lists import LIST, MOST_LIST, member_of, read_list
 from icl_vision.clips.moving_digits import MovingDigits
 from icl_vision.errors import ImageError, UsageError
 from icl_vision.evaluation.clips.measures import likeness, motion_of
 from icl_vision.evaluation.few_shot.episodes.drawing import Draw
-from icl_vision.files.reading import loads, read_text
+from icl_vision.files.reading import read_bytes
 from icl_vision.spelling import composed
 
-INDEX: Final = "clips.jsonl"
-MOST_INDEX: Final = 64 * 2**20
 MOST_CLIP: Final = 64 * 2**20
 """Bytes of a clip's file inside a tar."""
 TWIN: Final = 20.0
@@ -76,12 +76,12 @@ def read_clips(
         own = MOVING_SEED + (part == "train")
         row = MovingDigits.from_npz(path, part=part, digits=2, frames=frames, seed=own)
         return [NamedClip(f"moving[{number}]", row.clip(number).frames[:keep]) for number in range(limit or 100)]
-    if os.path.isdir(path) and not os.path.isfile(path / INDEX):
+    if os.path.isdir(path) and not os.path.isfile(path / LIST):
         return _loaded(
             _drawn([(str(file.relative_to(path)), None, file) for file in _files(path)], limit, seed), frames, keep
         )
     if os.path.isdir(path):
-        listed = _listed(read_text(path / INDEX, most=MOST_INDEX), part, path)
+        listed = _listed(read_bytes(path / LIST, most=MOST_LIST), part, path)
         return _loaded([(name, says, path / name) for name, says in _drawn(listed, limit, seed)], frames, keep)
     if path.suffix.lower() == ".tar" and os.path.isfile(path):
         return _of_tar(path, part, frames, limit, seed, keep)
@@ -103,14 +103,14 @@ def most_moving(clips: Sequence[NamedClip], share: float = 0.5) -> set[str]:
 def _of_tar(path: Path, part: str, frames: int, limit: int | None, seed: int, keep: int | None) -> list[NamedClip]:
     try:
         with tarfile.open(path, "r:") as archive:
-            index = _member(archive, INDEX, MOST_INDEX)
+            index = _member(archive, LIST, MOST_LIST)
             if index is None:
-                raise UsageError(f"{str(path)!r} holds no {INDEX}, which says what its clips are")
+                raise UsageError(f"{str(path)!r} holds no {LIST}, which says what its clips are")
             sources = []
-            for name, says in _drawn(_listed(index.decode("utf-8", "replace"), part, path), limit, seed):
+            for name, says in _drawn(_listed(index, part, path), limit, seed):
                 data = _member(archive, name, MOST_CLIP)
                 if data is None:
-                    raise UsageError(f"{str(path)!r} holds no {name!r}, which its {INDEX} names")
+                    raise UsageError(f"{str(path)!r} holds no {name!r}, which its {LIST} names")
                 sources.append((name, says, data))
     except (tarfile.TarError, OSError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as a .tar: {error}") from error
@@ -119,32 +119,17 @@ def _of_tar(path: Path, part: str, frames: int, limit: int | None, seed: int, ke
 
 def _member(archive: tarfile.TarFile, name: str, most: int) -> bytes | None:
     """A regular member's bytes; nothing is ever unpacked to disk."""
-    try:
-        member = archive.getmember(name)
-    except KeyError:
-        return None
-    handle = archive.extractfile(member) if member.isreg() else None
-    if handle is None or member.size > most:
+    member = member_of(archive, name)
+    handle = None if member is None or member.size > most else archive.extractfile(member)
+    if handle is None:
         return None
     with handle:
         return handle.read()
 
 
-def _listed(text: str, part: str, path: Path) -> list[tuple[str, str | None]]:
+def _listed(data: bytes, part: str, path: Path) -> list[tuple[str, str | None]]:
     """(file, name) of the clips of a part."""
-    listed: list[tuple[str, str | None]] = []
-    for number, line in enumerate(filter(str.strip, text.splitlines()), start=1):
-        try:
-            entry: Any = loads(line)
-            name = entry["file"]
-            if not isinstance(name, str) or Path(name).is_absolute() or ".." in Path(name).parts:
-                raise ValueError(f"{name!r} is no path inside the set")
-            # As a training reads the list: what is of no part is learned from, so it is no test.
-            if entry.get("split", "train") == part:
-                says = entry.get("name")
-                listed.append((name, None if says is None else str(says)))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UsageError(f"line {number} of {INDEX} in {str(path)!r} cannot be read: {error}") from error
+    listed = [(entry.file, entry.name) for entry in read_list(data, repr(str(path))) if entry.split == part]
     if not listed:
         raise UsageError(f"{str(path)!r} has no clip of the part {part!r}")
     return listed

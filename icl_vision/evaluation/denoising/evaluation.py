@@ -30,8 +30,9 @@ from icl_vision.files.runs import read_usage
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.denoise.denoiser import ImageDenoiser
 from icl_vision.tasks.denoise.fitted import LEAK
-from icl_vision.tasks.denoise.puzzles import Puzzle, pixels_of_decoded, takes_clips
+from icl_vision.tasks.denoise.puzzles import Puzzle, pixels_of_decoded
 from icl_vision.tasks.denoise.tasks import Alignment
+from icl_vision.tokenizers.taking import takes_clips
 
 if TYPE_CHECKING:
     from icl_vision.evaluation.kit.pictures import Picture

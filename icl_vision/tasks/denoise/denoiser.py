@@ -40,12 +40,12 @@ from icl_vision.tasks.denoise.puzzles import (
     digest_of,
     pixels_and_sizes,
     pixels_of,
-    takes_clips,
 )
 from icl_vision.tasks.denoise.tasks import Alignment, DenoisingTask
 from icl_vision.tasks.inputs import as_sources
 from icl_vision.tasks.saving import SavedForm
 from icl_vision.tasks.tools import Tool, restoring
+from icl_vision.tokenizers.taking import takes_clips
 
 Protocol = Literal["leak-free", "paper"]
 PROTOCOLS = ("leak-free", "paper")

@@ -31,8 +31,9 @@ from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.base import Fitted
 from icl_vision.tasks.denoise.clip_tasks import any_task, task_for
 from icl_vision.tasks.denoise.plan import DenoisingStages, Refine, decided_by, denoising_plan, denoising_stages
-from icl_vision.tasks.denoise.puzzles import Context, Puzzle, PuzzleMaker, number_of, pixels_of_decoded, takes_clips
+from icl_vision.tasks.denoise.puzzles import Context, Puzzle, PuzzleMaker, number_of, pixels_of_decoded
 from icl_vision.tasks.denoise.tasks import Alignment, DenoisingTask, Pixels
+from icl_vision.tokenizers.taking import takes_clips
 from icl_vision.tokenizers.wrapping import whole
 
 if TYPE_CHECKING:

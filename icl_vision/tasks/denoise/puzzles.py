@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from icl_vision.clips import is_clip_source, load_clip
+from icl_vision.clips import is_clip_source
 from icl_vision.contracts import Tokenizer
 from icl_vision.drawing.corruption import corrupt_words, corruption_rates, shuffle_words
 from icl_vision.drawing.drawing import Pair, Query
 from icl_vision.drawing.stages import first_place
 from icl_vision.errors import IclVisionError, UsageError
-from icl_vision.images import ImageSource, load_image
+from icl_vision.images import ImageSource
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.spelling import composed
 from icl_vision.tasks.denoise.plan import DenoisingStages
@@ -208,11 +208,6 @@ def pixels_of_decoded(made: Any) -> Pixels:
     return np.stack([np.asarray(frame) for frame in made]) if isinstance(made, list) else np.asarray(made)
 
 
-def takes_clips(tokenizer: Tokenizer) -> bool:
-    """Whether a tokenizer's words are those of clips."""
-    return bool(getattr(whole(tokenizer), "modality", "image") == "clip")
-
-
 def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> list[tuple[Pixels, tuple[int, int]]]:
     """Each picture as the tokenizer sees it, uint8 [S, S, 3] (of clips [T, S, S, 3]), and its own width and height.
 
@@ -227,31 +222,18 @@ def pixels_and_sizes(tokenizer: Tokenizer, sources: Sequence[ImageSource]) -> li
             "cannot be degraded as it would see it"
         )
     measured: list[tuple[Pixels, tuple[int, int]]] = []
-    clips = takes_clips(tokenizer)
+    takes = whole(tokenizer).takes
     for index, source in enumerate(sources):
         try:
-            if clips:
-                frames = load_clip(source, frames=frames_of(tokenizer))
-                pixels = preprocessing.batch([Image.fromarray(frame) for frame in frames])
-                measured.append((pixels, (frames.shape[2], frames.shape[1])))
-                continue
-            image = load_image(source)
-            measured.append((preprocessing.batch([image])[0], image.size))
+            loaded = takes.load(source)
+            if isinstance(loaded, Image.Image):
+                measured.append((preprocessing.batch([loaded])[0], loaded.size))
+            else:
+                pixels = preprocessing.batch([Image.fromarray(frame) for frame in loaded])
+                measured.append((pixels, (loaded.shape[2], loaded.shape[1])))
         except IclVisionError as error:
             raise type(error)(f"images[{index}]: {error}") from error
     return measured
-
-
-def frames_of(tokenizer: Tokenizer) -> int:
-    """How many frames a clip has as a tokenizer of clips takes it: its own ``frames``, or its card's.
-
-    Raises:
-        UsageError: it does not say.
-    """
-    frames = getattr(whole(tokenizer), "frames", None) or tokenizer.card.get("frames")
-    if not isinstance(frames, int):
-        raise UsageError(f"the tokenizer {tokenizer.name!r} does not say how many frames it takes (no `frames`)")
-    return frames
 
 
 def clip_sources(images: object) -> list[Any]:

@@ -1,11 +1,11 @@
 """Where training clips come from: animations in a folder or a tar, and moving digits made as they are needed.
 
-Knows: how files are listed and split (``clips.jsonl``), that a set of clips is decoded once, held-out clips, copies in
+Knows: which files are learned from, that a set of clips is decoded once, held-out clips, copies in
 a mirror. Refuses to know: how a file becomes frames (``icl_vision.clips``), how digits move (``moving_digits``), order
 and batches (``batches``), what is learned.
 
-A line of ``clips.jsonl`` is an object with ``file``, as the file lies beside it, and ``split``: a clip whose split is
-not "train" is never learned from. Without that file every clip may be.
+A clip whose split in the set's list (``icl_vision.clips.lists``) is not "train" is never learned from. One that is not
+in it, or any where there is none, may be.
 
 Letters in shapes: N clips, T frames, C channels, S side.
 """
@@ -13,10 +13,9 @@ Letters in shapes: N clips, T frames, C channels, S side.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,12 +27,14 @@ import torch
 from torch import Tensor
 
 from icl_vision.checks import count
+from icl_vision.clips.lists import LIST, TRAIN, read_list
 from icl_vision.clips.moving_digits import MovingDigits
 from icl_vision.clips.opening import read_clip
 from icl_vision.cores import usable_cores
 from icl_vision.errors import IclVisionError, ImageError, UsageError
 from icl_vision.files.reading import opened
 from icl_vision.images import MAX_BYTES
+from icl_vision.spelling import composed
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.training.data.augment import Augmenter
 from icl_vision.training.data.batches import Batch, Data, DataConfig, Pixels
@@ -42,9 +43,7 @@ from icl_vision.training.seeds import SPLIT, generator
 
 logger = logging.getLogger(__name__)
 
-LIST = "clips.jsonl"
 SUFFIXES = (".webp", ".gif", ".png", ".apng")
-TRAIN = "train"
 ANIMATION, DIGITS = 1, 0
 """Labels of a batch's clips. An animation may be begun anywhere; digits on their way may not."""
 
@@ -158,8 +157,10 @@ def listed(path: Path) -> dict[str, bytes]:
     Raises UsageError where there is none.
     """
     files = dict(_tar(path) if path.is_file() else _folder(path))
-    split = _split(files.pop(LIST, None), path)
-    found = {name: data for name, data in files.items() if split.get(name, TRAIN) == TRAIN}
+    # By composed characters: a folder may spell a name in others than its list does.
+    entries = read_list(files.pop(LIST, b""), repr(str(path)))
+    split = {composed(entry.file): entry.split for entry in entries}
+    found = {name: data for name, data in files.items() if split.get(composed(name), TRAIN) == TRAIN}
     if not found:
         raise UsageError(
             f"{str(path)!r} holds no animation to learn from ({', '.join(SUFFIXES)}; {LIST} may keep some back); "
@@ -190,20 +191,6 @@ def _tar(path: Path) -> Iterator[tuple[str, bytes]]:
                     yield name, handle.read()
     except (OSError, tarfile.TarError) as error:
         raise UsageError(f"{str(path)!r} cannot be read as an uncompressed tar of animations: {error}") from error
-
-
-def _split(text: bytes | None, path: Path) -> dict[str, str]:
-    """The split of each file that ``clips.jsonl`` names."""
-    split = {}
-    for number, line in enumerate((text or b"").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise UsageError(f"line {number} of {LIST} in {str(path)!r} is not JSON: {error}") from error
-        if not isinstance(row, Mapping) or not isinstance(row.get("file"), str):
-            raise UsageError(f"line {number} of {LIST} in {str(path)!r} must be an object with a text 'file'")
-        split[str(row["file"])] = str(row.get("split", TRAIN))
-    return split
 
 
 def _load(

@@ -119,6 +119,10 @@ def test_sets_are_read_by_part(tmp_path: Path) -> None:
         read_clips(tmp_path / "set.tar", frames=4, part="held")
     (tmp_path / "clips.jsonl").write_text('{"file": "0.png"}\n{"file": "1.png", "split": "test"}')
     assert [clip.name for clip in read_clips(tmp_path, frames=4)] == ["1.png"]  # 0.png may have been learned from
+    with tarfile.open(tmp_path / "packed.tar", "w") as archive:
+        for name in ("0.png", "1.png", "clips.jsonl"):
+            archive.add(tmp_path / name, f"./{name}")
+    assert [clip.name for clip in read_clips(tmp_path / "packed.tar", frames=4)] == ["1.png"]
     (only,) = read_clips(tmp_path, frames=4, part="train", keep=1)
     assert only.name == "0.png" and len(only.frames) == 1
     (tmp_path / "clips.jsonl").write_text('{"file": "../0.png"}')

@@ -51,6 +51,13 @@ def test_clips_of_the_test_split_are_never_learned_from(folder: Path) -> None:
     assert len(data.train) == 8 and data.pixels.labels.tolist() == [ANIMATION] * 8
 
 
+def test_a_test_clip_is_told_by_its_name_however_it_is_spelled(folder: Path) -> None:
+    (folder / "09.webp").rename(folder / "caf\u00e9.webp")
+    with (folder / "clips.jsonl").open("a", encoding="utf-8") as file:
+        file.write('\n\n{"file": "./cafe\u0301.webp", "split": "test"}\n')
+    assert sorted(listed(folder)) == [f"{number:02}.webp" for number in range(9)]
+
+
 def test_a_tar_holds_the_same_clips_as_a_folder(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "clips.tar"
     with tarfile.open(path, "w") as tar:
