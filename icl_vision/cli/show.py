@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    OF_CLIPS,
     about_option,
     for_clips,
     force_option,
@@ -26,6 +27,7 @@ from icl_vision.cli.options.common import (
     tokenizer_option,
     try_out,
 )
+from icl_vision.cli.speaking import for_shells
 from icl_vision.errors import ImageError
 from icl_vision.files.storage import atomic_path, readable, write_text
 
@@ -108,6 +110,8 @@ def command(
         _write(out, looks, command_line(looks, k=k, tokenizer=bare(tokenizer), parts=parts, out=_shown(out.name)))
         count = f"{len(looks)} {loaded.takes.several}" if len(looks) > 1 else one_line(looks[0].name)
         say(f"{count} shown in {out}", quiet=quiet)
+    if loaded.takes.one == "image":
+        _tell_of_first_frames(images, results, quiet=quiet)
     if as_json:
         records = [_record(path, shown) for path, shown in zip(images, results, strict=True)]
         print_json({"out": str(out) if looks else None, "images": records})
@@ -138,6 +142,20 @@ def _look(
         except ImageError as error:
             results.append(error)
     return results
+
+
+def _tell_of_first_frames(
+    images: tuple[str, ...], results: list[PyramidLook | ClipLook | ImageError], *, quiet: bool
+) -> None:
+    """Which of the pictures move, and are shown as they begin."""
+    from icl_vision.cli.tokenize import one_line
+    from icl_vision.clips import moves
+
+    moving = [path for path, shown in zip(images, results, strict=True) if not isinstance(shown, ImageError)]
+    moving = [path for path in moving if moves(path)]
+    if moving:
+        which = one_line(moving[0]) if len(moving) == 1 else f"{one_line(moving[0])} and {len(moving) - 1} more"
+        say(f"shown by the first frame only: {which}; --tokenizer {OF_CLIPS} takes clips", quiet=quiet)
 
 
 def _of_clip(path: str, tokenizer: ImageTokenizer, k: int | None, name: str) -> ClipLook:
@@ -204,7 +222,7 @@ def _record(path: str, shown: PyramidLook | ClipLook | ImageError) -> dict[str, 
 
 
 def _reason(error: ImageError) -> str:
-    return f"{type(error).__name__}: {error}"
+    return for_shells(f"{type(error).__name__}: {error}")
 
 
 def _names(images: tuple[str, ...]) -> list[str]:

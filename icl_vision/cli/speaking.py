@@ -18,6 +18,11 @@ _ARGUMENT = re.compile(
 OTHERWISE = {name: {"context": "--examples"} for name in ("denoise", "denoising")}
 """Command -> argument -> option, where an option of the argument's own name means something else."""
 
+_IN_PYTHON = re.compile(
+    r", or load it with load_clip\(\.\.\., limits=ClipLimits\([a-z_]+=\.\.\.\)\)| or pass a larger max_(pixels|bytes)"
+)
+"""Ways out that no command has: there the caps of pictures and clips are what they are."""
+
 _QUOTED = re.compile(r"`(?P<name>[a-z_]+)`")
 
 
@@ -48,8 +53,18 @@ def in_options(message: str, command: click.Command) -> str:
             return f"{options[name]} none" if _takes(command, name, "none") else f"no {options[name]}"
         return f"{options[name]} {value.strip(chr(39) + chr(34))}"
 
-    named = _ARGUMENT.sub(argument, message)
+    named = _ARGUMENT.sub(argument, for_shells(message))
     return _QUOTED.sub(lambda match: options.get(match["name"], match[0]), named)
+
+
+def for_shells(message: str) -> str:
+    """``message`` without the ways out of a cap that only Python has.
+
+    >>> for_shells("a.gif has more frames than the cap of 9; cut it, or load it with load_clip(..., "
+    ...            "limits=ClipLimits(frames=...))")
+    'a.gif has more frames than the cap of 9; cut it'
+    """
+    return _IN_PYTHON.sub("", message)
 
 
 def _takes(command: click.Command, name: str, value: str) -> bool:

@@ -32,6 +32,7 @@ from icl_vision.cli.options.common import (
     tokenizer_option,
     try_out,
 )
+from icl_vision.cli.speaking import for_shells
 from icl_vision.errors import ImageNotFoundError, UsageError
 from icl_vision.wording import counted
 
@@ -265,11 +266,11 @@ def _for_json(record: dict[str, Any]) -> dict[str, Any]:
     """A row as --json gives it: what is wrong is one text, as in `icl-vision classify --json`."""
     if "error" not in record:
         return record
-    return {"image": record["image"], "error": f"{record['error']}: {record['message']}"}
+    return {"image": record["image"], "error": for_shells(f"{record['error']}: {record['message']}")}
 
 
 def _reason(record: dict[str, Any]) -> str:
-    return one_line(f"{record['error']}: {record['message']}")
+    return one_line(for_shells(f"{record['error']}: {record['message']}"))
 
 
 def _for_people(record: dict[str, Any], *, art: bool) -> str:

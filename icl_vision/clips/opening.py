@@ -24,7 +24,7 @@ from PIL import Image as PilImage
 
 from icl_vision.clips.animated import ANIMATED, Animation, has_frames
 from icl_vision.clips.folders import frames_of_folder
-from icl_vision.clips.reels import ClipLimits, Listed, Reel, check_sampling, chosen
+from icl_vision.clips.reels import ClipLimits, Listed, Reel, check_sampling, chosen, of_clips
 from icl_vision.clips.video import CONTAINERS, Video, container_of
 from icl_vision.errors import (
     ClipError,
@@ -33,6 +33,7 @@ from icl_vision.errors import (
     ImageError,
     ImageFormatError,
     MissingExtraError,
+    UsageError,
 )
 from icl_vision.images import ImageSource
 from icl_vision.images.opening import format_of, guess_of
@@ -62,7 +63,7 @@ _WHAT: Final = (
 
 
 def load_clip(
-    source: ClipSource, *, frames: int | None = FRAMES, rate: float | None = None, limits: ClipLimits = LIMITS
+    source: ClipSource, *, frames: int | None = FRAMES, rate: float | None = None, limits: ClipLimits | None = None
 ) -> Frames:
     """One clip as frames, uint8 [T, H, W, 3].
 
@@ -73,7 +74,7 @@ def load_clip(
             the extra ``video``); an animated PIL image.
         frames: how many frames; evenly over the clip's time, or the first ones at ``rate``. None for all.
         rate: frames a second; None for as many as there are in ``frames``.
-        limits: what is refused as too large or too long.
+        limits: what is refused as too large or too long; None for ``ClipLimits()``.
 
     Raises:
         ImageNotFoundError: no such file, not readable, or a URL.
@@ -85,7 +86,7 @@ def load_clip(
         ClipError: a still picture, or frames of several sizes.
         ClipTooLongError: more frames or seconds than allowed.
         MissingExtraError: a video, without the extra ``video``.
-        UsageError: ``frames`` or ``rate`` that cannot be.
+        UsageError: ``frames``, ``rate`` or ``limits`` that cannot be.
     """
     return read_clip(source, frames=frames, rate=rate, limits=limits)
 
@@ -95,13 +96,24 @@ def read_clip(
     *,
     frames: int | None = FRAMES,
     rate: float | None = None,
-    limits: ClipLimits = LIMITS,
+    limits: ClipLimits | None = None,
     shrink: Callable[[PilImage.Image], PilImage.Image] | None = None,
 ) -> Frames:
     """``load_clip`` with a place to resize each frame as soon as it is there, so that many stay small in memory.
 
     shrink: an RGB image to an RGB image; all of one size for frames of one size.
     """
+    with of_clips():
+        return _read(source, frames, rate, _checked(limits), shrink)
+
+
+def _read(
+    source: ClipSource,
+    frames: int | None,
+    rate: float | None,
+    limits: ClipLimits,
+    shrink: Callable[[PilImage.Image], PilImage.Image] | None,
+) -> Frames:
     wanted, a_second = check_sampling(frames, rate, limits)
     reel = _reel(source, limits)
     if not len(reel):
@@ -130,11 +142,12 @@ def read_clip(
     return clip
 
 
-def seconds_of(source: ClipSource, *, limits: ClipLimits = LIMITS) -> float | None:
+def seconds_of(source: ClipSource, *, limits: ClipLimits | None = None) -> float | None:
     """How long a clip lasts; None where nothing says so (a list, an array, a folder). Raises as ``load_clip``."""
     if isinstance(source, Iterator):
         return None  # to look would be to use it up
-    times = _reel(source, limits).seconds()
+    with of_clips():
+        times = _reel(source, _checked(limits)).seconds()
     return None if times is None else sum(times)
 
 
@@ -153,7 +166,7 @@ def iter_clips(
     name: str = "clips",
     frames: int | None = FRAMES,
     rate: float | None = None,
-    limits: ClipLimits = LIMITS,
+    limits: ClipLimits | None = None,
     shrink: Callable[[PilImage.Image], PilImage.Image] | None = None,
 ) -> Iterator[Frames]:
     """Load clips one by one, as they are asked for.
@@ -182,6 +195,15 @@ def is_clip_source(value: object) -> bool:
     if isinstance(value, PilImage.Image) or holds_bytes(value):
         return True
     return isinstance(value, list | tuple) and len(value) > 0 and all(map(_is_frame, value))
+
+
+def _checked(limits: ClipLimits | None) -> ClipLimits:
+    """Those given, or what holds where none are. Raises UsageError for anything else."""
+    if limits is None:
+        return LIMITS
+    if not isinstance(limits, ClipLimits):
+        raise UsageError(f"limits must be a ClipLimits, or None for ClipLimits(); got {limits!r}")
+    return limits
 
 
 def _is_frame(value: object) -> bool:

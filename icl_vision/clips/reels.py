@@ -9,7 +9,9 @@ Refuses to know: files of animations (``animated.py``) and of video (``video.py`
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
@@ -19,7 +21,7 @@ import numpy.typing as npt
 from PIL import Image as PilImage
 
 from icl_vision import checks
-from icl_vision.errors import ClipTooLongError, ImageError, UsageError
+from icl_vision.errors import ClipTooLongError, ImageError, ImageTooLargeError, UsageError
 from icl_vision.images import ImageSource, load_image
 
 FASTEST: Final = 1000.0
@@ -57,16 +59,14 @@ class ClipLimits:
         """Raises ClipTooLongError for more frames than the cap."""
         if number > self.frames:
             raise ClipTooLongError(
-                f"{label} has more frames than the cap of {self.frames:,}; cut it or pass larger limits: "
-                "ClipLimits(frames=...)"
+                f"{label} has more frames than the cap of {self.frames:,}; cut it, or {larger('frames')}"
             )
 
     def check_seconds(self, label: str, seconds: float) -> None:
         """Raises ClipTooLongError for more seconds than the cap."""
         if seconds > self.seconds:
             raise ClipTooLongError(
-                f"{label} is longer than the cap of {self.seconds:g} seconds; cut it or pass larger limits: "
-                "ClipLimits(seconds=...)"
+                f"{label} is longer than the cap of {self.seconds:g} seconds; cut it, or {larger('seconds')}"
             )
 
     def check_decoded(self, label: str, number: int, size: tuple[int, int]) -> None:
@@ -74,9 +74,28 @@ class ClipLimits:
         pixels = number * size[0] * size[1]
         if pixels > self.decoded:
             raise ClipTooLongError(
-                f"{label} has more than {self.decoded:,} pixels in its frames of {size[0]}x{size[1]} together; cut it, "
-                "scale it down or pass larger limits: ClipLimits(decoded=...)"
+                f"{label} has more than {self.decoded:,} pixels in its frames of {size[0]}x{size[1]} together; cut it "
+                f"or scale it down, or {larger('decoded')}"
             )
+
+
+def larger(cap: str) -> str:
+    """What to do where a cap is in the way and the clip is to stay as it is."""
+    return f"load it with load_clip(..., limits=ClipLimits({cap}=...))"
+
+
+@contextlib.contextmanager
+def of_clips() -> Iterator[None]:
+    """What refuses pictures names arguments of ``load_image``; of a clip the caps are in its limits."""
+    try:
+        yield
+    except ImageTooLargeError as error:
+        said = _OF_IMAGES.sub(lambda match: f", or {larger(_CAPS[match[1]])}", str(error))
+        raise type(error)(said) from error
+
+
+_CAPS: Final = {"pixels": "pixels", "bytes": "max_bytes"}
+_OF_IMAGES: Final = re.compile(r" or pass a larger max_(pixels|bytes)")
 
 
 class Reel(Protocol):

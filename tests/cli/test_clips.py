@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import tiny_clips
 
 from icl_vision.cli import main
 from icl_vision.cli.options import common
-from icl_vision.clips import load_clip, moves, save_clip
+from icl_vision.clips import ClipLimits, load_clip, moves, save_clip
 from icl_vision.tokenizers import zoo
 
 
@@ -140,6 +141,55 @@ def test_the_tokenizer_of_clips_is_taken_for_clips(
     Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(tmp_path / "digit.png")
     result = run("reconstruct", tmp_path / "digit.png", "--out", tmp_path / "b.png", "--json")
     assert json.loads(result.stdout)["tokenizer"] == "spae-digits-32"
+
+
+def test_clips_and_stills_are_not_shown_by_one_tokenizer_unsaid(
+    tiny: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, available = zoo.find, zoo.available
+
+    def found(name: Any, **options: Any) -> Path:
+        return Path(tiny) if name == common.OF_CLIPS else find(name, **options)
+
+    monkeypatch.setattr(zoo, "find", found)
+    monkeypatch.setattr(zoo, "available", lambda: [*available(), common.OF_CLIPS])
+    still, out = tmp_path / "still.png", tmp_path / "page.html"
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(still)
+    for order in ((still, clip), (clip, still)):
+        told = run("show", *order, "--out", out, ok=False).stderr
+        assert "square.webp' is a clip and" in told and "still.png' is a still picture" in told, told
+        assert "one call for each kind" in told and not out.exists()
+    for order in ((tmp_path / "none.png", clip), (clip, tmp_path / "none.png")):  # a bad file decides nothing
+        told = run("show", *order, "--out", out, "--force", ok=False).stderr
+        assert "ImageNotFoundError" in told and "tiny-clips" in out.read_text()
+    named = ("show", still, clip, "--tokenizer", "spae-digits-32", "--out", out, "--force")
+    assert "shown by the first frame only: " + clip in run(*named).stderr
+    assert "first frame" not in run(*named, "--quiet").stderr
+    assert "first frame" not in run("show", still, "--out", out, "--force").stderr
+
+
+@pytest.mark.parametrize("command", ["show", "tokenize"])
+def test_a_cap_is_told_without_arguments_that_only_python_has(
+    tiny: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr("icl_vision.clips.opening.LIMITS", ClipLimits(frames=15))
+    out = ("--out", str(tmp_path / "a.html")) if command == "show" else ()
+    result = run(command, clip, "--tokenizer", tiny, *out, "--json", ok=False)
+    printed = json.loads(result.stdout)
+    (record,) = printed["images"] if command == "show" else printed
+    for told in (result.stderr.strip(), record["error"]):
+        assert told.startswith("ClipTooLongError: ") and told.endswith("more frames than the cap of 15; cut it"), told
+
+
+@pytest.mark.parametrize("quiet", [True, False])
+def test_what_is_left_out_of_a_folder_is_a_remark(tiny: str, tmp_path: Path, quiet: bool) -> None:
+    save_clip(tiny_clips.square(8), tmp_path / "home" / "same.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "home" / "photo.jpg")
+    show = warnings.showwarning
+    result = run("tokenize", tmp_path / "home", "--tokenizer", tiny, *(["--quiet"] if quiet else []))
+    said = f"left out of '{tmp_path / 'home'}': pictures that do not move: 1 ('photo.jpg')\n"
+    assert result.stderr == ("" if quiet else said)
+    assert warnings.showwarning is show
 
 
 @pytest.fixture

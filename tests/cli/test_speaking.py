@@ -40,6 +40,8 @@ COMMAND = click.Command(
         ("smaller k=2.", "smaller -k 2."),
         ("http://host/?k=5&shots=2 was asked", "http://host/?k=5&shots=2 was asked"),
         ("max_k=3 and `else` stay", "max_k=3 and `else` stay"),
+        ("cap is 9; scale it down or pass a larger max_pixels", "cap is 9; scale it down"),
+        ("cut it, or load it with load_clip(..., limits=ClipLimits(shots=...))", "cut it"),
     ],
 )
 def test_arguments_become_options_and_nothing_else_does(message: str, said: str) -> None:

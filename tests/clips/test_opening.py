@@ -13,6 +13,7 @@ from PIL import Image
 from PIL.GifImagePlugin import GifImageFile
 
 from icl_vision.clips import ClipLimits, is_clip_source, iter_clips, list_clips, load_clip, save_clip
+from icl_vision.clips.opening import seconds_of
 from icl_vision.errors import (
     ClipError,
     ClipTooLongError,
@@ -267,15 +268,21 @@ class TestRefusals:
     def test_caps(self, kind: str) -> None:
         data = animated(moving(), kind)
         limits: list[tuple[dict[str, Any], type[ImageError], str]] = [
-            ({"frames": 15}, ClipTooLongError, r"more frames than the cap of 15; .* ClipLimits\(frames=...\)"),
+            ({"frames": 15}, ClipTooLongError, "more frames than the cap of 15"),
             ({"seconds": 1.5}, ClipTooLongError, "longer than the cap of 1.5 seconds"),
             ({"decoded": 12 * 20 * 15}, ClipTooLongError, "more than 3,600 pixels in its frames of 20x12 together"),
             ({"pixels": 239}, ImageTooLargeError, "20x12 = 240 pixels, the cap is 239"),
             ({"max_bytes": 100}, ImageTooLargeError, "more bytes than the cap of 100"),
         ]
         for options, error, message in limits:
-            with pytest.raises(error, match=message):
+            with pytest.raises(error, match=message) as caught:
                 load_clip(data, frames=2, limits=ClipLimits(**options))
+            (cap,) = options
+            assert str(caught.value).endswith(f", or load it with load_clip(..., limits=ClipLimits({cap}=...))")
+            assert "larger" not in str(caught.value)  # max_pixels is no argument of load_clip
+        assert load_clip(data, frames=2, limits=None).shape == (2, 12, 20, 3) and seconds_of(data, limits=None)
+        with pytest.raises(UsageError, match="limits must be a ClipLimits, or None"):
+            load_clip(data, limits={"frames": 3})  # type: ignore[arg-type]  # what is refused
         enough = ClipLimits(frames=16, seconds=1.7, decoded=12 * 20 * 16, pixels=240, max_bytes=len(data))
         assert load_clip(data, frames=2, limits=enough).shape == (2, 12, 20, 3)
 
@@ -306,6 +313,8 @@ class TestRefusals:
             load_clip(moving(2), frames=None, limits=ClipLimits(decoded=479))
         with pytest.raises(ClipTooLongError, match="more than 500 pixels"):
             load_clip(moving(2), frames=3, limits=ClipLimits(decoded=500))  # held twice counts twice
+        with pytest.raises(ImageTooLargeError, match=r"frame 0 .* load it with .*ClipLimits\(pixels=...\)"):
+            load_clip(moving(2), frames=2, limits=ClipLimits(pixels=239))
         with pytest.raises(UsageError, match="limits: frames"):
             ClipLimits(frames=0)
 

@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from icl_vision.errors import LLMError, StorageError, UsageError
+from icl_vision.errors import (
+    DataLeftOutWarning,
+    DroppedGuaranteeWarning,
+    ImageError,
+    LLMError,
+    StorageError,
+    UsageError,
+)
 
 if TYPE_CHECKING:
     from icl_vision.tokenizers.taking import Taking
@@ -41,13 +48,39 @@ OF_CLIPS = "spae-clips-64"
 
 
 def for_clips(ctx: click.Context, tokenizer: str, sources: Sequence[str]) -> str:
-    """The tokenizer to take: the one named; else ``OF_CLIPS`` where the first source is a clip, if it is installed."""
+    """The tokenizer to take: the one named; else ``OF_CLIPS`` where the sources are clips, if it is installed.
+
+    Raises:
+        UsageError: none is named, and some sources are clips and some are still pictures. What can be read as neither
+            is not counted: it is named as any bad file is.
+    """
     if ctx.get_parameter_source("tokenizer") is not click.core.ParameterSource.DEFAULT:
         return tokenizer
     from icl_vision.clips import moves
     from icl_vision.tokenizers import zoo
 
-    return OF_CLIPS if OF_CLIPS in zoo.available() and moves(sources[0]) else tokenizer
+    if OF_CLIPS not in zoo.available():
+        return tokenizer
+    moving = [moves(source) for source in sources]
+    if any(moving) and not all(moving):
+        clip = sources[moving.index(True)]
+        for source, also in zip(sources, moving, strict=True):
+            if not also and _is_still(source):
+                raise UsageError(
+                    f"{clip!r} is a clip and {source!r} is a still picture, which no one tokenizer takes; make one "
+                    f"call for each kind, or name one with --tokenizer: {tokenizer} takes a clip's first frame"
+                )
+    return OF_CLIPS if any(moving) else tokenizer
+
+
+def _is_still(source: str) -> bool:
+    from icl_vision.images import load_image
+
+    try:
+        load_image(source)
+    except ImageError:
+        return False
+    return True
 
 
 about_option = click.option(
@@ -110,7 +143,7 @@ def seed_option(default: int = 0) -> Callable[[F], F]:
 
 
 def _hush(context: click.Context, _: click.Parameter, quiet: bool) -> bool:
-    """Warnings of the library are remarks: shown at a terminal or not, but not under --quiet."""
+    """Warnings of the library, logged or warned, are remarks: shown at a terminal or not, but not under --quiet."""
     # The library's own, whose modules' loggers are its children; nothing is logged here.
     logger = logging.getLogger(__name__.partition(".")[0])
     handler, level = _Remarks(logging.WARNING), logger.level
@@ -119,14 +152,29 @@ def _hush(context: click.Context, _: click.Parameter, quiet: bool) -> bool:
         # Pillow's on odd metadata too: what cannot be read is an error anyway.
         warnings.filterwarnings("ignore", module=r"PIL\b")
         logger.setLevel(logging.ERROR)
+    show = warnings.showwarning
+
+    def shown(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, _OURS):
+            show(message, category, *where, **more)
+        elif not quiet:
+            # The line of code that warned says nothing to a person at a shell; file names need not be one line.
+            click.echo(" ".join(str(message).split()), err=True)
+
+    warnings.showwarning = shown
 
     def undo() -> None:
+        if warnings.showwarning is shown:
+            warnings.showwarning = show
         logger.removeHandler(handler)
         logger.setLevel(level)
 
     # The root's end: a command whose later options are refused never gets to its own.
     context.find_root().call_on_close(undo)
     return quiet
+
+
+_OURS = (DataLeftOutWarning, DroppedGuaranteeWarning)
 
 
 class _Remarks(logging.Handler):
