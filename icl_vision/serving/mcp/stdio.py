@@ -33,6 +33,8 @@ import anyio
 from mcp.server import Server
 from mcp.server.stdio import stdio_server
 
+from icl_vision.forks import ForkLock
+
 logger = logging.getLogger(__name__)
 
 _AT_ONCE = 2**16
@@ -51,7 +53,7 @@ _TOO_LONG = (
 class Sent(io.TextIOWrapper):
     """A stream of whole lines, which several threads may write to."""
 
-    _turn = threading.Lock()
+    _turn = ForkLock()
 
     def write(self, line: str) -> int:
         """Write a line, and let it go."""
