@@ -200,7 +200,9 @@ class OtherSystems:
     def _opened(self, folder: Path, encoder: TextEncoder | None) -> SystemRows:
         if self._rows is None or self._name != folder:
             self._rows = None  # its memory first
-            self._rows, self._name = SystemRows(self._open(folder), encoder), folder
+            self._rows, self._name = SystemRows(self._open(folder)), folder
+        # The same parts may stand in a row that reads the text encoder and in one that does not.
+        self._rows.encoder = encoder
         return self._rows
 
 

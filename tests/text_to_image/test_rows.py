@@ -163,3 +163,11 @@ def test_an_unknown_set_is_refused() -> None:
 def test_draws_of_captions_change_with_the_seed() -> None:
     assert wanted("plain", 40, 0) != wanted("plain", 40, 1)
     assert wanted("plain", 40, 1) == wanted("plain", 40, 1)
+
+
+def test_the_same_parts_stand_in_a_row_of_their_own_and_in_one_of_the_text_encoder(tmp_path: Path) -> None:
+    folder = parts_in(tmp_path / "parts", adapters=False)
+    others = OtherSystems(lambda path: LLMTextToImage.from_pretrained(path, llm=tiny_llm()))
+    own, encoded = others.row("own", folder), others.row("encoded", folder, ENCODER, TableEncoder())
+    pictures = [row.draw(["draw seven"], [1], SETTINGS)[0].tobytes() for row in (own, encoded, own)]
+    assert pictures[0] == pictures[2] != pictures[1]
