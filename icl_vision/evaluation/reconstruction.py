@@ -83,12 +83,7 @@ class ReconstructionEvaluation:
     batch: int = 32
 
     def __post_init__(self) -> None:
-        if not self.tokenizer.can_decode:
-            raise UsageError(f"the tokenizer {self.tokenizer.name!r} cannot decode, so nothing can be reconstructed")
-        layout = self.tokenizer.layout
-        self.ks = tuple(sorted({*(self.ks or layout.cumulative)}))
-        for k in self.ks:
-            layout.layers_for(k)
+        self.ks = checked_counts(self.tokenizer, self.ks)
 
     def measure(self, pictures: Sequence[Picture], run: Run, *, done: Callable[[int], object] | None = None) -> None:
         """Journal every picture that the run does not hold yet.
@@ -243,3 +238,16 @@ def word_usage(layer: int, counts: npt.NDArray[np.int64]) -> dict[str, Any]:
         "distinct": int((counts > 0).sum()),
         "perplexity": float(np.exp(-(share * np.log(share)).sum())) if share.size else 0.0,
     }
+
+
+def checked_counts(tokenizer: OnnxTokenizer, ks: Sequence[int] | None) -> tuple[int, ...]:
+    """The numbers of words that are decoded, in order; None: those of every depth.
+
+    Raises UsageError where the tokenizer cannot decode, PyramidError where it has no such number.
+    """
+    if not tokenizer.can_decode:
+        raise UsageError(f"the tokenizer {tokenizer.name!r} cannot decode, so nothing can be reconstructed")
+    counts = tuple(sorted({*(ks or tokenizer.layout.cumulative)}))
+    for k in counts:
+        tokenizer.layout.layers_for(k)
+    return counts

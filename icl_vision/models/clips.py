@@ -12,16 +12,13 @@ x w_l that of layer l.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from icl_vision.errors import UsageError
 from icl_vision.models.clips_config import ClipsConfig
-from icl_vision.models.interface import Decoder, Encoder, WordAutoencoder
+from icl_vision.models.interface import Decoder, Encoder
 from icl_vision.models.nets.clips import (
     ClipCnnDecoder,
     ClipCnnEncoder,
@@ -29,6 +26,7 @@ from icl_vision.models.nets.clips import (
     ClipPhotoEncoder,
     centrally_inflated,
 )
+from icl_vision.models.pyramid_model import SemanticPyramid
 from icl_vision.models.quantizers.base import Quantized, Quantizer
 from icl_vision.models.quantizers.frame_words import FrameWords
 from icl_vision.models.quantizers.projected import ProjectedQuantizer
@@ -41,7 +39,7 @@ _NOT_OF_CLIPS = ("mean", "spread")
 """Tensors of an image model that a model of clips has no use for."""
 
 
-class ClipSPAE(WordAutoencoder):
+class ClipSPAE(SemanticPyramid):
     """Encoder, quantizer, decoder.
 
     Args:
@@ -52,8 +50,7 @@ class ClipSPAE(WordAutoencoder):
         UsageError: a codebook that does not fit the config.
     """
 
-    encoder: Encoder
-    decoder: Decoder
+    config: ClipsConfig
 
     def __init__(self, config: ClipsConfig, codebook: Tensor) -> None:
         super().__init__()
@@ -65,7 +62,7 @@ class ClipSPAE(WordAutoencoder):
         self.layout = config.layout
         self.quantizer = _build_quantizer(config, codebook.detach().float())
         self.encoder, self.decoder = build_clip_nets(config)
-        self.regions: FrameWords | None = None
+        self.regions = None
         if config.named_layers:
             grids = [rows for _, rows, _ in config.grids[: config.named_layers]]
             self.regions = FrameWords(grids, config.side, config.dim, frames=config.frames)
@@ -88,77 +85,24 @@ class ClipSPAE(WordAutoencoder):
         known = self.frozen(clips) if frozen is None else frozen
         features, words = (known[0], known[1:]) if known else (clips, ())
         z = self.encoder.vectors(features)
-        target = self.decoder.target(features) if self._on_latents else None
+        target = self.decoder.target(features) if self.on_latents else None
         quantized: Quantized = self.quantizer(z, depth, words)
         return SpaeOutput(self.reconstruct(quantized.quantized), z, quantized, target)
 
     def reconstruct(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, d, t, h, w] -> what a loss compares: clips, or in training on latents TAEF2's."""
-        return self.decoder.compared(latent) if self._on_latents else self.decode(latent)
+        return self.decoder.compared(latent) if self.on_latents else self.decode(latent)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, d, t, h, w] -> clips [B, T, ch, S, S], not clamped."""
         clips: Tensor = self.decoder(latent)
         return clips
 
-    # -- words
-
-    @property
-    def words(self) -> int:
-        return self.quantizer.words
-
-    def encode_ids(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Clips -> their words: int64 [B, t_l, h_l, w_l], one tensor per layer. No gradients."""
-        with torch.no_grad():
-            return self.spell(images, self.encode(images).float(), self.quantizer.codebook)[0]
-
-    def spell(
-        self, clips: Tensor, z: Tensor, codebook: Tensor, class_bias: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The words of clips whose vectors are known, and one vector for each whole clip; see ``SPAE.spell``."""
-        if self.regions is None:
-            return self.quantizer.encode_ids(z, codebook), z.flatten(2).mean(2)
-        given, vector = self.regions(clips, codebook, class_bias)
-        return self.quantizer.encode_ids(z, codebook, given), vector
-
-    def frozen(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the frozen parts of a photo3d model say of clips: latents [B, T, 32, h, w], then the words of each named
-        layer, int64 [B, 1, h_l, w_l]. Nothing for other nets."""
-        if not self.encoder.remembers:
-            return ()
-        words = () if self.regions is None else self.regions(images, self.quantizer.codebook)[0]
-        return (self.encoder.features(images), *words)
-
-    def decode_ids(self, ids: Sequence[Tensor], layers: int | Tensor | None = None) -> Tensor:
-        """Words -> clips [B, T, ch, S, S], clamped to [0, 1].
-
-        Args:
-            ids: integer [B, t_l, h_l, w_l], coarse first; fewer layers than the layout's are fine.
-            layers: how many of them count; None is all.
-
-        Raises:
-            PyramidError: see ``Quantizer.decode_ids``.
-        """
-        return self.decode(self.quantizer.decode_ids(ids, layers)).clamp(0.0, 1.0)
-
     # -- for training
 
     @property
-    def _on_latents(self) -> bool:
+    def on_latents(self) -> bool:
         return self.training and self.config.train_on == "latents"
-
-    def load_pretrained(self, taef2_folder: str | os.PathLike[str], trunk_file: Path | None = None) -> None:
-        """Put the published weights into the frozen parts of a fresh photo3d model (a checkpoint has them already).
-
-        Raises:
-            UsageError: the model has no pretrained parts. ArtefactError: the weights cannot be had.
-        """
-        if not self.encoder.remembers:
-            raise UsageError(f"net {self.config.net} has no pretrained parts; only net photo3d has")
-        self.encoder.load_pretrained(taef2_folder, trunk_file)
-        self.decoder.load_pretrained(taef2_folder)
-        if self.regions is not None:
-            self.regions.load_packaged()
 
     def warm_start(self, tensors: Mapping[str, Tensor]) -> None:
         """Take the weights of an earlier run: of clips, or of an image model with the same filters, whose kernels

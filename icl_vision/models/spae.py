@@ -14,18 +14,17 @@ h_l x w_l the grid of layer l, D layers.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from icl_vision.errors import UsageError
-from icl_vision.models.interface import Decoder, Encoder, WordAutoencoder, check_images
+from icl_vision.models.interface import Decoder, Encoder, check_images
 from icl_vision.models.nets.spae import CnnDecoder, CnnEncoder, PatchDecoder, PatchEncoder
 from icl_vision.models.nets.spae_photo import PhotoDecoder, PhotoEncoder
+from icl_vision.models.pyramid_model import SemanticPyramid
 from icl_vision.models.quantizers.layer_words import NamedAverageQuantizer
 from icl_vision.models.quantizers.projected import ProjectedQuantizer
 from icl_vision.models.quantizers.region_words import RegionWords
@@ -53,7 +52,7 @@ class SpaeOutput:
     target: Tensor | None = None
 
 
-class SPAE(WordAutoencoder):
+class SPAE(SemanticPyramid):
     """Encoder, quantizer, decoder.
 
     Args:
@@ -65,8 +64,7 @@ class SPAE(WordAutoencoder):
         UsageError: a codebook that does not fit the config.
     """
 
-    encoder: Encoder
-    decoder: Decoder
+    config: SpaeConfig
     mean: Tensor
     spread: Tensor
 
@@ -77,7 +75,7 @@ class SPAE(WordAutoencoder):
         codebook = _checked_codebook(config, codebook)
         self.quantizer = _build_quantizer(config, codebook)
         self.encoder, self.decoder = build_nets(config)
-        self.regions: RegionWords | None = None
+        self.regions = None
         if config.region_layers:
             self.regions = RegionWords(config.grids[: config.region_layers], config.side, config.dim)
         # Of the words as they are at the start: a fixed scale, also where the codebook is learned.
@@ -109,7 +107,7 @@ class SPAE(WordAutoencoder):
         known = self.frozen(images) if frozen is None else frozen
         features, words = (known[0], known[1:]) if known else (images, ())
         z = self.standard_to_words(self.encoder.vectors(features))
-        target = self.decoder.target(features) if self._on_latents else None
+        target = self.decoder.target(features) if self.on_latents else None
         quantized: Quantized = self.quantizer(z, depth, words)
         latent: Tensor = quantized.quantized
         if self.training and self.config.word_noise > 0:
@@ -120,7 +118,7 @@ class SPAE(WordAutoencoder):
     def reconstruct(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, c, H, W] -> what a loss compares: images, or in training on latents TAEF2's latents
         (see ``PhotoDecoder.in_pixels``)."""
-        return self.decoder.compared(self._standard(latent)) if self._on_latents else self.decode(latent)
+        return self.decoder.compared(self._standard(latent)) if self.on_latents else self.decode(latent)
 
     def decode(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, c, H, W] -> images [B, ch, S, S], not clamped."""
@@ -130,55 +128,8 @@ class SPAE(WordAutoencoder):
     # -- words
 
     @property
-    def words(self) -> int:
-        return self.quantizer.words
-
-    @property
     def learned_codebook(self) -> Tensor | None:
         return self.quantizer.codebook if self.config.learned else None
-
-    def encode_ids(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images -> their words: int64 [B, h_l, w_l], one tensor per layer. No gradients."""
-        with torch.no_grad():
-            return self.spell(images, self.encode(images).float(), self.quantizer.codebook)[0]
-
-    def spell(
-        self, images: Tensor, z: Tensor, codebook: Tensor, class_bias: Tensor | None = None
-    ) -> tuple[tuple[Tensor, ...], Tensor]:
-        """The words of images whose vectors are known, and one vector for each whole image. No gradients.
-
-        Args:
-            images: floating [B, ch, S, S] in [0, 1]. z: fp32 [B, d, H, W], theirs. codebook: fp32 [T, c].
-            class_bias: see ``RegionWords``; only with ``config.region_layers``.
-
-        Returns:
-            int64 [B, h_l, w_l], one tensor per layer; fp32 [B, c], among the words where regions are named, else the
-            mean of z.
-        """
-        if self.regions is None:
-            return self.quantizer.encode_ids(z, codebook), z.flatten(2).mean(2)
-        given, vector = self.regions(images, codebook, class_bias)
-        return self.quantizer.encode_ids(z, codebook, given), vector
-
-    def frozen(self, images: Tensor) -> tuple[Tensor, ...]:
-        """What the frozen parts of a photo model say of images, which no training changes: ``PhotoEncoder.features``,
-        then the words of each region layer, int64 [B, h_l, w_l]. Nothing for other nets."""
-        if not self.encoder.remembers:
-            return ()
-        words = () if self.regions is None else self.regions(images, self.quantizer.codebook)[0]
-        return (self.encoder.features(images), *words)
-
-    def decode_ids(self, ids: Sequence[Tensor], layers: int | Tensor | None = None) -> Tensor:
-        """Words -> images [B, ch, S, S], clamped to [0, 1].
-
-        Args:
-            ids: integer [B, h_l, w_l], coarse first; fewer layers than the layout's are fine.
-            layers: how many of them count; None is all. An int64 scalar tensor makes it an input of an exported graph.
-
-        Raises:
-            PyramidError: see ``Quantizer.decode_ids``.
-        """
-        return self.decode(self.quantizer.decode_ids(ids, layers)).clamp(0.0, 1.0)
 
     def swapped(self, ids: Sequence[Tensor]) -> list[Tensor]:
         """``ids`` with some words below layer 1 replaced by those of other images at the same place (``word_noise``).
@@ -203,7 +154,7 @@ class SPAE(WordAutoencoder):
     # -- for training
 
     @property
-    def _on_latents(self) -> bool:
+    def on_latents(self) -> bool:
         return self.training and self.config.train_on == "latents"
 
     def encoder_parameters(self) -> list[nn.Parameter]:
@@ -213,21 +164,6 @@ class SPAE(WordAutoencoder):
     def decoder_parameters(self) -> list[nn.Parameter]:
         """The trainable parameters of the decoder."""
         return _trainable(self.decoder)
-
-    def load_pretrained(self, taef2_folder: str | os.PathLike[str], trunk_file: Path | None = None) -> None:
-        """Put the published weights into the frozen parts of a fresh photo model (a checkpoint has them already).
-
-        Args: see ``PhotoEncoder.load_pretrained``, which names what is raised too.
-
-        Raises:
-            UsageError: the model has no pretrained parts.
-        """
-        if not self.encoder.remembers:
-            raise UsageError(f"net {self.config.net} has no pretrained parts; only net photo has")
-        self.encoder.load_pretrained(taef2_folder, trunk_file)
-        self.decoder.load_pretrained(taef2_folder)
-        if self.regions is not None:
-            self.regions.load_packaged()
 
 
 def build_nets(config: SpaeConfig) -> tuple[Encoder, Decoder]:

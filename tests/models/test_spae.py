@@ -312,7 +312,7 @@ def test_training_on_latents_spares_the_pixels() -> None:
 
 
 def test_pretrained_parts_need_their_files(tmp_path: object) -> None:
-    with pytest.raises(UsageError, match="net patches has no pretrained parts; only net photo has"):
+    with pytest.raises(UsageError, match="net patches has no pretrained parts; only the nets photo"):
         SPAE(DIGITS, words(DIGITS)).load_pretrained(str(tmp_path))
     with pytest.raises(ArtefactNotFoundError, match="taef2-encoder"):
         SPAE(PHOTO, words(PHOTO)).load_pretrained(str(tmp_path))

@@ -32,7 +32,7 @@ from icl_vision.evaluation.clips.sets import NamedClip
 from icl_vision.evaluation.kit.bootstrap import METHOD
 from icl_vision.evaluation.kit.metrics import RunningMean
 from icl_vision.evaluation.kit.paired_means import paired_mean
-from icl_vision.evaluation.reconstruction import word_usage
+from icl_vision.evaluation.reconstruction import checked_counts, word_usage
 
 if TYPE_CHECKING:
     from icl_vision.files.runs import Run
@@ -85,12 +85,7 @@ class ClipEvaluation:
                 raise UsageError("without a clip tokenizer say how many words the others may spend: words=(k, V)")
             self.ks = ()
             return
-        if not self.tokenizer.can_decode:
-            raise UsageError(f"the tokenizer {self.tokenizer.name!r} cannot decode, so nothing can be reconstructed")
-        layout = self.tokenizer.layout
-        self.ks = tuple(sorted({*(self.ks or layout.cumulative)}))
-        for k in self.ks:
-            layout.layers_for(k)
+        self.ks = checked_counts(self.tokenizer, self.ks)
         self.words = self.ks[-1], len(self.tokenizer.vocabulary)
 
     @property
