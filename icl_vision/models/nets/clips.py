@@ -32,8 +32,8 @@ from torch.nn import functional as F
 from icl_vision.models.interface import Decoder, Encoder
 from icl_vision.models.nets.blocks import Head, ResBlock, Upsample, conv3, group_norm
 from icl_vision.models.nets.spae import CnnDecoder, CnnEncoder
-from icl_vision.models.nets.spae_photo import latents_metric
-from icl_vision.models.nets.taef2 import DECODER_FILE, ENCODER_FILE, LATENT_CHANNELS, Taef2Decoder, Taef2Encoder
+from icl_vision.models.nets.spae_photo import LatentsDecoder, latents_metric
+from icl_vision.models.nets.taef2 import ENCODER_FILE, LATENT_CHANNELS, Taef2Decoder, Taef2Encoder
 
 _FRAMES_AT_ONCE = 64
 _MEASURED = 16  # frames that the latents' metric is measured at: each is decoded 33 times
@@ -195,15 +195,13 @@ class ClipPhotoEncoder(Encoder):
         return self
 
 
-class ClipPhotoDecoder(Decoder):
+class ClipPhotoDecoder(LatentsDecoder):
     """Vectors [B,c,t,h,w] -> clips [B,T,3,8h,8w], not clamped: latents of every frame, and TAEF2's decoder.
 
     A grid's frame becomes T/t frames of half the width, each of which goes through one more block.
 
     Args: see ``ClipPhotoEncoder``.
     """
-
-    metric: Tensor
 
     def __init__(self, frames: int, side: int, depth: int, dim: int, width: int, blocks: int) -> None:
         super().__init__()
@@ -243,18 +241,6 @@ class ClipPhotoDecoder(Decoder):
         """Set ``metric`` from a few frames of these latents [B,T,32,h,w]; see ``latents_metric``."""
         frames = features.flatten(0, 1)
         self.metric.copy_(latents_metric(self.pixels, frames[:: max(1, -(-len(frames) // _MEASURED))], even))
-
-    def load_pretrained(self, taef2_folder: str | os.PathLike[str]) -> None:
-        """Put the published weights of ``taef2-decoder.safetensors`` into the frozen part, in place.
-
-        Raises ArtefactNotFoundError, ArtefactDamagedError: see ``Taef2Decoder.load``.
-        """
-        self.pixels.load_state_dict(Taef2Decoder.load(Path(taef2_folder) / DECODER_FILE).state_dict())
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.pixels.eval()
-        return self
 
 
 def framewise(net: nn.Module, clips: Tensor) -> Tensor:

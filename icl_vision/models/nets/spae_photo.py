@@ -123,7 +123,29 @@ class PhotoEncoder(Encoder):
         return self
 
 
-class PhotoDecoder(Decoder):
+class LatentsDecoder(Decoder):
+    """A decoder that ends in TAEF2's (``pixels``), which is frozen unless a subclass thaws it.
+
+    metric: [32,32], coordinates of latents whose squared differences tell those of pixels; see ``latents_metric``.
+    """
+
+    metric: Tensor
+    pixels: Taef2Decoder
+
+    def load_pretrained(self, taef2_folder: str | os.PathLike[str]) -> None:
+        """Put the published weights of ``taef2-decoder.safetensors`` into the frozen part, in place.
+
+        Raises ArtefactNotFoundError, ArtefactDamagedError: see ``Taef2Decoder.load``.
+        """
+        self.pixels.load_state_dict(Taef2Decoder.load(Path(taef2_folder) / DECODER_FILE).state_dict())
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.pixels.eval()
+        return self
+
+
+class PhotoDecoder(LatentsDecoder):
     """Vectors [B,c,H,W] -> images [B,3,8H,8W], not clamped.
 
     Args:
@@ -131,8 +153,6 @@ class PhotoDecoder(Decoder):
         thaw: train TAEF2's decoder too, so that it makes the best of latents that are not quite right.
         coarse: take vectors [B,c,S/16,S/16] instead, through ``blocks`` blocks there before those on the finer grid.
     """
-
-    metric: Tensor
 
     def __init__(
         self, side: int, dim: int, width: int, blocks: int, *, thaw: bool = False, coarse: bool = False
@@ -173,18 +193,6 @@ class PhotoDecoder(Decoder):
     def measure(self, features: Tensor, even: float = 0.0) -> None:
         """Set ``metric`` from the latents in these features [B,32 or more,H,W], in place; see ``latents_metric``."""
         self.metric.copy_(latents_metric(self.pixels, features[:, :LATENT_CHANNELS], even))
-
-    def load_pretrained(self, taef2_folder: str | os.PathLike[str]) -> None:
-        """Put the published weights of ``taef2-decoder.safetensors`` into the frozen part, in place.
-
-        Raises ArtefactNotFoundError, ArtefactDamagedError: see ``Taef2Decoder.load``.
-        """
-        self.pixels.load_state_dict(Taef2Decoder.load(Path(taef2_folder) / DECODER_FILE).state_dict())
-
-    def train(self, mode: bool = True) -> Self:
-        super().train(mode)
-        self.pixels.eval()
-        return self
 
 
 @torch.no_grad()
