@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 from PIL import Image as PilImage
 
 from icl_vision.clips.animated import has_frames
-from icl_vision.errors import ClipError, ImageEmptyError, ImageError, ImageNotFoundError, ImageTruncatedError
-from icl_vision.images.folders import Survey, is_picture, survey
+from icl_vision.errors import ClipError, ImageEmptyError, ImageError, ImageTruncatedError
+from icl_vision.images.folders import Survey, is_picture, survey, walked
 from icl_vision.images.opening import format_of, guarded
 from icl_vision.spelling import by_name, composed
 
@@ -36,15 +36,8 @@ def list_clips(folder: str | os.PathLike[str]) -> list[Path]:
         ImageNotFoundError: not a folder, or not readable.
     """
     root = Path(folder)
-    if not os.path.isdir(root):
-        raise ImageNotFoundError(f"{str(root)!r} is not a folder; pass a folder of clips")
     result = Survey(root)
-
-    def refuse(error: OSError) -> None:
-        raise ImageNotFoundError(f"the folder {str(error.filename)!r} cannot be read: {error.strerror}") from error
-
-    for place, folders, files in os.walk(root, onerror=refuse):
-        top = Path(place)
+    for top, folders, files in walked(root, "clips"):
         folders[:] = [name for name in folders if not name.startswith(".") and not os.path.islink(top / name)]
         seen = [top / name for name in files if not name.startswith(".")]
         clips = [path for path in seen if is_clip(path.name) and _may_move(path)]

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -79,6 +80,22 @@ class Survey:
             warnings.warn(DataLeftOutWarning(message), stacklevel=stacklevel + 1)
 
 
+def walked(root: Path, of: str) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """A folder and its subfolders, as ``os.walk`` gives them: names may be taken out of the second list.
+
+    Raises:
+        ImageNotFoundError: not a folder (of: what it should hold, for the message), or not readable.
+    """
+    if not os.path.isdir(root):
+        raise ImageNotFoundError(f"{str(root)!r} is not a folder; pass a folder of {of}")
+
+    def refuse(error: OSError) -> None:
+        raise ImageNotFoundError(f"the folder {str(error.filename)!r} cannot be read: {error.strerror}") from error
+
+    for place, folders, files in os.walk(root, onerror=refuse):
+        yield Path(place), folders, files
+
+
 def survey(folder: str | os.PathLike[str], *, deep: bool = True) -> Survey:
     """The picture files of a folder, by suffix, and what else in it may have been meant.
 
@@ -90,15 +107,8 @@ def survey(folder: str | os.PathLike[str], *, deep: bool = True) -> Survey:
         ImageNotFoundError: not a folder, or not readable.
     """
     root = Path(folder)
-    if not os.path.isdir(root):
-        raise ImageNotFoundError(f"{str(root)!r} is not a folder; pass a folder of images")
     result = Survey(root)
-
-    def refuse(error: OSError) -> None:
-        raise ImageNotFoundError(f"the folder {str(error.filename)!r} cannot be read: {error.strerror}") from error
-
-    for place, folders, files in os.walk(root, onerror=refuse):
-        top = Path(place)
+    for top, folders, files in walked(root, "images"):
         linked = [name for name in folders if not name.startswith(".") and os.path.islink(top / name)]
         for name in linked:
             result.leave_out(LINKED, (top / name).relative_to(root))

@@ -92,9 +92,7 @@ class ClipsTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        layers, weights = len(self.model.grids), self.depth.weights
-        if weights is not None and len(weights) != layers:
-            raise UsageError(f"depth.weights must have one number for each of {layers} layers; got {len(weights)}")
+        self.depth.check_layers(len(self.model.grids))
         if self.model.train_on == "latents" and self.loss.perceptual:
             raise UsageError(
                 "model.train_on latents compares latents, which LPIPS cannot look at: set loss.perceptual to 0"

@@ -52,6 +52,11 @@ class DepthConfig:
         if self.weights is not None and (not self.weights or min(self.weights) < 0 or sum(self.weights) <= 0):
             raise UsageError(f"depth.weights must be numbers of 0 or more, one above 0; got {list(self.weights)}")
 
+    def check_layers(self, layers: int) -> None:
+        """Raises UsageError unless the weights are of so many layers."""
+        if self.weights is not None and len(self.weights) != layers:
+            raise UsageError(f"depth.weights must have one number for each of {layers} layers; got {len(self.weights)}")
+
 
 @dataclass(frozen=True)
 class GuideConfig:
@@ -98,10 +103,7 @@ class SpaeTrainConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        layers = len(self.model.grids)
-        weights = self.depth.weights
-        if weights is not None and len(weights) != layers:
-            raise UsageError(f"depth.weights must have one number for each of {layers} layers; got {len(weights)}")
+        self.depth.check_layers(len(self.model.grids))
         if self.loss.needs_guide and self.guide.kind == "none":
             raise UsageError(
                 f"loss.semantic {self.loss.semantic:g} needs a guide: set guide.kind to clip, conse or labels, or "

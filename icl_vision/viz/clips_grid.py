@@ -21,17 +21,22 @@ SIDE = 96
 MS = 90
 """Milliseconds a frame is shown."""
 
-STYLE = """
+GRID = """
 .grid { overflow-x: auto; margin: 12px 0 20px; }
 .grid table { border-collapse: collapse; }
-.grid th { text-align: left; font-weight: 600; padding: 3px 14px 3px 0; min-width: 15em; vertical-align: top; }
+.grid th { text-align: left; font-weight: 600; padding: 3px 14px 3px 0; min-width: 13em; vertical-align: top; }
 .grid th small { display: block; font-weight: 400; color: var(--soft); }
 .grid td { padding: 2px; }
-.grid td small { display: block; max-width: 96px; color: var(--soft); }
 .grid img { border-radius: 4px; image-rendering: pixelated; }
+.better { color: var(--good); } .worse { color: var(--bad); }
+"""
+"""The style of a grid of pictures with a name before each row, and of differences."""
+
+STYLE = """
+.grid th { min-width: 15em; }
+.grid td small { display: block; max-width: 96px; color: var(--soft); }
 .numbers { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6em 0; }
 .numbers td, .numbers th { padding: 2px 14px 2px 0; text-align: left; }
-.better { color: var(--good); } .worse { color: var(--bad); }
 """
 
 
@@ -58,7 +63,7 @@ def clips_page(title: str, lead: Sequence[str], names: Sequence[str], rows: Sequ
         + "</tr>"
         for row in rows
     )
-    return document(title, f'{head}<div class="grid"><table>{labels}{body}</table></div>{tables}', STYLE)
+    return document(title, f'{head}<div class="grid"><table>{labels}{body}</table></div>{tables}', GRID + STYLE)
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.viz.clips_grid import animated
+from icl_vision.viz.clips_grid import GRID, animated
 from icl_vision.viz.page import document, escape, picture, thumbnail
 from icl_vision.wording import counted
 
@@ -21,15 +21,8 @@ SHOWN = 48
 """Pictures a row shows at most; a page of all of thousands would not open."""
 
 STYLE = """
-.grid { overflow-x: auto; margin: 12px 0 20px; }
-.grid table { border-collapse: collapse; }
-.grid th { text-align: left; font-weight: 600; padding: 3px 14px 3px 0; min-width: 13em; vertical-align: top; }
-.grid th small { display: block; font-weight: 400; color: var(--soft); }
-.grid td { padding: 2px; }
-.grid img { border-radius: 4px; image-rendering: pixelated; }
 .pairs { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6em 0; }
 .pairs td, .pairs th { padding: 2px 12px 2px 0; text-align: left; }
-.better { color: var(--good); } .worse { color: var(--bad); }
 .leak { color: var(--bad); font-weight: 650; }
 .none { display: block; width: 96px; color: var(--bad); font-size: .8rem; }
 """
@@ -74,7 +67,7 @@ def page_of(results: Mapping[str, Any], views: Sequence[TaskView]) -> str:
         f"<footer>{counted(usage['requests'], 'request')}, {counted(usage['prompt_tokens'], 'prompt token')}, "
         f"{escape(usage['completion_tokens'])} written. Intervals: {escape(results['methods']['interval'])}.</footer>"
     )
-    return document("Denoising through words", head + notes + "".join(map(_task, views)) + foot, STYLE)
+    return document("Denoising through words", head + notes + "".join(map(_task, views)) + foot, GRID + STYLE)
 
 
 def _task(view: TaskView) -> str:

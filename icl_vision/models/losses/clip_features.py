@@ -5,23 +5,21 @@ them).
 
 The file is the TorchScript of I3D trained on Kinetics-400 that StyleGAN-V's metrics use (``i3d_torchscript.pt``):
 called with float videos [N, 3, T, H, W] of 0 to 255, ``rescale=True, resize=True, return_features=True``, it gives
-[N, 400]. TorchScript files hold programs: take one only from where you would take code. What could be checked here is
-that the call is made so; the published network itself was not at hand.
+[N, 400]. What could be checked here is that the call is made so; the published network itself was not at hand.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
+from icl_vision.errors import UsageError
+from icl_vision.models.losses.torchscript import load_torchscript
 
 LEAST = 10
 """Frames that I3D's pooling over time needs."""
@@ -41,17 +39,7 @@ class I3DFeatures:
     name = "FVD"
 
     def __init__(self, path: str | os.PathLike[str], *, batch: int = 8) -> None:
-        file = Path(path)
-        if not file.is_file():
-            raise ArtefactNotFoundError(f"no I3D network at {str(file)!r}; leave it out for the FVD-like figure")
-        try:
-            with warnings.catch_warnings():
-                # torch would rather have torch.export files; the network of published FVDs exists as TorchScript only.
-                warnings.filterwarnings("ignore", message=r".*torch\.jit\.load", category=DeprecationWarning)
-                self._net = torch.jit.load(str(file), map_location="cpu").eval()  # type: ignore[no-untyped-call]  # torch does not type it
-        except RuntimeError as error:
-            first = (str(error).strip().splitlines() or ["no reason given"])[0]
-            raise ArtefactDamagedError(f"{str(file)!r} is not a TorchScript file ({first}); fetch it again") from error
+        self._net = load_torchscript(path, what="I3D", without="FVD-like")
         self._batch = batch
 
     @torch.no_grad()

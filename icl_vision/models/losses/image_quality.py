@@ -15,10 +15,8 @@ Letters in shapes: B, N images, S side, D features, C classes.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -26,8 +24,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
+from icl_vision.errors import UsageError
 from icl_vision.models.losses.perceptual import LPIPS
+from icl_vision.models.losses.torchscript import load_torchscript
 from icl_vision.models.nets.batches import rgb, scale
 from icl_vision.models.nets.efficientnet import SIDE, EfficientNetLite0, load_published
 
@@ -72,17 +71,7 @@ class InceptionExtractor:
     name = "FID"
 
     def __init__(self, path: str | os.PathLike[str], *, device: torch.device | str = "cpu") -> None:
-        file = Path(path)
-        if not file.is_file():
-            raise ArtefactNotFoundError(f"no Inception network at {str(file)!r}; leave it out for the FID-like figure")
-        try:
-            with warnings.catch_warnings():
-                # torch would rather have torch.export files; the network of published FIDs exists as TorchScript only.
-                warnings.filterwarnings("ignore", message=r".*torch\.jit\.load", category=DeprecationWarning)
-                self._net = torch.jit.load(str(file), map_location=device).eval()  # type: ignore[no-untyped-call]  # torch does not type it
-        except RuntimeError as error:
-            first = (str(error).strip().splitlines() or ["no reason given"])[0]
-            raise ArtefactDamagedError(f"{str(file)!r} is not a TorchScript file ({first}); fetch it again") from error
+        self._net = load_torchscript(path, what="Inception", without="FID-like", device=device)
         self._device = torch.device(device)
 
     @torch.no_grad()

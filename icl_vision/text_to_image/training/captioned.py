@@ -32,7 +32,7 @@ from icl_vision.text_to_image.text_encoder import ClipStates, TextEncoder
 from icl_vision.text_to_image.training.config import COMMAND, TextToImageConfig
 from icl_vision.text_to_image.training.launch import PARTS, STAGES, TextToImageResult
 from icl_vision.text_to_image.training.mapping import fit_of
-from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, train_stage
+from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, size_of, train_stage
 from icl_vision.training.seeds import ORDER, SPLIT, WEIGHTS, generator, kept_generators, seed_globally
 
 MOST_BYTES: Final = 256 * 2**20
@@ -103,7 +103,7 @@ def train_captioned(
         own = {key: value for key, value in deciding.items() if key != "stage2"}
         where = Where(out, STAGES[1], 1, run, config.seed, own, progress=progress)
         mapper, fit = _mapper(config, where, captions, encoder, llm, progress)
-        sizes = {"mapper": sum(weight.numel() for weight in mapper.parameters()), "llm": llm.parameters}
+        sizes = {"mapper": size_of(mapper), "llm": llm.parameters}
         card = _card(config, out.name, len(captions), deciding, encoder, llm) | {"parameters": sizes, "fit": fit}
         target = save_parts(out / PARTS if parts is None else Path(parts), Parts(card, mapper))
         result = TextToImageResult(out, target, fit, {}, sizes, time.perf_counter() - began)

@@ -43,7 +43,7 @@ from icl_vision.text_to_image.training.mapping import (
     train_adapters,
     train_mapper,
 )
-from icl_vision.text_to_image.training.stage import Where
+from icl_vision.text_to_image.training.stage import Where, size_of
 from icl_vision.training.seeds import kept_generators
 from icl_vision.vocabulary import read_card
 
@@ -129,7 +129,8 @@ def train(
         work = _Work(config, Path(out), run, digits, encoder, progress)
         unet = work.denoiser()
         if until == STAGES[0]:
-            result = TextToImageResult(Path(out), None, {}, {}, {"denoiser": _size(unet)}, time.perf_counter() - began)
+            sizes = {"denoiser": size_of(unet)}
+            result = TextToImageResult(Path(out), None, {}, {}, sizes, time.perf_counter() - began)
         else:
             found = work.mapped(unet, until, llm)
             target = save_parts(Path(out) / PARTS if parts is None else Path(parts), found)
@@ -214,7 +215,7 @@ class _Work:
         kept["stage1"] = trained.to_dict()
         with torch.no_grad():
             fit["stage1"] = self._fit(held.mapped(mapper), held, metric)
-        sizes = {"denoiser": _size(unet), "mapper": _size(mapper), "llm": llm.parameters}
+        sizes = {"denoiser": size_of(unet), "mapper": size_of(mapper), "llm": llm.parameters}
         tensors: dict[str, Tensor] | None = None
         if until == STAGES[2]:
             lesson = taught(lower, self.captions, self.table, config)
@@ -302,7 +303,3 @@ def _recipe(config: TextToImageConfig, digits: Digits) -> dict[str, Any]:
     """The same for a card, which says nothing of the machine."""
     document = _deciding(config, digits)
     return {**document, "llm": config.llm if config.llm in NAMED else Path(config.llm).name}
-
-
-def _size(module: Any) -> int:
-    return sum(weight.numel() for weight in module.parameters())

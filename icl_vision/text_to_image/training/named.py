@@ -33,7 +33,7 @@ from icl_vision.text_to_image.text_encoder import SentenceStates, TextEncoder
 from icl_vision.text_to_image.training.config import COMMAND, TextToImageConfig
 from icl_vision.text_to_image.training.launch import PARTS, STAGES, TextToImageResult
 from icl_vision.text_to_image.training.mapping import fit_of
-from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, train_stage
+from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, size_of, train_stage
 from icl_vision.training.seeds import ORDER, SPLIT, WEIGHTS, generator, kept_generators, seed_globally
 
 _AT_ONCE: Final = 64
@@ -70,14 +70,14 @@ def train_named(
     with Run.open(out, COMMAND, deciding, seed=config.seed, resume=resume) as run, kept_generators():
         work = _Work(config, out, run, named, encoder, deciding, progress)
         unet = work.denoiser()
-        sizes = {"denoiser": _size(unet)}
+        sizes = {"denoiser": size_of(unet)}
         fit: dict[str, dict[str, float]] = {}
         target = None
         if until == STAGES[1]:
             if llm is None:
                 llm = FrozenLLM.open(config.llm, prompt=config.prompt, progress=progress)
             mapper, fit["stage1"] = work.mapper(llm)
-            sizes |= {"mapper": _size(mapper), "llm": llm.parameters}
+            sizes |= {"mapper": size_of(mapper), "llm": llm.parameters}
             found = Parts(work.card(llm, fit, sizes), mapper, unet)
             target = save_parts(out / PARTS if parts is None else Path(parts), found)
         result = TextToImageResult(out, target, fit, {}, sizes, time.perf_counter() - began)
@@ -199,7 +199,3 @@ class _Work:
             "parameters": sizes,
             "fit": fit,
         }
-
-
-def _size(module: Any) -> int:
-    return sum(weight.numel() for weight in module.parameters())

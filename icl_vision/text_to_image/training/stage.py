@@ -191,3 +191,8 @@ def train_stage(
     average.load_state_dict(best.tensors)
     logger.info("%s: the weights of step %d are kept, %s", where.name, best.step, best.numbers)
     return Trained(average.eval(), best.step, best.numbers, best.first)
+
+
+def size_of(module: nn.Module) -> int:
+    """How many parameters a module has."""
+    return sum(weight.numel() for weight in module.parameters())
