@@ -35,6 +35,16 @@ class Sign:
         return [(ReadText(ORDERS, 1.0),) for _ in images]
 
 
+def received(client: socket.socket, end: bytes) -> bytes:
+    """What comes until it ends so: a stream comes in any pieces."""
+    answer = b""
+    while not answer.endswith(end):
+        data = client.recv(65536)
+        assert data, answer
+        answer += data
+    return answer
+
+
 def picture(seed: int = 0, size: tuple[int, int] = (24, 24)) -> bytes:
     """A PNG file."""
     pixels = np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)

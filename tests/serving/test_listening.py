@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+from proxied import received
 
 from icl_vision.serving.listening import configured
 
@@ -85,16 +86,6 @@ def test_a_second_head_that_never_ends(port: int) -> None:
 def test_a_body_that_goes_on_after_the_answer(port: int) -> None:
     answer = slowly(port, HEAD.replace(b"/ ", b"/no ").replace(b"4", b"999"), b"a")
     assert answer.endswith(b"\r\n\r\nno")
-
-
-def received(client: socket.socket, end: bytes) -> bytes:
-    """What comes until it ends so: a stream comes in any pieces."""
-    answer = b""
-    while not answer.endswith(end):
-        data = client.recv(65536)
-        assert data, answer
-        answer += data
-    return answer
 
 
 def test_what_takes_its_time_rightly(port: int) -> None:

@@ -20,6 +20,7 @@ import uvicorn
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
 from mcp_types import ListRootsResult, Root
+from proxied import received
 
 from icl_vision.llms.fake import FakeLLM
 from icl_vision.serving.hosts import Access, checked_token
@@ -178,7 +179,7 @@ def test_a_body_that_never_comes(world: Any) -> None:
             head = "POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
             head += "".join(f"{name}: {value}\r\n" for name, value in JSON.items())
             connection.sendall(f"{head}\r\n{{".encode())
-            answer = connection.recv(10_000)
+            answer = received(connection, b"}")
         assert answer.startswith(b"HTTP/1.1 408 ") and b"did not arrive within 0.3 seconds" in answer
 
 
