@@ -1,10 +1,14 @@
 """What a linear classifier reads out of an LQAE's parts: text encoder, words, encoder, and the latents before them all.
 
     python benchmarks/lqae_probe.py RUN --data CLASS-FOLDERS --out FILE.json [--images 60] [--test 20]
+    python benchmarks/lqae_probe.py TOKENIZER --text-encoder FOLDER --pretrained TAEF2 --data ... --out FILE.json
 
-RUN is a training run or one of its checkpoints; CLASS-FOLDERS a folder with a sub-folder of photographs for each class,
-or a tar of one. Of every class the same number of photographs is drawn, some of them for the test. The LQAE paper's
-figure 4 and table 4 do this with the 1,000 classes of ImageNet and features of RoBERTa; nothing here is ImageNet-1k.
+RUN is a training run or one of its checkpoints, TOKENIZER the name or folder of an exported LQAE, which gives its words
+and the mean of the encoder's vectors alone: the text encoder comes from the folder that it was trained with, the
+latents from TAEF2's weights, and rows of the encoder's places are left out. CLASS-FOLDERS is a folder with a sub-folder
+of photographs for each class, or a tar of one. Of every class the same number of photographs is drawn, some of them for
+the test. The LQAE paper's figure 4 and table 4 do this with the 1,000 classes of ImageNet and features of RoBERTa;
+nothing here is ImageNet-1k.
 
     latents                TAEF2's, which the encoder sees
     encoder                its vectors before the lookup
@@ -42,8 +46,10 @@ from icl_vision.evaluation.kit.compare import holm, mcnemar_exact, paired_interv
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.evaluation.kit.pictures import Picture, list_pictures
 from icl_vision.images import load_image
-from icl_vision.models.nets.taef2 import Taef2Encoder
+from icl_vision.models.nets.taef2 import ENCODER_FILE, Taef2Encoder
 from icl_vision.models.words.masked_lm import MaskedTextEncoder
+from icl_vision.tokenizers import ImageTokenizer
+from icl_vision.tokenizers.onnx import OnnxTokenizer
 from icl_vision.tokenizers.pixels import Preprocessing
 from icl_vision.training import load_model
 
@@ -112,26 +118,66 @@ class Seen:
         images = pixels.permute(0, 3, 1, 2).float() / 255
         vectors = model.encode(images)
         ids = model.lookup(vectors)
-        grid = tuple(ids.shape[1:])
-        found: dict[str, Tensor] = {}
-        if self._latents:
-            latents = self._latents[0].flatten(2)
-            found["latents, mean and spread"] = torch.cat([latents.mean(2), latents.std(2)], dim=1)
-            found["latents, 4x4"] = pooled(self._latents[0], 4)
+        found = of_latents(self._latents[0]) if self._latents else {}
         found["encoder, mean"] = pooled(vectors, 1)
         found["encoder, 4x4"] = pooled(vectors, 4)
-        flat = ids.flatten(1)
-        found["words, bag"] = torch.stack([torch.bincount(row, minlength=model.words) for row in flat]).float()
-        table = nn.functional.embedding(flat, model.codebook.float())
-        for side, name in ((1, "mean"), (2, "2x2")):
-            found[f"words, table, {name}"] = pooled(on_grid(table, grid), side)
+        found |= of_words(ids, model.codebook, model.text, self.random)
         if self.random is not None:
-            states = {"text encoder": model.hidden_states(ids), "random text encoder": self.random(table)}
-            for name, layers in states.items():
-                whole = on_grid(torch.cat(tuple(layers), dim=2), grid)
-                found[f"{name}, mean"], found[f"{name}, 2x2"] = pooled(whole, 1), pooled(whole, 2)
             found["encoder + text encoder"] = torch.cat([found["encoder, 4x4"], found["text encoder, 2x2"]], dim=1)
         return {name: value.float() for name, value in found.items()}
+
+
+class Exported:
+    """Features of pictures by an exported LQAE, in the rows of the table that can be had without its training run.
+
+    Args:
+        tokenizer: the artefact. text: the text encoder that it was trained with, its table the tokenizer's words.
+        taef2: whose latents its encoder sees.
+        seed: of the random text encoder.
+
+    Raises:
+        UsageError: the text encoder's table is not the tokenizer's codebook.
+    """
+
+    def __init__(self, tokenizer: OnnxTokenizer, text: MaskedTextEncoder, taef2: Taef2Encoder, seed: int) -> None:
+        self.tokenizer, self.text, self.taef2 = tokenizer, text, taef2
+        self.codebook = torch.from_numpy(np.array(tokenizer.codebook, np.float32))
+        if text.table.shape != self.codebook.shape or not torch.allclose(text.table, self.codebook, atol=1e-3):
+            raise UsageError(f"{tokenizer.name!r} was trained with another text encoder: its words' rows differ")
+        self.random = at_random(text, seed)
+
+    @torch.inference_mode()
+    def rows(self, pixels: Tensor) -> dict[str, Tensor]:
+        """uint8 [B, S, S, 3] -> row of the table -> float32 [B, D]."""
+        images = list(pixels.numpy())
+        ids = torch.from_numpy(np.stack([pyramid.ids[0] for pyramid in self.tokenizer.encode(images)])).long()
+        found = of_latents(self.taef2(pixels.permute(0, 3, 1, 2).float() / 255))
+        found["encoder, mean"] = torch.from_numpy(np.array(self.tokenizer.embed(images)))
+        found |= of_words(ids, self.codebook, self.text, self.random)
+        return {name: value.float() for name, value in found.items()}
+
+
+def of_latents(latents: Tensor) -> dict[str, Tensor]:
+    """The rows of latents [B, c, H, W]."""
+    flat = latents.flatten(2)
+    spread = torch.cat([flat.mean(2), flat.std(2)], dim=1)
+    return {"latents, mean and spread": spread, "latents, 4x4": pooled(latents, 4)}
+
+
+def of_words(
+    ids: Tensor, codebook: Tensor, text: MaskedTextEncoder | None, random: MaskedTextEncoder | None
+) -> dict[str, Tensor]:
+    """The rows of words [B, H, W], and of what the two text encoders say of them, where there are any."""
+    flat, grid = ids.flatten(1), tuple(ids.shape[1:])
+    found = {"words, bag": torch.stack([torch.bincount(row, minlength=len(codebook)) for row in flat]).float()}
+    table = nn.functional.embedding(flat, codebook.float())
+    for side, name in ((1, "mean"), (2, "2x2")):
+        found[f"words, table, {name}"] = pooled(on_grid(table, grid), side)
+    for name, encoder in (("text encoder", text), ("random text encoder", random)):
+        if encoder is not None:
+            whole = on_grid(torch.cat(encoder(table), dim=2), grid)
+            found[f"{name}, mean"], found[f"{name}, 2x2"] = pooled(whole, 1), pooled(whole, 2)
+    return found
 
 
 def on_grid(states: Tensor, grid: tuple[int, ...]) -> Tensor:
@@ -142,6 +188,20 @@ def on_grid(states: Tensor, grid: tuple[int, ...]) -> Tensor:
 def pooled(maps: Tensor, side: int) -> Tensor:
     """[B, c, H, W] -> the means of side x side parts, [B, c * side * side]."""
     return nn.functional.adaptive_avg_pool2d(maps.float(), side).flatten(1)
+
+
+def exported(name: str, text_encoder: Path, pretrained: Path, seed: int) -> Exported:
+    """The parts of an exported LQAE, by name or folder, with as many layers of its text encoder as it has.
+
+    Raises:
+        UsageError: it has no text encoder, or another one.
+    """
+    tokenizer = ImageTokenizer.from_pretrained(name)
+    shape = getattr(tokenizer, "card", {}).get("model", {}).get("text")
+    if not isinstance(tokenizer, OnnxTokenizer) or shape is None:
+        raise UsageError(f"{name!r} is no exported LQAE with a text encoder")
+    text = MaskedTextEncoder.load(text_encoder, layers=shape["layers"], words=tokenizer.vocabulary.words)
+    return Exported(tokenizer, text.eval(), Taef2Encoder.load(pretrained / ENCODER_FILE).eval(), seed)
 
 
 def at_random(text: MaskedTextEncoder, seed: int) -> MaskedTextEncoder:
@@ -208,14 +268,16 @@ def fit(
     return weight.detach(), intercept.detach()
 
 
-def features_of(seen: Seen, pictures: Sequence[Picture], square: Preprocessing, batch: int) -> dict[str, Tensor]:
+def features_of(
+    seen: Seen | Exported, pictures: Sequence[Picture], square: Preprocessing, batch: int
+) -> dict[str, Tensor]:
     """Row -> float32 [N, D] of all pictures."""
     parts = list(_parts(seen, pictures, square, batch))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def _parts(
-    seen: Seen, pictures: Sequence[Picture], square: Preprocessing, batch: int
+    seen: Seen | Exported, pictures: Sequence[Picture], square: Preprocessing, batch: int
 ) -> Iterator[Mapping[str, Tensor]]:
     for start in range(0, len(pictures), batch):
         part = pictures[start : start + batch]
@@ -243,7 +305,13 @@ def compared(right: Mapping[str, Tensor], pairs: Sequence[tuple[str, str]] = PAI
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("run", type=Path, help="training run of an LQAE, or one checkpoint of it")
+    parser.add_argument(
+        "run",
+        type=Path,
+        help="training run of an LQAE, or one checkpoint of it; or the name or folder of an exported one",
+    )
+    parser.add_argument("--text-encoder", type=Path, help="of an exported one: folder of its masked language model")
+    parser.add_argument("--pretrained", type=Path, help="of an exported one: the folder of TAEF2's weight files")
     parser.add_argument("--data", type=Path, required=True, help="folder of class folders, or a tar of one")
     parser.add_argument("--images", type=int, default=60, help="photographs of each class (default 60)")
     parser.add_argument("--test", type=int, default=20, help="so many of them for the test (default 20)")
@@ -252,13 +320,21 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draw and the random text encoder (default 0)")
     parser.add_argument("--out", type=Path, required=True, help="result file")
     options = parser.parse_args()
-    model = load_model(options.run, codebook=options.codebook)
-    square = Preprocessing(model.config.side, "squash", "bilinear")
+    seen: Seen | Exported
+    if options.text_encoder is None:
+        model = load_model(options.run, codebook=options.codebook)
+        square = Preprocessing(model.config.side, "squash", "bilinear")
+        seen, config = Seen(model, options.seed), model.config.to_dict()
+    else:
+        if options.pretrained is None:
+            raise UsageError("an exported LQAE needs --pretrained, the folder of TAEF2's weight files")
+        seen = exported(str(options.run), options.text_encoder, options.pretrained, options.seed)
+        square, config = seen.tokenizer.preprocessing, seen.tokenizer.card["model"]
     with images_of(options.data) as folder:
         train, test = drawn(list_pictures(folder.root), options.images, options.test, options.seed)
         labels = sorted({picture.label or "" for picture in train})
         of = [torch.tensor([labels.index(picture.label or "") for picture in part]) for part in (train, test)]
-        found = features_of(Seen(model, options.seed), [*train, *test], square, options.batch)
+        found = features_of(seen, [*train, *test], square, options.batch)
     rows, right = [], {}
     print(f"{'row':28} {'numbers':>8} {'right, %':>22} {'penalty':>8}")
     for name, features in found.items():
@@ -272,7 +348,7 @@ def main() -> int:
     document = {
         **header(options.seed),
         "run": options.run.name,
-        "model": model.config.to_dict(),
+        "model": config,
         "data": options.data.name,
         "classes": len(labels),
         "photographs": {"training": len(train), "test": len(test)},

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch import nn
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.kit.pictures import Picture
 from icl_vision.models.lqae import LQAE, LqaeConfig
+from icl_vision.models.nets.taef2 import Taef2Encoder
 from icl_vision.models.words.masked_lm_files import TextShape
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -139,3 +141,30 @@ def test_features_are_those_of_the_models_own_line(bench: ModuleType) -> None:
 def test_without_a_text_encoder_there_are_no_rows_of_it(bench: ModuleType) -> None:
     rows = bench.Seen(tiny(None), seed=0).rows(torch.randint(0, 256, (2, 32, 32, 3), dtype=torch.uint8))
     assert not any("text" in name for name in rows) and "words, bag" in rows
+
+
+def test_an_exported_one_has_the_same_rows_but_those_of_the_encoders_places(bench: ModuleType) -> None:
+    model = tiny(TextShape(width=8, layers=2, heads=2, inner=16, positions=16))
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
+    images = pixels.permute(0, 3, 1, 2).float() / 255
+
+    class Tokenizer:
+        name, codebook = "tiny", model.codebook.numpy()
+
+        def encode(self, given: list[np.ndarray[Any, Any]]) -> list[SimpleNamespace]:
+            assert np.array_equal(np.stack(given), pixels.numpy())
+            return [SimpleNamespace(ids=(ids.numpy(),)) for ids in model.encode_ids(images)[0]]
+
+        def embed(self, given: list[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+            return model.encode(images).mean((2, 3)).detach().numpy()
+
+    taef2 = next(net for net in model.encoder.modules() if isinstance(net, Taef2Encoder))
+    rows = bench.Exported(Tokenizer(), model.text, taef2, seed=0).rows(pixels)
+    whole = bench.Seen(model, seed=0).rows(pixels)
+    assert set(whole) - set(rows) == {"encoder, 4x4", "encoder + text encoder"}
+    for name, value in rows.items():
+        torch.testing.assert_close(value, whole[name])
+    other = tiny(TextShape(width=8, layers=2, heads=2, inner=16, positions=16)).text
+    other.table = other.table + 1
+    with pytest.raises(UsageError, match="another text encoder"):
+        bench.Exported(Tokenizer(), other, taef2, seed=0)
