@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icl_vision.models.clips import ClipSPAE
+from icl_vision.models.clips import ClipsConfig, ClipSPAE
+from icl_vision.models.quantizers.motion_words import MOTIONS
 from icl_vision.tokenizers.pixels import Preprocessing
 
 from .checkpoint import Export
@@ -40,10 +41,16 @@ class ClipPieces(SpaePieces):
         return {
             **super().card(),
             "description": f"Clips of {frames} frames as pyramids of words, {config.layout.cumulative[-1]} at most, "
-            "and back.",
+            f"and back.{_said_of_motion(self._spae.config)}",
             "modality": "clip",
             "frames": frames,
         }
+
+
+def _said_of_motion(config: ClipsConfig) -> str:
+    if not config.motion_layer:
+        return ""
+    return f" Layer {config.motion_layer} says how the clip moves, in one of these words: {', '.join(MOTIONS)}."
 
 
 def export_clips(spae: ClipSPAE, out: Path, export: Export) -> dict[str, Any]:

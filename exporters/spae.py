@@ -48,17 +48,17 @@ class EncoderGraph(PixelsToWords):
         """The words of images, and how near others are; no gradients."""
         with torch.inference_mode():
             images = self.images(pixels)
-            regions, given, scores = self.spae.regions, (), torch.empty(0)
-            if regions is not None:
-                given, _ = regions(images, codebook)
-                scores = regions.word_scores(regions.region_logits(images), codebook)
+            given, scores = (), torch.empty(0)
+            if self.spae.regions is not None:
+                given, _ = self.spae.named(images, codebook)
+                scores = self.spae.named_scores(images, codebook)
             quantized = self.spae.quantizer(self.latent(images), None, given)
         return SpaeSpelling(self.spae, codebook, quantized, scores)
 
 
 @dataclass(frozen=True)
 class SpaeSpelling:
-    """What the module says of a batch. scores: probability of every word in each region [B,R,T]; empty without."""
+    """What the module says of a batch. scores: of every word in each cell that is named [B,R,T]; empty without."""
 
     spae: SPAE | ClipSPAE
     codebook: Tensor

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from icl_vision.errors import UsageError
@@ -29,6 +30,7 @@ from icl_vision.models.nets.clips import (
 from icl_vision.models.pyramid_model import SemanticPyramid
 from icl_vision.models.quantizers.base import Quantized, Quantizer
 from icl_vision.models.quantizers.frame_words import FrameWords
+from icl_vision.models.quantizers.motion_words import MotionWords
 from icl_vision.models.quantizers.projected import ProjectedQuantizer
 from icl_vision.models.quantizers.streaming import StreamingAverageQuantizer
 from icl_vision.models.spae import SpaeOutput
@@ -64,8 +66,11 @@ class ClipSPAE(SemanticPyramid):
         self.encoder, self.decoder = build_clip_nets(config)
         self.regions = None
         if config.named_layers:
-            grids = [rows for _, rows, _ in config.grids[: config.named_layers]]
-            self.regions = FrameWords(grids, config.side, config.dim, frames=config.frames)
+            named = list(config.grids[: config.named_layers])
+            if config.motion_layer:
+                del named[config.motion_layer - 1]
+            self.regions = FrameWords([rows for _, rows, _ in named], config.side, config.dim, frames=config.frames)
+        self.motion = MotionWords(config.side) if config.motion_layer else None
 
     def encode(self, clips: Tensor) -> Tensor:
         """Clips, floating [B, T, ch, S, S] in [0, 1] -> vectors z [B, d, t, h, w], not quantized."""
@@ -76,18 +81,41 @@ class ClipSPAE(SemanticPyramid):
     def forward(self, clips: Tensor, depth: int | None = None, frozen: Sequence[Tensor] | None = None) -> SpaeOutput:
         """A training step's pass: encode, quantize, decode the first ``depth`` layers (None: all).
 
-        frozen: what ``self.frozen(clips)`` gave, where it is known already.
+        frozen: what ``self.frozen(clips)`` gave, where it is known already. Words of motion are not among it: they
+        depend on where a clip begins and which way it is played.
 
         Raises:
             UsageError: clips of another shape or type. PyramidError: depth out of range.
         """
         check_clips(clips, self.config)
         known = self.frozen(clips) if frozen is None else frozen
-        features, words = (known[0], known[1:]) if known else (clips, ())
+        features, words = (known[0], self._with_motion(clips, known[1:])) if known else (clips, ())
         z = self.encoder.vectors(features)
         target = self.decoder.target(features) if self.on_latents else None
         quantized: Quantized = self.quantizer(z, depth, words)
         return SpaeOutput(self.reconstruct(quantized.quantized), z, quantized, target)
+
+    def named(
+        self, pixels: Tensor, codebook: Tensor, class_bias: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        words, vector = super().named(pixels, codebook, class_bias)
+        return self._with_motion(pixels, words), vector
+
+    def named_scores(self, pixels: Tensor, codebook: Tensor) -> Tensor:
+        scores = super().named_scores(pixels, codebook)
+        if self.motion is None:
+            return scores
+        cells = [0, *self.layout.cumulative][self.config.motion_layer - 1]
+        ways = self.motion.scores(pixels).clamp(min=1e-30)
+        row = torch.zeros_like(scores[:, :1]).index_copy(2, self.motion.ids, ways.unsqueeze(1))
+        return torch.cat([scores[:, :cells], row, scores[:, cells:]], 1)
+
+    def _with_motion(self, clips: Tensor, words: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The words of named layers with those of motion at their place."""
+        if self.motion is None:
+            return tuple(words)
+        before = self.config.motion_layer - 1
+        return (*words[:before], self.motion(clips), *words[before:])
 
     def reconstruct(self, latent: Tensor) -> Tensor:
         """Quantized vectors [B, d, t, h, w] -> what a loss compares: clips, or in training on latents TAEF2's."""

@@ -21,7 +21,7 @@ from icl_vision.pyramid import PyramidLayout
 ClipNet = Literal["cnn3d", "photo3d"]
 ClipQuantizer = Literal["saq", "projected"]
 
-_COUNTS = ("projection", "candidates", "named_layers", "decoder_blocks")
+_COUNTS = ("projection", "candidates", "named_layers", "motion_layer", "decoder_blocks")
 _SIZES = ("frames", "side", "channels", "dim", "filters", "blocks", "width")
 
 
@@ -39,6 +39,8 @@ class ClipsConfig:
     ``projection``, ``candidates``, ``fill`` and ``train_on``.
     named_layers: the first so many layers, of one frame each, name what a classifier sees in the regions of the clip,
     by the mean of its frames (see ``FrameWords``); only with net photo3d and ``projected``. Ours; 0: none.
+    motion_layer: which of these, from 1, a layer of one word, says how the clip moves instead (see ``MotionWords``);
+    another must be left that names. Ours; 0: none.
     decoder_blocks: residual blocks of the photo3d net's decoder, 0: as many as ``blocks``.
 
     Raises:
@@ -64,6 +66,7 @@ class ClipsConfig:
     projection: int = 0
     candidates: int = 0
     named_layers: int = 0
+    motion_layer: int = 0
     decoder_blocks: int = 0
 
     def __post_init__(self) -> None:
@@ -88,6 +91,13 @@ class ClipsConfig:
                 "quantizer projected needs projection, the width it maps words to (16, say), and no other quantizer "
                 f"has one; got quantizer {self.quantizer} and projection {self.projection}"
             )
+        if self.motion_layer:
+            one = self.motion_layer <= self.named_layers and self.grids[self.motion_layer - 1] == (1, 1, 1)
+            if not one or self.named_layers < 2:
+                raise UsageError(
+                    "motion_layer must be one of two or more named layers, of one word; got motion_layer "
+                    f"{self.motion_layer}, named_layers {self.named_layers} and grids {list(self.grids)}"
+                )
         if not self.named_layers:
             return
         if self.net != "photo3d" or self.quantizer != "projected" or self.named_layers >= len(self.grids):

@@ -74,12 +74,25 @@ class SemanticPyramid(WordAutoencoder):
         """
         if self.regions is None:
             return self.quantizer.encode_ids(z, codebook), z.flatten(2).mean(2)
-        given, vector = self.regions(pixels, codebook, class_bias)
+        given, vector = self.named(pixels, codebook, class_bias)
         return self.quantizer.encode_ids(z, codebook, given), vector
+
+    def named(
+        self, pixels: Tensor, codebook: Tensor, class_bias: Tensor | None = None
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The words of the layers that name, and the unit vector of all of it; see ``RegionWords``."""
+        assert self.regions is not None  # asked for only where layers are named
+        named: tuple[tuple[Tensor, ...], Tensor] = self.regions(pixels, codebook, class_bias)
+        return named
+
+    def named_scores(self, pixels: Tensor, codebook: Tensor) -> Tensor:
+        """How well each word suits each cell of the layers that name, above 0, [B, R, T]; to tell ties by."""
+        assert self.regions is not None  # as above
+        return self.regions.word_scores(self.regions.region_logits(pixels), codebook)
 
     def frozen(self, images: Tensor) -> tuple[Tensor, ...]:
         """What frozen nets say of pixels, which no training changes: what ``encoder.features`` gives, then the words of
-        each named layer, int64 [B, *grid_l]. Nothing for nets without frozen parts."""
+        each layer that frozen nets name, int64 [B, *grid_l]. Nothing for nets without frozen parts."""
         if not self.encoder.remembers:
             return ()
         words = () if self.regions is None else self.regions(images, self.quantizer.codebook)[0]

@@ -22,7 +22,9 @@ from icl_vision.codebook import Codebook
 from icl_vision.errors import UsageError
 from icl_vision.files.typed import check_fields
 from icl_vision.models.clips import ClipsConfig, ClipSPAE
+from icl_vision.models.losses.clips import ClipLoss
 from icl_vision.models.losses.spae import LossConfig, SpaeLoss
+from icl_vision.models.quantizers.motion_words import MOTIONS
 from icl_vision.models.spae import SpaeOutput
 from icl_vision.training.config import TrainConfig
 from icl_vision.training.data.batches import Data
@@ -37,12 +39,14 @@ from icl_vision.training.step import TOTAL, TrainingStep
 class ClipLossConfig:
     """Weights of the parts; 0 switches a part off.
 
-    pixel: squared error of pixels in [0, 1], or of latents. commitment: beta of eq. (8). codebook: pulls what
+    pixel: squared error of pixels in [0, 1], or of latents. even: how far clips count alike in it, from 0, by their
+    errors, to 1, by their decibels; see ``ClipLoss``. commitment: beta of eq. (8). codebook: pulls what
     ``projected`` makes of words to the encoder's vectors. perceptual: LPIPS of every frame. shallow: pixel and
     perceptual loss of reconstructions from fewer layers (depth.mode "extra").
     """
 
     pixel: float = 1.0
+    even: float = 0.0
     commitment: float = 0.33
     codebook: float = 1.0
     perceptual: float = 0.1
@@ -52,6 +56,7 @@ class ClipLossConfig:
         check_fields(self)
         for name in ("pixel", "commitment", "codebook", "perceptual", "shallow"):
             number(f"the loss weight {name}", getattr(self, name), least=0)
+        number("loss.even", self.even, least=0, most=1)
 
     @property
     def whole(self) -> LossConfig:
@@ -129,9 +134,10 @@ class ClipStep(TrainingStep):
     ) -> dict[str, Tensor]:
         data, depths = self.config.data, self.config.depth
         if frozen is None:
-            images = turned(images, labels, data)
-        else:  # frames are seen one by one, so latents turn as frames do; what is named is the same either way round
-            frozen = (turned(frozen[0], labels, data), *frozen[1:])
+            (images,) = turned(labels, data, images)
+        else:  # frames are seen one by one, so latents turn as frames do; what they show is the same either way round
+            images, features = turned(labels, data, images, frozen[0])
+            frozen = (features, *frozen[1:])
         depth = draw_depth(depths, len(self.model.layout), self.config.seed, step)
         extra = depths.mode == "extra"
         self.output = output = self.model(images, None if extra else depth, frozen)
@@ -165,9 +171,15 @@ class FramesAlike(nn.Module):
 
 
 def build_model(config: ClipsTrainConfig, codebook: Codebook | None) -> ClipSPAE:
-    """A SPAE of clips with fresh weights; the frozen parts of a photo3d net are random until ``start``."""
+    """A SPAE of clips with fresh weights; the frozen parts of a photo3d net are random until ``start``.
+
+    Raises VocabularyError where words of motion are asked for and the codebook lacks one.
+    """
     assert codebook is not None  # check_codebook refuses none
-    return ClipSPAE(config.model, torch.tensor(codebook.vectors))
+    model = ClipSPAE(config.model, torch.tensor(codebook.vectors))
+    if model.motion is not None:
+        model.motion.say(codebook.vocabulary.ids(MOTIONS).tolist())
+    return model
 
 
 def start(config: ClipsTrainConfig, model: ClipSPAE) -> None:
@@ -188,7 +200,8 @@ def build_step(
         from icl_vision.models.losses.perceptual import load_lpips
 
         perceptual = FramesAlike(load_lpips(config.lpips))
-    return ClipStep(model, SpaeLoss(config.loss.whole, model.quantizer.codebook, None, perceptual, None), config)
+    loss = ClipLoss(config.loss.whole, model.quantizer.codebook, None, perceptual, None, even=config.loss.even)
+    return ClipStep(model, loss, config)
 
 
 def _open_data(config: ClipsTrainConfig, progress: bool | None) -> Data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +12,10 @@ from torch import Tensor, nn
 from icl_vision.errors import PyramidError, UsageError
 from icl_vision.models.clips import ClipSPAE, build_clip_nets
 from icl_vision.models.clips_config import ClipsConfig
+from icl_vision.models.losses.clips import ClipLoss
 from icl_vision.models.losses.spae import LossConfig, SpaeLoss
 from icl_vision.models.quantizers.frame_words import FrameWords
+from icl_vision.models.quantizers.motion_words import MOTIONS, MotionWords
 from icl_vision.models.spae import SPAE, SpaeConfig
 
 CNN = ClipsConfig(
@@ -23,6 +26,12 @@ PHOTO = ClipsConfig(
     net="photo3d", frames=8, side=32, grids=((1, 1, 1), (1, 2, 2), (2, 4, 4), (2, 4, 4)), dim=8, width=16, blocks=1,
     quantizer="projected", projection=6, named_layers=2,
 )  # fmt: skip
+
+
+MOVING = ClipsConfig.from_dict({
+    **PHOTO.to_dict(), "named_layers": 3, "motion_layer": 2,
+    "grids": [[1, 1, 1], [1, 1, 1], [1, 2, 2], [2, 4, 4], [2, 4, 4]],
+})  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -147,6 +156,100 @@ def test_named_layers_are_blind_to_order_and_see_the_whole_clip() -> None:
     looked_at[:, namer.looks] = batch[:, namer.looks[::-1]]
     again = namer(looked_at, book)
     assert torch.equal(again[0][1], quarters) and torch.allclose(again[1], vector, atol=1e-4)
+
+
+def squares(place: Callable[[int], tuple[float, float, float, float]], light: float = 1.0) -> Tensor:
+    """A rectangle over a plain ground, [1, 8, 3, 32, 32]. place: its top, left, height, width in each frame."""
+    rows, columns = torch.arange(32).reshape(-1, 1) + 0.5, torch.arange(32).reshape(1, -1) + 0.5
+    frames = []
+    for frame in range(8):
+        top, left, height, width = place(frame)
+        inside = ((rows - top).clamp(0, 1) * (top + height - rows).clamp(0, 1)).clamp(0, 1)
+        inside = inside * ((columns - left).clamp(0, 1) * (left + width - columns).clamp(0, 1)).clamp(0, 1)
+        frames.append(1 - light + (2 * light - 1) * inside)
+    return torch.stack(frames)[None, :, None].expand(-1, -1, 3, -1, -1).clone()
+
+
+SEEN: list[tuple[str, str, Callable[[int], tuple[float, float, float, float]]]] = [
+    ("right", "left", lambda t: (10, 4 + 1.5 * t, 8, 8)),
+    ("downward", "upward", lambda t: (4 + 1.5 * t, 10, 8, 8)),
+    ("growing", "shrinking", lambda t: (14 - t, 14 - t, 4 + 2 * t, 4 + 2 * t)),
+    ("shaking", "shaking", lambda t: (10, 10 + 3 * (t % 2), 8, 8)),
+    ("jumping", "jumping", lambda t: (10 + 3 * (t % 2), 10, 8, 8)),
+    ("still", "still", lambda t: (10, 10, 8, 8)),
+]
+
+
+@pytest.mark.parametrize(
+    ("word", "backwards", "place"), SEEN, ids=lambda value: value if isinstance(value, str) else ""
+)
+@pytest.mark.parametrize("light", [1.0, 0.0], ids=["on black", "on white"])
+def test_a_word_says_how_a_clip_moves_and_another_how_its_reverse_does(
+    word: str, backwards: str, place: Callable[[int], tuple[float, float, float, float]], light: float
+) -> None:
+    namer = MotionWords(32)
+    clip = squares(place, light)
+    for played, wanted in ((clip, word), (clip.flip(1), backwards)):
+        assert MOTIONS[int(namer.scores(played).argmax())] == wanted, namer.scores(played)
+    namer.say(range(20, 20 + len(MOTIONS)))
+    assert namer(clip).shape == (1, 1, 1, 1) and int(namer(clip)) == 20 + MOTIONS.index(word)
+
+
+def test_what_turns_turns_and_what_blinks_changes() -> None:
+    angles = torch.arange(8) * 0.2
+    rows, columns = torch.meshgrid(torch.arange(32) - 15.5, torch.arange(32) - 15.5, indexing="ij")
+    across = [(rows * torch.cos(angle) - columns * torch.sin(angle)).abs() for angle in angles]
+    along = [(rows * torch.sin(angle) + columns * torch.cos(angle)).abs() for angle in angles]
+    bars = torch.stack([(3 - a).clamp(0, 1) * (12 - b).clamp(0, 1) for a, b in zip(across, along, strict=True)])
+    blinking = squares(lambda t: (10, 10, 8, 8)) * (torch.arange(8) % 2 == 0).reshape(1, 8, 1, 1, 1)
+    namer = MotionWords(32)
+    turning = bars[None, :, None].expand(-1, -1, 3, -1, -1)
+    assert [MOTIONS[int(namer.scores(clip).argmax())] for clip in (turning, blinking)] == ["turning", "changing"]
+
+
+def test_a_layer_of_motion_stands_at_its_place_and_the_others_are_as_without_it() -> None:
+    model = ClipSPAE(MOVING, words(MOVING)).eval()
+    plain = ClipSPAE(PHOTO, words(PHOTO)).eval()
+    assert model.motion is not None and model.regions is not None and plain.regions is not None
+    plain.regions.load_state_dict(model.regions.state_dict())
+    model.motion.say(range(len(MOTIONS)))
+    clip = squares(lambda t: (10, 4 + 1.5 * t, 8, 8))
+    ids = model.encode_ids(clip)
+    assert [tuple(layer.shape[1:]) for layer in ids] == list(MOVING.grids) and int(ids[1]) == MOTIONS.index("right")
+    known = model.frozen(clip)
+    assert len(known) == 3  # which way a clip is played is no part of what is remembered
+    output = model.train()(clip.flip(1), None, (known[0].flip(1), *known[1:]))
+    assert int(output.quantized.ids[1]) == MOTIONS.index("left") and torch.equal(output.quantized.ids[2], known[2])
+    scores = model.named_scores(clip, model.quantizer.codebook)
+    assert scores.shape == (1, 6, 24) and int(scores[0, 1].argmax()) == MOTIONS.index("right")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"motion_layer": 3}, "of one word; got motion_layer 3"),
+        ({"motion_layer": 4}, "named_layers 3"),
+        ({"motion_layer": 1, "named_layers": 1}, "two or more named layers"),
+    ],
+)
+def test_a_layer_of_motion_that_cannot_be_is_said(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        changed(MOVING, **changes)
+    with pytest.raises(UsageError, match="multiple of 16 px"):
+        MotionWords(40)
+
+
+def test_clips_may_count_alike_by_their_decibels() -> None:
+    target, made = torch.zeros(2, 1, 1, 2, 2), torch.tensor([0.1, 1.0]).reshape(2, 1, 1, 1, 1).expand(2, 1, 1, 2, 2)
+    gradients = []
+    for even in (0.0, 1.0):
+        found = made.clone().requires_grad_()
+        loss = ClipLoss(LossConfig(gan=0, perceptual=0, semantic=0), torch.zeros(3, 4), even=even)._pixel(found, target)
+        assert float(loss.detach()) == pytest.approx(0.505)  # the size of a squared error, either way
+        (gradient,) = torch.autograd.grad(loss, found)
+        gradients.append(gradient.flatten(1).sum(1) * torch.tensor([0.1, 1.0]))  # of one per cent more error each
+    assert float(gradients[0][1] / gradients[0][0]) == pytest.approx(100, rel=1e-4)
+    assert float(gradients[1][1] / gradients[1][0]) == pytest.approx(1, rel=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ class SpaeLoss:
         """
         config, parts = self.config, {}
         target = images if output.target is None else output.target  # a model may be trained on latents
-        parts["pixel"] = F.mse_loss(output.reconstruction.float(), target.float())
+        parts["pixel"] = self._pixel(output.reconstruction, target)
         parts["commitment"] = torch.stack([part.float() for part in output.quantized.commitment]).sum()
         parts["codebook"] = output.quantized.codebook_loss.float()
         if config.needs_perceptual:
@@ -243,13 +243,16 @@ class SpaeLoss:
 
     # -- parts
 
+    def _pixel(self, reconstruction: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(reconstruction.float(), target.float())
+
     def _perceptual(self, images: Tensor, reconstruction: Tensor) -> Tensor:
         assert self.perceptual is not None  # checked in __init__
         distance: Tensor = self.perceptual(reconstruction, images)
         return distance.float().mean()
 
     def _shallow(self, images: Tensor, reconstruction: Tensor) -> Tensor:
-        loss = self.config.pixel * F.mse_loss(reconstruction.float(), images.float())
+        loss = self.config.pixel * self._pixel(reconstruction, images)
         if self.config.needs_perceptual:
             loss = loss + self.config.perceptual * self._perceptual(images, reconstruction)
         return loss

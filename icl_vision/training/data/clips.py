@@ -132,12 +132,13 @@ def open_clips(
     )
 
 
-def turned(clips: Tensor, kinds: Tensor | None, config: ClipDataConfig) -> Tensor:
+def turned(kinds: Tensor | None, config: ClipDataConfig, *clips: Tensor) -> tuple[Tensor, ...]:
     """Clips [B, T, ...] begun at another frame and played backwards, as ``config`` says; the global generator draws.
 
-    kinds: int64 [B], ``ANIMATION`` or ``DIGITS``; None for animations alone.
+    kinds: int64 [B], ``ANIMATION`` or ``DIGITS``; None for animations alone. clips: the same ones in several forms,
+    which are all turned alike.
     """
-    batch, frames = clips.shape[:2]
+    batch, frames = clips[0].shape[:2]
     at = torch.arange(frames).expand(batch, frames)
     if config.roll:
         start = torch.randint(frames, (batch, 1))
@@ -148,7 +149,8 @@ def turned(clips: Tensor, kinds: Tensor | None, config: ClipDataConfig) -> Tenso
         at = torch.where(torch.rand(batch, 1) < 0.5, at.flip(1), at)
     if not (config.roll or config.reverse):
         return clips
-    return clips[torch.arange(batch)[:, None], at.to(clips.device)]
+    rows = torch.arange(batch)[:, None]
+    return tuple(each[rows, at.to(each.device)] for each in clips)
 
 
 def listed(path: Path) -> dict[str, bytes]:

@@ -98,12 +98,14 @@ def test_turns_in_time_keep_the_frames_and_let_digits_begin_where_they_do() -> N
     clips = torch.arange(6).reshape(1, 6, 1).expand(200, 6, 1)
     kinds = torch.tensor([ANIMATION, DIGITS] * 100)
     torch.manual_seed(0)
-    made = turned(clips, kinds, ClipDataConfig(path="x", roll=True, reverse=True)).squeeze(2)
+    made, alike = turned(kinds, ClipDataConfig(path="x", roll=True, reverse=True), clips, clips.clone())
+    assert torch.equal(made, alike)
+    made = made.squeeze(2)
     assert made.sort(1).values.tolist() == [list(range(6))] * 200
     steps = {tuple(row) for row in ((made.roll(-1, 1) - made) % 6).tolist()}
     assert steps == {(1,) * 6, (5,) * 6}  # forwards or backwards, round and round
     assert set(made[1::2, 0].tolist()) == {0, 5} and set(made[::2, 0].tolist()) == set(range(6))
-    assert turned(clips, kinds, ClipDataConfig(path="x")) is clips
+    assert turned(kinds, ClipDataConfig(path="x"), clips)[0] is clips
 
 
 def test_a_file_that_is_no_clip_is_named_and_left_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
