@@ -1,11 +1,15 @@
-"""Which way a digit moves (4-way 5-shot): words of a clip, with and without an LLM, beside the middle frame's words.
+"""What kind of clip it is (few-shot): words of a clip, with and without an LLM, beside the middle frame's words.
 
-    python benchmarks/clip_motion.py mnist.npz --tokenizer spae-clips-64 --layers 2 3 4 --out clip_motion.json
+    python benchmarks/clip_motion.py mnist.npz --kind speed --layers 2 3 4 --out clip_speed.json
+    python benchmarks/clip_motion.py emoji-clips-64.tar --kind family --out clip_family.json
 
-Clips run straight, and their middle frame says nothing of the direction, so words of the middle frame are at chance
-(25%). Rows: for each layer of the clip tokenizer its words place by place (no LLM), and one layer read by an LLM
-(--llm); for an image tokenizer the middle frame's words, place by place. Controls: the queries played backwards, and
-with their frames in random order. Digits are MNIST's test digits; no digit of a query stands in its support.
+Kinds: "direction" (4-way), "speed" (3-way; --along right: of clips of one direction), "bounce" (2-way) of moving
+digits, and "family" (4-way) of emoji that no tokenizer was trained on. Of the first three the digit's place in the
+middle frame says nothing of the answer, by construction; a family is told from any frame. Rows: for each layer of the
+clip tokenizer its words place by place and, of layers with several times, how much they change (no LLM); for an image
+tokenizer the middle frame's words, place by place; with --llm what an LLM reads from one layer (--llm-layer) or from
+the first words of either tokenizer (--llm-words). Controls: the queries played backwards, and with their frames in
+random order. Digits are MNIST's test digits; no digit of a query stands in its support.
 """
 
 from __future__ import annotations
@@ -17,79 +21,135 @@ from typing import Any
 
 import numpy as np
 from _common import header, write
+from emoji_families import FAMILIES, family_episodes
 from PIL import Image
 
 from icl_vision import FewShotClassifier, ImageTokenizer
-from icl_vision.clips.moving_digits import MovingDigits
-from icl_vision.evaluation.clips.motion import CONTROLS, OPPOSITE, MotionEpisode, by_places, motion_episode
+from icl_vision.clips.moving_digits import DIRECTIONS, MovingDigits
+from icl_vision.evaluation.clips.motion import (
+    CONTROLS,
+    KINDS,
+    OPPOSITE,
+    MotionEpisode,
+    by_change,
+    by_places,
+    motion_episode,
+    row_of,
+)
+from icl_vision.evaluation.clips.sets import read_clips
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.one_layer import OneLayer
 
+FAMILY = "family"
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("digits", type=Path, help="mnist.npz")
+    parser.add_argument("data", type=Path, help="mnist.npz; for families emoji-clips-64.tar")
+    parser.add_argument(
+        "--kind", choices=[*KINDS, FAMILY], default="direction", help="what is asked (default direction)"
+    )
+    parser.add_argument("--along", choices=list(DIRECTIONS), default=None, help="speed: clips of this direction only")
     parser.add_argument("--tokenizer", default="spae-clips-64", help="of clips")
     parser.add_argument("--layers", type=int, nargs="*", default=[1, 2, 3, 4], help="layers read place by place")
     parser.add_argument("--image", default="spae-photo-128", help="image tokenizer, for the middle frame")
     parser.add_argument("--llm", default=None, help="asked too; default: none")
     parser.add_argument("--llm-layer", type=int, default=3, help="the layer it reads (default 3)")
+    parser.add_argument("--llm-words", type=int, default=None, help="or the first words of clip and of middle frame")
     parser.add_argument("--shots", type=int, default=5)
-    parser.add_argument("--each", type=int, default=10, help="queries of each direction and episode (default 10)")
+    parser.add_argument("--each", type=int, default=10, help="queries of each answer and episode (default 10)")
     parser.add_argument("--episodes", type=int, default=2)
     parser.add_argument("--controls", nargs="+", choices=list(CONTROLS), default=list(CONTROLS), help="default: all")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     options = parser.parse_args()
-    row = MovingDigits.from_npz(options.digits, part="test", way="straight")
-    episodes = [motion_episode(row, options.shots, options.each, 10_000 * n) for n in range(options.episodes)]
     clips = ImageTokenizer.from_pretrained(options.tokenizer)
     image = ImageTokenizer.from_pretrained(options.image)
-    rows: list[dict[str, Any]] = []
-    for control in options.controls:
-        found: dict[str, list[tuple[str, str]]] = {}
-        for episode in episodes:
+    names = tuple(FAMILIES) if options.kind == FAMILY else KINDS[options.kind]
+    found: dict[tuple[str, str], list[tuple[str, str]]] = {}
+    for episode in episodes_of(options, clips.frames):
+        reader = Reader(episode, clips, image, options)
+        for control in options.controls:
             queries = [CONTROLS[control](clip, number) for number, (clip, _) in enumerate(episode.queries)]
-            for name, said in answers(episode, queries, clips, image, options).items():
-                truth = [label for _, label in episode.queries]
-                found.setdefault(name, []).extend(zip(said, truth, strict=True))
-        for name, pairs in found.items():
-            one = summed(name, control, pairs)
-            low, high = one["right"]["interval"]
-            print(
-                f"{name:<52}{control:<24}{one['right']['accuracy']:.1%} [{low:.1%}, {high:.1%}], the opposite "
-                f"{one['opposite']['accuracy']:.1%}, n = {one['right']['n']}",
-                flush=True,
-            )
-            rows.append(one)
+            truth = [label for _, label in episode.queries]
+            for name, said in reader.answers(queries).items():
+                found.setdefault((control, name), []).extend(zip(said, truth, strict=True))
         # After each: an LLM takes its time, and what was asked is not lost.
-        document = {"tokenizer": clips.name, "shots": options.shots, "llm": options.llm, "rows": rows}
+        rows = [summed(name, control, pairs, options.kind) for (control, name), pairs in found.items()]
+        card = {"tokenizer": clips.name, "encoder": clips.card.get("files"), "kind": options.kind, "answers": names}
+        document = {**card, "along": options.along, "shots": options.shots, "llm": options.llm, "rows": rows}
         write(options.out, {**header(0), **document})
+    for row in sorted(rows, key=lambda row: options.controls.index(row["control"])):
+        low, high = row["right"]["interval"]
+        print(f"{row['control']:<24}{row['row']:<64}{row['right']['accuracy']:.1%} [{low:.1%}, {high:.1%}]", end="")
+        print(f", the opposite {row['opposite']['accuracy']:.1%}" if "opposite" in row else "", end="")
+        print(f", n = {row['right']['n']}", flush=True)
     return 0
 
 
-def answers(
-    episode: MotionEpisode, queries: list[Any], clips: Any, image: Any, options: argparse.Namespace
-) -> dict[str, list[str]]:
-    """What each row says of the queries."""
-    labels = [label for _, label in episode.support]
-    shown = [clip for clip, _ in episode.support]
-    said: dict[str, list[str]] = {}
-    support, asked = (clips.encode(some) for some in (shown, queries))
-    for layer in options.layers:
-        known, wanted = ([layer_of(pyramid, layer) for pyramid in some] for some in (support, asked))
-        name = f"{clips.name} layer {layer} ({known[0].layout}), place by place"
-        said[name] = by_places(known, labels, wanted, clips.codebook)
-    middles = [[Image.fromarray(clip[len(clip) // 2]) for clip in some] for some in (shown, queries)]
-    k = image.layout.cumulative[:4][-1]  # four layers, or as many as there are
-    support, asked = (image.encode(some, k) for some in middles)
-    said[f"{image.name} on the middle frame, place by place"] = by_places(support, labels, asked, image.codebook)
-    if options.llm is not None:
-        layer = OneLayer(clips, options.llm_layer)
-        classifier = FewShotClassifier(options.llm, layer, None, errors="raise")
-        classifier.fit([np.asarray(clip) for clip in shown], labels)
-        said[f"{options.llm} reads layer {options.llm_layer}"] = [str(label) for label in classifier.predict(queries)]
-    return said
+def episodes_of(options: argparse.Namespace, frames: int) -> list[MotionEpisode]:
+    """The episodes that were asked for, the same every time."""
+    if options.kind == FAMILY:
+        named = {clip.says: clip.frames for clip in read_clips(options.data, frames=frames) if clip.says is not None}
+        return family_episodes(named, options.shots, options.each, options.episodes)
+    still = MovingDigits.from_npz(options.data, part="test")
+    row = row_of(still.images, still.labels, options.kind)
+    return [
+        motion_episode(row, options.shots, options.each, 20_000 * n, kind=options.kind, along=options.along)
+        if options.kind != "direction"
+        else motion_episode(row, options.shots, options.each, 10_000 * n)
+        for n in range(options.episodes)
+    ]
+
+
+class Reader:
+    """What each row says of the queries of one episode, whose support is turned into words once."""
+
+    def __init__(self, episode: MotionEpisode, clips: Any, image: Any, options: argparse.Namespace) -> None:
+        self.clips, self.image, self.options = clips, image, options
+        self.labels = [label for _, label in episode.support]
+        shown = [clip for clip, _ in episode.support]
+        self.k = image.layout.cumulative[:4][-1]  # four layers, or as many as there are
+        self.known = clips.encode(shown)
+        self.known_middles = image.encode(middles(shown), self.k)
+        self.readers: dict[str, tuple[FewShotClassifier, bool]] = {}
+        if options.llm is None:
+            return
+        if options.llm_words is None:
+            layer = OneLayer(clips, options.llm_layer)
+            some = {f"{options.llm} reads layer {options.llm_layer}": (layer, None, False)}
+        else:
+            k = options.llm_words
+            some = {
+                f"{options.llm} reads the first {k} words": (clips, k, False),
+                f"{options.llm} reads {k} words of the middle frame, {image.name}": (image, k, True),
+            }
+        for name, (tokenizer, k, middle) in some.items():
+            classifier = FewShotClassifier(options.llm, tokenizer, k, errors="raise")
+            classifier.fit(middles(shown) if middle else [np.asarray(clip) for clip in shown], self.labels)
+            self.readers[name] = classifier, middle
+
+    def answers(self, queries: list[Any]) -> dict[str, list[str]]:
+        """What each row says."""
+        said: dict[str, list[str]] = {}
+        asked = self.clips.encode(queries)
+        for layer in self.options.layers:
+            known, wanted = ([layer_of(pyramid, layer) for pyramid in some] for some in (self.known, asked))
+            name = f"{self.clips.name} layer {layer} ({known[0].layout})"
+            said[f"{name}, place by place"] = by_places(known, self.labels, wanted, self.clips.codebook)
+            if known[0].layout.finest[0] > 1:
+                said[f"{name}, how much changes"] = by_change(known, self.labels, wanted, self.clips.codebook)
+        still = self.image.encode(middles(queries), self.k)
+        name = f"{self.image.name} on the middle frame, place by place"
+        said[name] = by_places(self.known_middles, self.labels, still, self.image.codebook)
+        for name, (classifier, middle) in self.readers.items():
+            said[name] = [str(label) for label in classifier.predict(middles(queries) if middle else queries)]
+        return said
+
+
+def middles(clips: list[Any]) -> list[Image.Image]:
+    """The middle frame of each clip."""
+    return [Image.fromarray(clip[len(clip) // 2]) for clip in clips]
 
 
 def layer_of(pyramid: TokenPyramid, layer: int) -> TokenPyramid:
@@ -99,11 +159,17 @@ def layer_of(pyramid: TokenPyramid, layer: int) -> TokenPyramid:
     )
 
 
-def summed(name: str, control: str, pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    """Right answers, and answers of the opposite direction."""
+def summed(name: str, control: str, pairs: list[tuple[str, str]], kind: str) -> dict[str, Any]:
+    """Right answers, of each answer too, and, of directions, answers of the opposite one."""
     right = Accuracy.of((said == truth for said, truth in pairs), "exact")
-    opposite = Accuracy.of((said == OPPOSITE[truth] for said, truth in pairs), "exact")
-    return {"row": name, "control": control, "right": right.to_dict(), "opposite": opposite.to_dict()}
+    row: dict[str, Any] = {"row": name, "control": control, "right": right.to_dict()}
+    if kind == "direction":
+        row["opposite"] = Accuracy.of((said == OPPOSITE[truth] for said, truth in pairs), "exact").to_dict()
+    counts: dict[str, dict[str, int]] = {}
+    for said, truth in pairs:
+        counts.setdefault(truth, {}).setdefault(said, 0)
+        counts[truth][said] += 1
+    return {**row, "said": counts}
 
 
 if __name__ == "__main__":

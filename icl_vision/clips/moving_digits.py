@@ -53,7 +53,7 @@ class Motion:
 
     label: the digit. source: its number among the images. start: of its upper left corner, (row, column), in the first
     frame. velocity: (rows, columns) a frame there. direction: the nearest of the four to that velocity. bounces: how
-    often it met the border.
+    often it met the border. middle: of the same corner, in the middle frame.
     """
 
     label: int
@@ -62,6 +62,7 @@ class Motion:
     velocity: tuple[float, float]
     direction: str
     bounces: int
+    middle: tuple[float, float]
 
     @property
     def speed(self) -> float:
@@ -206,6 +207,7 @@ class MovingDigits:
             (float(velocity[0]), float(velocity[1])),
             direction,
             crossed,
+            (float(places[self.middle][0]), float(places[self.middle][1])),
         )
         return motion, places
 
