@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    Sampling,
     expand,
     json_option,
     llm_option,
     print_json,
     progress_wanted,
     quiet_option,
+    sampling_options,
     say,
     seed_option,
     taken_by_name,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     help="Words per image. Default: the tokenizer's own number, the one its card's figures were measured with.",
 )
 @tokenizer_option()
+@sampling_options
 @llm_option()
 @click.option(
     "--shots",
@@ -127,6 +130,7 @@ def command(
     support: Path,
     k: int | None,
     tokenizer: str,
+    sampling: Sampling,
     llm: str,
     shots: int | None,
     selection: str,
@@ -161,7 +165,7 @@ def command(
     from icl_vision.llms.word_tables import word_tables
     from icl_vision.tasks import FewShotClassifier
 
-    parts = run.connect(llm, tokenizer)
+    parts = run.connect(llm, tokenizer, sampling.of(tokenizer))
     classifier = FewShotClassifier(
         parts.llm,
         parts.tokenizer,

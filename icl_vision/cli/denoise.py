@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    Sampling,
     bar,
     expand,
     json_option,
     kept,
     print_json,
     quiet_option,
+    sampling_options,
     say,
     seed_option,
+    tokenizer_for,
     try_out,
 )
 from icl_vision.cli.options.denoising import EVERY_TASK, denoising_options
@@ -66,6 +69,7 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on with what is in --out. Same pictures, same options.")
 @click.option("--dry-run", is_flag=True, help="Print the plan only: requests, tokens, time, who decides which words.")
+@sampling_options
 @denoising_options
 @seed_option()
 @json_option
@@ -79,6 +83,7 @@ def command(
     as_is: bool,
     resume: bool,
     dry_run: bool,
+    sampling: Sampling,
     tokenizer: str,
     llm: str,
     protocol: str,
@@ -105,7 +110,6 @@ def command(
     from icl_vision.files.storage import write_json
     from icl_vision.tasks.denoise.denoiser import ImageDenoiser
     from icl_vision.tasks.denoise.fitted import LEAK
-    from icl_vision.tokenizers import ImageTokenizer
     from icl_vision.tokenizers.taking import taken_by
 
     if protocol == "leak-free" and context is None:
@@ -114,7 +118,7 @@ def command(
         raise UsageError(f"{str(out)!r} already holds results; choose another folder, or --resume")
     if not dry_run:
         try_out(out, folder=True)
-    loaded = ImageTokenizer.from_pretrained(tokenizer)
+    loaded = tokenizer_for(tokenizer, None, sampling)
     takes = taken_by(loaded)
     targets = expand(images, takes)
     denoiser = ImageDenoiser(

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    Sampling,
     bar,
     force_option,
     json_option,
     kept,
     print_json,
     quiet_option,
+    sampling_options,
     say,
     taken_by_name,
+    tokenizer_for,
     try_out,
 )
 from icl_vision.cli.options.generation import budget_options, drawing_options
@@ -88,6 +91,7 @@ PART = ".part"
     "--resume", is_flag=True, help="Go on with the run in --out. Same options; in a folder queries may be added."
 )
 @click.option("--dry-run", is_flag=True, help="Print the plan only: segments, tokens, time, cost. Nothing is asked.")
+@sampling_options
 @drawing_options
 @budget_options
 @force_option
@@ -103,6 +107,7 @@ def command(
     count: int,
     resume: bool,
     dry_run: bool,
+    sampling: Sampling,
     drawing: dict[str, Any],
     budget: dict[str, Any],
     force: bool,
@@ -129,6 +134,8 @@ def command(
     if count > 1 and not drawing["temperature"]:
         drawing["temperature"] = 0.5
     pairs = read_examples(examples, text, takes)
+    if sampling:
+        drawing["tokenizer"] = tokenizer_for(drawing["tokenizer"], None, sampling)
     generator = ImageGenerator(**drawing, **budget, errors="return")
     generator.fit([pair.path for pair in pairs], [pair.text for pair in pairs])
     plan = generator.plan(queries, count)

@@ -12,11 +12,13 @@ import click
 
 from icl_vision.cli.options.common import (
     OF_CLIPS,
+    Sampling,
     for_clips,
     force_option,
     json_option,
     print_json,
     quiet_option,
+    sampling_options,
     say,
     taken_by_name,
     tokenizer_option,
@@ -44,6 +46,7 @@ DECODER = "spae-digits-32"
     help="Decode from the first K words only; a count that fills whole layers, e.g. 1, 5, 21. Default: all of them, "
     "for the best picture.",
 )
+@sampling_options
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -61,6 +64,7 @@ def command(
     image: str,
     tokenizer: str,
     k: int | None,
+    sampling: Sampling,
     out: Path,
     force: bool,
     as_json: bool,
@@ -85,7 +89,7 @@ def command(
     from icl_vision.images import load_image
     from icl_vision.tokenizers.onnx import OnnxTokenizer
 
-    loaded = OnnxTokenizer.from_pretrained(tokenizer)
+    loaded = OnnxTokenizer.from_pretrained(tokenizer, **sampling.of(tokenizer))
     if clips:
         pyramid, quality = _clip(loaded, image, k, out)
     else:
@@ -128,7 +132,7 @@ def _clip(tokenizer: OnnxTokenizer, source: str, k: int | None, out: Path) -> tu
     (frames,) = cast("list[Any]", tokenizer.decode(pyramid))
     size = (clip.shape[2], clip.shape[1])
     shaped = [tokenizer.preprocessing.restore(frame, size) for frame in frames]
-    save_clip(shaped, out, ms=frame_ms(source, len(frames)))
+    save_clip(shaped, out, ms=frame_ms(source, len(frames), tokenizer.takes))
     truth = tokenizer.preprocessing.clip(clip)
     (quality,) = psnr_of(truth, [np.stack([np.asarray(frame) for frame in frames])])
     return pyramid, quality

@@ -15,6 +15,7 @@ import click
 
 from icl_vision.cli.options.common import (
     OF_CLIPS,
+    Sampling,
     about_option,
     for_clips,
     force_option,
@@ -22,6 +23,7 @@ from icl_vision.cli.options.common import (
     parts_option,
     print_json,
     quiet_option,
+    sampling_options,
     say,
     tokenizer_for,
     tokenizer_option,
@@ -53,6 +55,7 @@ DEFAULT = "spae-photo-128"  # photographs to words on grids and back, which is w
 )
 @about_option
 @parts_option
+@sampling_options
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -72,6 +75,7 @@ def command(
     k: int | None,
     about: str | None,
     parts: list[str] | None,
+    sampling: Sampling,
     out: Path,
     force: bool,
     as_json: bool,
@@ -100,14 +104,15 @@ def command(
 
     try_out(out, folder=False, force=force)
     tokenizer = for_clips(ctx, tokenizer, images)
-    loaded = tokenizer_for(tokenizer, parts)
+    loaded = tokenizer_for(tokenizer, parts, sampling)
     results = _look(images, loaded, k, about)
     looks = [shown for shown in results if not isinstance(shown, ImageError)]
     if looks:
         from icl_vision.viz.benchmark.table import bare
         from icl_vision.viz.pyramids.look import command_line
 
-        _write(out, looks, command_line(looks, k=k, tokenizer=bare(tokenizer), parts=parts, out=_shown(out.name)))
+        told = {"k": k, "tokenizer": bare(tokenizer), "parts": parts, "more": sampling.words}
+        _write(out, looks, command_line(looks, **told, out=_shown(out.name)))
         count = f"{len(looks)} {loaded.takes.several}" if len(looks) > 1 else one_line(looks[0].name)
         say(f"{count} shown in {out}", quiet=quiet)
     if loaded.takes.one == "image":

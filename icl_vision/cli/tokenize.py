@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from icl_vision.cli.options.common import (
+    Sampling,
     about_option,
     force_option,
     json_option,
@@ -27,6 +28,7 @@ from icl_vision.cli.options.common import (
     print_json,
     progress_wanted,
     quiet_option,
+    sampling_options,
     say,
     tokenizer_for,
     tokenizer_option,
@@ -81,6 +83,7 @@ class _Bulk:
 )
 @about_option
 @parts_option
+@sampling_options
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -122,6 +125,7 @@ def command(
     k: int | None,
     about: str | None,
     parts: list[str] | None,
+    sampling: Sampling,
     out: Path | None,
     workers: int,
     shard: Shard | None,
@@ -147,7 +151,7 @@ def command(
         try_out(out, folder=False, force=force or resume)
     from icl_vision.tokenizers.wrapping import check_about
 
-    loaded: ImageTokenizer = tokenizer_for(tokenizer, parts)
+    loaded: ImageTokenizer = tokenizer_for(tokenizer, parts, sampling)
     check_about(loaded, about)
     paths, problems = _find(images, loaded.takes)
     if out is None:

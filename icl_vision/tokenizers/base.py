@@ -49,7 +49,8 @@ class ImageTokenizer(ABC):
     Class attributes a subclass sets: ``name``; ``can_decode`` (has ``_decode``); ``can_embed`` (has ``_embed``);
     ``embedding_width``, the D of ``embed``. ``preprocessing`` is the rule by which a picture becomes the pixels it
     sees; None where it does not say, and pictures cannot be degraded as it would see them. ``modality``: "image", or
-    "clip" for one that takes clips of ``frames`` frames: ``_encode`` and ``_embed`` then get uint8 [frames, H, W, 3],
+    "clip" for one that takes clips of ``frames`` frames (``rate``, ``reads``: which of a clip's, see ``taking``;
+    None for evenly over its time): ``_encode`` and ``_embed`` then get uint8 [frames, H, W, 3],
     ``_shrink`` gets each frame, and ``_decode`` gives a list of frames a pyramid. ``can_focus``: its
     ``encode`` takes ``about=``, a text (or one an image) that says what the words are wanted for, and has ``_focus``;
     ``focus_from`` words are then chosen from (None: as many as by default). ``parts``: the names of the parts its words
@@ -61,6 +62,8 @@ class ImageTokenizer(ABC):
     name: str = "custom"
     modality: str = IMAGE
     frames: int = 1
+    rate: float | None = None
+    reads: int | None = None
     can_decode: bool = False
     can_embed: bool = False
     can_focus: bool = False
@@ -425,6 +428,7 @@ def digest_of_words(tokenizer: Tokenizer) -> str:
         **{key: card[key] for key in ("files", "codebook", "withheld") if key in card},
         # (Of images it was never said: their words are still known by what was stored of old.)
         **({key: card.get(key) for key in ("modality", "frames")} if card.get("modality", IMAGE) != IMAGE else {}),
+        **{key: told for key in ("rate", "reads") if (told := getattr(tokenizer, key, None)) is not None},
     }
     if isinstance(card.get("files"), Mapping) and isinstance(card.get("whole"), Mapping):
         decides["files"] = {**card["files"], **card["whole"]}

@@ -35,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icl_vision import checks
+from icl_vision.clips.reels import ClipLimits, check_sampling
 from icl_vision.errors import ArtefactDamagedError, PyramidError, UsageError
 from icl_vision.pyramid import PyramidLayout, TokenPyramid
 from icl_vision.tokenizers.artefact import (
@@ -87,6 +88,8 @@ class OnnxTokenizer(ImageTokenizer):
             so batches are filled up to ``batch_size``. Ignored, with a remark in the log, on another provider.
         batch_size: images that the graph takes at once; None takes 8 on the CPU, where more are no faster and only take
             memory (photographs of 128 px: 0.6 GB at 8, 2 GB at 32), and 32 elsewhere; of clips 2 and 8.
+        rate: of clips: frames a second that are read, from a clip's beginning; None for evenly over its time.
+        reads: of clips: how many frames are read, of which as many as it takes are used, evenly; None for so many.
 
     Raises:
         ArtefactNotFoundError: no such folder.
@@ -108,6 +111,8 @@ class OnnxTokenizer(ImageTokenizer):
         withhold: Sequence[str] = (),
         cuda_graph: bool = False,
         batch_size: int | None = None,
+        rate: float | None = None,
+        reads: int | None = None,
     ) -> None:
         self.folder = Path(folder).absolute()
         self._options: dict[str, Any] = {
@@ -117,11 +122,16 @@ class OnnxTokenizer(ImageTokenizer):
             "withhold": _names(withhold),
             "cuda_graph": bool(cuda_graph),
             "batch_size": batch_size,
+            "rate": rate,
+            "reads": reads,
         }
         # A name that cannot be is told now, not at the first image.
         first = worth_trying(resolve_providers(providers))[0]
         card = read_card(self.folder)
         self._read(card)
+        if self.modality != CLIP and (rate, reads) != (None, None):
+            raise UsageError(f"rate and reads say which frames of a clip are read; {self.name!r} takes images")
+        self.reads, self.rate = check_sampling(reads, rate, ClipLimits())
         usual, on_cpu = (_BATCH, _BATCH_CPU) if self.modality == IMAGE else (_BATCH_CLIPS, _BATCH_CLIPS_CPU)
         self._usual_batch = on_cpu if first == CPU else usual
         self.batch_size = self._usual_batch if batch_size is None else batch_size

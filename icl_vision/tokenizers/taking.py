@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from PIL import Image
 
-from icl_vision.clips import is_clip_source, list_clips
-from icl_vision.clips.opening import FRAMES, Frames, iter_clips, read_clip
+from icl_vision.clips import is_clip_source, list_clips, seconds_of
+from icl_vision.clips.opening import FRAMES, Frames, read_clip
+from icl_vision.errors import ImageError
 from icl_vision.images import is_image_source, iter_images, list_images, load_image
 
 IMAGE, CLIP = "image", "clip"
@@ -62,10 +64,14 @@ class TakesImages:
 class TakesClips:
     """Clips, each as ``load_clip`` takes it; loaded, frames [T, H, W, 3].
 
-    frames: T, how many a tokenizer takes.
+    frames: T, how many a tokenizer takes. rate: frames a second that are read, from a clip's beginning; None for evenly
+    over its time. reads: how many are read; None for T, and of more or fewer T are taken evenly. An array is frames
+    that were chosen already: of it T are taken evenly.
     """
 
     frames: int = FRAMES
+    rate: float | None = None
+    reads: int | None = None
     one: ClassVar[str] = "clip"
     several: ClassVar[str] = "clips"
 
@@ -74,12 +80,24 @@ class TakesClips:
         return is_clip_source(value)
 
     def load(self, source: Any, shrink: Shrink | None = None) -> Frames:
-        """One clip; ``shrink`` is done to each frame. Raises ImageError."""
-        return read_clip(source, frames=self.frames, shrink=shrink)
+        """One clip; ``shrink`` is done to each frame. Raises ImageError; UsageError: a rate, of a clip without time."""
+        if isinstance(source, np.ndarray) or (self.rate is None and self.reads is None):
+            return read_clip(source, frames=self.frames, shrink=shrink)
+        clip = read_clip(source, frames=self.reads or self.frames, rate=self.rate, shrink=shrink)
+        return clip if len(clip) == self.frames else read_clip(clip, frames=self.frames)
 
     def loaded(self, sources: Iterable[Any], shrink: Shrink | None = None) -> Iterator[Frames]:
         """Clips one by one, as they are asked for. Raises ImageError, with an index."""
-        return iter_clips(sources, frames=self.frames, shrink=shrink)
+        for index, source in enumerate(sources):
+            try:
+                clip = self.load(source, shrink)
+            except ImageError as error:
+                raise type(error)(f"clips[{index}]: {error}") from error
+            yield clip
+
+    def seconds(self, source: Any) -> float | None:
+        """How long what is read of a clip lasts; None where nothing says so. Raises ImageError."""
+        return seconds_of(source) if self.rate is None else (self.reads or self.frames) / self.rate
 
     def listed(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Those in a folder. Raises ImageNotFoundError."""
@@ -102,7 +120,8 @@ def taken_by_card(card: Mapping[str, Any]) -> Taking:
 def taken_by(tokenizer: Any) -> Taking:
     """What a tokenizer takes, by its ``modality`` and ``frames``; images where it does not say."""
     if getattr(tokenizer, "modality", IMAGE) == CLIP:
-        return TakesClips(int(getattr(tokenizer, "frames", FRAMES)))
+        sampling = getattr(tokenizer, "rate", None), getattr(tokenizer, "reads", None)
+        return TakesClips(int(getattr(tokenizer, "frames", FRAMES)), *sampling)
     return IMAGES
 
 

@@ -250,3 +250,61 @@ def test_clips_with_captions_and_by_their_own_names(tmp_path: Path) -> None:
     assert [pair.text for pair in by_name] == ["a wave", "red square"]
     (tmp_path / "captions.jsonl").write_text('{"file": "red_square", "text": "it goes right"}\n')
     assert [pair.text for pair in read_examples(tmp_path, "{}", TakesClips(8))] == ["it goes right"]
+
+
+def test_rate_and_frames_say_what_of_a_clip_is_read(tiny: str, tmp_path: Path) -> None:
+    """Of 40 frames of 50 ms, each brighter than the last: the first layer's word is the mean colour of what is read."""
+    grown = np.broadcast_to(np.arange(0, 240, 6, dtype=np.uint8)[:, None, None, None], (40, 16, 16, 3))
+    source = save_clip(grown, tmp_path / "grown.png", ms=50)
+
+    def read(*options: str) -> Any:
+        (row,) = json.loads(run("tokenize", source, "--tokenizer", tiny, *options, "--json").stdout)
+        return row["words"]
+
+    def expected(numbers: list[int]) -> Any:
+        from icl_vision import ImageTokenizer
+
+        (pyramid,) = ImageTokenizer.from_pretrained(tiny).encode([grown[numbers]])
+        return [pyramid.words(layer) for layer in range(1, 5)]
+
+    assert read() == expected([2, 7, 12, 17, 22, 27, 32, 37])
+    assert read("--rate", "20") == expected(list(range(8)))  # the first eight
+    assert read("--rate", "20", "--frames", "16") == expected(list(range(1, 16, 2)))  # every second of the first 16
+    assert read("--frames", "2") == expected([10] * 4 + [30] * 4)
+    out = tmp_path / "again.webp"
+    run("reconstruct", source, "--tokenizer", tiny, "--rate", "10", "--out", out)
+    with Image.open(out) as again:
+        assert again.info["duration"] == 100  # a tenth of a second each, and not a quarter
+    run("show", source, "--tokenizer", tiny, "--rate", "10", "--frames", "4", "--out", tmp_path / "a.html")
+    page = (tmp_path / "a.html").read_text()
+    assert "8 frames over 0.4 s" in page and "--rate 10 --frames 4" in page
+
+
+def test_rate_and_frames_are_refused_where_they_say_nothing(tiny: str, clip: str, tmp_path: Path) -> None:
+    for number, frame in enumerate(tiny_clips.square(8)):
+        (tmp_path / "frames").mkdir(exist_ok=True)
+        Image.fromarray(frame).save(tmp_path / "frames" / f"{number}.png")
+    told = run("tokenize", clip, "--rate", "8", ok=False).stderr
+    assert "--rate 8 says which frames of a clip are read, and the tokenizer 'words-photo' takes images" in told
+    told = run("reconstruct", tmp_path / "frames", "--tokenizer", tiny, "--rate", "8",
+               "--out", tmp_path / "a.webp", ok=False).stderr  # fmt: skip
+    assert "nothing says how long the frames of the folder" in told and "frames= instead" in told
+    assert "0" in run("tokenize", clip, "--tokenizer", tiny, "--rate", "0", ok=False).stderr
+
+
+def test_a_tokenizer_of_clips_that_reads_otherwise_is_another_one(tiny: str, clip: str) -> None:
+    import pickle
+
+    from icl_vision import ImageTokenizer
+    from icl_vision.errors import UsageError
+    from icl_vision.tokenizers.wrapping import WrappedTokenizer, fingerprint
+
+    plain, slow = ImageTokenizer.from_pretrained(tiny), ImageTokenizer.from_pretrained(tiny, rate=10, reads=4)
+    assert len({fingerprint(plain), fingerprint(slow), fingerprint(ImageTokenizer.from_pretrained(tiny, rate=10))}) == 3
+    assert pickle.loads(pickle.dumps(slow)).takes == slow.takes == WrappedTokenizer(slow).takes
+    (words,) = slow.encode(clip)
+    assert slow.encode([slow.takes.load(clip)]) == [words]  # what was chosen once is not chosen from again
+    with pytest.raises(UsageError, match="'spae-digits-32' takes images"):
+        ImageTokenizer.from_pretrained("spae-digits-32", rate=8)
+    with pytest.raises(UsageError, match="rate must be"):
+        ImageTokenizer.from_pretrained(tiny, rate=-1)

@@ -6,11 +6,13 @@ Knows: option names, defaults and their reasons. Refuses to know: any one comman
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -108,16 +110,80 @@ parts_option = click.option(
 )
 
 
-def tokenizer_for(name: str, parts: Sequence[str] | None) -> Any:
-    """The tokenizer of that name, with these parts of its words where some were named.
+def tokenizer_for(name: str, parts: Sequence[str] | None, sampling: Sampling | None = None) -> Any:
+    """The tokenizer of that name, with these parts of its words where some were named, and this sampling of clips.
 
     Raises:
-        UsageError: parts of a tokenizer that has none, or has others; and as ``ImageTokenizer.from_pretrained``.
+        UsageError: parts of a tokenizer that has none, or has others; sampling of one that takes images; and as
+            ``ImageTokenizer.from_pretrained``.
     """
     from icl_vision.tokenizers import ImageTokenizer
 
     options: dict[str, Any] = {} if parts is None else {"parts": parts}
+    if sampling is not None:
+        options |= sampling.of(name)
     return ImageTokenizer.from_pretrained(name, **options)
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Which frames of a clip are read. rate: a second, from its beginning; None for evenly. frames: how many; None for
+    as many as the tokenizer takes."""
+
+    rate: float | None
+    frames: int | None
+
+    def __bool__(self) -> bool:
+        """Whether anything was asked for."""
+        return (self.rate, self.frames) != (None, None)
+
+    @property
+    def words(self) -> list[str]:
+        """As they were given on the command line."""
+        told = [] if self.rate is None else ["--rate", f"{self.rate:g}"]
+        return told if self.frames is None else [*told, "--frames", str(self.frames)]
+
+    def of(self, tokenizer: str) -> dict[str, Any]:
+        """Options of the tokenizer of that name; {} where nothing was asked for.
+
+        Raises:
+            UsageError: it takes images.
+        """
+        if not self:
+            return {}
+        if taken_by_name(tokenizer).one != "clip":
+            raise UsageError(
+                f"{' '.join(self.words)} says which frames of a clip are read, and the tokenizer {tokenizer!r} takes "
+                f"images; leave it out, or take --tokenizer {OF_CLIPS}"
+            )
+        return {"rate": self.rate, "reads": self.frames}
+
+
+def sampling_options(function: F) -> F:
+    """Adds --rate and --frames; the command gets them as one argument ``sampling``."""
+
+    @functools.wraps(function)
+    def command(*args: Any, rate: float | None, frames: int | None, **kwargs: Any) -> Any:
+        return function(*args, sampling=Sampling(rate, frames), **kwargs)
+
+    for option in (
+        click.option(
+            "--frames",
+            type=click.IntRange(min=1, max=10_000),
+            metavar="N",
+            help="Of clips: frames that are read, the first N at --rate, else N evenly over the clip's time; the "
+            "tokenizer takes as many of them as it needs, evenly. Default: just as many.",
+        ),
+        click.option(
+            "--rate",
+            type=click.FloatRange(min=0, min_open=True, max=1000),
+            metavar="HZ",
+            help="Of clips: frames a second that are read, from the clip's beginning; where it ends too soon, its last "
+            "frame is held. Default: evenly over all of its time.",
+        ),
+    ):
+        command = option(command)
+    return command  # type: ignore[return-value]  # an option gives back the function it decorates
 
 
 def llm_option(default: str = "local") -> Callable[[F], F]:

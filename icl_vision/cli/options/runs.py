@@ -6,7 +6,7 @@ Knows: option names, and what stands between a command and its LLM because of th
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -197,10 +197,10 @@ class RunOptions:
         found = self._tokenizer(name)
         return ImageTokenizer.from_pretrained(found) if isinstance(found, str) else found
 
-    def connect(self, llm: str | TextLLM, tokenizer: str | None) -> Parts:
+    def connect(self, llm: str | TextLLM, tokenizer: str | None, sampling: Mapping[str, Any] | None = None) -> Parts:
         """The LLM and the tokenizer with what the options put around them; names as they are where they put nothing.
 
-        tokenizer: None for none.
+        tokenizer: None for none. sampling: options of it, where there are any.
 
         Raises:
             LLMSpecError, ArtefactNotFoundError ...: as ``connect`` and ``ImageTokenizer.from_pretrained``.
@@ -210,9 +210,9 @@ class RunOptions:
             from icl_vision.llms import connect
             from icl_vision.llms.wrappers.dry import DryLLM
 
-            return Parts(DryLLM(connect(llm)), self._named(tokenizer), None)
+            return Parts(DryLLM(connect(llm)), self._named(tokenizer, sampling), None)
         if self.out is None and self.prices is None and limits == (None, None, None):
-            return Parts(llm, tokenizer or "", None)
+            return Parts(llm, self._named(tokenizer, sampling), None)
         from icl_vision.contracts import Usage
         from icl_vision.files.runs import read_usage
         from icl_vision.llms import Budget, Meter, connect
@@ -224,7 +224,7 @@ class RunOptions:
             # A budget is the run's, not that of each attempt at it.
             before = read_usage(self.out)
             meter.settle(connected.profile.name, Usage(), before)
-        return Parts(connected, self._named(tokenizer), meter, before.requests)
+        return Parts(connected, self._named(tokenizer, sampling), meter, before.requests)
 
     def price_table(self) -> PriceTable:
         """The prices of --prices; none without it."""
@@ -232,17 +232,18 @@ class RunOptions:
 
         return PriceTable() if self.prices is None else PriceTable.load(self.prices)
 
-    def _named(self, name: str | None) -> str | Tokenizer:
-        return "" if name is None else self._tokenizer(name)
+    def _named(self, name: str | None, sampling: Mapping[str, Any] | None) -> str | Tokenizer:
+        return "" if name is None else self._tokenizer(name, sampling or {})
 
-    def _tokenizer(self, name: str) -> str | Tokenizer:
-        if self.out is None or not self.cache:
+    def _tokenizer(self, name: str, sampling: Mapping[str, Any]) -> str | Tokenizer:
+        cached = self.out is not None and self.cache
+        if not cached and not sampling:
             return name
         from icl_vision.tokenizers import ImageTokenizer
         from icl_vision.tokenizers.words_cache import CachedTokenizer, can_be_cached
 
-        loaded = ImageTokenizer.from_pretrained(name)
-        return CachedTokenizer(loaded) if can_be_cached(loaded) else loaded
+        loaded = ImageTokenizer.from_pretrained(name, **sampling)
+        return CachedTokenizer(loaded) if cached and can_be_cached(loaded) else loaded
 
     def show_plan(self, classifier: FewShotClassifier, images: Sequence[Path], *, as_json: bool) -> None:
         """Print what classifying would send; with --out and --resume only what is missing there."""

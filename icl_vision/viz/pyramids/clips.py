@@ -26,6 +26,7 @@ from icl_vision.clips import seconds_of
 from icl_vision.clips.opening import Frames
 from icl_vision.clips.saving import MS, clip_bytes
 from icl_vision.errors import UsageError
+from icl_vision.tokenizers.taking import TakesClips, Taking
 from icl_vision.viz.page import document, escape
 from icl_vision.viz.pyramids.look import Similarity, beginning, gist, measure
 from icl_vision.viz.pyramids.marks import READABLE, cells
@@ -107,16 +108,17 @@ def look_at_clip(
         pyramid,
         seen,
         (width, height),
-        frame_ms(source, len(clip)),
+        frame_ms(source, len(clip), tokenizer.takes),
         similarity,
         decoded,
         draws_from=first,
     )
 
 
-def frame_ms(source: ClipSource, frames: int) -> float:
-    """Milliseconds that each of so many frames of a clip stands, so that it lasts as long as it did."""
-    seconds = seconds_of(source)
+def frame_ms(source: ClipSource, frames: int, takes: Taking | None = None) -> float:
+    """Milliseconds that each of so many frames of a clip stands, so that it lasts as long as it did, or as what is
+    read of it does. takes: which frames are read; None for all of its time."""
+    seconds = takes.seconds(source) if isinstance(takes, TakesClips) else seconds_of(source)
     return MS if seconds is None else min(max(round(1000 * seconds / frames, 3), 20.0), 2000.0)
 
 

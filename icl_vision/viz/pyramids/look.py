@@ -196,6 +196,7 @@ def command_line(
     k: int | None = None,
     tokenizer: str = "",
     parts: Sequence[str] | None = None,
+    more: Sequence[str] = (),
     out: str,
 ) -> str:
     """The command that shows the same again.
@@ -205,6 +206,7 @@ def command_line(
         k: words asked for; None for the tokenizer's default.
         tokenizer: how the command names it; "" for its own name.
         parts: those asked for; None for all.
+        more: other options, as they were given.
         out: the file to write.
     """
     words = [*(shown.name for shown in looks), "--tokenizer", tokenizer or looks[0].tokenizer]
@@ -212,6 +214,7 @@ def command_line(
     words += ["--parts", ",".join(parts)] if parts is not None else []
     about: str | None = getattr(looks[0], "about", None)
     words += ["--about", about] if about is not None else []
+    words += more
     return shlex.join(["icl-vision", "show", *words, "--out", out])
 
 
