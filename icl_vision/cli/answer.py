@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.options.answering import AnsweringOptions, answering_options, pictures
+from icl_vision.cli.options.answering import AnsweringOptions, answering_options
 from icl_vision.cli.options.common import expand
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def command(
     )
     task.fit(examples.images, examples.questions, examples.truths)
     questions = [entry.question for entry in entries]
-    arguments: tuple[Any, ...] = ([pictures(entry) for entry in entries], questions)
+    arguments: tuple[Any, ...] = ([options.pictures(entry) for entry in entries], questions)
     options.work(task, entries, examples, parts, arguments, task.answers)
 
 

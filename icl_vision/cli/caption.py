@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from icl_vision.cli.options.answering import AnsweringOptions, answering_options, pictures
+from icl_vision.cli.options.answering import AnsweringOptions, answering_options
 from icl_vision.cli.options.common import expand
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def command(
         parts.llm, parts.tokenizer, options.k, template=template, max_tokens=max_tokens, **options.parameters()
     )
     task.fit(examples.images, examples.truths)
-    arguments: tuple[Any, ...] = ([pictures(entry) for entry in entries],)
+    arguments: tuple[Any, ...] = ([options.pictures(entry) for entry in entries],)
     options.work(task, entries, examples, parts, arguments, task.caption)
 
 

@@ -25,6 +25,7 @@ from icl_vision.cli.options.common import (
     quiet_option,
     sampling_options,
     say,
+    tell_of_first_frames,
     tokenizer_for,
     tokenizer_option,
     try_out,
@@ -116,7 +117,8 @@ def command(
         count = f"{len(looks)} {loaded.takes.several}" if len(looks) > 1 else one_line(looks[0].name)
         say(f"{count} shown in {out}", quiet=quiet)
     if loaded.takes.one == "image":
-        _tell_of_first_frames(images, results, quiet=quiet)
+        fine = [path for path, shown in zip(images, results, strict=True) if not isinstance(shown, ImageError)]
+        tell_of_first_frames(fine, "shown", f"--tokenizer {OF_CLIPS} takes clips", quiet=quiet)
     if as_json:
         records = [_record(path, shown) for path, shown in zip(images, results, strict=True)]
         print_json({"out": str(out) if looks else None, "images": records})
@@ -147,20 +149,6 @@ def _look(
         except ImageError as error:
             results.append(error)
     return results
-
-
-def _tell_of_first_frames(
-    images: tuple[str, ...], results: list[PyramidLook | ClipLook | ImageError], *, quiet: bool
-) -> None:
-    """Which of the pictures move, and are shown as they begin."""
-    from icl_vision.cli.tokenize import one_line
-    from icl_vision.clips import moves
-
-    moving = [path for path, shown in zip(images, results, strict=True) if not isinstance(shown, ImageError)]
-    moving = [path for path in moving if moves(path)]
-    if moving:
-        which = one_line(moving[0]) if len(moving) == 1 else f"{one_line(moving[0])} and {len(moving) - 1} more"
-        say(f"shown by the first frame only: {which}; --tokenizer {OF_CLIPS} takes clips", quiet=quiet)
 
 
 def _of_clip(path: str, tokenizer: ImageTokenizer, k: int | None, name: str) -> ClipLook:

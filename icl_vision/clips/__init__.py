@@ -4,7 +4,7 @@ Knows: which names are public. Refuses to know: how any of it works.
 """
 
 from icl_vision.clips.folders import CLIP_SUFFIXES, list_clips
-from icl_vision.clips.opening import ClipSource, is_clip_source, iter_clips, load_clip, moves, seconds_of
+from icl_vision.clips.opening import ClipSource, is_clip_source, iter_clips, key_frames, load_clip, moves, seconds_of
 from icl_vision.clips.reels import ClipLimits
 from icl_vision.clips.saving import SAVED_SUFFIXES, save_clip
 
@@ -15,6 +15,7 @@ __all__ = [
     "ClipSource",
     "is_clip_source",
     "iter_clips",
+    "key_frames",
     "list_clips",
     "load_clip",
     "moves",

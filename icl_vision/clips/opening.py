@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as PilImage
 
+from icl_vision import checks
 from icl_vision.clips.animated import ANIMATED, Animation, has_frames
 from icl_vision.clips.folders import frames_of_folder
 from icl_vision.clips.reels import ClipLimits, Listed, Reel, check_sampling, chosen, of_clips
@@ -47,6 +48,7 @@ ClipSource = ImageSource | Iterable[ImageSource]
 
 LIMITS: Final = ClipLimits()
 FRAMES: Final = 16
+KEY_FRAMES: Final = 4
 _BOM: Final = rb"(\xef\xbb\xbf)?\s*"
 _LISTS: Final = tuple(
     (re.compile(_BOM + pattern, re.IGNORECASE), what)
@@ -140,6 +142,20 @@ def _read(
         clip[places[number]] = pixels
     assert clip is not None
     return clip
+
+
+def key_frames(
+    source: ClipSource, count: int = KEY_FRAMES, *, rate: float | None = None, limits: ClipLimits | None = None
+) -> list[PilImage.Image]:
+    """Some of a clip's frames as RGB pictures, in their order: for what takes pictures.
+
+    source, rate, limits: as for ``load_clip``. count: how many, evenly over the clip's time, or the first at ``rate``.
+
+    Raises:
+        As ``load_clip``.
+    """
+    number = checks.count("count", count, most=(limits or LIMITS).frames, of="frames")
+    return [PilImage.fromarray(frame) for frame in load_clip(source, frames=number, rate=rate, limits=limits)]
 
 
 def seconds_of(source: ClipSource, *, limits: ClipLimits | None = None) -> float | None:

@@ -124,6 +124,40 @@ def test_clips_are_not_set_beside_the_packaged_photographs(tiny: str, clip: str,
     assert "the packaged examples are photographs" in result.stderr and "--support" in result.stderr
 
 
+def test_a_clip_is_asked_about_by_some_of_its_frames(tiny: str, clip: str, tmp_path: Path) -> None:
+    """Of a tokenizer of images the first frame, which is said, or so many frames as pictures of one question."""
+    asked = ("answer", clip, "--question", "Who is it?", "--llm", "fake", "--tokenizer", "words-photo", "--zero-shot")
+    first = run(*asked, "--json")
+    assert f"seen by the first frame only: {clip}; --frames 4 takes so many of its frames" in first.stderr
+    assert len(json.loads(first.stdout)[0]["words"]) == 1
+    page = tmp_path / "page.html"
+    some = run(*asked, "--json", "--frames", "3", "--report", page)
+    assert "first frame" not in some.stderr and page.exists()
+    assert len(json.loads(some.stdout)[0]["words"]) == 3 and json.loads(some.stdout)[0]["image"] == clip
+    told = run(*asked, "--frames", "17", ok=False).stderr
+    assert "--frames 17 would ask about 17 pictures together, and a question may have 16" in told
+    own = run("answer", clip, "--question", "Who?", "--llm", "fake", "--tokenizer", tiny, "--zero-shot", "-k", "5",
+              "--frames", "3", "--json")  # fmt: skip
+    assert [len(layer) for layer in json.loads(own.stdout)[0]["words"]] == [1, 4]  # the clip's own words
+
+
+def test_a_clip_in_memory_is_asked_about(tiny: str, clip: str) -> None:
+    from icl_vision import VisualQA
+    from icl_vision.clips import key_frames
+    from icl_vision.errors import ImageError
+
+    frames = load_clip(clip)
+    qa = VisualQA("fake", tiny, 5).fit()
+    (as_file, as_array) = (qa.answers([source], ["Who is it?"])[0] for source in (clip, frames))
+    assert as_file.words == as_array.words
+    assert qa.answer(frames, "Who is it?") == as_file.text
+    pictures = key_frames(clip, 4)
+    assert [np.asarray(picture).tolist() for picture in pictures] == frames[[2, 6, 10, 14]].tolist()
+    assert len(VisualQA("fake", "words-photo").fit().answers([pictures], ["Who is it?"])[0].words) == 4
+    with pytest.raises(ImageError, match="if it is a clip"):
+        VisualQA("fake", "words-photo").fit().answer(frames, "Who is it?")
+
+
 def test_the_tokenizer_of_clips_is_taken_for_clips(
     tiny: str, clip: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,7 +327,7 @@ def test_rate_and_frames_are_refused_where_they_say_nothing(tiny: str, clip: str
 
 
 def test_a_tokenizer_of_clips_that_reads_otherwise_is_another_one(tiny: str, clip: str) -> None:
-    import pickle
+    import copy
 
     from icl_vision import ImageTokenizer
     from icl_vision.errors import UsageError
@@ -301,7 +335,7 @@ def test_a_tokenizer_of_clips_that_reads_otherwise_is_another_one(tiny: str, cli
 
     plain, slow = ImageTokenizer.from_pretrained(tiny), ImageTokenizer.from_pretrained(tiny, rate=10, reads=4)
     assert len({fingerprint(plain), fingerprint(slow), fingerprint(ImageTokenizer.from_pretrained(tiny, rate=10))}) == 3
-    assert pickle.loads(pickle.dumps(slow)).takes == slow.takes == WrappedTokenizer(slow).takes
+    assert copy.deepcopy(slow).takes == slow.takes == WrappedTokenizer(slow).takes
     (words,) = slow.encode(clip)
     assert slow.encode([slow.takes.load(clip)]) == [words]  # what was chosen once is not chosen from again
     with pytest.raises(UsageError, match="'spae-digits-32' takes images"):

@@ -5,7 +5,7 @@ Knows: what a row, a line and a tile hold. Refuses to know: how an answer was fo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,18 +114,21 @@ def write_page(
     lines: Sequence[Sequence[str]],
     tokenizer: Tokenizer,
     llm: str,
+    *,
+    sources: Callable[[Path], Sequence[Any]],
 ) -> None:
     """The page of these results.
 
     entries: what was asked, in the order of ``rows``. shown: the lines of a file that the examples come from. examples:
-    the same as the LLM is shown them, and lines: the words of their pictures as a prompt has them.
+    the same as the LLM is shown them, and lines: the words of their pictures as a prompt has them. sources: what stood
+    for a file.
     """
     from icl_vision.viz.answering_page import AnsweringPage
     from icl_vision.viz.answering_page import write_page as write
 
     order = sorted(range(len(rows)), key=lambda place: ("error" not in rows[place], bool(rows[place].get("right", 1))))
     kept = sorted(order[:MOST_TILES]) if len(rows) > MOST_TILES else range(len(rows))
-    wide = _all_words(tokenizer, [path for place in kept for path in entries[place].images])
+    wide = _all_words(tokenizer, [path for place in kept for path in entries[place].images], sources)
     seen = [
         _example(entry, example, words, with_picture=len(rows) <= MOST_WITH_EXAMPLES)
         for entry, example, words in zip(shown, examples, lines, strict=True)
@@ -155,14 +158,16 @@ def _attribution(rows: Sequence[Row]) -> str:
     return f"Packaged examples: {ATTRIBUTION}" if _named(rows) == "packaged" else ""
 
 
-def _all_words(tokenizer: Tokenizer, images: Sequence[Path]) -> dict[Path, TokenPyramid]:
-    """All words of each picture that can be read."""
+def _all_words(
+    tokenizer: Tokenizer, images: Sequence[Path], sources: Callable[[Path], Sequence[Any]]
+) -> dict[Path, list[TokenPyramid]]:
+    """All words of each picture that can be read, of several of its frames one after the other."""
     from icl_vision.errors import ImageError
 
-    found: dict[Path, TokenPyramid] = {}
+    found: dict[Path, list[TokenPyramid]] = {}
     for path in dict.fromkeys(images):
         try:
-            (found[path],) = tokenizer.encode([path])
+            found[path] = tokenizer.encode([*sources(path)])
         except ImageError:
             continue  # its row says why
     return found
@@ -178,10 +183,13 @@ def _parts(words: TokenPyramid) -> Parts:
     return [(f"layer {layer}", words.words(layer)) for layer in range(1, words.layers + 1)]
 
 
-def _tile(row: Row, entry: Entry, shown: Sequence[ShownExample], wide: Mapping[Path, TokenPyramid]) -> AnswerTile:
+def _tile(
+    row: Row, entry: Entry, shown: Sequence[ShownExample], wide: Mapping[Path, Sequence[TokenPyramid]]
+) -> AnswerTile:
     from icl_vision.viz.answering_page import AnswerTile
 
-    parts = [(name, words) for path in entry.images if path in wide for name, words in _parts(wide[path])]
+    seen = [words for path in entry.images for words in wide.get(path, ())]
+    parts = [part for words in seen for part in _parts(words)]
     names, fused = row.get("parts"), row["method"] == "fused"
     # (Of fused answers all words weigh, and none of them stood in the prompt.)
     used = None if names is None or fused else list(zip(names, row["words"], strict=True))

@@ -16,15 +16,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from icl_vision.cli.options.common import (
+    Sampling,
     json_option,
     kept,
     llm_option,
     print_json,
     progress_wanted,
     quiet_option,
+    sampling_options,
     say,
     seed_option,
     taken_by_name,
+    tell_of_first_frames,
     tokenizer_option,
     trust_option,
     try_out,
@@ -66,6 +69,7 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
         "more words confuse a small LLM.",
     ),
     tokenizer_option(TOKENIZER),
+    sampling_options,
     llm_option(),
     click.option(
         "--shots",
@@ -133,8 +137,8 @@ _OPTIONS: tuple[Callable[[Any], Any], ...] = (
 def answering_options(function: F) -> F:
     """Adds the options; the command gets them as one argument ``options``."""
     names = [
-        "support", "zero_shot", "k", "tokenizer", "llm", "shots", "repeats", "selection", "prompts", "induction",
-        "templates", "concurrency", "report", "run", "trust", "seed", "as_json", "quiet",
+        "support", "zero_shot", "k", "tokenizer", "sampling", "llm", "shots", "repeats", "selection", "prompts",
+        "induction", "templates", "concurrency", "report", "run", "trust", "seed", "as_json", "quiet",
     ]  # fmt: skip
 
     @functools.wraps(function)
@@ -153,15 +157,17 @@ def answering_options(function: F) -> F:
 
 @dataclass(frozen=True, slots=True)
 class Examples:
-    """What the LLM is shown. entries: in order. named: where they come from, for people and for ``--json``."""
+    """What the LLM is shown. entries: in order. named: where they come from, for people and for ``--json``. pictures:
+    what stands for those of an entry."""
 
     entries: list[Entry]
     named: str
+    pictures: Callable[[Entry], Any]
 
     @property
     def images(self) -> list[Any]:
         """As ``fit`` takes them: several pictures of one example in a list."""
-        return [pictures(entry) for entry in self.entries]
+        return [self.pictures(entry) for entry in self.entries]
 
     @property
     def questions(self) -> list[str | None]:
@@ -174,11 +180,6 @@ class Examples:
         return [list(entry.truths) for entry in self.entries]
 
 
-def pictures(entry: Entry) -> Any:
-    """The picture of an entry, or the several in a list."""
-    return entry.images[0] if len(entry.images) == 1 else list(entry.images)
-
-
 @dataclass(frozen=True, slots=True)
 class AnsweringOptions:
     """The options' values."""
@@ -187,6 +188,7 @@ class AnsweringOptions:
     zero_shot: bool
     k: int | None
     tokenizer: str
+    sampling: Sampling
     llm: str
     shots: int
     repeats: int
@@ -221,21 +223,21 @@ class AnsweringOptions:
         from icl_vision.tasks.answer.files import packaged
 
         if self.zero_shot:
-            return Examples([], "none")
+            return Examples([], "none", self.pictures)
         if self.support is None:
-            if taken_by_name(self.tokenizer).one == "clip":
+            if self.clips:
                 raise UsageError(
                     f"the packaged examples are photographs, and the tokenizer {self.tokenizer!r} takes clips: show "
                     "your own with --support, or none with --zero-shot"
                 )
-            found = Examples(packaged(kind), "packaged")
+            found = Examples(packaged(kind), "packaged", self.pictures)
             say(
                 f"{len(found.entries)} packaged examples (photographs of Caltech 101, CC BY 4.0); --support shows your "
                 "own, --zero-shot none",
                 quiet=self.quiet,
             )
             return found
-        found = Examples(self.read(self.support, kind, truths=True), str(self.support))
+        found = Examples(self.read(self.support, kind, truths=True), str(self.support), self.pictures)
         say(f"{counted(len(found.entries), 'example')} in {self.support}", quiet=self.quiet)
         return found
 
@@ -256,7 +258,38 @@ class AnsweringOptions:
 
     def parts(self) -> Parts:
         """The LLM and the tokenizer, with what the run's options put around them."""
-        return self.run.connect(self.llm, self.tokenizer)
+        return self.run.connect(self.llm, self.tokenizer, self.sampling.of(self.tokenizer) if self.clips else None)
+
+    @property
+    def clips(self) -> bool:
+        """Whether the tokenizer takes clips."""
+        return taken_by_name(self.tokenizer).one == "clip"
+
+    def sources(self, path: Path) -> list[Any]:
+        """What stands for a picture of a file: the file; with --frames or --rate, of one that moves and a tokenizer of
+        images, so many of its frames, in order. Raises ImageError."""
+        from icl_vision.clips import key_frames, moves
+        from icl_vision.clips.opening import KEY_FRAMES
+
+        if self.clips or not self.sampling or not moves(path):
+            return [path]
+        return [*key_frames(path, self.sampling.frames or KEY_FRAMES, rate=self.sampling.rate)]
+
+    def pictures(self, entry: Entry) -> Any:
+        """The picture of an entry, or the several in a list.
+
+        Raises:
+            UsageError: more than a question may have. ImageError: a clip whose frames cannot be read.
+        """
+        from icl_vision.tasks.answer.files import MOST_IMAGES
+
+        found = [source for path in entry.images for source in self.sources(path)]
+        if len(found) > MOST_IMAGES:
+            raise UsageError(
+                f"{' '.join(self.sampling.words)} would ask about {len(found)} pictures together, and a question may "
+                f"have {MOST_IMAGES}: take fewer frames"
+            )
+        return found[0] if len(found) == 1 else found
 
     def work(
         self,
@@ -275,6 +308,12 @@ class AnsweringOptions:
             click.exceptions.Exit: something could not be answered; it was said what and why.
         """
         self._tell_leaks(entries, examples)
+        if not self.clips and not self.sampling:
+            from icl_vision.clips.opening import KEY_FRAMES
+
+            asked = dict.fromkeys(path for entry in entries for path in entry.images)
+            instead = f"--frames {KEY_FRAMES} takes so many of its frames, in order"
+            tell_of_first_frames(list(asked), "seen", instead, quiet=self.quiet)
         from icl_vision.cli.options.answered import (
             how_found,
             lines_of,
@@ -298,7 +337,8 @@ class AnsweringOptions:
         if page is not None:
             model = task.llm_.profile.name
             lines = task.fitted.lines
-            write_page(page, rows, entries, examples.entries, task.examples_, lines, task.tokenizer_, model)
+            shown = examples.entries, task.examples_, lines
+            write_page(page, rows, entries, *shown, task.tokenizer_, model, sources=self.sources)
             say(f"see {page}", quiet=self.quiet)
         failed = [row for row in rows if "error" in row]
         if self.as_json:

@@ -94,6 +94,17 @@ about_option = click.option(
 )
 
 
+def tell_of_first_frames(paths: Sequence[str | os.PathLike[str]], what: str, instead: str, *, quiet: bool) -> None:
+    """Say which of the pictures move, of which a tokenizer of images takes the first frame. what: was done to it."""
+    from icl_vision.cli.tokenize import one_line
+    from icl_vision.clips import moves
+
+    moving = [os.fspath(path) for path in paths if moves(path)]
+    if moving:
+        which = one_line(moving[0]) if len(moving) == 1 else f"{one_line(moving[0])} and {len(moving) - 1} more"
+        say(f"{what} by the first frame only: {which}; {instead}", quiet=quiet)
+
+
 class _PartsType(click.ParamType):  # type: ignore[type-arg]  # not generic at run time
     name = "PART,..."
 

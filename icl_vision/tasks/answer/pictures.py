@@ -71,10 +71,12 @@ def is_picture(value: object) -> bool:
 def as_pictures(value: object, name: str = "a picture") -> tuple[Any, ...]:
     """One picture, or several in a list or tuple, as a tuple; () for an empty one: no picture at all.
 
+    An array [T, H, W, C] is one: a clip, for a tokenizer that takes clips.
+
     Raises:
         UsageError: something else.
     """
-    if is_picture(value):
+    if is_picture(value) or (isinstance(value, np.ndarray) and value.ndim == 4):
         return (value,)
     if isinstance(value, list | tuple):
         for entry in value:
