@@ -62,7 +62,7 @@ def main() -> int:
     parser.add_argument("--each", type=int, default=10, help="queries of each answer and episode (default 10)")
     parser.add_argument("--episodes", type=int, default=2)
     parser.add_argument("--controls", nargs="+", choices=list(CONTROLS), default=list(CONTROLS), help="default: all")
-    parser.add_argument("--halve", action="store_true", help="ask the controls of every second query only")
+    parser.add_argument("--control-each", type=int, default=None, help="fewer queries of each answer for the controls")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     options = parser.parse_args()
     clips = ImageTokenizer.from_pretrained(options.tokenizer)
@@ -73,8 +73,8 @@ def main() -> int:
         reader = Reader(episode, clips, image, options)
         for control in options.controls:
             # In turn, so that each answer has as many: a row of queries holds one of each.
-            some = [row for row in range(options.each) if control == "as they are" or not options.halve or row % 2 == 0]
-            asked = [episode.queries[row * len(names) + place] for row in some for place in range(len(names))]
+            few = options.control_each if control != "as they are" else None
+            asked = episode.queries[: len(names) * min(few or options.each, options.each)]
             queries = [CONTROLS[control](clip, number) for number, (clip, _) in enumerate(asked)]
             truth = [label for _, label in asked]
             for name, said in reader.answers(queries).items():

@@ -58,8 +58,9 @@ def is_clip(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in CLIP_SUFFIXES
 
 
-def _may_move(path: Path) -> bool:
-    """Whether the beginning of a file says that it moves; of a file that cannot be read whoever opens it says more."""
+def _may_move(path: Path, *, unread: bool = True) -> bool:
+    """Whether the beginning of a file says that it moves; ``unread`` for one that cannot be read: whoever opens it says
+    more."""
     from icl_vision.files.reading import opened
 
     if path.suffix.lower() not in (".gif", ".webp", ".png", ".apng"):
@@ -69,22 +70,23 @@ def _may_move(path: Path) -> bool:
             head = handle.read(_HEAD) or b""
             if format_of(head) == "GIF":  # says so only by its second frame, wherever that is
                 handle.seek(0)
-                return _gif_moves(handle)
+                return _gif_moves(handle, unread)
     except OSError:
-        return True
+        return unread
     if head[:4] == b"RIFF":
         return head[12:16] == b"VP8X" and bool(head[20:21]) and bool(head[20] & _MOVES)
     if head[:4] == b"\x89PNG":
         return b"acTL" in head
-    return not head or format_of(head) != "JPEG"  # whatever it is, it is no still picture of these kinds
+    # Whatever it is else, it is no still picture of these kinds.
+    return unread and (not head or format_of(head) != "JPEG")
 
 
-def _gif_moves(handle: BinaryIO) -> bool:
+def _gif_moves(handle: BinaryIO, unread: bool) -> bool:
     try:
         with guarded("the file", "is damaged", ImageTruncatedError):
             return has_frames(PilImage.open(handle, formats=["GIF"]))
     except ImageError:
-        return True
+        return unread
 
 
 def frames_of_folder(folder: Path) -> list[Path]:
@@ -102,7 +104,7 @@ def frames_of_folder(folder: Path) -> list[Path]:
             "name them one by one"
         )
     for frame in frames:
-        if is_clip(frame.name) and _may_move(frame):
+        if is_clip(frame.name) and _may_move(frame, unread=False):
             raise ClipError(
                 f"the folder {str(folder)!r} holds clips ({frame.name!r} moves) and is none itself; pass one of "
                 "them, or clips.list_clips(folder)"

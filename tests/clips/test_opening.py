@@ -222,6 +222,10 @@ class TestRefusals:
         clips = tmp_path / "clips"
         clips.mkdir()
         save_clip(clip, clips / "a.webp")
+        torn = tmp_path / "torn"
+        torn.mkdir()
+        (torn / "1.png").write_bytes(still.getvalue())
+        (torn / "2.png").write_bytes(b"no picture")
         cases: list[tuple[Any, type[ImageError], str]] = [
             ("no such.gif", ImageNotFoundError, "there is no file 'no such.gif'"),
             ("", ImageNotFoundError, "the clip path is an empty string"),
@@ -237,6 +241,7 @@ class TestRefusals:
             (jpeg, ClipError, r"is a still picture \(JPEG\)"),
             (Image.fromarray(clip[0]), ClipError, r"is a still picture; a clip is an animated GIF, WEBP or PNG"),
             (clips, ClipError, r"holds clips \('a.webp' moves\) and is none itself"),
+            (torn, ImageFormatError, r"frame 1 of the folder .*torn': '.*2.png' is not an image"),
             ([clip[0], clip[0, :5]], ClipError, r"several sizes: 20x12 \(frame 0\) and 20x5 \(frame 1\)"),
             (b"hello there", ImageFormatError, r"is not a clip: its first bytes are b'hello th'"),
             (b"%PDF-1.7", ImageFormatError, "is a PDF document"),
