@@ -321,7 +321,7 @@ def test_rate_and_frames_are_refused_where_they_say_nothing(tiny: str, clip: str
     assert "--rate 8 says which frames of a clip are read, and the tokenizer 'words-photo' takes images" in told
     told = run("reconstruct", tmp_path / "frames", "--tokenizer", tiny, "--rate", "8",
                "--out", tmp_path / "a.webp", ok=False).stderr  # fmt: skip
-    assert "nothing says how long the frames of the folder" in told and "frames= instead" in told
+    assert "nothing says how long the frames of the folder" in told and "with --frames instead" in told
     assert "0" in run("tokenize", clip, "--tokenizer", tiny, "--rate", "0", ok=False).stderr
 
 
