@@ -2,14 +2,16 @@
 
 Training captions are made of English templates (an opening, a name, an ending; some hundred thousand of them) around a
 number word or a numeral, such templates around number words of twenty-four other languages, and a few templates in
-thirteen of those. Nearly every caption has a template of its own: of a few wordings that come again and again a mapper
-learns the wordings. Every caption has an English counterpart, the same template with the English word: what the text
+thirteen of those, and every word alone, as people type it: with a capital letter, a full stop, in quotes. Nearly every
+other caption has a template of its own: of a few wordings that come again and again a mapper learns the wordings. Every
+caption has an English counterpart, the same template with the English word: what the text
 encoder is shown for it.
 
 Settings are chosen, and the best weights of a training kept, on templates and five languages of their own.
 
 Measured is on templates that were written apart and share no wording with the training ones; on number words of
-languages that training never shows (of those, only words whose form it never shows either); on sums; on facts.
+languages that training never shows (of those, only words whose form it never shows either), in these and alone; on
+sums; on facts.
 
 Knows: words and templates. Refuses to know: nets, pictures, and what is done with a caption.
 """
@@ -111,6 +113,8 @@ _ENDINGS: Final = (
     ": that is all", " tomorrow",
 )  # fmt: skip
 
+ALONE: Final = (("{}", False), ("{}", True), ("{}.", False), ("{}.", True), ('"{}"', False))
+"""Forms of a word that stands alone: what it is put into, and whether it has a capital letter."""
 VALIDATION: Final = (
     "a quick {}", "{} in pencil", "give me {}", "{} written down", "the character {}", "somebody's {}", "{}?",
     "print {} here",
@@ -187,13 +191,25 @@ def training_templates() -> list[str]:
     return ["{}", *(template for template in everything if template != "{}")]
 
 
-def training_captions(templates: int = 100, foreign: int = 8, seed: int = 0) -> list[Caption]:
+def alone(word: str, digit: int, language: str) -> list[Caption]:
+    """A word as people type it where it is all that they type: as it is, with a capital letter, with a full stop, in
+    quotes; no text twice."""
+    english = word if language == ENGLISH else WORDS[ENGLISH][digit]
+    found: dict[str, Caption] = {}
+    for template, capital in ALONE:
+        text, said = (template.format(one[:1].upper() + one[1:] if capital else one) for one in (word, english))
+        found.setdefault(text, Caption(text, digit, said, language, template))
+    return list(found.values())
+
+
+def training_captions(templates: int = 100, foreign: int = 8, seed: int = 0, bare: bool = True) -> list[Caption]:
     """What is trained on: every English word and numeral, and the words of other languages, in many templates.
 
     Args:
         templates: of each English word and of each numeral, drawn anew for it; the bare word is always one.
         foreign: the same of every word of another language; 0 leaves these languages out.
         seed: of what is drawn.
+        bare: also each word alone with a capital letter, a full stop, in quotes (``alone``).
     """
     pool = training_templates()
     count("templates", templates, most=len(pool))
@@ -208,9 +224,11 @@ def training_captions(templates: int = 100, foreign: int = 8, seed: int = 0) -> 
         for said in (word, str(digit)):
             texts = ((template, template.format(said)) for template in drawn(templates))
             captions += [Caption(text, digit, text, ENGLISH, template) for template, text in texts]
+            captions += alone(said, digit, ENGLISH)[1:] if bare else []
     for language in TRAINED[1:] if foreign else ():
         for digit, word in enumerate(WORDS[language]):
             captions += [_translated(template, word, digit, language) for template in drawn(foreign)]
+            captions += alone(word, digit, language)[1:] if bare else []
             captions += [
                 Caption(native.format(word), digit, english.format(WORDS[ENGLISH][digit]), language, native)
                 for native, english in zip(_NATIVE.get(language, ()), _NATIVE_ENGLISH, strict=False)
@@ -220,12 +238,13 @@ def training_captions(templates: int = 100, foreign: int = 8, seed: int = 0) -> 
 
 def validation_captions() -> list[Caption]:
     """What weights and settings are chosen by: English captions in templates of their own, and words of languages of
-    their own, bare and in one of these templates."""
+    their own, alone in two forms and in one of these templates."""
     captions = plain_captions(VALIDATION)
     for number, language in enumerate(CHECKED):
         for digit, word in enumerate(WORDS[language]):
-            for template in ("{}", VALIDATION[(number + digit) % len(VALIDATION)]):
-                captions.append(_translated(template, word, digit, language))
+            bare = alone(word, digit, language)
+            captions += [bare[0], bare[1 + digit % (len(bare) - 1)]]
+            captions.append(_translated(VALIDATION[(number + digit) % len(VALIDATION)], word, digit, language))
     return captions
 
 
@@ -252,6 +271,18 @@ def held_out_captions(language: str, templates: Sequence[str] = UNSEEN) -> list[
     shown = {fold(word) for trained in (*TRAINED, *CHECKED) for word in WORDS[trained]}
     words = [(digit, word) for digit, word in enumerate(WORDS[language]) if fold(word) not in shown]
     return [_translated(template, word, digit, language) for template in templates for digit, word in words]
+
+
+def bare_captions(language: str, times: int = 10) -> list[Caption]:
+    """Every word of a language alone, in the forms that ``alone`` gives, each so often: drawn from as many seeds.
+
+    English ones are trained on; of a held-out language the forms are, and no word.
+
+    Raises UsageError for a language that is neither English nor held out.
+    """
+    choice("language", language, (ENGLISH, *HELD_OUT))
+    words = plain_captions(["{}"])[:10] if language == ENGLISH else held_out_captions(language, ["{}"])
+    return [one for word in words for one in alone(word.text, word.digit, language) for _ in range(times)]
 
 
 def sum_captions() -> list[Caption]:

@@ -14,9 +14,11 @@ from icl_vision.checks import choice, count
 from icl_vision.evaluation.text_to_image.evaluation import Wanted
 from icl_vision.text_to_image.captions import (
     COGNATES,
+    ENGLISH,
     HELD_OUT,
     VALIDATION,
     Caption,
+    bare_captions,
     fact_captions,
     held_out_captions,
     plain_captions,
@@ -24,14 +26,16 @@ from icl_vision.text_to_image.captions import (
 )
 
 PLAIN: Final = "plain"
+BARE: Final = {"bare": ENGLISH, "bare-id": "id"}
+"""Sets of words that stand alone, by the language of the words."""
 COGNATE: Final = "cognates"
 SUMS: Final = "sums"
 FACTS: Final = "facts"
 LANGUAGES: Final = tuple(language for language in HELD_OUT if language not in COGNATES)
 """Languages that make a set of their own."""
-SETS: Final = (PLAIN, *LANGUAGES, COGNATE, SUMS, FACTS)
-"""English captions in unseen templates; number words of languages that training never shows, those of the four
-languages whose words look like trained ones together and apart; sums; facts."""
+SETS: Final = (PLAIN, *BARE, *LANGUAGES, COGNATE, SUMS, FACTS)
+"""English captions in unseen templates; words alone, of English and of Indonesian; number words of languages that
+training never shows, those of the four languages whose words look like trained ones together and apart; sums; facts."""
 
 
 def captions_of(name: str) -> list[Caption]:
@@ -39,6 +43,8 @@ def captions_of(name: str) -> list[Caption]:
     choice("set", name, SETS)
     if name == PLAIN:
         return plain_captions()
+    if name in BARE:
+        return bare_captions(BARE[name])
     if name == COGNATE:
         return [caption for language in COGNATES for caption in held_out_captions(language)]
     if name == SUMS:

@@ -154,6 +154,29 @@ class FrozenLLM:
         ids, mask = self.tokens(texts)
         with torch.inference_mode():
             hidden = self._forward(ids, mask, below)
+        return self._kept(hidden, mask)
+
+    def _of_one_prompt(self, texts: Sequence[str]) -> TextStates:
+        """``states``, with the tokens that all texts begin with gone through once: most of a prompt with an example."""
+        ids, mask = self.tokens(texts)
+        same = int((ids == ids[:1]).all(0).long().cumprod(0).sum())
+        same = min(same, int(mask.sum(1).min()) - 1)
+        with torch.inference_mode():
+            if len(ids) == 1 or same < 1:
+                return self._kept(self._forward(ids, mask, None), mask)
+            begun = self.backbone(input_ids=ids[:1, :same], use_cache=True)
+            begun.past_key_values.batch_repeat_interleave(len(ids))
+            rest = self.backbone(
+                input_ids=ids[:, same:],
+                attention_mask=mask.long(),
+                past_key_values=begun.past_key_values,
+                use_cache=True,
+            )
+            first = begun.last_hidden_state.expand(len(ids), -1, -1)
+            return self._kept(torch.cat([first, rest.last_hidden_state], 1), mask)
+
+    @staticmethod
+    def _kept(hidden: Tensor, mask: Tensor) -> TextStates:
         # A plain tensor: one made for inference could not enter a computation with gradients.
         return TextStates((hidden * mask.unsqueeze(-1)).clone(), mask)
 
@@ -196,15 +219,12 @@ class FrozenLLM:
         texts: Sequence[str],
         *,
         below: int | None = None,
-        after: tuple[int, TextStates] | None = None,
         folder: Path | None = None,
         progress: bool | None = None,
     ) -> TextStates:
         """``states`` of many texts, from the cache where they were computed before, else computed and kept there.
 
-        after: a block and the texts' states that enter it, where these are at hand: the blocks below need not be gone
-        through again. folder: where to keep them; None: the user's cache. They are derived from the LLM and under its
-        terms.
+        folder: where to keep them; None: the user's cache. They are derived from the LLM and under its terms.
         """
         root = cache_dir() / "text-states" if folder is None else folder
         rows: list[Tensor] = []
@@ -215,25 +235,20 @@ class FrozenLLM:
                 path = root / f"{self._key(part, below)}.safetensors"
                 found = _load(path)
                 if found is None:
-                    own = None if after is None else after[1].take(torch.arange(start, start + len(part)))
-                    found = self._many(part, below, None if own is None or after is None else (after[0], own))
+                    found = self._many(part, below)
                     _save(path, found)
                 rows += [found.values[row, : int(length)] for row, length in enumerate(found.mask.sum(1))]
                 advance(len(part))
         return _padded(rows)
 
-    def _many(self, texts: Sequence[str], below: int | None, after: tuple[int, TextStates] | None) -> TextStates:
+    def _many(self, texts: Sequence[str], below: int | None) -> TextStates:
         """The states of many texts, in batches of about one length."""
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
         rows: list[Tensor] = [torch.empty(0)] * len(texts)
         for start in range(0, len(order), _BATCH):
             places = order[start : start + _BATCH]
-            if after is None:
-                part = self.states([texts[place] for place in places], below=below)
-            else:
-                part = after[1].take(torch.tensor(places))
-                with torch.inference_mode():
-                    part = TextStates(self.upper(after[0])(part.values, part.mask).clone(), part.mask)
+            some = [texts[place] for place in places]
+            part = self._of_one_prompt(some) if below is None else self.states(some, below=below)
             for row, place in enumerate(places):
                 rows[place] = part.values[row, : int(part.mask[row].sum())].cpu()
         return _padded(rows)

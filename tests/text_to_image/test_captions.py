@@ -8,7 +8,17 @@ import pytest
 
 from icl_vision.errors import UsageError
 from icl_vision.text_to_image import captions
-from icl_vision.text_to_image.captions import CHECKED, COGNATES, HELD_OUT, TRAINED, UNSEEN, VALIDATION, WORDS, fold
+from icl_vision.text_to_image.captions import (
+    ALONE,
+    CHECKED,
+    COGNATES,
+    HELD_OUT,
+    TRAINED,
+    UNSEEN,
+    VALIDATION,
+    WORDS,
+    fold,
+)
 
 
 def test_every_language_has_ten_words_and_no_form_names_two_digits():
@@ -26,7 +36,8 @@ def test_training_is_several_thousand_captions_the_same_for_a_seed():
     assert {caption.language for caption in made} == set(TRAINED)
     for digit in range(10):
         assert sum(caption.digit == digit for caption in made) == len(made) / 10
-    templates = [caption.template for caption in made if caption.template != "{}"]
+    alone = {template for template, _ in ALONE}
+    templates = [caption.template for caption in made if caption.template not in alone]
     assert len(set(templates)) > 0.9 * len(templates), "nearly every caption has a wording of its own"
 
 
@@ -35,6 +46,26 @@ def test_a_caption_of_another_language_has_its_english_counterpart():
     assert (found.text, found.english) == ("sept", "seven")
     native = next(c for c in captions.training_captions() if c.template == "dessine {}" and c.digit == 8)
     assert (native.text, native.english) == ("dessine huit", "draw eight")
+
+
+def test_a_word_alone_is_trained_in_the_forms_in_which_it_is_typed():
+    forms = captions.alone("sept", 7, "fr")
+    assert [one.text for one in forms] == ["sept", "Sept", "sept.", "Sept.", '"sept"']
+    assert [one.english for one in forms] == ["seven", "Seven", "seven.", "Seven.", '"seven"']
+    assert [one.text for one in captions.alone("7", 7, "en")] == ["7", "7.", '"7"']  # no text twice
+    with_them = {one.text for one in captions.training_captions()}
+    without = {one.text for one in captions.training_captions(bare=False)}
+    assert {"sept", "seven", "7"} < without and not {"Sept.", "Seven."} & without
+    for word, language in (("sept", "fr"), ("seven", "en"), ("7", "en"), ("七", "zh")):
+        assert {one.text for one in captions.alone(word, 7, language)} <= with_them
+
+
+def test_words_alone_are_measured_in_these_forms_from_several_seeds():
+    found = captions.bare_captions("id", 3)
+    assert len(found) == 10 * len(ALONE) * 3 and {one.text for one in found} >= {"tujuh", "Tujuh", "tujuh."}
+    assert {one.language for one in found} == {"id"}
+    with pytest.raises(UsageError, match="language must be one of 'en'"):
+        captions.bare_captions("fr")
 
 
 def test_measured_templates_are_trained_in_no_form():

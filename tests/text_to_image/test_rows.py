@@ -11,7 +11,7 @@ from tiny_t2i import TableEncoder, tiny_llm, tiny_parts
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.text_to_image.evaluation import Settings
 from icl_vision.text_to_image.captions import COGNATES, UNSEEN, VALIDATION, Caption
-from icl_vision.text_to_image.measured import SETS, captions_of, validation, wanted
+from icl_vision.text_to_image.measured import BARE, SETS, captions_of, validation, wanted
 from icl_vision.text_to_image.parts import save_parts
 from icl_vision.text_to_image.pipeline import LLMTextToImage
 from icl_vision.text_to_image.repadapter import AdapterConfig
@@ -139,7 +139,8 @@ def test_of_further_systems_one_at_a_time_is_open(tmp_path: Path) -> None:
 def test_captions_of_a_set_are_even_and_a_larger_number_has_those_of_a_smaller(name: str) -> None:
     everything = captions_of(name)
     few, more = wanted(name, 40), wanted(name, 60)
-    assert set(few) <= set(more) and len(set(more)) == min(60, len(everything))
+    assert set(few) <= set(more) and len(more) == min(60, len(everything))
+    assert name in BARE or len(set(more)) == len(more)  # words alone are drawn from several seeds
     assert {one.digit for one in more} == {str(caption.digit) for caption in everything}
     if name in ("plain", "id"):
         counts = [sum(one.digit == str(digit) for one in few) for digit in range(10)]

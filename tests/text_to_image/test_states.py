@@ -40,6 +40,18 @@ def test_blocks_apart_equal_the_whole_exactly(kind: str):
     assert torch.equal(llm.states(TEXTS).values, whole.values)
 
 
+@pytest.mark.parametrize("kind", ["llama", "gemma"])
+def test_a_prompt_that_is_gone_through_once_gives_the_states_of_each_text_alone(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    llm = tiny_llm(kind, prompt="draw a number 2 the digit 3 draw {} digit")
+    wanted = llm.states(TEXTS)
+    monkeypatch.setattr(llm, "_forward", None)
+    found = llm.cached_states(TEXTS, folder=tmp_path, progress=False)
+    assert torch.equal(found.mask, wanted.mask)
+    torch.testing.assert_close(found.values, wanted.values)
+
+
 def test_a_prompt_is_around_the_text():
     plain, asked = tiny_llm(), tiny_llm(prompt="draw {} digit")
     assert torch.equal(asked.states(["seven"]).values, plain.states(["draw seven digit"]).values)
@@ -87,14 +99,6 @@ def test_who_is_stopped_goes_on_where_he_was(llm: FrozenLLM, tmp_path: Path, mon
     assert [text for part in seen for text in part] == [*TEXTS, "a nine"][2:], "the first two were kept"
     torch.testing.assert_close(found.values, whole.values)
     assert torch.equal(found.mask, whole.mask)
-
-
-def test_from_states_below_the_last_are_not_far(llm: FrozenLLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    expected = llm.states(TEXTS)
-    below = llm.cached_states(TEXTS, below=1, folder=tmp_path, progress=False)
-    monkeypatch.setattr(llm, "states", lambda *_, **__: pytest.fail("the lower blocks were gone through again"))
-    found = llm.cached_states(TEXTS, after=(1, below), folder=tmp_path, progress=False)
-    torch.testing.assert_close(found.values, expected.values)
 
 
 def test_some_of_them_without_empty_columns(llm: FrozenLLM):

@@ -39,8 +39,9 @@ ATTRIBUTION = "Drawn by a net trained on MNIST's digits (Y. LeCun, C. Cortes, C.
     default=("plain", "id"),
     show_default=True,
     metavar="SET...",
-    help="What is drawn: plain (English, unseen templates), id, ko, uk (number words of languages that training never "
-    "shows), cognates (de, it, nl, pt together), sums, facts.",
+    help="What is drawn: plain (English, unseen templates), bare, bare-id (English and Indonesian number words that "
+    "stand alone), id, ko, uk (number words of languages that training never shows), cognates (de, it, nl, pt "
+    "together), sums, facts.",
 )
 @click.option(
     "--rows",
@@ -281,7 +282,10 @@ def _rows_of(system: LLMTextToImage, seed: int) -> SystemRows:
     config = recipe.get("config") or {}
     of_captions = config.get("captions") or {}
     captions = training_captions(
-        of_captions.get("templates", 100), of_captions.get("foreign", 8), config.get("seed", 0)
+        of_captions.get("templates", 100),
+        of_captions.get("foreign", 8),
+        config.get("seed", 0),
+        of_captions.get("bare", False),  # parts of before it have no such captions
     )
     return SystemRows(system, encoder, captions, seed=seed)
 

@@ -66,11 +66,13 @@ class StageConfig:
 @dataclass(frozen=True)
 class CaptionConfig:
     """Captions. templates: of each English word and numeral. foreign: of each word of another language, 0 for English
-    alone. encoded: which captions the denoiser reads in training: "english", or "all" of them as they are, which
-    teaches the text encoder's states of other languages too (a control for what the LLM brings)."""
+    alone. bare: also each word alone, with a capital letter, a full stop, in quotes. encoded: which captions the
+    denoiser reads in training: "english", or "all" of them as they are, which teaches the text encoder's states of
+    other languages too (a control for what the LLM brings)."""
 
     templates: int = 100
     foreign: int = 8
+    bare: bool = True
     encoded: Encoded = "english"
 
     def __post_init__(self) -> None:

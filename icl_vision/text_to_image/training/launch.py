@@ -156,7 +156,8 @@ class _Work:
     ) -> None:
         self.config, self.folder, self.run, self.digits = config, folder, run, digits
         self.encoder, self.progress = encoder, progress
-        self.captions = training_captions(config.captions.templates, config.captions.foreign, config.seed)
+        own = config.captions
+        self.captions = training_captions(own.templates, own.foreign, config.seed, own.bare)
         self.checked = validation_captions()
         shown = [one for one in self.captions if one.language == ENGLISH or config.captions.encoded == "all"]
         self.table = CaptionTable(encoder, shown, [target_text(caption, config) for caption in self.captions])
@@ -203,12 +204,8 @@ class _Work:
         fit: dict[str, dict[str, float]] = {}
         kept: dict[str, dict[str, Any]] = {}
 
-        # Stage 2 needs the states below the adapted blocks; from there the last ones are not far.
-        below = len(llm.blocks) - config.adapters.blocks
-        lower = llm.cached_states(texts, below=below, progress=self.progress)
-        states = llm.cached_states(texts, after=(below, lower), progress=self.progress)
-        held_lower = llm.cached_states(checked, below=below, progress=self.progress)
-        held = self._held_out(llm.cached_states(checked, after=(below, held_lower), progress=self.progress))
+        states = llm.cached_states(texts, progress=self.progress)
+        held = self._held_out(llm.cached_states(checked, progress=self.progress))
         lesson = taught(states, self.captions, self.table, config)
         mapper, trained = train_mapper(self.where(1), config, lesson, self.table, metric, held)
         mapper = rounded(mapper)
@@ -218,8 +215,10 @@ class _Work:
         sizes = {"denoiser": size_of(unet), "mapper": size_of(mapper), "llm": llm.parameters}
         tensors: dict[str, Tensor] | None = None
         if until == STAGES[2]:
+            below = len(llm.blocks) - config.adapters.blocks
+            lower = llm.cached_states(texts, below=below, progress=self.progress)
             lesson = taught(lower, self.captions, self.table, config)
-            held = self._held_out(held_lower)
+            held = self._held_out(llm.cached_states(checked, below=below, progress=self.progress))
             groups, trained = train_adapters(
                 self.where(2), config, lesson, self.table, metric, llm, mapper, unet, self.digits, held
             )
