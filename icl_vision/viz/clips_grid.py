@@ -33,10 +33,11 @@ GRID = """
 """The style of a grid of pictures with a name before each row, and of differences."""
 
 STYLE = """
-.grid th { min-width: 15em; }
+.grid th { min-width: min(15em, 36vw); }
+.scroll { overflow-x: auto; }
 .grid td small { display: block; max-width: 96px; color: var(--soft); }
 .numbers { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6em 0; }
-.numbers td, .numbers th { padding: 2px 14px 2px 0; text-align: left; }
+.numbers td, .numbers th { padding: 2px 14px 2px 0; text-align: left; white-space: nowrap; }
 """
 
 
@@ -70,7 +71,7 @@ def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Numbers as a table."""
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
     body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in lines)
-    return f'<table class="numbers"><tr>{top}</tr>{body}</table>'
+    return f'<div class="scroll"><table class="numbers"><tr>{top}</tr>{body}</table></div>'
 
 
 def differences(pairs: Sequence[Mapping[str, Any]]) -> str:
@@ -87,7 +88,8 @@ def differences(pairs: Sequence[Mapping[str, Any]]) -> str:
         )
     top = "<tr><th></th><th>minus</th><th>clips</th><th>metric</th><th>difference, 95%</th><th>won</th></tr>"
     return (
-        f'<details><summary>paired differences</summary><table class="numbers">{top}{"".join(lines)}</table></details>'
+        f'<details><summary>paired differences</summary><div class="scroll"><table class="numbers">{top}'
+        f"{''.join(lines)}</table></div></details>"
     )
 
 
