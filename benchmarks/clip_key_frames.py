@@ -1,8 +1,9 @@
 """Clip words beside an image tokenizer that spends as many on key frames, and beside key frames that cost nothing.
 
-    python benchmarks/clip_key_frames.py emoji-clips-64.tar --tokenizer spae-clips-64 --image SPAE_FRAMES \
-        --words 85 149 277 789 --out benchmarks/results/clip_key_frames.json
+    python benchmarks/clip_key_frames.py emoji-clips-64.tar --tokenizer spae-clips-64 --image-run RUN \
+        --words 85 149 213 789 --out benchmarks/results/clip_key_frames.json
 
+RUN is a training run of images at the clips' size, spae-frames-64's for one (benchmarks/clip_frames.py).
 One or more key frames, blended linearly. The rows in "own pixels" are what no image tokenizer can surpass but by luck:
 their key frames are exact. PSNR of a clip is that of all its pixels together; the test clips, and the half that moves
 most.
@@ -19,7 +20,7 @@ import numpy as np
 from _common import header, write
 
 from icl_vision import ImageTokenizer
-from icl_vision.evaluation.clips.baselines import Frames, KeyFrames, blended, key_times
+from icl_vision.evaluation.clips.baselines import Frames, blended, key_times
 from icl_vision.evaluation.clips.sets import most_moving, read_clips, squared
 from icl_vision.evaluation.kit.paired_means import paired_mean
 
@@ -28,7 +29,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("clips", type=Path, help="a .tar or folder with clips.jsonl")
     parser.add_argument("--tokenizer", default="spae-clips-64", help="of clips; all its words are the row compared")
-    parser.add_argument("--image", default=None, help="an image tokenizer; default: own pixels alone")
+    parser.add_argument("--image-run", type=Path, default=None, help="of an image SPAE; default: own pixels alone")
     parser.add_argument("--words", type=int, nargs="+", default=[], help="of it, for each key frame, row by row")
     parser.add_argument("--keys", type=int, nargs="+", default=[1, 2, 3, 4, 5, 9], help="key frames in own pixels")
     parser.add_argument("--limit", type=int, default=None, help="at most so many test clips")
@@ -48,13 +49,14 @@ def main() -> int:
             at = key_times(len(clip.frames), keys)
             exact = blended(clip.frames[at], at, len(clip.frames))
             found.setdefault(f"{keys} key frames, own pixels", []).append(psnr(clip.frames, exact))
-    if options.image is not None:
-        image = KeyFrames(ImageTokenizer.from_pretrained(options.image))
-        for each in options.words:
-            keys = min(tokenizer.frames, spent // each)
-            made_again = (image.by(keys, each)([clip.frames])[0] for clip in clips)
-            values = [psnr(clip.frames, again) for clip, again in zip(clips, made_again, strict=True)]
-            found[f"{keys} x {each} image words"] = values
+    image = None if options.image_run is None else FramesOfARun(options.image_run)
+    for each in options.words if image is not None else ():
+        assert image is not None  # no words are looked at without it
+        keys = min(tokenizer.frames, spent // each)
+        at = key_times(tokenizer.frames, keys)
+        found[f"{keys} x {each} image words"] = [
+            psnr(clip.frames, blended(image.again(clip.frames[at], each), at, len(clip.frames))) for clip in clips
+        ]
     first = found[f"{spent} words"]
     rows = []
     for name, values in found.items():
@@ -66,9 +68,30 @@ def main() -> int:
                 row["groups"][group]["first minus it"] = paired_mean(ours, theirs, higher_is_better=True).to_dict()
         rows.append(row)
         print(name, {group: round(said["psnr"], 2) for group, said in row["groups"].items()}, flush=True)
-    document = {"tokenizer": tokenizer.name, "image": options.image and Path(options.image).name, "rows": rows}
+    document = {"tokenizer": tokenizer.name, "image": image and image.name, "rows": rows}
     write(options.out, {**header(0), **document})
     return 0
+
+
+class FramesOfARun:
+    """Frames through the image SPAE of a training run, in torch."""
+
+    def __init__(self, run: Path) -> None:
+        from icl_vision.training.building import find_checkpoint, load_model
+
+        checkpoint = find_checkpoint(run)
+        self.name = f"{checkpoint.state['config'].get('family', 'spae')} of {run.name}, step {checkpoint.step}"
+        self.model = load_model(run)
+
+    def again(self, frames: Frames, words: int) -> Frames:
+        """uint8 [m, S, S, 3] from so many words each."""
+        import torch
+
+        with torch.inference_mode():
+            ids = self.model.encode_ids(torch.from_numpy(frames).movedim(-1, 1).float() / 255)
+            made = self.model.decode_ids(ids[: self.model.layout.layers_for(words)])
+        pixels: Frames = (made * 255).round().to(torch.uint8).movedim(1, -1).numpy()
+        return pixels
 
 
 def groups(clips: list[Any], moving: set[str]) -> dict[str, list[int]]:
