@@ -1,6 +1,6 @@
 """One layer of a pyramid as the words of an image: those that see what the question is about.
 
-    words_of_motion = OneLayer(ImageTokenizer.from_pretrained("spae-clips-64"), 3)      # 2 x 4 x 4 words of a clip
+    word_of_motion = OneLayer(ImageTokenizer.from_pretrained("spae-clips-64"), 2)      # how a clip moves
 
 Of a clip the coarsest layer stands for all frames at once and cannot know their order; a layer of two or more frames
 has words of the beginning and words of the end, in this order.
