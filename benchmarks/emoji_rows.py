@@ -5,13 +5,14 @@
 The judge is learned from frames of the animations that no drawer was trained on (drawers know first frames alone); its
 own accuracy, on other frames again, is printed. It chooses among all names of the list; a drawing is right where its
 name is among the judge's first five. Rows: the text encoder's states of the plain name; the mapped LLM, of the name in
-a wording that training does not have; shuffled prompts; and, of held-out names, a copy of the picture of the training
-name that the text encoder holds nearest.
+a wording that training does not have; the draft that least squares make of either (no diffusion); shuffled prompts;
+and, of held-out names, a copy of the picture of the training name that the text encoder holds nearest.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
@@ -29,12 +30,16 @@ from _common import header, write
 
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.evaluation.text_to_image.frame_judge import FrameJudge
+from icl_vision.text_to_image.denoiser import to_pixels
+from icl_vision.text_to_image.draft import DraftedDenoiser
 from icl_vision.text_to_image.emoji import UNSEEN, Named, open_frames, open_named
 from icl_vision.text_to_image.pipeline import LLMTextToImage
 from icl_vision.text_to_image.text_encoder import SentenceStates
 
 TRIED = (3, 7, 11)
 """Frames that the judge is tried on."""
+FIELDS = ("mean", "project", "classes")
+"""What a judge is made of."""
 
 
 def nearest(encoder: SentenceStates, named: Named, places: Sequence[int]) -> list[int]:
@@ -49,9 +54,28 @@ def nearest(encoder: SentenceStates, named: Named, places: Sequence[int]) -> lis
     return [train[int(best)] for best in (directions(places) @ directions(train).T).argmax(1)]
 
 
-def sheet_of(rows: Sequence[tuple[str, Sequence[Any]]], columns: int = 20, cell: int = 44) -> Image.Image:
+def learned(data: str, kept: str | None) -> tuple[FrameJudge, dict[str, Any]]:
+    """The judge, and its accuracy on frames that it was not given. kept: a .npz that it is taken from where it is there
+    already (of the same pictures), and left in where it is not."""
+    file = None if kept is None else Path(kept)
+    if file is not None and file.is_file():
+        with np.load(file) as arrays:
+            return FrameJudge(**{name: arrays[name] for name in FIELDS}), json.loads(str(arrays["own"]))
+    frames = open_frames(data)
+    judge = FrameJudge.fit(frames, skip=(0, *TRIED))
+    tried = np.stack([own[place] for own in frames for place in TRIED if place < len(own)])
+    shown = [place for place, own in enumerate(frames) for frame in TRIED if frame < len(own)]
+    own = {f"first {most}": Accuracy.of(judge.hits(tried, shown, most), "frames").to_dict() for most in (1, 5)}
+    facts = {"classes": len(frames), **own}
+    if file is not None:
+        np.savez(file, own=json.dumps(facts), **{name: getattr(judge, name) for name in FIELDS})
+    return judge, facts
+
+
+def sheet_of(
+    rows: Sequence[tuple[str, Sequence[Any]]], columns: int = 20, cell: int = 44, left: int = 120
+) -> Image.Image:
     """Rows of pictures uint8 [S, S, 3], cut after ``columns``, named on the left."""
-    left = 120
     sheet = Image.new("RGB", (left + columns * cell, len(rows) * cell), "white")
     pen = ImageDraw.Draw(sheet)
     for number, (name, pictures) in enumerate(rows):
@@ -66,7 +90,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="the .tar with its clips.jsonl")
     parser.add_argument("--parts", required=True, help="RUN/parts of `icl-vision train text-to-image --config emoji`")
-    parser.add_argument("--n", type=int, default=150, help="training names")
+    parser.add_argument("--n", type=int, default=250, help="training names")
+    parser.add_argument("--judge", help="a .npz to keep the judge in, or to take it from")
+    parser.add_argument("--steps", type=int, help="default: the parts'")
     parser.add_argument("--guidance", type=float, help="default: the parts'")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True, help="where the figures go")
@@ -74,17 +100,13 @@ def main() -> None:
     options = parser.parse_args()
     began = time.monotonic()
     torch.set_num_threads(1)
-    named, frames = open_named(options.data), open_frames(options.data)
-    judge = FrameJudge.fit(frames, skip=(0, *TRIED))
-    tried = np.stack([own[place] for own in frames for place in TRIED if place < len(own)])
-    shown = [place for place, own in enumerate(frames) for frame in TRIED if frame < len(own)]
-    own = {f"first {most}": Accuracy.of(judge.hits(tried, shown, most), "frames").to_dict() for most in (1, 5)}
+    named = open_named(options.data)
+    judge, own = learned(options.data, options.judge)
     print("judge", own, flush=True)
     system = LLMTextToImage.from_pretrained(options.parts)
     known = set(system.parts.card["names"])  # data.limit may have left some out
     named = replace(named, train=np.array([place for place in named.train if named.names[place] in known]))
     encoder = SentenceStates(length=system.mapper.length)
-    none = encoder.encode([""])[0]
     rng = np.random.default_rng(options.seed)
     sets = {
         "trained": [int(place) for place in rng.permutation(named.train)[: options.n]],
@@ -94,12 +116,19 @@ def main() -> None:
     lines: list[tuple[str, Sequence[Any]]] = []
     for kind, places in sets.items():
         names = [named.names[place] for place in places]
-        keys: dict[str, Any] = {"seed": options.seed, "guidance": options.guidance}
-        drawn: dict[str, Any] = {
-            "text encoder": system.draw_states(encoder.encode(names), none, **keys),
-            "mapped LLM": system.draw([UNSEEN[0].format(name) for name in names], **keys),
+        keys: dict[str, Any] = {"seed": options.seed, "guidance": options.guidance, "steps": options.steps}
+        states = {
+            "text encoder": encoder.encode(names),
+            "mapped LLM": system.states([UNSEEN[0].format(name) for name in names]),
         }
-        rows = {name: np.stack([np.asarray(image) for image in images]) for name, images in drawn.items()}
+        rows: dict[str, Any] = {}
+        for name, own_states in states.items():
+            images = system.draw_states(own_states, system.mapper.null, **keys)
+            rows[name] = np.stack([np.asarray(image) for image in images])
+        if isinstance(system.parts.denoiser, DraftedDenoiser):
+            for name, own_states in states.items():
+                drafts = to_pixels(system.parts.denoiser.drafts(own_states)).permute(0, 2, 3, 1)
+                rows[f"{name}, the draft"] = drafts.numpy()
         rows["shuffled prompts"] = np.roll(rows["mapped LLM"], 1, axis=0)
         if kind == "held out":
             rows["nearest name's picture"] = named.pixels[nearest(encoder, named, places)]
@@ -113,6 +142,7 @@ def main() -> None:
         for name, row in results[kind].items():
             print(kind, name, row["first 5"], "first:", row["first 1"]["accuracy"], flush=True)
         rows.pop("shuffled prompts")
+        rows.pop("mapped LLM, the draft", None)
         lines += [(kind, named.pixels[places]), *rows.items()]
     document = {
         **header(options.seed),
@@ -123,9 +153,9 @@ def main() -> None:
             "in the list": len(named.names),
         },
         "guidance": system.guidance if options.guidance is None else options.guidance,
-        "steps": system.steps,
+        "steps": system.steps if options.steps is None else options.steps,
         "fit": system.parts.card["fit"],
-        "judge": {"classes": len(frames), **own},
+        "judge": own,
         "rows": results,
         "seconds": time.monotonic() - began,
     }

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from icl_vision.checks import choice, count, number
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.files.typed import check_fields
+from icl_vision.text_to_image.draft import DraftedDenoiser
 
 SIDE: Final = 32
 FACTOR: Final = 2
@@ -37,7 +38,8 @@ SCHEDULE: Final[dict[str, Any]] = {
 class DenoiserConfig:
     """The U-Net. channels: of its three levels, multiples of 16; the first level has no attention. layers: residual
     blocks a level. head: width of an attention head. width: e, of the states it reads. length: N. colours: of a
-    picture, 1 for grey or 3. factor: a picture's factor x factor neighbours are channels of one place, 2 or 4."""
+    picture, 1 for grey or 3. factor: a picture's factor x factor neighbours are channels of one place, 2 or 4. draft:
+    above 0, begin with a picture that is linear in the states (``draft.py``), of least squares with this ridge."""
 
     channels: tuple[int, int, int] = (32, 64, 80)
     layers: int = 1
@@ -46,11 +48,13 @@ class DenoiserConfig:
     length: int = 16
     colours: int = 1
     factor: int = FACTOR
+    draft: float = 0.0
 
     def __post_init__(self) -> None:
         check_fields(self)
         choice("denoiser.colours", self.colours, (1, 3))
         choice("denoiser.factor", self.factor, (2, 4))
+        number("denoiser.draft", self.draft, least=0)
         for name in ("layers", "head", "width", "length"):
             count(f"denoiser.{name}", getattr(self, name))
         for channels in self.channels:
@@ -62,16 +66,20 @@ class DenoiserConfig:
 
 
 def build_denoiser(config: DenoiserConfig) -> Any:
-    """A fresh U-Net (diffusers' UNet2DConditionModel). Raises MissingExtraError without diffusers."""
+    """A fresh U-Net (diffusers' UNet2DConditionModel), with a draft of nothing yet where the configuration has one.
+
+    Raises MissingExtraError without diffusers.
+    """
     try:
         from diffusers import UNet2DConditionModel
     except ImportError as error:
         raise MissingExtraError("diffusion models (diffusers)", "t2i") from error
     attention = len(config.channels) - 1
-    return UNet2DConditionModel(
-        sample_size=SIDE // config.factor,
-        in_channels=config.colours * config.factor**2,
-        out_channels=config.colours * config.factor**2,
+    channels, side = config.colours * config.factor**2, SIDE // config.factor
+    unet = UNet2DConditionModel(
+        sample_size=side,
+        in_channels=channels * (2 if config.draft else 1),
+        out_channels=channels,
         down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * attention),
         up_block_types=(*["CrossAttnUpBlock2D"] * attention, "UpBlock2D"),
         block_out_channels=config.channels,
@@ -80,6 +88,20 @@ def build_denoiser(config: DenoiserConfig) -> Any:
         attention_head_dim=config.head,
         cross_attention_dim=config.width,
     )
+    if not config.draft:
+        return unet
+    signal, noise = _schedule()
+    return DraftedDenoiser(
+        unet, states=(config.length, config.width), latents=(channels, side), signal=signal, noise=noise
+    )
+
+
+def _schedule() -> tuple[Tensor, Tensor]:
+    """Of each time the share of the picture, and of the noise, float [T] each."""
+    from diffusers import DDPMScheduler
+
+    kept: Tensor = DDPMScheduler(**SCHEDULE).alphas_cumprod
+    return kept.sqrt(), (1 - kept).sqrt()
 
 
 def to_latents(pixels: Tensor, factor: int = FACTOR) -> Tensor:
@@ -94,14 +116,15 @@ def to_pixels(latents: Tensor) -> Tensor:
 
 
 class Noise:
-    """The cosine schedule as training sees it: noised latents, and the velocity that is to be predicted."""
+    """The cosine schedule as training sees it: noised latents, and the velocity that is to be predicted.
 
-    def __init__(self) -> None:
-        from diffusers import DDPMScheduler
+    late: share of the times that are drawn from the noisiest fifth alone, where it is decided what is drawn; the others
+    are drawn from all.
+    """
 
-        kept: Tensor = DDPMScheduler(**SCHEDULE).alphas_cumprod
-        self._signal = kept.sqrt()
-        self._noise = (1 - kept).sqrt()
+    def __init__(self, late: float = 0.0) -> None:
+        self._signal, self._noise = _schedule()
+        self._late = late
 
     def loss(self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
         """The squared error of the predicted velocity, float [B], at a time drawn for each picture.
@@ -120,6 +143,9 @@ class Noise:
     ) -> tuple[Tensor, Tensor]:
         """The velocity as predicted, and as it is."""
         times = torch.randint(0, TRAIN_STEPS, (len(latents),), generator=generator)
+        if self._late:
+            noisiest = torch.randint(TRAIN_STEPS * 4 // 5, TRAIN_STEPS, (len(latents),), generator=generator)
+            times = torch.where(torch.rand(len(latents), generator=generator) < self._late, noisiest, times)
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         signal = self._signal[times].view(-1, 1, 1, 1).to(latents.device)
         scale = self._noise[times].view(-1, 1, 1, 1).to(latents.device)

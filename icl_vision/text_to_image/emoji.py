@@ -40,9 +40,7 @@ _PEOPLE: Final = frozenset(
 """Words that tell twins of a family apart."""
 _FORMS: Final = frozenset("face symbol the a and with of".split())
 
-SHOWN: Final = ("{}", "a picture of {}", "an emoji of {}", "draw {}")
-"""Captions of a name that a denoiser is trained on."""
-TEMPLATES: Final = (*SHOWN, "please draw {}", "{} emoji", "an icon: {}", "show me {}", "I want {}", "{} please")
+TEMPLATES: Final = ("{}", "draw {}", "a picture of {}", "{} please", "{} emoji", "show me {} on a card")
 """Captions of a name that a mapper is trained on."""
 UNSEEN: Final = ("could you sketch {} for me", "a tiny image showing {}", "make {}", "the {} symbol on my phone")
 """Captions that figures are measured on."""

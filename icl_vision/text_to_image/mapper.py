@@ -30,7 +30,8 @@ _SHARP: Final = 10.0
 
 @dataclass(frozen=True)
 class MapperConfig:
-    """kind: "choice", "last", "queries" or "tokens". width: w. last: how many last tokens are read (choice, last).
+    """kind: "choice", "last", "queries" or "tokens". width: w. last: how many last tokens are read (choice, last);
+    0 (choice): each is scored alone, and the surest of them is heard, which finds a name wherever in a text it stands.
     blocks: of attention (queries), or linear layers after the first (tokens). heads: of the attention, a divisor of the
     width."""
 
@@ -43,8 +44,9 @@ class MapperConfig:
     def __post_init__(self) -> None:
         check_fields(self)
         choice("mapper.kind", self.kind, get_args(Kind))
-        for name in ("width", "blocks", "heads", "last"):
+        for name in ("width", "blocks", "heads"):
             count(f"mapper.{name}", getattr(self, name))
+        count("mapper.last", self.last, least=0 if self.kind == "choice" else 1)
         if self.width % self.heads:
             raise UsageError(f"mapper.heads must divide mapper.width {self.width}; got {self.heads}")
 
@@ -105,7 +107,7 @@ class _Last(nn.Module):
     def __init__(self, config: MapperConfig, inputs: int, length: int, outputs: int) -> None:
         super().__init__()
         self.last, self.shape = config.last, (length, outputs)
-        self.enter = nn.Linear(config.last * inputs, config.width)
+        self.enter = nn.Linear(max(1, config.last) * inputs, config.width)
         self.leave = nn.Linear(config.width, length * outputs)
 
     def tokens(self, values: Tensor, mask: Tensor) -> Tensor:
@@ -138,11 +140,11 @@ class _Choice(_Last):
 
     @torch.no_grad()
     def solve(self, values: Tensor, mask: Tensor, wanted: Tensor, ridge: float) -> None:
-        """Take the wanted states as those to choose from, and least squares of which it is as the scores.
+        """Take the wanted states as those to choose from, and least squares of which it is as the scores. Where each
+        token is scored, of texts that end with what is to be heard: the last token says it, the others nothing.
 
         Raises UsageError where there are more different ones than the ``width``.
         """
-        tokens = self.tokens(values, mask)
         flat: Any = wanted.flatten(1)  # torch gives unique no types
         states, chosen = flat.unique(dim=0, return_inverse=True)
         if len(states) > self.enter.out_features:
@@ -151,6 +153,14 @@ class _Choice(_Last):
                 "states: raise mapper.width, or take loss.target=plain or mapper.kind=last"
             )
         which = nn.functional.one_hot(chosen, len(states)).float()
+        if self.last:
+            tokens = self.tokens(values, mask)
+        else:
+            final = torch.zeros_like(mask)
+            final[torch.arange(len(mask)), mask.sum(1) - 1] = True
+            # What a token before the last one says, of a text that is not yet at its end, is none of them.
+            tokens = torch.cat([values[final], values[mask & ~final]])
+            which = torch.cat([which, which.new_zeros(len(tokens) - len(which), len(states))])
         centre, mean = tokens.mean(0), which.mean(0)
         gram = (tokens - centre).T @ (tokens - centre) + ridge * torch.eye(tokens.shape[1])
         found = torch.linalg.solve(gram, (tokens - centre).T @ (which - mean))
@@ -163,7 +173,11 @@ class _Choice(_Last):
         self.leave.bias.zero_()
 
     def forward(self, values: Tensor, mask: Tensor) -> Tensor:
-        left: Tensor = self.leave(self.enter(self.tokens(values, mask)).softmax(-1))
+        if self.last:
+            scores = self.enter(self.tokens(values, mask))
+        else:
+            scores = self.enter(values).masked_fill(~mask.unsqueeze(-1), -torch.inf).amax(1)
+        left: Tensor = self.leave(scores.softmax(-1))
         return left.view(-1, *self.shape)
 
 

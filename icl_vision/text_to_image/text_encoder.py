@@ -40,7 +40,8 @@ class TextEncoder(Protocol):
 class SentenceStates(SentenceEmbedder):
     """Token states of a sentence encoder (all-MiniLM-L6-v2), zeros where a text has no token.
 
-    folder: a transformers folder; None takes the installed MiniLM. length: N.
+    folder: a transformers folder; None takes the installed MiniLM. length: N, 3 or more; or 1 for one state, the mean
+    of a text's tokens.
 
     Raises what ``SentenceEmbedder`` raises.
     """
@@ -48,20 +49,21 @@ class SentenceStates(SentenceEmbedder):
     name = "all-MiniLM-L6-v2"
 
     def __init__(self, folder: str | os.PathLike[str] | None = None, *, length: int = LENGTH) -> None:
-        super().__init__(folder, max_length=count("length", length, least=3))
+        self.pooled = length == 1
+        super().__init__(folder, max_length=LENGTH if self.pooled else count("length", length, least=3))
         if folder is not None:
             self.name = self.folder.name
 
     @property
     def length(self) -> int:
-        return self.max_length
+        return 1 if self.pooled else self.max_length
 
     @property
     def width(self) -> int:
         return self.dimension
 
     def encode(self, texts: Sequence[str], *, batch: int = 128) -> Tensor:
-        """float32 [B, N, e]. A text of more than N tokens loses its end."""
+        """float32 [B, N, e]. A text of more than N tokens (of more than 16, where N is 1) loses its end."""
         _check_texts(texts)
         out = torch.zeros(len(texts), self.length, self.width)
         for start in range(0, len(texts), batch):
@@ -72,8 +74,11 @@ class SentenceStates(SentenceEmbedder):
                 max_length=self.length,
                 return_tensors="pt",
             ).to(self.device)
+            there = tokens["attention_mask"].unsqueeze(-1)
             with torch.inference_mode():
-                states = self._model(**tokens).last_hidden_state * tokens["attention_mask"].unsqueeze(-1)
+                states = self._model(**tokens).last_hidden_state * there
+                if self.pooled:
+                    states = states.sum(1, keepdim=True) / there.sum(1, keepdim=True)
             out[start : start + len(states), : states.shape[1]] = states.cpu()
         return out
 

@@ -104,3 +104,17 @@ def test_a_choice_is_sharpened_and_stays_the_same_choice():
     other = Mapper(MapperConfig(kind="last"), inputs=6, length=2, outputs=3)
     with pytest.raises(UsageError, match="only a mapper of kind 'choice' can be sharpened; this one is 'last'"):
         other.sharpen(2.0)
+
+
+def test_a_name_is_found_wherever_it_stands():
+    torch.manual_seed(0)
+    mapper = Mapper(MapperConfig(width=4, last=0), inputs=12, length=1, outputs=3).eval()
+    names, filler, wanted = torch.randn(3, 1, 12) * 2, torch.randn(3, 2, 12) * 2, torch.randn(3, 1, 3)
+    with torch.no_grad():
+        mapper.solve(torch.cat([filler, names], 1), torch.ones(3, 3, dtype=torch.bool), wanted, 0.01)
+        early = torch.cat([names, filler.flip(0)], 1)  # no text of these ended with a filler
+        assert torch.allclose(mapper(early, torch.ones(3, 3, dtype=torch.bool)), wanted, atol=0.05)
+        alone = mapper(torch.cat([names, filler * 9], 1), torch.tensor([[True, False, False]] * 3))
+        assert torch.allclose(alone, wanted, atol=0.05)  # what stands where no token is says nothing
+    with pytest.raises(UsageError, match="mapper.last"):
+        MapperConfig(kind="last", last=0)

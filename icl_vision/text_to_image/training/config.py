@@ -91,7 +91,8 @@ class LossConfig:
     ridge: of the least squares that a linear mapper ("choice", "last") begins with.
     noise: on the LLM's states in stage 1, in standard deviations of a state.
     sharpen: what the scores of a mapper of kind "choice" are multiplied by when it has been trained (the other kinds
-    have none); a denoiser draws one of the states it knows better than a mixture of them.
+    have none); a denoiser draws one of the states it knows better than a mixture of them. Of named pictures: before it
+    is trained, since there are hundreds to choose from.
     diffusion: weight of the diffusion loss in stage 2, 0 for none. pictures: of a batch that it looks at."""
 
     target: Target = "plain"
@@ -141,7 +142,8 @@ class TextToImageConfig:
     llm: as ``llm_folders`` names them. prompt: what a caption is put into before the LLM reads it, with one {}.
     parts: where the denoiser comes from: "packaged", or a folder of parts; null trains one.
     init: parts whose denoiser the training of this one starts from; null starts from nothing.
-    drop: share of captions that the denoiser is trained without. drawing: how the parts draw by default.
+    drop: share of captions that the denoiser is trained without. late: share of its examples that are of the noisiest
+    fifth of times (named pictures). drawing: how the parts draw by default.
     """
 
     paths: ClassVar[tuple[str, ...]] = ("llm", "parts", "init", "diffusion", "data.path")
@@ -161,6 +163,7 @@ class TextToImageConfig:
     adapters: AdapterConfig = field(default_factory=AdapterConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     drop: float = 0.1
+    late: float = 0.0
     drawing: DrawingConfig = field(default_factory=DrawingConfig)
     stage0: StageConfig = field(default_factory=lambda: StageConfig(steps=500))
     stage1: StageConfig = field(
@@ -178,6 +181,7 @@ class TextToImageConfig:
         count("seed", self.seed, least=0)
         choice("subject", self.subject, get_args(Subject))
         number("drop", self.drop, least=0, most=0.9)
+        number("late", self.late, least=0, most=1)
         if self.prompt.count("{}") != 1:
             raise UsageError(f"prompt must hold {{}} once, where the caption goes; got {self.prompt!r}")
         if self.parts is not None and self.init is not None:
@@ -192,6 +196,10 @@ class TextToImageConfig:
         """What decides what is learned: without where the data is, how fast it is read, and how is drawn afterwards."""
         document = self.to_dict()
         document.pop("drawing")
+        # Keys that came later: a run that was begun before they did has them not.
+        for entry, key in ((document, "late"), (document["denoiser"], "draft")):
+            if not entry[key]:
+                entry.pop(key)
         document["data"] = {key: value for key, value in document["data"].items() if key not in ("path", "workers")}
         return document
 

@@ -1,7 +1,8 @@
 """Pictures that are called by their names: a denoiser that knows them by heart, and a mapper from an LLM to it.
 
-Every name has one picture. The denoiser is trained on the names in a few wordings, as a text encoder gives them; the
-mapper on more wordings, to the states of the plain name. Names that are held out are seen by neither.
+Every name has one picture. The denoiser is trained on the plain names, as a text encoder gives them, and begins with a
+draft where it has one (``draft.py``); the mapper on names in several wordings, to the states of the plain name. Names
+that are held out are seen by neither. The states of no caption are the mean of all.
 
 Knows: which picture belongs to which states, and the order of the two stages. Refuses to know: files (``emoji``), the
 steps of a stage, and digits.
@@ -24,7 +25,7 @@ from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.files.typed import to_plain
 from icl_vision.text_to_image.denoiser import Blur, Noise, build_denoiser, to_latents
-from icl_vision.text_to_image.emoji import SHOWN, TEMPLATES, UNSEEN, Named, captions, open_named
+from icl_vision.text_to_image.emoji import TEMPLATES, UNSEEN, Named, captions, open_named
 from icl_vision.text_to_image.llm_folders import NAMED
 from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.parts import Parts, load_parts, rounded, rounded_denoiser, save_parts
@@ -99,7 +100,8 @@ class _Work:
         self.config, self.folder, self.run, self.named = config, folder, run, named
         self.encoder, self.deciding, self.progress = encoder, deciding, progress
         self.names = [named.names[place] for place in named.train]
-        self.null = encoder.encode([""])[0]
+        self.wanted = encoder.encode(self.names)
+        self.null = self.wanted.mean(0)
 
     def where(self, number: int) -> Where:
         own = {key: value for key, value in self.deciding.items() if number or key not in _LATER}
@@ -121,24 +123,24 @@ class _Work:
                 f"denoiser.length and denoiser.width must be those of {self.encoder.name}, {self.encoder.length} and "
                 f"{self.encoder.width}; got {own}"
             )
-        shown = captions(self.names, SHOWN)
-        states = self.encoder.encode([text for text, _ in shown])
+        states = self.wanted
         pixels = torch.from_numpy(np.ascontiguousarray(self.named.pixels[self.named.train])).permute(0, 3, 1, 2)
         latents = to_latents(pixels, config.denoiser.factor)
-        place = torch.tensor([place for _, place in shown])
         seed_globally(config.seed, WEIGHTS, 0)
         unet = build_denoiser(config.denoiser)
-        noise, blur = Noise(), Blur(config.blur, states)
+        if config.denoiser.draft:
+            unet.solve(states, latents, config.denoiser.draft)
+        noise, blur = Noise(config.late), Blur(config.blur, states)
 
         def loss(index: Tensor, random: torch.Generator) -> Losses:
             seen = blur(states[index], random)
             dropped = torch.rand((len(index), 1, 1), generator=random) < config.drop
             seen = torch.where(dropped, self.null, seen)
-            return {TOTAL: noise.loss(unet, latents[place[index]], seen, random).mean()}
+            return {TOTAL: noise.loss(unet, latents[index], seen, random).mean()}
 
         stage = config.stage0
         trained = train_stage(
-            self.where(0), stage, unet, lambda a, b: self._drawn(len(shown), a, b, stage.batch, 0), loss
+            self.where(0), stage, unet, lambda a, b: self._drawn(len(states), a, b, stage.batch, 0), loss
         )
         return rounded_denoiser(trained.module)
 
@@ -146,18 +148,24 @@ class _Work:
         """Stage 1, and how well captions of unseen wordings are mapped."""
         config = self.config
         shown = captions(self.names, TEMPLATES)
-        wanted = self.encoder.encode(self.names)
+        wanted = self.wanted
         place = torch.tensor([place for _, place in shown])
         states = llm.cached_states([text for text, _ in shown], progress=self.progress)
         seed_globally(config.seed, WEIGHTS, 1)
         mapper = Mapper(config.mapper, inputs=llm.width, length=self.encoder.length, outputs=self.encoder.width)
         mapper.mean.copy_(wanted.mean(0))
         mapper.null.copy_(self.null)
-        mapper.solve(states.values, states.mask, wanted[place], config.loss.ridge)
+        # A mapper that listens for the name begins with texts that end with it.
+        ending = torch.tensor([row for row, (text, name) in enumerate(shown) if text.endswith(self.names[name])])
+        begun = ending if config.mapper.last == 0 else torch.arange(len(shown))
+        some = states.take(begun)
+        mapper.solve(some.values, some.mask, wanted[place[begun]], config.loss.ridge)
+        if config.loss.sharpen != 1:
+            mapper.sharpen(config.loss.sharpen)  # among hundreds of states the scores of least squares choose none
 
         def loss(index: Tensor, _: torch.Generator) -> Losses:
-            some = states.take(index)
-            return {TOTAL: (mapper(some.values, some.mask) - wanted[place[index]]).square().mean()}
+            batch = states.take(index)
+            return {TOTAL: (mapper(batch.values, batch.mask) - wanted[place[index]]).square().mean()}
 
         stage = config.stage1
         trained = train_stage(
@@ -168,9 +176,9 @@ class _Work:
         unseen = captions(self.names, UNSEEN[:1])
         held = llm.cached_states([text for text, _ in unseen], progress=self.progress)
         rows = torch.arange(len(unseen))
-        some = [held.take(rows[start : start + _AT_ONCE]) for start in range(0, len(rows), _AT_ONCE)]
+        parts = [held.take(rows[start : start + _AT_ONCE]) for start in range(0, len(rows), _AT_ONCE)]
         with torch.no_grad():
-            mapped = torch.cat([mapper(part.values, part.mask) for part in some])
+            mapped = torch.cat([mapper(part.values, part.mask) for part in parts])
         nearest = torch.cdist(mapped.flatten(1), wanted.flatten(1)).argmin(1)
         right = float((nearest == torch.arange(len(unseen))).float().mean())
         return mapper, {**fit_of(mapped, wanted, mapper.mean), "nearest": right}
@@ -194,7 +202,7 @@ class _Work:
             "text_encoder": {"name": self.encoder.name, "length": self.encoder.length, "width": self.encoder.width},
             "denoiser": to_plain(config.denoiser),
             "adapters": to_plain(config.adapters),
-            "drawing": {"sampler": "ddim", "steps": 20, "guidance": 2.0},
+            "drawing": {"sampler": "ddim", **to_plain(config.drawing)},
             "recipe": {"command": COMMAND, "until": STAGES[1], "config": recipe},
             "parameters": sizes,
             "fit": fit,
