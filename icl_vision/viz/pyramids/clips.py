@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import io
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any, cast
@@ -49,7 +49,8 @@ class ClipLook:
     name: what to call the clip. tokenizer: its name. seen: exactly the frames that the tokenizer takes, uint8 [T, S, S,
     3]. size: width and height of the clip's own frames. ms: milliseconds that a frame stands. decoded: the clip from
     the first n layers, n = ``draws_from``, ``draws_from + 1`` ...; empty where there is none. psnr: how near each of
-    those comes to ``seen``, in dB, over all pixels of all frames; empty where nobody measured it.
+    those comes to ``seen``, in dB, over all pixels of all frames; empty where nobody measured it. motion_layer: which
+    layer, from 1, says how the clip moves; 0 for none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ClipLook:
     decoded: tuple[Frames, ...] = ()
     psnr: tuple[float, ...] = field(default=())
     draws_from: int = 1
+    motion_layer: int = 0
 
     def decibels(self, layers: int) -> str:
         """The PSNR from so many layers as text; "" where it was not measured."""
@@ -112,7 +114,14 @@ def look_at_clip(
         similarity,
         decoded,
         draws_from=first,
+        motion_layer=_motion_layer(tokenizer.card),
     )
+
+
+def _motion_layer(card: Mapping[str, Any]) -> int:
+    model = card.get("model")
+    layer = model.get("motion_layer", 0) if isinstance(model, Mapping) else 0
+    return layer if isinstance(layer, int) else 0
 
 
 def frame_ms(source: ClipSource, frames: int, takes: Taking | None = None) -> float:
@@ -271,6 +280,8 @@ def _layer(shown: ClipLook, layer: int) -> str:
     heading = f"<h3>Layer {layer} <small>{over}{columns} x {rows}, {_words(len(tiles))}</small></h3>"
     if shown.similarity is not None:
         verdict = shown.similarity.verdict(layer).replace("the image", "the clip").capitalize()
+        if layer == shown.motion_layer:
+            verdict = "How the clip moves; what it shows, the other layers say"
         heading += f'<p class="small soft">{escape(verdict)}</p>'
     side = cloud_html(tiles) if each > READABLE or times * each > READABLE else ""
     size = "few" if times == 1 and each <= READABLE else "some"  # two of few words stand side by side
