@@ -137,3 +137,10 @@ def test_in_a_browser_the_clips_move_and_nothing_runs_over(
     page.show(1280, 900)
     assert page.run("document.documentElement.scrollWidth === document.documentElement.clientWidth")
     assert page.messages == []
+
+
+def test_a_layer_that_says_how_it_moves_is_not_held_against_what_is_seen(shown: ClipLook) -> None:
+    said = "How the clip moves; what it shows, the other layers say"
+    assert said not in render_clip_page([shown])
+    page = render_clip_page([dataclasses.replace(shown, motion_layer=2)])
+    assert page.count(said) == 1
