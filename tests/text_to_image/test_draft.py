@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from icl_vision.text_to_image.denoiser import TRAIN_STEPS, DenoiserConfig, Noise
 from icl_vision.text_to_image.draft import DraftedDenoiser
 from icl_vision.text_to_image.training import load_config
 
-SMALL = {"channels": (16, 16, 16), "width": 8, "length": 1, "colours": 3, "factor": 4}
+SMALL: dict[str, Any] = {"channels": (16, 16, 16), "width": 8, "length": 1, "colours": 3, "factor": 4}
 
 
 def drafted(ridge: float) -> tuple[DraftedDenoiser, torch.Tensor, torch.Tensor]:
