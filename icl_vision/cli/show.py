@@ -112,8 +112,10 @@ def command(
         from icl_vision.viz.benchmark.table import bare
         from icl_vision.viz.pyramids.look import command_line
 
-        told = {"k": k, "tokenizer": bare(tokenizer), "parts": parts, "more": sampling.words}
-        _write(out, looks, command_line(looks, **told, out=_shown(out.name)))
+        again = command_line(
+            looks, k=k, tokenizer=bare(tokenizer), parts=parts, more=sampling.words, out=_shown(out.name)
+        )
+        _write(out, looks, again)
         count = f"{len(looks)} {loaded.takes.several}" if len(looks) > 1 else one_line(looks[0].name)
         say(f"{count} shown in {out}", quiet=quiet)
     if loaded.takes.one == "image":

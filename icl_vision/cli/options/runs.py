@@ -233,16 +233,16 @@ class RunOptions:
         return PriceTable() if self.prices is None else PriceTable.load(self.prices)
 
     def _named(self, name: str | None, sampling: Mapping[str, Any] | None) -> str | Tokenizer:
-        return "" if name is None else self._tokenizer(name, sampling or {})
+        return "" if name is None else self._tokenizer(name, sampling)
 
-    def _tokenizer(self, name: str, sampling: Mapping[str, Any]) -> str | Tokenizer:
+    def _tokenizer(self, name: str, sampling: Mapping[str, Any] | None = None) -> str | Tokenizer:
         cached = self.out is not None and self.cache
         if not cached and not sampling:
             return name
         from icl_vision.tokenizers import ImageTokenizer
         from icl_vision.tokenizers.words_cache import CachedTokenizer, can_be_cached
 
-        loaded = ImageTokenizer.from_pretrained(name, **sampling)
+        loaded = ImageTokenizer.from_pretrained(name, **(sampling or {}))
         return CachedTokenizer(loaded) if cached and can_be_cached(loaded) else loaded
 
     def show_plan(self, classifier: FewShotClassifier, images: Sequence[Path], *, as_json: bool) -> None:
