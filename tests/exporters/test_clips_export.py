@@ -13,9 +13,11 @@ import torch
 from icl_vision.codebook import Codebook
 from icl_vision.errors import UsageError
 from icl_vision.exporters import clips as exporter
+from icl_vision.exporters.artefact import to_onnx
 from icl_vision.exporters.checkpoint import Export
 from icl_vision.exporters.checkpoint import _measured as measured
 from icl_vision.models.clips import ClipsConfig, ClipSPAE
+from icl_vision.models.quantizers.motion_words import MOTIONS, MotionWords
 from icl_vision.models.rounding import round_to_fp16, round_to_int8
 from icl_vision.tokenizers.artefact import DECODER_FILE, ENCODER_FILE
 from icl_vision.tokenizers.parts import whole_graph
@@ -100,3 +102,33 @@ def test_what_was_measured_on_clips_stands_on_the_card_without_the_other_rows(tm
     assert said["data"] == "clips.tar" and said["n"] == 70
     assert [row["row"] for row in said["rows"]] == ["5 words", "mean frame"]
     assert "what" not in said["rows"][0]
+
+
+class _MotionGraph(torch.nn.Module):
+    """uint8 pixels [B, T, S, S, 3] -> the word of motion, int32 [B, 1]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.motion = MotionWords(32)
+        self.motion.say(range(100, 100 + len(MOTIONS)))
+
+    def forward(self, clips: torch.Tensor) -> torch.Tensor:
+        words: torch.Tensor = self.motion(clips.movedim(-1, -3).to(torch.float32) / 255)
+        return words.flatten(1).to(torch.int32)
+
+
+@pytest.mark.slow
+def test_the_rule_of_motion_says_the_same_as_a_graph() -> None:
+    square = np.zeros((8, 32, 32, 3), dtype=np.uint8)
+    for number in range(8):
+        square[number, 10:18, 4 + 2 * number : 12 + 2 * number] = 255
+    some = np.stack([square, square[::-1], square.transpose(0, 2, 1, 3), np.repeat(square[:1], 8, axis=0)])
+    graph = to_onnx(
+        _MotionGraph().eval(),
+        {"clips": torch.from_numpy(some[:2].copy())},
+        ["words"],
+        {"clips": {0: torch.export.Dim("batch")}},
+    )
+    session = ort.InferenceSession(graph.SerializeToString(), cpu_settings(), providers=[CPU])
+    words = np.asarray(session.run(["words"], {"clips": some})[0]).ravel() - 100
+    assert [MOTIONS[word] for word in words] == ["right", "left", "downward", "still"]
