@@ -48,7 +48,8 @@ class EncoderGraph(PixelsToWords):
         """The words of images, and how near others are; no gradients."""
         with torch.inference_mode():
             images = self.images(pixels)
-            given, scores = (), torch.empty(0)
+            given: tuple[Tensor, ...] = ()
+            scores = torch.empty(0)
             if self.spae.regions is not None:
                 given, _ = self.spae.named(images, codebook)
                 scores = self.spae.named_scores(images, codebook)
