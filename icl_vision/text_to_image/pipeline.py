@@ -42,7 +42,7 @@ from icl_vision.text_to_image.parts import Parts, default_parts, fill_adapters, 
 from icl_vision.text_to_image.quiet import quiet_imports, quiet_transformers
 from icl_vision.text_to_image.repadapter import Adapters
 from icl_vision.text_to_image.routing.features import readable
-from icl_vision.text_to_image.states import FrozenLLM
+from icl_vision.text_to_image.states import PLACE, FrozenLLM
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM
@@ -58,6 +58,8 @@ DENOISERS: Final = (TORCH, ONNX)
 """What may compute the parts' own denoiser."""
 MOST_SEED: Final = 2**63 - 1
 TEXT_CHARACTERS: Final = 300
+_AROUND: Final = " .,;:!?'\"‘’“”„«»"
+"""What stands around a word alone and is no part of it."""
 _ANSWER_TOKENS: Final = 120
 _VAE_FACTOR: Final = 8  # what diffusers takes latents to be smaller by where a pipeline has no autoencoder
 
@@ -139,6 +141,9 @@ class LLMTextToImage:
         drawing: Mapping[str, Any] = parts.card.get("drawing") or {}
         self.steps = count("drawing.steps", drawing.get("steps", 30))
         self.guidance = number("drawing.guidance", drawing.get("guidance", 7.5), least=0)
+        self.alone = str(drawing.get("alone", PLACE))
+        if self.alone.count(PLACE) != 1:
+            raise UsageError(f"drawing.alone of the parts' card must hold {PLACE} once; got {self.alone!r}")
 
     @classmethod
     def from_pretrained(
@@ -203,14 +208,21 @@ class LLMTextToImage:
     # -- drawing
 
     def states(self, texts: Sequence[str]) -> Tensor:
-        """What the diffusion model reads for texts, float32 [B, N, e]; adapters at work."""
-        for text in [texts] if isinstance(texts, str) else texts:
+        """What the diffusion model reads for texts, float32 [B, N, e]; adapters at work. A text of one word is put into
+        the wording that the parts have for words alone (``drawing.alone`` of their card)."""
+        texts = [texts] if isinstance(texts, str) else list(texts)
+        for text in texts:
             if not isinstance(text, str) or not text.strip() or len(text) > TEXT_CHARACTERS:
                 raise UsageError(f"a text to draw has 1 to {TEXT_CHARACTERS} characters; got {text!r:.400}")
         with torch.inference_mode():
-            found = self.llm.states(texts)
+            found = self.llm.states([self._worded(text) for text in texts])
             states: Tensor = self.mapper(found.values, found.mask)
             return states.float()
+
+    def _worded(self, text: str) -> str:
+        """The text as the LLM reads it: a word alone in a wording, since by itself it says least."""
+        word = text.strip().strip(_AROUND)
+        return text if self.alone == PLACE or len(word.split()) != 1 else self.alone.replace(PLACE, word)
 
     @overload
     def draw(self, text: str, **options: Any) -> Image.Image: ...

@@ -17,6 +17,7 @@ from icl_vision.text_to_image.denoiser import to_latents, to_pixels
 from icl_vision.text_to_image.parts import load_parts, save_parts
 from icl_vision.text_to_image.pipeline import LLMTextToImage
 from icl_vision.text_to_image.samplers import demonstration_sampler
+from icl_vision.text_to_image.training.config import DrawingConfig
 
 TEXTS = ["draw seven", "the number 3", "two"]
 
@@ -87,6 +88,32 @@ def test_a_picture_is_its_text_and_seed(sampler: str, folder: Path):
     chosen = system.draw(TEXTS, seed=[9, 6, 9])
     assert abs(pixels(chosen[1]) - pixels(alone)).max() <= 1
     assert system.draw([]) == []
+
+
+def test_a_word_alone_is_put_into_the_wording_of_the_parts(system: LLMTextToImage):
+    seen: list[list[str]] = []
+    understood = system.llm.states
+
+    def heard(texts: Any) -> Any:
+        seen.append(list(texts))
+        return understood(texts)
+
+    system.llm.states = heard  # type: ignore[method-assign]  # what the LLM is asked, seen on its way
+    plain = system.states(["two"])
+    system.alone = "draw the number {}"
+    worded = system.states([" two. ", "draw seven", "..."])
+    assert seen == [["two"], ["draw the number two", "draw seven", "..."]]
+    assert torch.allclose(system.states("draw the number two")[0], worded[0], atol=1e-5)
+    assert not torch.allclose(plain[0], worded[0], atol=1e-5)
+
+
+def test_a_wording_for_words_alone_needs_a_place(tmp_path: Path):
+    with pytest.raises(UsageError, match="drawing.alone must hold {} once"):
+        DrawingConfig(alone="a digit")
+    parts = tiny_parts()
+    parts.card["drawing"] = {"alone": "{} or {}"}
+    with pytest.raises(UsageError, match="drawing.alone of the parts' card"):
+        LLMTextToImage.from_pretrained(save_parts(tmp_path / "parts", parts), llm=tiny_llm())
 
 
 def test_text_guidance_and_negative_text_matter(system: LLMTextToImage):

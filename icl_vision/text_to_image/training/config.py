@@ -119,16 +119,19 @@ class LossConfig:
 @dataclass(frozen=True)
 class DrawingConfig:
     """How the parts draw where nothing else is said (with DDIM): written on their card. steps, guidance: as ``draw``
-    has them. chosen: in a line, by what."""
+    has them. alone: what a text of one word is put into, with one {}. chosen: in a line, by what."""
 
     steps: int = 10
     guidance: float = 3.0
+    alone: str = "{}"
     chosen: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
         count("drawing.steps", self.steps, most=1000)
         number("drawing.guidance", self.guidance, least=0, most=100)
+        if self.alone.count("{}") != 1:
+            raise UsageError(f"drawing.alone must hold {{}} once, where the word goes; got {self.alone!r}")
 
 
 @dataclass(frozen=True)
