@@ -91,7 +91,7 @@ def test_a_run_measures_every_row_and_goes_on(files: tuple[str, ...], tmp_path: 
 def test_mistakes_are_named(files: tuple[str, ...], tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "run"))
     refused = {
-        ("--set", "plane"): "set must be one of 'plain', 'id'",
+        ("--set", "plane"): "set must be one of 'plain', 'bare', 'bare-id', 'id'",
         ("--rows", "stage 3"): "there is no row 'stage 3' here; there are stage 1, stage 2",
         ("--also", "a=b"): "--also is NAME=DIR",
         ("--also", f"a/b={tmp_path}"): "--also is NAME=DIR",
