@@ -40,6 +40,7 @@ SMALL = (
     "loss.pictures=2",
     "loss.weights=none",
     "data.workers=0",
+    "captions.bare=false",  # a thousand captions fewer
     *(f"stage{number}.{key}" for number in range(3) for key in ("steps=4", "batch=4", "checkpoint=2")),
 )
 
@@ -62,7 +63,7 @@ def better_and_better() -> Any:
 
 def by_the_weights(held: Any, mapped: torch.Tensor, _: Any) -> dict[str, float]:
     """Held-out numbers that are as good as random, but the same for the same weights: any step may be the best."""
-    some = float(mapped.double().abs().sum() * 1e3 % 1)
+    some = float(mapped.double().abs().sum() * 777 % 1)
     return {"total": some, "wrong": some, "right_english": 0.0, "right_other": 0.0}
 
 
