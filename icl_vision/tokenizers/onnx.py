@@ -122,8 +122,8 @@ class OnnxTokenizer(ImageTokenizer):
             "withhold": _names(withhold),
             "cuda_graph": bool(cuda_graph),
             "batch_size": batch_size,
-            "rate": rate,
-            "reads": reads,
+            # Subclasses that read images alone do not take these.
+            **{key: told for key, told in (("rate", rate), ("reads", reads)) if told is not None},
         }
         # A name that cannot be is told now, not at the first image.
         first = worth_trying(resolve_providers(providers))[0]
