@@ -165,23 +165,29 @@ class MovingDigits:
 
     def clip(self, number: int) -> MovingClip:
         """Clip ``number`` of the row, from 0."""
-        draw = np.random.default_rng([self.seed, checks.count("number", number, least=0)])
         canvas = np.zeros((self.frames, self.size, self.size), dtype=np.uint8)
-        motions = []
-        for _ in range(self.digits):
-            motion, places = self._moved(draw)
+        moved = self._all_moved(number)
+        for motion, places in moved:
             digit = self.images[motion.source]
             for frame, (row, column) in zip(canvas, np.rint(places).astype(int).tolist(), strict=True):
                 region = frame[row : row + digit.shape[0], column : column + digit.shape[1]]
                 np.maximum(region, digit, out=region)
-            motions.append(motion)
-        return MovingClip(np.repeat(canvas[..., None], 3, axis=3), tuple(motions))
+        return MovingClip(np.repeat(canvas[..., None], 3, axis=3), tuple(motion for motion, _ in moved))
+
+    def motions(self, number: int) -> tuple[Motion, ...]:
+        """What moves in clip ``number``, and how, without drawing it."""
+        return tuple(motion for motion, _ in self._all_moved(number))
 
     def clips(self, numbers: Iterable[int]) -> list[MovingClip]:
         """Several, in that order."""
         return [self.clip(number) for number in numbers]
 
-    # One digit.
+    # What moves.
+
+    def _all_moved(self, number: int) -> list[tuple[Motion, npt.NDArray[np.float64]]]:
+        """Each digit's way in clip ``number``."""
+        draw = np.random.default_rng([self.seed, checks.count("number", number, least=0)])
+        return [self._moved(draw) for _ in range(self.digits)]
 
     def _moved(self, draw: np.random.Generator) -> tuple[Motion, npt.NDArray[np.float64]]:
         """A digit's way, and its upper left corner in each frame, float64 [T, 2]."""

@@ -42,7 +42,7 @@ from icl_vision.text_to_image.parts import Parts, default_parts, fill_adapters, 
 from icl_vision.text_to_image.quiet import quiet_imports, quiet_transformers
 from icl_vision.text_to_image.repadapter import Adapters
 from icl_vision.text_to_image.routing.features import readable
-from icl_vision.text_to_image.states import PLACE, FrozenLLM
+from icl_vision.text_to_image.states import PLACE, FrozenLLM, TextStates, check_place
 
 if TYPE_CHECKING:
     from icl_vision.contracts import TextLLM
@@ -141,9 +141,8 @@ class LLMTextToImage:
         drawing: Mapping[str, Any] = parts.card.get("drawing") or {}
         self.steps = count("drawing.steps", drawing.get("steps", 30))
         self.guidance = number("drawing.guidance", drawing.get("guidance", 7.5), least=0)
-        self.alone = str(drawing.get("alone", PLACE))
-        if self.alone.count(PLACE) != 1:
-            raise UsageError(f"drawing.alone of the parts' card must hold {PLACE} once; got {self.alone!r}")
+        alone = str(drawing.get("alone", PLACE))
+        self.alone = check_place("drawing.alone of the parts' card", alone, "the word")
 
     @classmethod
     def from_pretrained(
@@ -207,15 +206,19 @@ class LLMTextToImage:
 
     # -- drawing
 
-    def states(self, texts: Sequence[str]) -> Tensor:
-        """What the diffusion model reads for texts, float32 [B, N, e]; adapters at work. A text of one word is put into
-        the wording that the parts have for words alone (``drawing.alone`` of their card)."""
+    def understood(self, texts: Sequence[str]) -> TextStates:
+        """What the LLM says of texts, with the adapters as they stand; a text of one word in the wording that the parts
+        have for words alone (``drawing.alone`` of their card)."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         for text in texts:
             if not isinstance(text, str) or not text.strip() or len(text) > TEXT_CHARACTERS:
                 raise UsageError(f"a text to draw has 1 to {TEXT_CHARACTERS} characters; got {text!r:.400}")
+        return self.llm.states([self._worded(text) for text in texts])
+
+    def states(self, texts: Sequence[str]) -> Tensor:
+        """What the diffusion model reads for texts, float32 [B, N, e]; adapters at work."""
         with torch.inference_mode():
-            found = self.llm.states([self._worded(text) for text in texts])
+            found = self.understood(texts)
             states: Tensor = self.mapper(found.values, found.mask)
             return states.float()
 

@@ -133,7 +133,7 @@ class SystemRows:
     def _random(self, texts: Sequence[str]) -> Tensor:
         mapper = self._once("random", self._untrained)
         with self.system.unadapted(), torch.inference_mode():
-            found = self.system.llm.states(texts)
+            found = self.system.understood(texts)
             states: Tensor = mapper(found.values, found.mask)
         return states.float()
 

@@ -56,6 +56,13 @@ class TextStates:
         return TextStates(self.values[index, :length], mask[:, :length])
 
 
+def check_place(name: str, text: str, what: str) -> str:
+    """The text, if it holds ``PLACE`` once, for ``what`` to go there. Raises UsageError."""
+    if text.count(PLACE) != 1:
+        raise UsageError(f"{name} must hold {PLACE} once, where {what} goes; got {text!r}")
+    return text
+
+
 class FrozenLLM:
     """A causal LM in evaluation mode, none of its weights trained.
 
@@ -64,8 +71,7 @@ class FrozenLLM:
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, spec: str, identity: str, prompt: str = PLACE) -> None:
-        if prompt.count(PLACE) != 1:
-            raise UsageError(f"prompt must hold {PLACE} once, where the text goes; got {prompt!r}")
+        check_place("prompt", prompt, "the text")
         self.model = model.eval().requires_grad_(False)
         self.tokenizer = tokenizer
         self.spec = spec

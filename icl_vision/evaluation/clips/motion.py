@@ -28,7 +28,7 @@ import numpy.typing as npt
 from icl_vision import checks
 from icl_vision.clips.moving_digits import DIRECTIONS, Motion, MovingDigits
 from icl_vision.errors import UsageError
-from icl_vision.evaluation.few_shot.baselines import nearest_prototype
+from icl_vision.evaluation.few_shot.baselines import nearest_prototype, unit
 from icl_vision.pyramid import TokenPyramid
 
 Frames = npt.NDArray[np.uint8]
@@ -118,7 +118,7 @@ def _groups(row: MovingDigits, kind: str, along: str | None, numbers: range) -> 
     """Clips with their answers, as they come; of "bounce" two of the same middle place, one of each answer."""
     waiting: list[Answered] = []
     for number in numbers:
-        (motion,) = row.clip(number).motions
+        (motion,) = row.motions(number)
         if kind == "bounce":
             one = (number, motion, KINDS[kind][motion.bounced])
             other = next((other for other in waiting if other[2] != one[2] and _near(other[1], motion)), None)
@@ -166,7 +166,7 @@ CONTROLS: Final[dict[str, Callable[[Frames, int], Frames]]] = {
 def placed_vectors(pyramids: Sequence[TokenPyramid], codebook: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
     """The vectors of each image's words one after the other, each at its place: float64 [N, k c]. The mean over places,
     which few-shot baselines take, cannot tell a digit that comes from one that goes."""
-    table = codebook / np.maximum(np.linalg.norm(codebook, axis=1, keepdims=True), 1e-12)
+    table = unit(codebook)
     rows = [np.concatenate([table[layer.ravel()].ravel() for layer in pyramid.ids]) for pyramid in pyramids]
     return np.asarray(np.stack(rows), dtype=np.float64)
 
@@ -194,7 +194,7 @@ def changes(pyramids: Sequence[TokenPyramid], codebook: npt.NDArray[np.float32])
     layout = pyramids[0].layout
     if len(layout) != 1 or len(layout.finest) != 3 or layout.finest[0] < 2:
         raise UsageError(f"change is told of one layer with two times or more; got {layout}")
-    table = codebook / np.maximum(np.linalg.norm(codebook, axis=1, keepdims=True), 1e-12)
+    table = unit(codebook)
     vectors = table[np.stack([pyramid.ids[0] for pyramid in pyramids])]
     steps = np.linalg.norm(np.diff(vectors, axis=1), axis=-1)
     return np.asarray(steps.mean((2, 3)), dtype=np.float64)

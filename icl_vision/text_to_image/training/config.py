@@ -20,6 +20,7 @@ from icl_vision.text_to_image.denoiser import BlurConfig, DenoiserConfig
 from icl_vision.text_to_image.llm_folders import NAMED
 from icl_vision.text_to_image.mapper import MapperConfig
 from icl_vision.text_to_image.repadapter import AdapterConfig
+from icl_vision.text_to_image.states import PLACE, check_place
 from icl_vision.training.data.batches import DataConfig
 from icl_vision.training.schedule import ScheduleConfig
 
@@ -123,15 +124,14 @@ class DrawingConfig:
 
     steps: int = 10
     guidance: float = 3.0
-    alone: str = "{}"
+    alone: str = PLACE
     chosen: str = ""
 
     def __post_init__(self) -> None:
         check_fields(self)
         count("drawing.steps", self.steps, most=1000)
         number("drawing.guidance", self.guidance, least=0, most=100)
-        if self.alone.count("{}") != 1:
-            raise UsageError(f"drawing.alone must hold {{}} once, where the word goes; got {self.alone!r}")
+        check_place("drawing.alone", self.alone, "the word")
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class TextToImageConfig:
 
     subject: Subject = "digits"
     llm: str = "smollm2"
-    prompt: str = "{}"
+    prompt: str = PLACE
     parts: str | None = None
     diffusion: str | None = None
     init: str | None = None
@@ -185,8 +185,7 @@ class TextToImageConfig:
         choice("subject", self.subject, get_args(Subject))
         number("drop", self.drop, least=0, most=0.9)
         number("late", self.late, least=0, most=1)
-        if self.prompt.count("{}") != 1:
-            raise UsageError(f"prompt must hold {{}} once, where the caption goes; got {self.prompt!r}")
+        check_place("prompt", self.prompt, "the caption")
         if self.parts is not None and self.init is not None:
             raise UsageError("parts takes a denoiser as it is and init trains it further: give one of them")
 
