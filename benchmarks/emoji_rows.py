@@ -30,8 +30,8 @@ from _common import header, write
 
 from icl_vision.evaluation.kit.metrics import Accuracy
 from icl_vision.evaluation.text_to_image.frame_judge import FrameJudge
-from icl_vision.text_to_image.denoiser import to_pixels
-from icl_vision.text_to_image.draft import DraftedDenoiser
+from icl_vision.text_to_image.denoisers.draft import DraftedDenoiser
+from icl_vision.text_to_image.denoisers.unet import to_pixels
 from icl_vision.text_to_image.emoji import UNSEEN, Named, open_frames, open_named
 from icl_vision.text_to_image.pipeline import LLMTextToImage
 from icl_vision.text_to_image.text_encoder import SentenceStates

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from icl_vision.errors import ArtefactError
-from icl_vision.text_to_image.denoiser import TRAIN_STEPS
+from icl_vision.text_to_image.denoisers.unet import TRAIN_STEPS
 from icl_vision.tokenizers.sessions import GraphSession
 
 from . import artefact

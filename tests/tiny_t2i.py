@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from icl_vision.files.typed import to_plain
-from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
+from icl_vision.text_to_image.denoisers.unet import DenoiserConfig, build_denoiser
 from icl_vision.text_to_image.mapper import Kind, Mapper, MapperConfig
 from icl_vision.text_to_image.parts import Parts, put_adapters, rounded, rounded_denoiser
 from icl_vision.text_to_image.repadapter import AdapterConfig

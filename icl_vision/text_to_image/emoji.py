@@ -30,7 +30,7 @@ from icl_vision.clips.lists import LIST, MOST_LIST, TRAIN, member_of, read_list
 from icl_vision.errors import UsageError
 from icl_vision.files.reading import read_bytes
 from icl_vision.images import load_image
-from icl_vision.text_to_image.denoiser import SIDE
+from icl_vision.text_to_image.denoisers.unet import SIDE
 from icl_vision.training.data.sources import Folder, Shards, open_source
 
 MOST_NAME: Final = 120

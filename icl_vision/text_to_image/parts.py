@@ -29,7 +29,7 @@ from icl_vision.files.runs import versions
 from icl_vision.files.storage import cache_dir, sha256_file, write_json, writing
 from icl_vision.files.typed import from_plain, to_plain
 from icl_vision.models.rounding import round_to_fp16, round_to_int8
-from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
+from icl_vision.text_to_image.denoisers.unet import DenoiserConfig, build_denoiser
 from icl_vision.text_to_image.llm_folders import GEMMA
 from icl_vision.text_to_image.mapper import Mapper, MapperConfig
 from icl_vision.text_to_image.repadapter import AdapterConfig, Adapters

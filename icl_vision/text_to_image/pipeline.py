@@ -35,7 +35,7 @@ from icl_vision.errors import ArtefactNotFoundError, MissingExtraError, UsageErr
 from icl_vision.images import ImageSource
 from icl_vision.tasks.routing import MOST_TOKENS, ask_route, read_route, route_prompt
 from icl_vision.tasks.tools import Argument, Tool
-from icl_vision.text_to_image.denoiser import to_pixels
+from icl_vision.text_to_image.denoisers.unet import to_pixels
 from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.onnx_denoiser import OnnxDenoiser, onnx_graph
 from icl_vision.text_to_image.parts import Parts, default_parts, fill_adapters, load_parts, put_adapters
@@ -478,7 +478,7 @@ def _demonstration(parts: Parts, sampler: str) -> Any:
     with quiet_imports():
         from diffusers import StableDiffusionPipeline
 
-    from icl_vision.text_to_image.samplers import demonstration_sampler
+    from icl_vision.text_to_image.denoisers.samplers import demonstration_sampler
 
     if parts.denoiser is None:
         raise UsageError(
@@ -506,7 +506,7 @@ def _stable_diffusion(source: str | os.PathLike[str], sampler: str) -> Any:
     with quiet_imports():
         from diffusers import StableDiffusionPipeline
 
-    from icl_vision.text_to_image.samplers import pipeline_sampler
+    from icl_vision.text_to_image.denoisers.samplers import pipeline_sampler
 
     try:
         with quiet_transformers():

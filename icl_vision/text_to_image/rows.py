@@ -20,9 +20,9 @@ from torch import Tensor
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.text_to_image.evaluation import Row, Settings
 from icl_vision.text_to_image.captions import Caption, fold
+from icl_vision.text_to_image.denoisers.samplers import demonstration_sampler, pipeline_sampler
 from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.pipeline import LLMTextToImage
-from icl_vision.text_to_image.samplers import demonstration_sampler, pipeline_sampler
 from icl_vision.text_to_image.text_encoder import TextEncoder
 
 if TYPE_CHECKING:

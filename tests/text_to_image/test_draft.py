@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from icl_vision.errors import UsageError
-from icl_vision.text_to_image.denoiser import TRAIN_STEPS, DenoiserConfig, Noise, build_denoiser
-from icl_vision.text_to_image.draft import DraftedDenoiser
+from icl_vision.text_to_image.denoisers.draft import DraftedDenoiser
+from icl_vision.text_to_image.denoisers.unet import TRAIN_STEPS, DenoiserConfig, Noise, build_denoiser
 from icl_vision.text_to_image.training import load_config
 
 SMALL: dict[str, Any] = {"channels": (16, 16, 16), "width": 8, "length": 1, "colours": 3, "factor": 4}

@@ -13,10 +13,10 @@ from PIL import Image
 from tiny_t2i import tiny_llm, tiny_parts, tiny_stable_diffusion
 
 from icl_vision.errors import ArtefactDamagedError, ArtefactNotFoundError, UsageError
-from icl_vision.text_to_image.denoiser import to_latents, to_pixels
+from icl_vision.text_to_image.denoisers.samplers import demonstration_sampler
+from icl_vision.text_to_image.denoisers.unet import to_latents, to_pixels
 from icl_vision.text_to_image.parts import load_parts, save_parts
 from icl_vision.text_to_image.pipeline import LLMTextToImage
-from icl_vision.text_to_image.samplers import demonstration_sampler
 from icl_vision.text_to_image.training.config import DrawingConfig
 
 TEXTS = ["draw seven", "the number 3", "two"]

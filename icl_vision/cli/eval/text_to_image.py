@@ -319,7 +319,7 @@ def _distance(inception: Path | None, data: Path | None) -> tuple[Any, list[Imag
     from icl_vision.evaluation.drawing.items import DigitPool
     from icl_vision.images import load_image
     from icl_vision.models.losses import instruments
-    from icl_vision.text_to_image.denoiser import SIDE
+    from icl_vision.text_to_image.denoisers.unet import SIDE
 
     pool = DigitPool.packaged() if data is None else DigitPool.read(data)
     margin = (SIDE - pool.images.shape[1]) // 2

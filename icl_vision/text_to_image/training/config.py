@@ -16,7 +16,7 @@ from icl_vision.errors import UsageError
 from icl_vision.files.configs import find_config, named_in, override_config, put, read_config, shipped_in
 from icl_vision.files.trust import Reader
 from icl_vision.files.typed import check_fields, from_plain, to_plain
-from icl_vision.text_to_image.denoiser import BlurConfig, DenoiserConfig
+from icl_vision.text_to_image.denoisers.unet import BlurConfig, DenoiserConfig
 from icl_vision.text_to_image.llm_folders import NAMED
 from icl_vision.text_to_image.mapper import MapperConfig
 from icl_vision.text_to_image.repadapter import AdapterConfig

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from icl_vision.errors import UsageError
 from icl_vision.text_to_image.captions import Caption
-from icl_vision.text_to_image.denoiser import SIDE, Blur, Noise, build_denoiser, to_latents
+from icl_vision.text_to_image.denoisers.unet import SIDE, Blur, Noise, build_denoiser, to_latents
 from icl_vision.text_to_image.text_encoder import TextEncoder
 from icl_vision.text_to_image.training.config import TextToImageConfig
 from icl_vision.text_to_image.training.stage import TOTAL, Losses, Where, train_stage

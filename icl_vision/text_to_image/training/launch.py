@@ -25,7 +25,7 @@ from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.files.typed import from_plain, to_plain
 from icl_vision.text_to_image.captions import ENGLISH, WORDS, training_captions, validation_captions
-from icl_vision.text_to_image.denoiser import DenoiserConfig
+from icl_vision.text_to_image.denoisers.unet import DenoiserConfig
 from icl_vision.text_to_image.llm_folders import GEMMA, NAMED, SMOLLM2
 from icl_vision.text_to_image.parts import DENOISER, Parts, load_parts, rounded, rounded_denoiser, save_parts
 from icl_vision.text_to_image.parts import PACKAGED as PACKAGED_PARTS

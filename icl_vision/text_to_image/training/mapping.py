@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from icl_vision.text_to_image.captions import ENGLISH, WORDS, Caption
-from icl_vision.text_to_image.denoiser import Blur, Noise
+from icl_vision.text_to_image.denoisers.unet import Blur, Noise
 from icl_vision.text_to_image.mapper import Mapper
 from icl_vision.text_to_image.parts import put_adapters
 from icl_vision.text_to_image.repadapter import Adapters

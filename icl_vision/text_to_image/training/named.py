@@ -1,8 +1,8 @@
 """Pictures that are called by their names: a denoiser that knows them by heart, and a mapper from an LLM to it.
 
 Every name has one picture. The denoiser is trained on the plain names, as a text encoder gives them, and begins with a
-draft where it has one (``draft.py``); the mapper on names in several wordings, to the states of the plain name. Names
-that are held out are seen by neither. The states of no caption are the mean of all.
+draft where it has one (``denoisers/draft.py``); the mapper on names in several wordings, to the states of the plain
+name. Names that are held out are seen by neither. The states of no caption are the mean of all.
 
 Knows: which picture belongs to which states, and the order of the two stages. Refuses to know: files (``emoji``), the
 steps of a stage, and digits.
@@ -24,7 +24,7 @@ from torch import Tensor
 from icl_vision.errors import UsageError
 from icl_vision.files.runs import Run
 from icl_vision.files.typed import to_plain
-from icl_vision.text_to_image.denoiser import Blur, Noise, build_denoiser, to_latents
+from icl_vision.text_to_image.denoisers.unet import Blur, Noise, build_denoiser, to_latents
 from icl_vision.text_to_image.emoji import TEMPLATES, UNSEEN, Named, captions, open_named
 from icl_vision.text_to_image.llm_folders import NAMED
 from icl_vision.text_to_image.mapper import Mapper

@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 from tiny_t2i import tiny_llm
 
 from icl_vision.files.typed import to_plain
-from icl_vision.text_to_image.denoiser import DenoiserConfig, build_denoiser
+from icl_vision.text_to_image.denoisers.unet import DenoiserConfig, build_denoiser
 from icl_vision.text_to_image.mapper import Mapper, MapperConfig
 from icl_vision.text_to_image.parts import Parts, put_adapters, save_parts
 from icl_vision.text_to_image.repadapter import AdapterConfig

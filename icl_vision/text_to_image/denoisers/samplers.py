@@ -10,7 +10,7 @@ from typing import Any, Final
 from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 
 from icl_vision.checks import choice
-from icl_vision.text_to_image.denoiser import SCHEDULE
+from icl_vision.text_to_image.denoisers.unet import SCHEDULE
 
 SAMPLERS: Final = ("ddim", "dpm")
 

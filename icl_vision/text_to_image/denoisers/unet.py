@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from icl_vision.checks import choice, count, number
 from icl_vision.errors import MissingExtraError, UsageError
 from icl_vision.files.typed import check_fields
-from icl_vision.text_to_image.draft import DraftedDenoiser
+from icl_vision.text_to_image.denoisers.draft import DraftedDenoiser
 
 SIDE: Final = 32
 FACTOR: Final = 2
