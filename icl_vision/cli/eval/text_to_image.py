@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from icl_vision.text_to_image.rows import SystemRows
 
 NEEDED = ("torch", "diffusers", "transformers")
+REAL = 2000
+"""Real digits that drawings are set beside, at most."""
 ATTRIBUTION = "Drawn by a net trained on MNIST's digits (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0."
 
 
@@ -215,7 +217,7 @@ def command(
     config = TextToImageConfig(captions, validation_captions(validation, seed), candidates, first, seed)
     reader = DigitReader(threads=1)
     evaluation = TextToImageEvaluation(table, reader, config)
-    tool, real = _distance(inception, data) if distance else (None, [])
+    tool, real, others = _distance(inception, data, n, seed) if distance else (None, [], [])
     similarity = None
     if clip is not None:
         from icl_vision.models.losses.instruments import CaptionSimilarity
@@ -246,7 +248,16 @@ def command(
             "config": settings,
             "settings": {"guidance": chosen.guidance, "sampler": chosen.sampler, "steps": chosen.steps},
             "parameters": _parameters(system),
-            **summarise(run, table, reader.name, compared_with=first, distance=tool, real=real, similarity=similarity),
+            **summarise(
+                run,
+                table,
+                reader.name,
+                compared_with=first,
+                distance=tool,
+                real=real,
+                others=others,
+                similarity=similarity,
+            ),
             "seconds": time.monotonic() - started,
             "machine": machine(),
             "versions": versions(),
@@ -315,7 +326,11 @@ def _files(folder: Path) -> Any:
     return read_card(folder).get("files")
 
 
-def _distance(inception: Path | None, data: Path | None) -> tuple[Any, list[Image.Image]]:
+def _distance(
+    inception: Path | None, data: Path | None, n: int, seed: int
+) -> tuple[Any, list[Image.Image], list[Image.Image]]:
+    """The distance, real digits to set drawings beside, and as many others as are drawn of a set (none where there are
+    too few): how far real digits are from real ones."""
     from icl_vision.evaluation.drawing.items import DigitPool
     from icl_vision.images import load_image
     from icl_vision.models.losses import instruments
@@ -327,5 +342,11 @@ def _distance(inception: Path | None, data: Path | None) -> tuple[Any, list[Imag
         raise UsageError(f"real digits must be squares of up to {SIDE} pixels; got {list(pool.images.shape[1:])}")
     import numpy as np
 
-    framed = np.pad(pool.images[:5000], ((0, 0), (margin, margin), (margin, margin)))
-    return instruments.SetDistance(inception), [load_image(image) for image in framed]
+    # A file may hold all zeros first.
+    order = np.random.default_rng([seed, 31]).permutation(len(pool.images))[: REAL + n]
+    framed = np.pad(pool.images[order], ((0, 0), (margin, margin), (margin, margin)))
+    real, others = framed[:REAL], framed[REAL:]
+    if len(others) < n:
+        others = others[:0]
+    tool = instruments.SetDistance(inception)
+    return tool, [load_image(image) for image in real], [load_image(image) for image in others]

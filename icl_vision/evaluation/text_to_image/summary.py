@@ -63,6 +63,7 @@ def summarise(
     compared_with: str,
     distance: SetDistance | None = None,
     real: Sequence[Image.Image] = (),
+    others: Sequence[Image.Image] = (),
     similarity: CaptionSimilarity | None = None,
 ) -> dict[str, Any]:
     """The sets, rows and comparisons of results.json.
@@ -74,6 +75,7 @@ def summarise(
         compared_with: the row that every other one is compared with, in pairs, on every set.
         distance, real: a distance between sets of pictures, and what each row's are set beside; for rows of at least
             two pictures.
+        others: further real ones, whose distance to ``real`` is given too.
         similarity: how well captions fit pictures; of what was asked for, also where another caption was shown.
     """
     drawings, tried, seconds = drawings_of(run)
@@ -106,8 +108,13 @@ def summarise(
         sets.append({"name": name, "rows": table, "comparisons": [
             pair.to_dict() for pair in _compared(name, by_row, rows, compared_with, reader)
         ]})  # fmt: skip
+    among: dict[str, Any] = {}
+    if distance is not None and len(others) > 1:
+        value = distance.distance(statistics, distance.gather(_batches(others)))
+        among["real"] = {"n": len(others), "of": len(real), "distance": {"name": distance.name, "value": value}}
     return {
         "sets": sets,
+        **among,
         "validation": [
             {"settings": name, "read_right": Accuracy.of((one["right"] for one in shown), reader).to_dict()}
             for name, shown in tried.items()
@@ -191,6 +198,10 @@ def render(results: Mapping[str, Any]) -> str:
                     f"  {pair['rows'][0]} {pair['difference']:+.1%} [{low:+.1%}, {high:+.1%}], p {pair['p_holm']:.2g}"
                 )
             lines.append(line.rstrip())
+    among = results.get("real")
+    if among is not None:
+        own = among["distance"]
+        lines += ["", f"{among['n']} real digits to {among['of']} others: {own['name']} {own['value']:.1f}"]
     return "\n".join(lines)
 
 

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from icl_vision.cli import main
+from icl_vision.cli.eval import text_to_image
 
 pytest.importorskip("diffusers")
 torch = pytest.importorskip("torch")
@@ -86,6 +87,23 @@ def test_a_run_measures_every_row_and_goes_on(files: tuple[str, ...], tmp_path: 
     assert resumed.exit_code == 0, resumed.output
     assert [path.stat().st_mtime_ns for path in drawn] == before
     assert json.loads(resumed.stdout)["sets"] == results["sets"]
+
+
+def test_real_digits_are_of_all_kinds_in_a_file_that_is_sorted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import numpy as np
+
+    monkeypatch.setattr("icl_vision.models.losses.instruments.SetDistance", lambda inception: inception)
+    monkeypatch.setattr(text_to_image, "REAL", 150)
+    labels = np.repeat(np.arange(10), 20)
+    images = np.broadcast_to((labels * 20).astype(np.uint8)[:, None, None], (200, 28, 28))
+    np.savez(tmp_path / "digits.npz", x_train=images, y_train=labels)
+    _, real, others = text_to_image._distance(None, tmp_path / "digits.npz", 50, 0)
+    shown = [np.asarray(image)[16, 16, 0] // 20 for image in (*real, *others)]
+    assert (len(real), len(others)) == (150, 50) and sorted(shown) == sorted(labels)
+    assert len(set(shown[:150])) == len(set(shown[150:])) == 10
+    assert real[0].size == (32, 32)
+    _, real, others = text_to_image._distance(None, tmp_path / "digits.npz", 51, 0)
+    assert (len(real), len(others)) == (150, 0), "too few others"
 
 
 def test_mistakes_are_named(files: tuple[str, ...], tmp_path: Path) -> None:

@@ -182,8 +182,9 @@ def test_rows_are_summed_up_compared_in_pairs_and_shown(tmp_path: Path) -> None:
         chosen = evaluation(rows).draw(run)
         real = [painted(digit) for digit in range(10)]
         summary = summarise(
-            run, rows, "grey reader", compared_with="good", distance=Brightness(), real=real, similarity=Says()
-        )
+            run, rows, "grey reader", compared_with="good", distance=Brightness(), real=real,
+            others=[painted(9), painted(9)], similarity=Says(),
+        )  # fmt: skip
         drawings, _, _ = drawings_of(run)
     plain, other = summary["sets"]
     assert (plain["name"], other["name"]) == ("plain", "other")
@@ -191,6 +192,8 @@ def test_rows_are_summed_up_compared_in_pairs_and_shown(tmp_path: Path) -> None:
     assert (good["read_right"]["accuracy"], good["read_right"]["n"]) == (1.0, 30) and good["meaning"] == "it is good"
     assert bad["read_right"]["accuracy"] == 0 and bad["by_digit"]["3"]["n"] == 3
     assert good["distance"] == {"name": "brightness", "value": pytest.approx(0.0)}
+    among = summary["real"]
+    assert (among["n"], among["of"], among["distance"]["value"]) == (2, 10, pytest.approx(112.5)), "9 from all ten"
     fits = [row["caption_similarity"] for row in plain["rows"]]
     assert [one["mean"] for one in fits[:2]] == [1.0, 0.0] and fits[0]["n"] == 30 and fits[0]["name"] == "says"
     assert fits[2]["mean"] < 1, "captions that were asked for, not those that were shown"
@@ -206,7 +209,7 @@ def test_rows_are_summed_up_compared_in_pairs_and_shown(tmp_path: Path) -> None:
     }
     text = render(results)
     assert "guidance 3, ddim, 5 steps" in text and "good +100.0%" in text and "brightness" in text
-    assert "says 1.000" in text
+    assert "says 1.000" in text and "2 real digits to 10 others: brightness 112.5" in text
     page = render_page(results, drawings, tmp_path / "run")
     assert "Digits &lt;drawn&gt;" in page and page.count("data:image/png;base64,") == 6
     assert "http:" not in page and "https:" not in page
