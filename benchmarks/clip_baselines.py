@@ -36,7 +36,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("clips", type=Path, help="a .tar or folder with clips.jsonl")
     spent = parser.add_mutually_exclusive_group()
-    spent.add_argument("--words", type=int, default=805, help="that may be spent (default 805)")
+    spent.add_argument("--words", type=int, default=806, help="that may be spent (default 806)")
     spent.add_argument("--tokenizer", default=None, help="of clips: its words are a row, and may be spent")
     parser.add_argument("--image", default="spae-photo-128", help="the image tokenizer (default spae-photo-128)")
     parser.add_argument("--limit", type=int, default=None, help="at most so many test clips")

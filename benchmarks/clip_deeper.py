@@ -2,9 +2,9 @@
 
     python benchmarks/clip_deeper.py mnist.npz RUN --out clip_deeper.json
 
-RUN is a finished row of `icl-vision eval denoising --tasks prediction --refine none` on the same digits. Its 37 words
-are decoded with the words that layers 4 to 6 of the condition have: those of the last known frame, held. Nothing is
-asked of an LLM, and nothing was chosen by these figures: it is one try, told whatever it gives.
+RUN is a finished row of `icl-vision eval denoising --tasks prediction --refine none` on the same digits. Its upper
+words are decoded with the words of the condition's deeper layers: those of the last known frame, held. Nothing is asked
+of an LLM, and nothing was chosen by these figures: it is one try, told whatever it gives.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ def main() -> int:
         alone, deeper, kept = (pixels_of_decoded(tokenizer.decode(words)[0]) for words in (upper, both, held))
         rows = {
             "the last known frame repeated": shown,
-            "the LLM's 37 words": alone,
-            "the LLM's 37 words, the condition's other 768": deeper,
-            "the condition's 805 words": kept,
+            "the LLM's words": alone,
+            "the LLM's words, the condition's deeper ones": deeper,
+            "all the condition's words": kept,
         }
         region = task.region(shown.shape)
         truth = clip.frames[region]
@@ -73,7 +73,7 @@ def main() -> int:
                 found.setdefault(name, {}).setdefault(metric, []).append(value)
     means: dict[str, dict[str, object]] = {}
     pairs = []
-    new = "the LLM's 37 words, the condition's other 768"
+    new = "the LLM's words, the condition's deeper ones"
     for name, metrics in found.items():
         means[name] = {}
         for metric, values in metrics.items():

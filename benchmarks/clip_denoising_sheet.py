@@ -22,7 +22,7 @@ from icl_vision.tasks.denoise.clip_tasks import task_for
 from icl_vision.tasks.denoise.puzzles import pixels_of_decoded
 
 ROWS = {
-    "ceiling": "right words, all 805",
+    "ceiling": "right words, all",
     "condition words": "condition's words",
     "plurality": "plurality",
     "random allowed": "random allowed",

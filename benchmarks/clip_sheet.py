@@ -1,6 +1,6 @@
 """Clips and what a clip tokenizer makes of them again, moving side by side: a line for each clip, a column a depth.
 
-    python benchmarks/clip_sheet.py CLIP [CLIP ...] --tokenizer spae-clips-64 --words 293 549 805 --out sheet.webp
+    python benchmarks/clip_sheet.py CLIP [CLIP ...] --tokenizer spae-clips-64 --words 294 550 806 --out sheet.webp
 
 The first column is the clip as the tokenizer takes it. The picture written moves (a WebP that loses a little, to be
 small); --still writes beside it, as a JPEG, four moments of it one under the other, for whoever cannot see it move.
