@@ -273,6 +273,24 @@ def held_out_captions(language: str, templates: Sequence[str] = UNSEEN) -> list[
     return [_translated(template, word, digit, language) for template in templates for digit, word in words]
 
 
+def trained_captions(templates: Sequence[str] = UNSEEN) -> list[Caption]:
+    """Captions with number words of the languages beside English that training shows, in these (English) templates: the
+    words are known, their wording is not.
+
+    Each form stands once, in the first language that has it; English ones, and those that mean another digit in another
+    language, are left out.
+    """
+    english = {fold(word) for word in WORDS[ENGLISH]}
+    meant: dict[str, set[int]] = {}
+    first: dict[str, tuple[int, str, str]] = {}
+    for language in TRAINED[1:]:
+        for digit, word in enumerate(WORDS[language]):
+            meant.setdefault(fold(word), set()).add(digit)
+            first.setdefault(fold(word), (digit, word, language))
+    words = [own for form, own in first.items() if form not in english and len(meant[form]) == 1]
+    return [_translated(template, word, digit, language) for template in templates for digit, word, language in words]
+
+
 def bare_captions(language: str, times: int = 10) -> list[Caption]:
     """Every word of a language alone, in the forms that ``alone`` gives, each so often: drawn from as many seeds.
 

@@ -23,19 +23,22 @@ from icl_vision.text_to_image.captions import (
     held_out_captions,
     plain_captions,
     sum_captions,
+    trained_captions,
 )
 
 PLAIN: Final = "plain"
 BARE: Final = {"bare": ENGLISH, "bare-id": "id"}
 """Sets of words that stand alone, by the language of the words."""
+TRAINED: Final = "trained"
 COGNATE: Final = "cognates"
 SUMS: Final = "sums"
 FACTS: Final = "facts"
 LANGUAGES: Final = tuple(language for language in HELD_OUT if language not in COGNATES)
 """Languages that make a set of their own."""
-SETS: Final = (PLAIN, *BARE, *LANGUAGES, COGNATE, SUMS, FACTS)
-"""English captions in unseen templates; words alone, of English and of Indonesian; number words of languages that
-training never shows, those of the four languages whose words look like trained ones together and apart; sums; facts."""
+SETS: Final = (PLAIN, *BARE, TRAINED, *LANGUAGES, COGNATE, SUMS, FACTS)
+"""English captions in unseen templates; words alone, of English and of Indonesian; number words of the other languages
+that training shows, in unseen templates; of languages that it never shows, those of the four languages whose words look
+like trained ones together and apart; sums; facts."""
 
 
 def captions_of(name: str) -> list[Caption]:
@@ -45,6 +48,8 @@ def captions_of(name: str) -> list[Caption]:
         return plain_captions()
     if name in BARE:
         return bare_captions(BARE[name])
+    if name == TRAINED:
+        return trained_captions()
     if name == COGNATE:
         return [caption for language in COGNATES for caption in held_out_captions(language)]
     if name == SUMS:

@@ -10,7 +10,15 @@ from tiny_t2i import TableEncoder, tiny_llm, tiny_parts
 
 from icl_vision.errors import UsageError
 from icl_vision.evaluation.text_to_image.evaluation import Settings
-from icl_vision.text_to_image.captions import COGNATES, UNSEEN, VALIDATION, Caption
+from icl_vision.text_to_image.captions import (
+    COGNATES,
+    TRAINED,
+    UNSEEN,
+    VALIDATION,
+    Caption,
+    trained_captions,
+    training_captions,
+)
 from icl_vision.text_to_image.measured import BARE, SETS, captions_of, validation, wanted
 from icl_vision.text_to_image.parts import save_parts
 from icl_vision.text_to_image.pipeline import LLMTextToImage
@@ -154,6 +162,15 @@ def test_targets_have_the_captions_they_ask_for() -> None:
     assert not set(UNSEEN) & set(VALIDATION)
     measured = {one.text for name in SETS for one in wanted(name, 10_000)}
     assert not measured & {one.text for one in validation(10_000)} and len(validation(100)) == 100
+
+
+def test_words_of_trained_languages_mean_one_digit_in_wordings_that_are_unseen() -> None:
+    found = captions_of("trained")
+    assert {caption.template for caption in found} == set(UNSEEN)
+    assert len({caption.language for caption in found}) == len(TRAINED) - 1
+    shown = {caption.text for caption in training_captions(20, 4)}
+    assert not shown & {caption.text for caption in found}
+    assert "zero" not in {caption.text for caption in trained_captions(["{}"])}, "an English word too"
 
 
 def test_an_unknown_set_is_refused() -> None:

@@ -42,8 +42,8 @@ ATTRIBUTION = "Drawn by a net trained on MNIST's digits (Y. LeCun, C. Cortes, C.
     show_default=True,
     metavar="SET...",
     help="What is drawn: plain (English, unseen templates), bare, bare-id (English and Indonesian number words that "
-    "stand alone), id, ko, uk (number words of languages that training never shows), cognates (de, it, nl, pt "
-    "together), sums, facts.",
+    "stand alone), trained (number words of the other languages that training shows, in unseen templates), id, ko, uk "
+    "(of languages that it never shows), cognates (de, it, nl, pt together), sums, facts.",
 )
 @click.option(
     "--rows",
