@@ -51,6 +51,29 @@ def test_it_is_used_as_the_u_net_is_and_only_the_u_net_is_trained():
     assert not {"signal", "noise"} & set(unet.state_dict())
 
 
+def test_before_it_is_trained_it_takes_away_what_noise_a_number_can():
+    unet, states, latents = drafted(50.0)
+    rest = latents - unet.drafts(states)
+    residue = float(unet.residue)
+    assert residue == pytest.approx(float(rest.square().mean()), rel=1e-3)
+    for time in (100, 400, 800):
+        signal, noise = float(unet.signal[time]), float(unet.noise[time])
+        noised = signal * latents + noise * torch.randn(latents.shape, generator=torch.Generator().manual_seed(time))
+        with torch.no_grad():
+            (velocity,) = unet(noised, torch.tensor(time), states)
+        estimate = signal * noised - noise * velocity
+        spread = signal**2 * residue + noise**2
+        gain = signal * residue / spread  # Wiener's
+        assert torch.allclose(estimate, unet.drafts(states) + gain * (noised - signal * unet.drafts(states)), atol=1e-4)
+        left = residue * noise**2 / spread
+        assert float((estimate - latents).square().mean()) == pytest.approx(left, rel=0.15)  # 18,432 numbers
+        # In training the U-Net's own errors have one size at all times: that of its targets, which is 1.
+        weight = float(unet.weight(torch.tensor([time])))
+        true = signal * (noised - signal * latents) / noise - noise * latents
+        assert weight * float((velocity - true).square().mean()) == pytest.approx(1, rel=0.15)
+    assert float(build_denoiser(DenoiserConfig(**SMALL, draft=1.0)).residue) == 1 and "residue" in unet.state_dict()
+
+
 class Times:
     """In place of a U-Net: predicts nothing, and keeps the times that it was asked about."""
 

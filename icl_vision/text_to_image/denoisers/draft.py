@@ -6,7 +6,13 @@ draft beside the noised picture, and predicts what the picture is beyond it. As 
 noise lies around the draft instead of around grey: with picture x = draft + r, a noised picture z = a x + s n and a
 velocity v = a n - s x,
 
-    z - a draft = a r + s n    is what the U-Net sees, and    v = U-Net - s draft    what is predicted.
+    y = z - a draft = a r + s n    is what the U-Net sees, and    v = beyond - s draft    what is predicted.
+
+How far pictures lie from their drafts is known, q = mean r^2, and with it what is best said of r by a number times y
+(a Wiener filter). That too need not be learned, nor pass through a narrow U-Net: as Karras et al. (2022) have it for
+pictures around grey, the U-Net F is shown y at variance 1, and says what remains at variance 1:
+
+    beyond = a s (1 - q) / (a^2 q + s^2) y + sqrt(q / (a^2 q + s^2)) F(y / sqrt(a^2 q + s^2), draft)
 
 Knows: the draft and how it enters. Refuses to know: schedules, training, what the states say.
 
@@ -30,6 +36,7 @@ class DraftedDenoiser(nn.Module):
 
     signal: Tensor
     noise: Tensor
+    residue: Tensor
 
     def __init__(
         self, unet: Any, *, states: tuple[int, int], latents: tuple[int, int], signal: Tensor, noise: Tensor
@@ -44,6 +51,8 @@ class DraftedDenoiser(nn.Module):
         # At its start the U-Net says nothing, and what is drawn is the draft.
         nn.init.zeros_(unet.conv_out.weight)
         nn.init.zeros_(unet.conv_out.bias)
+        # q; while it is 1 the U-Net's part is what it says of y as it is.
+        self.register_buffer("residue", torch.ones(()))
         self.register_buffer("signal", signal.float(), persistent=False)
         self.register_buffer("noise", noise.float(), persistent=False)
 
@@ -76,11 +85,20 @@ class DraftedDenoiser(nn.Module):
         found = inputs.T @ torch.linalg.solve(gram, targets)
         self.draft.weight.copy_(found.T)
         self.draft.bias.copy_(mean - centre @ found)
+        beyond = (self.drafts(states) - latents).square().mean()
+        self.residue.copy_(beyond.clamp(1e-4, 1).half())  # as it will be stored
 
     def drafts(self, states: Tensor) -> Tensor:
         """Of states [B, N, e], latents [B, C, S, S]."""
         drawn: Tensor = self.draft(states.flatten(1)).unflatten(1, self.shape)
         return drawn
+
+    def weight(self, time: Tensor) -> Tensor:
+        """By what squared errors of the velocity count in training, float [B] of times int64 [B]: the U-Net's own
+        errors then count alike at all times."""
+        signal, noise = self.signal[time], self.noise[time]
+        counts: Tensor = signal.square() + noise.square() / self.residue
+        return counts
 
     def forward(
         self, latents: Tensor, time: Any, encoder_hidden_states: Tensor, return_dict: bool = False, **options: Any
@@ -90,6 +108,9 @@ class DraftedDenoiser(nn.Module):
         time = torch.as_tensor(time, device=latents.device)
         drawn = self.drafts(encoder_hidden_states)
         signal, noise = (values[time].reshape(-1, 1, 1, 1).to(latents) for values in (self.signal, self.noise))
-        seen = torch.cat([latents - signal * drawn, drawn], 1)
-        beyond = self.unet(seen, time, encoder_hidden_states, return_dict=False, **options)[0]
+        around = latents - signal * drawn
+        spread = signal.square() * self.residue + noise.square()
+        seen = torch.cat([around / spread.sqrt(), drawn], 1)
+        said = self.unet(seen, time, encoder_hidden_states, return_dict=False, **options)[0]
+        beyond = signal * noise * (1 - self.residue) / spread * around + (self.residue / spread).sqrt() * said
         return (beyond - noise * drawn,)

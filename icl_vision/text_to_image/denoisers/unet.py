@@ -127,12 +127,14 @@ class Noise:
         self._late = late
 
     def loss(self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
-        """The squared error of the predicted velocity, float [B], at a time drawn for each picture.
+        """The squared error of the predicted velocity, float [B], at a time drawn for each picture; of a denoiser with
+        a draft, weighed as its ``weight`` has it.
 
         latents: [B, C, S, S]. states: [B, N, e]. Times and noise come from ``generator`` (of the CPU).
         """
-        predicted, velocity = self._predicted(unet, latents, states, generator)
-        return (predicted - velocity).square().mean((1, 2, 3))
+        predicted, velocity, times = self._predicted(unet, latents, states, generator)
+        error: Tensor = (predicted - velocity).square().mean((1, 2, 3))
+        return error * unet.weight(times) if isinstance(unet, DraftedDenoiser) else error
 
     def predict(self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator) -> Tensor:
         """The velocity that is predicted, as ``latents``; arguments as ``loss`` has them."""
@@ -140,8 +142,8 @@ class Noise:
 
     def _predicted(
         self, unet: Any, latents: Tensor, states: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """The velocity as predicted, and as it is."""
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The velocity as predicted, and as it is, and the times, int64 [B], where the latents are."""
         times = torch.randint(0, TRAIN_STEPS, (len(latents),), generator=generator)
         if self._late:
             noisiest = torch.randint(TRAIN_STEPS * 4 // 5, TRAIN_STEPS, (len(latents),), generator=generator)
@@ -149,9 +151,9 @@ class Noise:
         noise = torch.randn(latents.shape, generator=generator).to(latents.device)
         signal = self._signal[times].view(-1, 1, 1, 1).to(latents.device)
         scale = self._noise[times].view(-1, 1, 1, 1).to(latents.device)
-        noised = signal * latents + scale * noise
-        predicted: Tensor = unet(noised, times.to(latents.device), states, return_dict=False)[0]
-        return predicted, signal * noise - scale * latents
+        noised, times = signal * latents + scale * noise, times.to(latents.device)
+        predicted: Tensor = unet(noised, times, states, return_dict=False)[0]
+        return predicted, signal * noise - scale * latents, times
 
 
 @dataclass(frozen=True)
