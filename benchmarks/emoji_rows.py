@@ -7,7 +7,8 @@ own accuracy, on other frames again, is printed. It chooses among all names of t
 name is among the judge's first five. Rows: the text encoder's states of the plain name; the mapped LLM, of the name in
 a wording that training does not have; the draft that least squares make of either (no diffusion); shuffled prompts;
 and, of held-out names, a copy of the picture of the training name that the text encoder holds nearest. Of trained names
-also LPIPS (at 64 x 64) to the picture that was learned.
+also LPIPS (at 64 x 64) to the picture that was learned; and, as a check of the denoiser alone, how far its estimate of a
+noised picture lies from the picture (mean square, of -1 black to 1 white), by the time that it was noised to.
 
 Of several --steps or --guidance each pair is tried on other trained names first, by the mapped LLM's drawings; the pair
 with the most among the judge's first five (of several, by its first name) is used by all rows.
@@ -36,13 +37,15 @@ from edit_loop import measure_of
 from icl_vision.evaluation.kit.metrics import Accuracy, RunningMean
 from icl_vision.evaluation.text_to_image.frame_judge import FrameJudge
 from icl_vision.text_to_image.denoisers.draft import DraftedDenoiser
-from icl_vision.text_to_image.denoisers.unet import to_pixels
+from icl_vision.text_to_image.denoisers.unet import SIDE, to_latents, to_pixels
 from icl_vision.text_to_image.emoji import UNSEEN, Named, open_frames, open_named
 from icl_vision.text_to_image.pipeline import LLMTextToImage
 from icl_vision.text_to_image.text_encoder import SentenceStates
 
 TRIED = (3, 7, 11)
 """Frames that the judge is tried on."""
+NOISED = (250, 500, 750, 999)
+"""Times of 1,000 that pictures are noised to."""
 FIELDS = ("mean", "project", "classes")
 """What a judge is made of."""
 
@@ -110,6 +113,20 @@ def chosen(
     return (best["steps"], best["guidance"]), tried
 
 
+@torch.no_grad()
+def denoised(denoiser: DraftedDenoiser, pixels: Any, states: torch.Tensor, seed: int) -> dict[str, float]:
+    """The mean square error of the draft, and of what the denoiser makes of pictures noised to some times."""
+    latents = to_latents(torch.from_numpy(np.ascontiguousarray(pixels)).permute(0, 3, 1, 2), SIDE // denoiser.shape[-1])
+    errors = {"the draft": float((denoiser.drafts(states) - latents).square().mean())}
+    random = torch.Generator().manual_seed(seed)
+    for time_ in NOISED:
+        signal, noise = denoiser.signal[time_], denoiser.noise[time_]
+        noised = signal * latents + noise * torch.randn(latents.shape, generator=random)
+        (velocity,) = denoiser(noised, torch.tensor(time_), states)
+        errors[str(time_)] = float((signal * noised - noise * velocity - latents).square().mean())
+    return errors
+
+
 def sheet_of(
     rows: Sequence[tuple[str, Sequence[Any]]], columns: int = 20, cell: int = 44, left: int = 120
 ) -> Image.Image:
@@ -163,6 +180,7 @@ def main() -> None:
         "held out": [int(place) for place in named.test],
     }
     results: dict[str, Any] = {}
+    checked: dict[str, float] = {}
     lines: list[tuple[str, Sequence[Any]]] = []
     for kind, places in sets.items():
         names = [named.names[place] for place in places]
@@ -179,6 +197,9 @@ def main() -> None:
             for name, own_states in states.items():
                 drafts = to_pixels(system.parts.denoiser.drafts(own_states)).permute(0, 2, 3, 1)
                 rows[f"{name}, the draft"] = drafts.numpy()
+            if kind == "trained":
+                checked = denoised(system.parts.denoiser, named.pixels[places], states["text encoder"], options.seed)
+                print("denoised", checked, flush=True)
         rows["shuffled prompts"] = np.roll(rows["mapped LLM"], 1, axis=0)
         if kind == "held out":
             rows["nearest name's picture"] = named.pixels[nearest(encoder, named, places)]
@@ -208,6 +229,7 @@ def main() -> None:
         "guidance": guidance,
         "steps": steps,
         "tried": tried,
+        "denoised": checked,
         "fit": system.parts.card["fit"],
         "judge": own,
         "rows": results,
