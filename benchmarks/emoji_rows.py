@@ -7,8 +7,8 @@ own accuracy, on other frames again, is printed. It chooses among all names of t
 name is among the judge's first five. Rows: the text encoder's states of the plain name; the mapped LLM, of the name in
 a wording that training does not have; the draft that least squares make of either (no diffusion); shuffled prompts;
 and, of held-out names, a copy of the picture of the training name that the text encoder holds nearest. Of trained names
-also LPIPS (at 64 x 64) to the picture that was learned; and, as a check of the denoiser alone, how far its estimate of a
-noised picture lies from the picture (mean square, of -1 black to 1 white), by the time that it was noised to.
+also LPIPS (at 64 x 64) to the picture that was learned; and, as a check of the denoiser alone, how far its estimate of
+a noised picture lies from the picture (mean square, of -1 black to 1 white), by the time that it was noised to.
 
 Of several --steps or --guidance each pair is tried on other trained names first, by the mapped LLM's drawings; the pair
 with the most among the judge's first five (of several, by its first name) is used by all rows.
