@@ -5,7 +5,8 @@
 The judge is learned from frames of the animations that no drawer was trained on (drawers know first frames alone); its
 own accuracy, on other frames again, is printed. It chooses among all names of the list; a drawing is right where its
 name is among the judge's first five. Rows: the text encoder's states of the plain name; the mapped LLM, of the name in
-a wording that training does not have; the draft that least squares make of either (no diffusion); shuffled prompts;
+a wording that training does not have; the draft that least squares make of either (no diffusion), as it is and with the
+guidance that is drawn with, against which drawings are held in pairs (McNemar's exact test); shuffled prompts;
 and, of held-out names, a copy of the picture of the training name that the text encoder holds nearest. Of trained names
 also LPIPS (at 64 x 64) to the picture that was learned; and, as a check of the denoiser alone, how far its estimate of
 a noised picture lies from the picture (mean square, of -1 black to 1 white), by the time that it was noised to.
@@ -34,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from _common import header, write
 from edit_loop import measure_of
 
+from icl_vision.evaluation.kit.compare import mcnemar_exact
 from icl_vision.evaluation.kit.metrics import Accuracy, RunningMean
 from icl_vision.evaluation.text_to_image.frame_judge import FrameJudge
 from icl_vision.text_to_image.denoisers.draft import DraftedDenoiser
@@ -111,6 +113,14 @@ def chosen(
         print("tried", steps, guidance, found["first 5"], found["first 1"].accuracy, flush=True)
     best = max(tried, key=lambda one: (one["first 5"]["accuracy"], one["first 1"]["accuracy"]))
     return (best["steps"], best["guidance"]), tried
+
+
+@torch.no_grad()
+def guided(system: LLMTextToImage, states: torch.Tensor, guidance: float) -> Any:
+    """Drafts uint8 [B, S, S, 3], away from the draft of no text."""
+    draft = system.parts.denoiser.drafts  # of parts with a DraftedDenoiser
+    away = draft(system.mapper.null[None])
+    return to_pixels(away + guidance * (draft(states) - away)).permute(0, 2, 3, 1).numpy()
 
 
 @torch.no_grad()
@@ -197,6 +207,7 @@ def main() -> None:
             for name, own_states in states.items():
                 drafts = to_pixels(system.parts.denoiser.drafts(own_states)).permute(0, 2, 3, 1)
                 rows[f"{name}, the draft"] = drafts.numpy()
+                rows[f"{name}, the draft, guided"] = guided(system, own_states, guidance)
             if kind == "trained":
                 checked = denoised(system.parts.denoiser, named.pixels[places], states["text encoder"], options.seed)
                 print("denoised", checked, flush=True)
@@ -210,13 +221,26 @@ def main() -> None:
             }
             for name, images in rows.items()
         }
+        for name in states:
+            beside = f"{name}, the draft, guided"
+            if beside in rows:
+                hits = [judge.hits(rows[one], places, 5) for one in (name, beside)]
+                drawn, draft = (sum(own and not other for own, other in zip(*pair, strict=True))
+                                for pair in (hits, hits[::-1]))  # fmt: skip
+                results[kind][name]["beside the draft, guided"] = {
+                    "only this": drawn,
+                    "only the draft": draft,
+                    "p": mcnemar_exact(drawn, draft),
+                }
         if kind == "trained":
             for name, images in rows.items():
                 results[kind][name]["lpips"] = far(images, named.pixels[places], perceptual)
         for name, row in results[kind].items():
             print(kind, name, row["first 5"], "first:", row["first 1"]["accuracy"], row.get("lpips"), flush=True)
+            print(row.get("beside the draft, guided", ""), flush=True)
         rows.pop("shuffled prompts")
-        rows.pop("mapped LLM, the draft", None)
+        for name in ("text encoder, the draft", "mapped LLM, the draft", "mapped LLM, the draft, guided"):
+            rows.pop(name, None)
         lines += [(kind, named.pixels[places]), *rows.items()]
     document = {
         **header(options.seed),
@@ -237,7 +261,7 @@ def main() -> None:
     }
     write(options.out, document)
     if options.sheet:
-        sheet_of(lines).save(options.sheet)
+        sheet_of(lines, left=190).save(options.sheet)
 
 
 if __name__ == "__main__":
