@@ -1,7 +1,7 @@
 """Emoji changed through words: seen, changed by an LLM, drawn by diffusion and by words; what survives the trip.
 
     python benchmarks/emoji_loop.py --data emoji-clips-64.tar --parts RUN/parts --out FILE.json --sheet FILE.png \\
-        [--words spae-photo-128 -k 341]
+        [--words spae-photo-128]
 
 Names are drawn (by --seed) from those that the parts were trained on, in groups of five. What is seen: of each name one
 frame is an example, another one the picture, and the LLM says by a tokenizer's words which of the five names it is. The
@@ -104,7 +104,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="the .tar with its clips.jsonl")
     parser.add_argument("--parts", required=True, help="RUN/parts of `icl-vision train text-to-image --config emoji`")
     parser.add_argument("--words", help="a tokenizer whose words the LLM draws by too; without, diffusion alone")
-    parser.add_argument("-k", type=int, default=341, help="words of a drawing (default 341)")
+    parser.add_argument("-k", type=int, default=85, help="words of a drawing (default 85)")
     parser.add_argument("--judge", help="a .npz to keep the judge in, or to take it from")
     parser.add_argument("--n", type=int, default=40, help="pictures, rounded down to groups of five")
     parser.add_argument("--no-lpips", action="store_true", help="leave LPIPS out (extra train)")
