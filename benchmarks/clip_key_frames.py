@@ -1,11 +1,12 @@
 """Clip words beside an image tokenizer that spends as many on key frames, and beside key frames that cost nothing.
 
     python benchmarks/clip_key_frames.py emoji-clips-64.tar --tokenizer spae-clips-64 --image-run RUN \
-        --words 85 149 213 789 --out benchmarks/results/clip_key_frames.json
+        --words 21 85 149 213 341 789 --pretrained TAEF2 --out benchmarks/results/clip_key_frames.json
 
 RUN is a training run of images at the clips' size, spae-frames-64's for one (benchmarks/clip_frames.py).
 One or more key frames, blended linearly. The rows in "own pixels" are what no image tokenizer can surpass but by luck:
-their key frames are exact. PSNR of a clip is that of all its pixels together; the test clips, and the half that moves
+their key frames are exact. With --pretrained, the folder of TAEF2's weight files, so is what its latents alone make of
+every frame: no words of them can be better. PSNR of a clip is that of all its pixels together; the test clips, and the half that moves
 most.
 """
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,9 @@ def main() -> int:
     parser.add_argument("--image-run", type=Path, default=None, help="of an image SPAE; default: own pixels alone")
     parser.add_argument("--words", type=int, nargs="+", default=[], help="of it, for each key frame, row by row")
     parser.add_argument("--keys", type=int, nargs="+", default=[1, 2, 3, 4, 5, 9], help="key frames in own pixels")
+    parser.add_argument(
+        "--pretrained", type=Path, default=None, help="TAEF2's folder: its latents are a row; default: not"
+    )
     parser.add_argument("--limit", type=int, default=None, help="at most so many test clips")
     parser.add_argument("--out", type=Path, required=True, help="JSON to write")
     options = parser.parse_args()
@@ -56,6 +61,10 @@ def main() -> int:
         at = key_times(tokenizer.frames, keys)
         found[f"{keys} x {each} image words"] = [
             psnr(clip.frames, blended(image.again(clip.frames[at], each), at, len(clip.frames))) for clip in clips
+        ]
+    if options.pretrained is not None:
+        found["TAEF2's latents, no words"] = [
+            psnr(clip.frames, again) for clip, again in ceilings(clips, options.pretrained)
         ]
     first = found[f"{spent} words"]
     rows = []
@@ -92,6 +101,19 @@ class FramesOfARun:
             made = self.model.decode_ids(ids[: self.model.layout.layers_for(words)])
         pixels: Frames = (made * 255).round().to(torch.uint8).movedim(1, -1).numpy()
         return pixels
+
+
+def ceilings(clips: list[Any], folder: Path) -> Iterator[tuple[Any, Frames]]:
+    """Each clip, and its frames from TAEF2's latents of them."""
+    import torch
+
+    from icl_vision.models.nets.taef2 import load_taef2
+
+    encoder, decoder = (net.eval() for net in load_taef2(folder))
+    for clip in clips:
+        with torch.inference_mode():
+            made = decoder(encoder(torch.from_numpy(clip.frames).movedim(-1, 1).float() / 255)).clamp(0, 1)
+        yield clip, (made * 255).round().to(torch.uint8).movedim(1, -1).numpy()
 
 
 def groups(clips: list[Any], moving: set[str]) -> dict[str, list[int]]:

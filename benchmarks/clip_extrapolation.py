@@ -1,0 +1,123 @@
+"""Frame prediction without an LLM: what runs on in a straight line from the known half of a clip.
+
+    python benchmarks/clip_extrapolation.py mnist.npz --pretrained TAEF2 --n 24 --out clip_extrapolation.json
+
+Rows, on the unknown half: the last known frame repeated (its own pixels); linear extrapolation of TAEF2's latents of
+the last two known frames; all words of a clip tokenizer, those of the unknown half where the words' vectors of the last
+two known times come in a straight line, on layers that have two; and all words of the condition. TAEF2 is the folder of
+its two weight files. Nothing was chosen by these clips.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from _common import header, write
+
+from icl_vision import ImageTokenizer
+from icl_vision.evaluation.clips.sets import read_clips
+from icl_vision.evaluation.kit.bootstrap import METHOD
+from icl_vision.evaluation.kit.image_metrics import psnr, ssim
+from icl_vision.evaluation.kit.metrics import RunningMean
+from icl_vision.evaluation.kit.paired_means import paired_mean
+from icl_vision.models.losses.instruments import perceptual
+from icl_vision.models.nets.taef2 import load_taef2
+from icl_vision.pyramid import TokenPyramid
+from icl_vision.tasks.denoise.clip_tasks import task_for
+from icl_vision.tasks.denoise.puzzles import pixels_of_decoded
+
+FIRST = "the last known frame repeated"
+HIGHER = {"psnr": True, "ssim": True, "lpips": False}
+Frames = npt.NDArray[np.uint8]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("digits", type=Path, help="mnist.npz")
+    parser.add_argument("--pretrained", type=Path, required=True, help="the folder of TAEF2's weight files")
+    parser.add_argument("--tokenizer", default="spae-clips-64")
+    parser.add_argument("--n", type=int, default=24, help="test clips (default 24)")
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    tokenizer, task, lpips = (
+        ImageTokenizer.from_pretrained(options.tokenizer),
+        task_for("prediction", clips=True),
+        perceptual(),
+    )
+    encoder, decoder = (net.eval() for net in load_taef2(options.pretrained))
+    found: dict[str, dict[str, list[float]]] = {}
+    for clip in read_clips(options.digits, frames=tokenizer.frames, limit=options.n):
+        shown = task.degrade(clip.frames)
+        known = len(shown) // 2
+        (held,) = tokenizer.encode([shown])
+        rows = {
+            FIRST: shown,
+            "TAEF2's latents, run on": latents_run_on(shown, known, encoder, decoder),
+            "all words, their vectors run on": pixels_of_decoded(tokenizer.decode(words_run_on(held, tokenizer))[0]),
+            "all the condition's words": pixels_of_decoded(tokenizer.decode(held)[0]),
+        }
+        region = task.region(shown.shape)
+        truth = clip.frames[region]
+        for name, frames in rows.items():
+            part, flat = frames[region], (1, -1, *truth.shape[2:])
+            values = {
+                "psnr": float(psnr(truth.reshape(flat), part.reshape(flat))[0]),
+                "ssim": float(ssim(truth, part).mean()),
+                "lpips": float(np.mean(lpips(truth, part))),
+            }
+            for metric, value in values.items():
+                found.setdefault(name, {}).setdefault(metric, []).append(value)
+    means: dict[str, dict[str, Any]] = {}
+    pairs = []
+    for name, metrics in found.items():
+        for metric, values in metrics.items():
+            mean = RunningMean()
+            for value in values:
+                mean.add(value)
+            means.setdefault(name, {})[metric] = mean.to_dict()
+            if name != FIRST:
+                pair = paired_mean(values, found[FIRST][metric], higher_is_better=HIGHER[metric])
+                pairs.append({"metric": metric, "first": name, "second": FIRST, **pair.to_dict()})
+    document = {"tokenizer": tokenizer.name, "n": options.n, "rows": means, "pairs": pairs, "methods": METHOD}
+    write(options.out, {**header(0), **document})
+    for name, values_by in means.items():
+        print(name, {metric: round(value["mean"], 3) for metric, value in values_by.items()})
+    return 0
+
+
+def latents_run_on(shown: Frames, known: int, encoder: torch.nn.Module, decoder: torch.nn.Module) -> Frames:
+    """The known frames, then those whose latents lie on the line through the last two known frames'."""
+    last = torch.from_numpy(shown[known - 2 : known]).movedim(-1, 1).float() / 255
+    with torch.inference_mode():
+        before, now = encoder(last)
+        ahead = torch.arange(1, len(shown) - known + 1).view(-1, 1, 1, 1)
+        made = decoder(now + ahead * (now - before)).clamp(0, 1)
+    pixels: Frames = (made * 255).round().to(torch.uint8).movedim(1, -1).numpy()
+    return np.concatenate([shown[:known], pixels])
+
+
+def words_run_on(held: TokenPyramid, tokenizer: ImageTokenizer) -> TokenPyramid:
+    """The condition's words; in the second half of a layer's times the words nearest to where the vectors of the last
+    two known times come in a straight line. A layer with fewer known times stays as it is."""
+    codebook = tokenizer.codebook
+    assert codebook is not None  # of the packaged one
+    table = codebook / np.maximum(np.linalg.norm(codebook, axis=1, keepdims=True), 1e-12)
+    layers = []
+    for ids in held.ids:
+        made, known = ids.copy(), len(ids) // 2
+        if known >= 2:
+            last, before = table[ids[known - 1]], table[ids[known - 2]]
+            for time in range(known, len(ids)):
+                made[time] = ((last + (time - known + 1) * (last - before)) @ table.T).argmax(-1)
+        layers.append(made)
+    return TokenPyramid(tuple(layers), held.layout, held.vocabulary)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
