@@ -6,8 +6,8 @@
 RUN is a training run of images at the clips' size, spae-frames-64's for one (benchmarks/clip_frames.py).
 One or more key frames, blended linearly. The rows in "own pixels" are what no image tokenizer can surpass but by luck:
 their key frames are exact. With --pretrained, the folder of TAEF2's weight files, so is what its latents alone make of
-every frame: no words of them can be better. PSNR of a clip is that of all its pixels together; the test clips, and the half that moves
-most.
+every frame: no words of them can be better. PSNR of a clip is that of all its pixels together; the test clips, and the
+half that moves most.
 """
 
 from __future__ import annotations

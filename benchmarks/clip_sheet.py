@@ -56,7 +56,7 @@ def main() -> int:
     parser.add_argument("--words", type=int, nargs="+", required=True, help="a column each; whole layers")
     parser.add_argument("--scale", type=int, default=1, help="how many times larger each clip is drawn (default 1)")
     parser.add_argument("--ms", type=int, default=80, help="of each frame (default 80)")
-    parser.add_argument("--still", action="store_true", help="write moments of it as a PNG too")
+    parser.add_argument("--still", action="store_true", help="write moments of it as a JPEG too")
     parser.add_argument("--out", type=Path, required=True, help="animation to write")
     options = parser.parse_args()
     pages = sheet(options.clips, options.tokenizer, options.words, options.scale)
