@@ -113,9 +113,14 @@ def test_stopped_in_any_stage_it_ends_as_if_it_had_not_been(
         run(digits, tmp_path / "cut", "stage2.check=1", "stage2.rate=1e-5")
     monkeypatch.setattr(stage_module, "save_checkpoint", saved)
     again = run(digits, tmp_path / "cut", "stage2.check=1", "stage2.rate=1e-5", resume=True)
-    for name in ("denoiser", "mapper", "adapters"):
-        file = f"{name}.safetensors"
-        assert (again.parts / file).read_bytes() == (whole.parts / file).read_bytes(), name
+    # Which step is best, and so whether there are adapters, hangs on the processor; what stage 2 came to does not.
+    files = {file.name: file.read_bytes() for file in whole.parts.glob("*.safetensors")}
+    assert {"denoiser.safetensors", "mapper.safetensors"} <= files.keys()
+    assert {file.name: file.read_bytes() for file in again.parts.glob("*.safetensors")} == files
+    ended = latest(tmp_path / "whole" / "stage2")
+    assert ended and all(
+        torch.equal(tensor, ended[name]) for name, tensor in latest(tmp_path / "cut" / "stage2").items()
+    )
 
 
 def test_stage_2_begins_where_stage_1_ended_and_lowers_the_held_out_loss(digits: Path, tmp_path: Path, cache: Path):

@@ -109,7 +109,7 @@ def test_real_digits_are_of_all_kinds_in_a_file_that_is_sorted(tmp_path: Path, m
 def test_mistakes_are_named(files: tuple[str, ...], tmp_path: Path) -> None:
     out = ("--out", str(tmp_path / "run"))
     refused = {
-        ("--set", "plane"): "set must be one of 'plain', 'bare', 'bare-id', 'id'",
+        ("--set", "plane"): "set must be one of 'plain', 'bare', 'bare-id', 'trained', 'id'",
         ("--rows", "stage 3"): "there is no row 'stage 3' here; there are stage 1, stage 2",
         ("--also", "a=b"): "--also is NAME=DIR",
         ("--also", f"a/b={tmp_path}"): "--also is NAME=DIR",
