@@ -14,21 +14,18 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 from _common import header, write
+from _prediction import Found, add, means, pair
 
 from icl_vision import ImageTokenizer
 from icl_vision.evaluation.clips.sets import read_clips
 from icl_vision.evaluation.kit.bootstrap import METHOD
-from icl_vision.evaluation.kit.image_metrics import psnr, ssim
-from icl_vision.evaluation.kit.metrics import RunningMean
-from icl_vision.evaluation.kit.paired_means import paired_mean
 from icl_vision.models.losses.instruments import perceptual
 from icl_vision.pyramid import TokenPyramid
 from icl_vision.tasks.denoise.clip_tasks import task_for
 from icl_vision.tasks.denoise.puzzles import pixels_of_decoded
 
-HIGHER = {"psnr": True, "ssim": True, "lpips": False}
+NEW = "the LLM's words, the condition's deeper ones"
 
 
 def main() -> int:
@@ -46,7 +43,7 @@ def main() -> int:
     lines = map(json.loads, (options.run / "journal.jsonl").read_text(encoding="utf-8").splitlines())
     written = next(line["result"] for line in lines if line["id"] == "prediction/llm/rows")["pictures"]
     clips = read_clips(options.digits, frames=tokenizer.frames, limit=len(written))
-    found: dict[str, dict[str, list[float]]] = {}
+    found: Found = {}
     for clip in clips:
         shown = task.degrade(clip.frames)
         (held,) = tokenizer.encode([shown])
@@ -56,43 +53,21 @@ def main() -> int:
         rows = {
             "the last known frame repeated": shown,
             "the LLM's words": alone,
-            "the LLM's words, the condition's deeper ones": deeper,
+            NEW: deeper,
             "all the condition's words": kept,
         }
-        region = task.region(shown.shape)
-        truth = clip.frames[region]
-        for name, frames in rows.items():
-            part = frames[region]
-            flat = (1, -1, *truth.shape[2:])
-            values = {
-                "psnr": float(psnr(truth.reshape(flat), part.reshape(flat))[0]),
-                "ssim": float(ssim(truth, part).mean()),
-                "lpips": float(np.mean(lpips(truth, part))),
-            }
-            for metric, value in values.items():
-                found.setdefault(name, {}).setdefault(metric, []).append(value)
-    means: dict[str, dict[str, object]] = {}
-    pairs = []
-    new = "the LLM's words, the condition's deeper ones"
-    for name, metrics in found.items():
-        means[name] = {}
-        for metric, values in metrics.items():
-            mean = RunningMean()
-            for value in values:
-                mean.add(value)
-            means[name][metric] = mean.to_dict()
-            if name != new:
-                pair = paired_mean(found[new][metric], values, higher_is_better=HIGHER[metric])
-                pairs.append({"metric": metric, "first": new, "second": name, **pair.to_dict()})
+        add(found, rows, clip.frames, task.region(shown.shape), lpips)
+    summed = means(found)
+    pairs = [row for name in found if name != NEW for row in pair(found, NEW, name)]
     document = {
         "tokenizer": tokenizer.name,
         "n": len(clips),
-        "rows": means,
+        "rows": summed,
         "pairs": pairs,
         "methods": {"interval": METHOD},
     }
     write(options.out, {**header(0), **document})
-    print(json.dumps(means, indent=1))
+    print(json.dumps(summed, indent=1))
     print(json.dumps([pair for pair in pairs if pair["metric"] == "lpips"], indent=1))
     return 0
 

@@ -13,19 +13,15 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from _common import header, write
+from _prediction import Found, Frames, add, means, pair
 
 from icl_vision import ImageTokenizer
 from icl_vision.evaluation.clips.sets import read_clips
 from icl_vision.evaluation.kit.bootstrap import METHOD
-from icl_vision.evaluation.kit.image_metrics import psnr, ssim
-from icl_vision.evaluation.kit.metrics import RunningMean
-from icl_vision.evaluation.kit.paired_means import paired_mean
 from icl_vision.models.losses.instruments import perceptual
 from icl_vision.models.nets.taef2 import load_taef2
 from icl_vision.pyramid import TokenPyramid
@@ -33,8 +29,6 @@ from icl_vision.tasks.denoise.clip_tasks import task_for
 from icl_vision.tasks.denoise.puzzles import pixels_of_decoded
 
 FIRST = "the last known frame repeated"
-HIGHER = {"psnr": True, "ssim": True, "lpips": False}
-Frames = npt.NDArray[np.uint8]
 
 
 def main() -> int:
@@ -51,7 +45,7 @@ def main() -> int:
         perceptual(),
     )
     encoder, decoder = (net.eval() for net in load_taef2(options.pretrained))
-    found: dict[str, dict[str, list[float]]] = {}
+    found: Found = {}
     for clip in read_clips(options.digits, frames=tokenizer.frames, limit=options.n):
         shown = task.degrade(clip.frames)
         known = len(shown) // 2
@@ -62,31 +56,12 @@ def main() -> int:
             "all words, their vectors run on": pixels_of_decoded(tokenizer.decode(words_run_on(held, tokenizer))[0]),
             "all the condition's words": pixels_of_decoded(tokenizer.decode(held)[0]),
         }
-        region = task.region(shown.shape)
-        truth = clip.frames[region]
-        for name, frames in rows.items():
-            part, flat = frames[region], (1, -1, *truth.shape[2:])
-            values = {
-                "psnr": float(psnr(truth.reshape(flat), part.reshape(flat))[0]),
-                "ssim": float(ssim(truth, part).mean()),
-                "lpips": float(np.mean(lpips(truth, part))),
-            }
-            for metric, value in values.items():
-                found.setdefault(name, {}).setdefault(metric, []).append(value)
-    means: dict[str, dict[str, Any]] = {}
-    pairs = []
-    for name, metrics in found.items():
-        for metric, values in metrics.items():
-            mean = RunningMean()
-            for value in values:
-                mean.add(value)
-            means.setdefault(name, {})[metric] = mean.to_dict()
-            if name != FIRST:
-                pair = paired_mean(values, found[FIRST][metric], higher_is_better=HIGHER[metric])
-                pairs.append({"metric": metric, "first": name, "second": FIRST, **pair.to_dict()})
-    document = {"tokenizer": tokenizer.name, "n": options.n, "rows": means, "pairs": pairs, "methods": METHOD}
+        add(found, rows, clip.frames, task.region(shown.shape), lpips)
+    summed = means(found)
+    pairs = [row for name in found if name != FIRST for row in pair(found, name, FIRST)]
+    document = {"tokenizer": tokenizer.name, "n": options.n, "rows": summed, "pairs": pairs, "methods": METHOD}
     write(options.out, {**header(0), **document})
-    for name, values_by in means.items():
+    for name, values_by in summed.items():
         print(name, {metric: round(value["mean"], 3) for metric, value in values_by.items()})
     return 0
 
