@@ -203,9 +203,9 @@ def command(
     own = _rows_of(system, seed)
     names = own.names() if "all" in rows else tuple(dict.fromkeys(rows))
     table = [own.row(name) for name in names]
-    others = OtherSystems(lambda folder: LLMTextToImage.from_pretrained(folder, denoiser=denoiser))
-    table += [others.row(name, folder) for name, folder in further.items()]
-    table += [others.row(name, folder, ENCODER, own.encoder) for name, folder in fair.items()]
+    systems = OtherSystems(lambda folder: LLMTextToImage.from_pretrained(folder, denoiser=denoiser))
+    table += [systems.row(name, folder) for name, folder in further.items()]
+    table += [systems.row(name, folder, ENCODER, own.encoder) for name, folder in fair.items()]
     candidates = tuple(
         Settings(guidance, sampler, steps)
         for sampler in (dict.fromkeys(samplers) or ("ddim",))
