@@ -15,14 +15,12 @@ import sys
 from pathlib import Path
 
 from _common import header, write
-from _prediction import Found, add, means, pair
+from _prediction import Prediction
 
 from icl_vision import ImageTokenizer
 from icl_vision.evaluation.clips.sets import read_clips
 from icl_vision.evaluation.kit.bootstrap import METHOD
-from icl_vision.models.losses.instruments import perceptual
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.denoise.clip_tasks import task_for
 from icl_vision.tasks.denoise.puzzles import pixels_of_decoded
 
 NEW = "the LLM's words, the condition's deeper ones"
@@ -35,17 +33,12 @@ def main() -> int:
     parser.add_argument("--tokenizer", default="spae-clips-64")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    tokenizer, task, lpips = (
-        ImageTokenizer.from_pretrained(options.tokenizer),
-        task_for("prediction", clips=True),
-        perceptual(),
-    )
+    tokenizer, measured = ImageTokenizer.from_pretrained(options.tokenizer), Prediction()
     lines = map(json.loads, (options.run / "journal.jsonl").read_text(encoding="utf-8").splitlines())
     written = next(line["result"] for line in lines if line["id"] == "prediction/llm/rows")["pictures"]
     clips = read_clips(options.digits, frames=tokenizer.frames, limit=len(written))
-    found: Found = {}
     for clip in clips:
-        shown = task.degrade(clip.frames)
+        shown = measured.task.degrade(clip.frames)
         (held,) = tokenizer.encode([shown])
         upper = tokenizer.from_text(" ".join(written[clip.name]["words"]))
         both = TokenPyramid((*upper.ids, *held.ids[upper.layers :]), held.layout, held.vocabulary)
@@ -56,9 +49,8 @@ def main() -> int:
             NEW: deeper,
             "all the condition's words": kept,
         }
-        add(found, rows, clip.frames, task.region(shown.shape), lpips)
-    summed = means(found)
-    pairs = [row for name in found if name != NEW for row in pair(found, NEW, name)]
+        measured.add(rows, clip.frames)
+    summed, pairs = measured.means(), measured.pairs(NEW, first=True)
     document = {
         "tokenizer": tokenizer.name,
         "n": len(clips),

@@ -17,15 +17,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from _common import header, write
-from _prediction import Found, Frames, add, means, pair
+from _prediction import Frames, Prediction
+from clip_key_frames import pixels_of, tensor_of
 
 from icl_vision import ImageTokenizer
 from icl_vision.evaluation.clips.sets import read_clips
+from icl_vision.evaluation.denoising.baselines import run_on
 from icl_vision.evaluation.kit.bootstrap import METHOD
-from icl_vision.models.losses.instruments import perceptual
 from icl_vision.models.nets.taef2 import load_taef2
 from icl_vision.pyramid import TokenPyramid
-from icl_vision.tasks.denoise.clip_tasks import task_for
 from icl_vision.tasks.denoise.puzzles import pixels_of_decoded
 
 FIRST = "the last known frame repeated"
@@ -39,15 +39,10 @@ def main() -> int:
     parser.add_argument("--n", type=int, default=24, help="test clips (default 24)")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    tokenizer, task, lpips = (
-        ImageTokenizer.from_pretrained(options.tokenizer),
-        task_for("prediction", clips=True),
-        perceptual(),
-    )
+    tokenizer, measured = ImageTokenizer.from_pretrained(options.tokenizer), Prediction()
     encoder, decoder = (net.eval() for net in load_taef2(options.pretrained))
-    found: Found = {}
     for clip in read_clips(options.digits, frames=tokenizer.frames, limit=options.n):
-        shown = task.degrade(clip.frames)
+        shown = measured.task.degrade(clip.frames)
         known = len(shown) // 2
         (held,) = tokenizer.encode([shown])
         rows = {
@@ -56,10 +51,15 @@ def main() -> int:
             "all words, their vectors run on": pixels_of_decoded(tokenizer.decode(words_run_on(held, tokenizer))[0]),
             "all the condition's words": pixels_of_decoded(tokenizer.decode(held)[0]),
         }
-        add(found, rows, clip.frames, task.region(shown.shape), lpips)
-    summed = means(found)
-    pairs = [row for name in found if name != FIRST for row in pair(found, name, FIRST)]
-    document = {"tokenizer": tokenizer.name, "n": options.n, "rows": summed, "pairs": pairs, "methods": METHOD}
+        measured.add(rows, clip.frames)
+    summed, pairs = measured.means(), measured.pairs(FIRST, first=False)
+    document = {
+        "tokenizer": tokenizer.name,
+        "n": options.n,
+        "rows": summed,
+        "pairs": pairs,
+        "methods": {"interval": METHOD},
+    }
     write(options.out, {**header(0), **document})
     for name, values_by in summed.items():
         print(name, {metric: round(value["mean"], 3) for metric, value in values_by.items()})
@@ -68,13 +68,11 @@ def main() -> int:
 
 def latents_run_on(shown: Frames, known: int, encoder: torch.nn.Module, decoder: torch.nn.Module) -> Frames:
     """The known frames, then those whose latents lie on the line through the last two known frames'."""
-    last = torch.from_numpy(shown[known - 2 : known]).movedim(-1, 1).float() / 255
     with torch.inference_mode():
-        before, now = encoder(last)
+        before, now = encoder(tensor_of(shown[known - 2 : known]))
         ahead = torch.arange(1, len(shown) - known + 1).view(-1, 1, 1, 1)
         made = decoder(now + ahead * (now - before)).clamp(0, 1)
-    pixels: Frames = (made * 255).round().to(torch.uint8).movedim(1, -1).numpy()
-    return np.concatenate([shown[:known], pixels])
+    return np.concatenate([shown[:known], pixels_of(made)])
 
 
 def words_run_on(held: TokenPyramid, tokenizer: ImageTokenizer) -> TokenPyramid:
@@ -83,15 +81,9 @@ def words_run_on(held: TokenPyramid, tokenizer: ImageTokenizer) -> TokenPyramid:
     codebook = tokenizer.codebook
     assert codebook is not None  # of the packaged one
     table = codebook / np.maximum(np.linalg.norm(codebook, axis=1, keepdims=True), 1e-12)
-    layers = []
-    for ids in held.ids:
-        made, known = ids.copy(), len(ids) // 2
-        if known >= 2:
-            last, before = table[ids[known - 1]], table[ids[known - 2]]
-            for time in range(known, len(ids)):
-                made[time] = ((last + (time - known + 1) * (last - before)) @ table.T).argmax(-1)
-        layers.append(made)
-    return TokenPyramid(tuple(layers), held.layout, held.vocabulary)
+    known = [len(ids) // 2 for ids in held.ids]
+    layers = tuple(run_on(ids, some, table) if some >= 2 else ids for ids, some in zip(held.ids, known, strict=True))
+    return TokenPyramid(layers, held.layout, held.vocabulary)
 
 
 if __name__ == "__main__":

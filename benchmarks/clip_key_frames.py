@@ -97,10 +97,9 @@ class FramesOfARun:
         import torch
 
         with torch.inference_mode():
-            ids = self.model.encode_ids(torch.from_numpy(frames).movedim(-1, 1).float() / 255)
+            ids = self.model.encode_ids(tensor_of(frames))
             made = self.model.decode_ids(ids[: self.model.layout.layers_for(words)])
-        pixels: Frames = (made * 255).round().to(torch.uint8).movedim(1, -1).numpy()
-        return pixels
+        return pixels_of(made)
 
 
 def ceilings(clips: list[Any], folder: Path) -> Iterator[tuple[Any, Frames]]:
@@ -112,8 +111,21 @@ def ceilings(clips: list[Any], folder: Path) -> Iterator[tuple[Any, Frames]]:
     encoder, decoder = (net.eval() for net in load_taef2(folder))
     for clip in clips:
         with torch.inference_mode():
-            made = decoder(encoder(torch.from_numpy(clip.frames).movedim(-1, 1).float() / 255)).clamp(0, 1)
-        yield clip, (made * 255).round().to(torch.uint8).movedim(1, -1).numpy()
+            made = decoder(encoder(tensor_of(clip.frames))).clamp(0, 1)
+        yield clip, pixels_of(made)
+
+
+def tensor_of(frames: Frames) -> Any:
+    """uint8 [m, S, S, 3] -> a float tensor [m, 3, S, S] in [0, 1]."""
+    import torch
+
+    return torch.from_numpy(frames).movedim(-1, 1).float() / 255
+
+
+def pixels_of(made: Any) -> Frames:
+    """A float tensor [m, 3, S, S] in [0, 1] -> uint8 [m, S, S, 3]."""
+    pixels: Frames = (made * 255).round().byte().movedim(1, -1).numpy()
+    return pixels
 
 
 def groups(clips: list[Any], moving: set[str]) -> dict[str, list[int]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -119,13 +120,21 @@ def extrapolated_words(task: Task) -> TokenPyramid | None:
         until = int(known.all((1, 2)).sum())
         if not (known[:until].all() and not known[until:].any()):
             return None
-        made = ids.copy()
-        for time in range(until, len(ids) if until else 0):
-            last, before = table[ids[until - 1]], table[ids[max(0, until - 2)]]
-            wanted = last + (time - until + 1) * (last - before)
-            made[time] = (wanted @ table.T).argmax(-1)
-        layers.append(made.ravel())
+        layers.append((run_on(ids, until, table) if until else ids).ravel())
     return _picture(task, [task.vocabulary.word(int(place)) for place in np.concatenate(layers)])
+
+
+def run_on(ids: npt.NDArray[Any], known: int, table: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    """A layer's words, int [times, rows, columns], of which the first ``known`` times, at least one, stay; in the rest
+    stand the words nearest to where the vectors of the last two known times come in a straight line.
+
+    table: unit vectors of all words, [V, c].
+    """
+    made = ids.copy()
+    last, before = table[ids[known - 1]], table[ids[max(0, known - 2)]]
+    for time in range(known, len(ids)):
+        made[time] = ((last + (time - known + 1) * (last - before)) @ table.T).argmax(-1)
+    return made
 
 
 def random_allowed(task: Task) -> TokenPyramid:
